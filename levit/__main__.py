@@ -1,0 +1,7 @@
+"""``python -m levit``."""
+
+import sys
+
+from levit.cli import main
+
+sys.exit(main())

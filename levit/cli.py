@@ -1,0 +1,268 @@
+"""The command line: parses, imports lazily, calls. What a command does is in `commands`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from levit import __version__
+
+__all__ = ["build_parser", "main", "main_export"]
+
+_DESCRIPTION = "Compile LeViT checkpoints for deployment, and run them."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``levit``; returns the exit status."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command is None:
+        parser.print_help()
+        return 0
+    module = importlib.import_module(f"levit.commands.{arguments.command}_command")
+    from levit.errors import LevitError
+
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status: int = module.run(arguments)
+        sys.stdout.flush()
+        return status
+    except LevitError as error:
+        if arguments.debug:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        if arguments.debug:
+            raise
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has left (`levit list | head`); what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def main_export() -> int:
+    """Entry point of ``levit-export``."""
+    return main(["export", *sys.argv[1:]])
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    # As an exception, so that half-written folders go.
+    raise SystemExit(128 + number)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="levit", description=_DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"levit {__version__}")
+    parser.set_defaults(command=None, debug=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (_export, _predict, _eval, _check, _inspect, _list, _doctor):
+        add(commands)
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+    parser.set_defaults(command=name)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _json_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _run_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"], help="default: cpu")
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="default: the CPUs this process may use"
+    )
+    parser.add_argument(
+        "--exif", action="store_true", help="turn pictures as their EXIF orientation says"
+    )
+
+
+def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "export", "compile a checkpoint into an artifact")
+    source = parser.add_argument_group("what to export")
+    source.add_argument(
+        "--model",
+        metavar="NAME",
+        help="a name of `levit list`; alone, it stands for the published weights "
+        "(levit_digits: those in this package)",
+    )
+    weights = source.add_mutually_exclusive_group()
+    weights.add_argument(
+        "--checkpoint",
+        metavar="PATH",
+        help="a .safetensors file, a folder with one, or hf:REPO[@REVISION]",
+    )
+    weights.add_argument(
+        "--random-weights", type=_seed, metavar="SEED", help="for benchmarks and demos"
+    )
+    source.add_argument(
+        "--config",
+        metavar="FILE.json",
+        help="timm's model arguments, where the file leaves a choice",
+    )
+    source.add_argument(
+        "--image-size", type=_size, metavar="N|HxW", help="where the checkpoint leaves a choice"
+    )
+
+    result = parser.add_argument_group("what to make of it")
+    result.add_argument("--target", default="onnx", metavar="TARGET", help="onnx (default)")
+    result.add_argument("--precision", default="fp32", metavar="P", help="fp32 (default)")
+    result.add_argument(
+        "--batch",
+        type=_batch,
+        metavar="N|MIN:OPT:MAX",
+        help="a fixed batch size, or a profile of a dynamic one (default: 1:8:64)",
+    )
+    result.add_argument(
+        "--outputs",
+        type=_names,
+        metavar="LIST",
+        help="of logits,embedding,features,logits_head,logits_dist (default: logits)",
+    )
+    result.add_argument(
+        "--input",
+        default="float32",
+        choices=["float32", "uint8"],
+        help="normalised tensors (default), or pixels that the network normalises",
+    )
+    result.add_argument("--opset", type=_positive, metavar="N", help="default: 17")
+    result.add_argument("--labels", metavar="FILE", help="class names, one per line")
+
+    preprocess = parser.add_argument_group("preprocessing (default: what the checkpoint says)")
+    preprocess.add_argument("--preprocess", metavar="timm|FILE.json")
+    preprocess.add_argument("--mean", type=_numbers, metavar="R,G,B", help="on 0..1")
+    preprocess.add_argument("--std", type=_numbers, metavar="R,G,B", help="on 0..1")
+    preprocess.add_argument("--crop-pct", type=float, metavar="FRACTION")
+    preprocess.add_argument("--interpolation", metavar="FILTER", help="bicubic, bilinear, …")
+
+    writing = parser.add_argument_group("writing")
+    writing.add_argument(
+        "--output", metavar="FOLDER", help="default: ./{model}-{target}-{precision}"
+    )
+    writing.add_argument(
+        "--force",
+        action="store_true",
+        help="replace an existing artifact; write one that fails its verification",
+    )
+    writing.add_argument(
+        "--verify",
+        default="host",
+        choices=["host", "source", "none"],
+        help="host: run it here against the reference (default); source: and compare the "
+        "reference with timm",
+    )
+    writing.add_argument(
+        "--dump-passes", metavar="FOLDER", help="write the graph after each compiler pass"
+    )
+
+
+def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "predict", "classify images")
+    parser.add_argument("artifact", metavar="ARTIFACT")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="files, folders, globs, - for an image on stdin"
+    )
+    parser.add_argument("--top-k", type=_positive, default=5, metavar="K", help="default: 5")
+    parser.add_argument("--embed", metavar="FILE.npy", help="save embeddings instead")
+    _run_flags(parser)
+    _json_flag(parser)
+
+
+def _eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "eval", "accuracy on a folder of labelled images")
+    parser.add_argument("artifact", metavar="ARTIFACT")
+    parser.add_argument("folder", metavar="FOLDER", help="one sub-folder per class")
+    _run_flags(parser)
+    _json_flag(parser)
+
+
+def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "check", "prove an artifact on this machine")
+    parser.add_argument("artifact", metavar="ARTIFACT")
+    _json_flag(parser)
+
+
+def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "inspect", "say what an artifact or checkpoint is")
+    parser.add_argument("path", metavar="ARTIFACT|CHECKPOINT")
+    parser.add_argument("--config", metavar="FILE.json", help="as in export")
+    parser.add_argument("--image-size", type=_size, metavar="N|HxW", help="as in export")
+    _json_flag(parser)
+
+
+def _list(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "list", "the models that can be exported")
+    _json_flag(parser)
+
+
+def _doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "doctor", "what this machine has, and what to install")
+    _json_flag(parser)
+
+
+# ---------------------------------------------------------------------------- values
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, not {text}")
+    return number
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _seed(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _size(text: str) -> tuple[int, int]:
+    parts = text.lower().split("x")
+    if len(parts) > 2:
+        raise argparse.ArgumentTypeError(f"expected N or HEIGHTxWIDTH, not {text}")
+    return _positive(parts[0]), _positive(parts[-1])
+
+
+def _batch(text: str) -> int | tuple[int, int, int]:
+    parts = [_positive(part) for part in text.split(":")]
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) != 3 or not parts[0] <= parts[1] <= parts[2]:
+        raise argparse.ArgumentTypeError(f"expected N or MIN:OPT:MAX in rising order, not {text}")
+    return parts[0], parts[1], parts[2]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas, not {text}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

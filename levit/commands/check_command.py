@@ -1,0 +1,53 @@
+"""``levit check``."""
+
+from __future__ import annotations
+
+import argparse
+
+from levit.artifact import open_artifact
+from levit.commands.output import print_json, print_table
+from levit.runtime.backends import BACKENDS
+from levit.runtime.cpus import cpu_class
+from levit.runtime.predictor import Predictor
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Hashes, backend, golden cases; 1 when the golden cases are out of tolerance."""
+    artifact = open_artifact(arguments.artifact)
+    with Predictor(arguments.artifact, prove=False) as predictor:
+        report = predictor.check()
+    values = {
+        "artifact": str(artifact.path),
+        "files": len(artifact.manifest.files),
+        "backend": BACKENDS[artifact.manifest.format].name,
+        "cpu_class": cpu_class(),
+        "exported_on": artifact.manifest.verification.get("cpu_class"),
+        "golden_cases": report.cases,
+        "max_relative_error": report.max_relative_error,
+        "max_abs_error": report.max_abs_error,
+        "tolerance": report.tolerance,
+        "top1_agreement": report.top1_agreement,
+        "preprocessing_error": report.tensor_error,
+        "passed": report.passed,
+    }
+    if arguments.json:
+        print_json(values)
+    else:
+        agreement = "" if report.top1_agreement is None else f", top-1 {report.top1_agreement:.0%}"
+        same = "the same" if report.tensor_error in (None, 0.0) else f"off by {report.tensor_error}"
+        print_table(
+            [
+                ["files", f"{len(artifact.manifest.files)}, hashes as written"],
+                ["backend", str(values["backend"])],
+                ["preprocessing", same],
+                [
+                    "golden cases",
+                    f"{report.cases}, off by {report.max_relative_error:.1e} of the largest "
+                    f"(allowed {report.tolerance:.0e}){agreement}",
+                ],
+                ["result", "passed" if report.passed else "FAILED"],
+            ]
+        )
+    return 0 if report.passed else 1

@@ -1,0 +1,39 @@
+"""``levit export``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from dataclasses import fields
+
+from levit.commands.output import Progress
+from levit.errors import BackendUnavailableError
+
+__all__ = ["run"]
+
+_STEPS = 6
+_NEEDED = {"onnx": "onnx", "safetensors": "safetensors"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Export as the arguments say; print where it went and how far it is from the reference."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise BackendUnavailableError(
+            f"exporting needs {' and '.join(missing)}: pip install 'levit[export]'"
+        )
+    from levit.export import ExportOptions, export
+
+    names = {f.name for f in fields(ExportOptions)}
+    options = ExportOptions(**{k: v for k, v in vars(arguments).items() if k in names})
+    with Progress(_STEPS, "starting") as progress:
+        artifact = export(options, progress=lambda step: progress.advance(1, step))
+    manifest = artifact.manifest
+    for choice in manifest.assumed:
+        print(f"assumed: {choice}", file=sys.stderr)
+    verification = manifest.verification
+    error = verification["max_relative_error"]
+    detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
+    print(f"{artifact.path.name}: {verification['status']}{detail}")
+    return 0

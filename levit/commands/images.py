@@ -1,0 +1,59 @@
+"""Which image files the words of a command line name."""
+
+from __future__ import annotations
+
+import glob
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from levit.errors import InputError
+
+__all__ = ["find_images", "images_in"]
+
+
+def find_images(words: Sequence[str]) -> list[tuple[str, str | bytes]]:
+    """(name to show, path or encoded bytes) of every image, in the order of the words.
+
+    A word is a file, a folder (searched at any depth), a glob, or ``-`` for an image on
+    standard input.
+
+    Raises:
+        InputError: a word names nothing.
+    """
+    found: list[tuple[str, str | bytes]] = []
+    for word in words:
+        if word == "-":
+            data = sys.stdin.buffer.read()
+            if not data:
+                raise InputError("standard input is empty: pipe an image into it")
+            found.append(("-", data))
+            continue
+        path = Path(word)
+        if path.is_dir():
+            paths = images_in(path)
+            if not paths:
+                raise InputError(f"{word}: no images in this folder")
+            found += [(str(p), str(p)) for p in paths]
+        elif path.exists() or not glob.has_magic(word):
+            found.append((word, word))
+        else:
+            names = [
+                name for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()
+            ]
+            if not names:
+                raise InputError(f"{word}: matches no files")
+            found += [(name, name) for name in names]
+    return found
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Files below `folder` with the ending of an image format, sorted."""
+    endings = set(Image.registered_extensions())
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
+    )

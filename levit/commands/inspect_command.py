@@ -1,0 +1,120 @@
+"""``levit inspect``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from levit.artifact import MANIFEST_FILE, open_artifact
+from levit.commands.output import print_json, print_table
+
+__all__ = ["run"]
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Say what lies at a path: an artifact's manifest, or what a checkpoint turns out to be."""
+    path = Path(arguments.path)
+    if (path / MANIFEST_FILE).is_file():
+        values = open_artifact(path).manifest.to_dict()
+        rows = _artifact_rows(values)
+    else:
+        values = _checkpoint(arguments)
+        rows = _checkpoint_rows(values)
+    if arguments.json:
+        print_json(values)
+    else:
+        print_table(rows)
+    return 0
+
+
+def _checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
+    from levit.export.options import ExportOptions
+    from levit.export.settings import choose_labels, choose_preprocess
+    from levit.export.sources import load_source
+    from levit.models.counting import count
+
+    options = ExportOptions(
+        checkpoint=arguments.path, config=arguments.config, image_size=arguments.image_size
+    )
+    source = load_source(options)
+    model = source.model
+    counts = count(model.family, model.config)
+    spec, assumed = choose_preprocess(options, source)
+    return {
+        "source": dict(source.origin),
+        "family": model.family.name,
+        "variant": source.variant,
+        "config": model.config.to_dict(),
+        "outputs": list(model.family.outputs(model.config)),
+        "parameters": counts.parameters,
+        "macs": counts.macs,
+        "labels": list(choose_labels(options, source)),
+        "preprocess": None if spec is None else spec.to_dict(),
+        "assumed": [*source.assumed, *assumed],
+    }
+
+
+def _checkpoint_rows(values: Mapping[str, Any]) -> list[list[str]]:
+    source, config = values["source"], values["config"]
+    return [
+        ["source", f"{source['format']}, {source.get('file', '')}".rstrip(", ")],
+        *_config_rows(values["variant"], config),
+        ["parameters", f"{values['parameters'] / 1e6:.2f} M"],
+        ["MACs", f"{values['macs'] / 1e6:.1f} M"],
+        ["outputs", ", ".join(values["outputs"])],
+        *_shared_rows(values),
+    ]
+
+
+def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:
+    batch, verification = values["batch"], values["verification"]
+    kind = "static" if batch["static"] else "dynamic"
+    error = verification.get("max_relative_error")
+    fired = ", ".join(f"{p['name']} {p['count']}" for p in values["passes"] if p["count"])
+    source = values["source"]
+    return [
+        *_config_rows(values["variant"], values["config"]),
+        ["source", f"{source.get('format', '')}, {source.get('file', source.get('seed', ''))}"],
+        ["target", f"{values['target']}, {values['precision']}"],
+        ["batch", f"{kind}, {batch['min']}:{batch['opt']}:{batch['max']}"],
+        *[["input", _tensor(spec)] for spec in values["inputs"]],
+        *[["output", _tensor(spec)] for spec in values["outputs"]],
+        ["passes", fired],
+        [
+            "verification",
+            str(verification.get("status")) + ("" if error is None else f", {error:.1e} off"),
+        ],
+        ["size", f"{sum(f['size_bytes'] for f in values['files'].values()) / 1e6:.1f} MB"],
+        *_shared_rows(values),
+    ]
+
+
+def _config_rows(variant: str, config: Mapping[str, Any]) -> list[list[str]]:
+    height, width = config["image_size"]
+    heads = " (two heads)" if config.get("distilled") and config["num_classes"] else ""
+    return [
+        ["model", variant],
+        ["image size", f"{height}x{width}, {config['in_channels']} channels"],
+        ["classes", f"{config['num_classes'] or 'none (headless)'}{heads}"],
+    ]
+
+
+def _shared_rows(values: Mapping[str, Any]) -> list[list[str]]:
+    spec = values["preprocess"]
+    rows = []
+    if spec is not None:
+        rows.append(
+            [
+                "preprocessing",
+                f"{spec['flavour']}: {spec['interpolation']}, crop_pct {spec['crop_pct']:g}, "
+                f"{spec['crop_mode']}",
+            ]
+        )
+    return [*rows, *[["assumed", choice] for choice in values["assumed"]]]
+
+
+def _tensor(spec: Mapping[str, Any]) -> str:
+    shape = ", ".join(map(str, spec["shape"]))
+    return f"{spec['name']} ({shape}) {spec['dtype']} {spec['layout']}"

@@ -1,0 +1,82 @@
+"""Printing: tables and JSON to stdout, progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["Progress", "print_json", "print_table"]
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:
+    """Columns as wide as their widest cell; numbers to the right."""
+    lines = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
+    if not lines:
+        return
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    right = [
+        bool(rows) and all(_is_number(row[i]) for row in rows if row[i]) and any(r[i] for r in rows)
+        for i in range(len(widths))
+    ]
+    for line in lines:
+        cells = [
+            cell.rjust(width) if is_right else cell.ljust(width)
+            for cell, width, is_right in zip(line, widths, right, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", ""))
+    except ValueError:
+        return False
+    return True
+
+
+class Progress:
+    """A bar on a terminal, nothing in a pipe."""
+
+    def __init__(self, total: int, title: str) -> None:
+        self._total = max(total, 1)
+        self._title = title
+        self._done = 0
+        self._started = time.monotonic()
+        self._shown = sys.stderr.isatty()
+
+    def advance(self, count: int = 1, title: str | None = None) -> None:
+        """`count` more are done."""
+        self._done = min(self._done + count, self._total)
+        self._title = title or self._title
+        if self._shown:
+            filled = 24 * self._done // self._total
+            elapsed = time.monotonic() - self._started
+            left = elapsed / self._done * (self._total - self._done) if self._done else 0.0
+            bar = "█" * filled + "·" * (24 - filled)
+            sys.stderr.write(f"\r\x1b[K{bar} {self._done}/{self._total} {self._title} {left:.0f} s")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Make room for a line of output; the next step draws the bar again."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.clear()
+        self._shown = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,79 @@
+"""The exceptions that this package raises.
+
+::
+
+    LevitError
+    ├── ConfigError               an option, model name or config that cannot be
+    ├── CheckpointError           a checkpoint that is missing, damaged, foreign or incomplete
+    ├── ExportError               a model that cannot become an artifact
+    ├── VerificationError         an artifact whose answers are out of tolerance
+    ├── ArtifactError             an artifact that cannot be opened or written
+    │   ├── ManifestVersionError      written by a newer release
+    │   └── CorruptArtifactError      a file is missing or its hash is wrong
+    ├── BackendUnavailableError   the backend or device is not on this machine
+    ├── InputError                an image or array that is not what the model takes
+    └── CalibrationError          calibration data that cannot be used
+
+Every message is one line that says what is wrong and what to do. Exceptions of
+third-party libraries are translated where they enter, with ``from``.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArtifactError",
+    "BackendUnavailableError",
+    "CalibrationError",
+    "CheckpointError",
+    "ConfigError",
+    "CorruptArtifactError",
+    "ExportError",
+    "InputError",
+    "LevitError",
+    "ManifestVersionError",
+    "VerificationError",
+]
+
+
+class LevitError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(LevitError):
+    """An option, a model name or a config that cannot be."""
+
+
+class CheckpointError(LevitError):
+    """A checkpoint that is missing, damaged, foreign or incomplete."""
+
+
+class ExportError(LevitError):
+    """A model that cannot become an artifact."""
+
+
+class VerificationError(LevitError):
+    """An artifact whose answers are out of tolerance."""
+
+
+class ArtifactError(LevitError):
+    """An artifact that cannot be opened or written."""
+
+
+class ManifestVersionError(ArtifactError):
+    """An artifact that a newer release has written."""
+
+
+class CorruptArtifactError(ArtifactError):
+    """A file of the artifact is missing, or its contents are not what was written."""
+
+
+class BackendUnavailableError(LevitError):
+    """The backend or the device that was asked for is not on this machine."""
+
+
+class InputError(LevitError):
+    """An image or array that is not what the model takes."""
+
+
+class CalibrationError(LevitError):
+    """Calibration data that cannot be used."""

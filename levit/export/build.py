@@ -1,0 +1,239 @@
+"""The whole path on one screen: checkpoint → model → passes → target → verified artifact."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from levit import __version__
+from levit.artifact import (
+    GOLDEN_FILE,
+    LABELS_FILE,
+    Artifact,
+    BatchProfile,
+    Manifest,
+    describe_files,
+    open_artifact,
+    staged_folder,
+    write_manifest,
+)
+from levit.errors import ArtifactError, ConfigError, VerificationError
+from levit.export.onnx_graph import DEFAULT_OPSET, emit_onnx, input_spec, metadata_of, output_specs
+from levit.export.options import ExportOptions
+from levit.export.passes import Applied, prove, run_passes
+from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
+from levit.export.sources import Source, load_source
+from levit.export.targets import Target, find_target
+from levit.export.verify import TOLERANCES, Golden, golden_cases
+from levit.models.model import Model
+from levit.preprocess import PreprocessSpec
+from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
+from levit.runtime.predictor import Predictor
+
+__all__ = ["export"]
+
+Progress = Callable[[str], None]
+
+
+def export(options: ExportOptions, *, progress: Progress = lambda step: None) -> Artifact:
+    """Compile a checkpoint into an artifact.
+
+    Args:
+        progress: called with a word for each step as it begins.
+
+    Returns:
+        The artifact, opened.
+
+    Raises:
+        LevitError: whatever is wrong, in one line; nothing is written then.
+    """
+    target = find_target(options.target, options.precision)
+    progress("reading weights")
+    source = load_source(options)
+    destination = Path(options.output or f"{source.variant}-{options.target}-{options.precision}")
+    spec, assumed = choose_preprocess(options, source)
+    labels = choose_labels(options, source)
+    trained = _planned(options, source.model, spec)
+    with staged_folder(destination, force=options.force) as folder:
+        progress("folding")
+        applied = run_passes(trained)
+        progress("evaluating the reference")
+        golden = golden_cases(trained, spec)
+        _prove_passes(trained, applied[-1].model, golden, force=options.force)
+        deployed = target.prepare(applied[-1].model)
+        progress("writing")
+        settings = _graph_settings(options, source, spec, labels)
+        target.write(deployed, folder, settings)
+        if labels:
+            (folder / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
+        np.savez(folder / GOLDEN_FILE, **golden.arrays())  # type: ignore[arg-type]
+        manifest = _manifest(options, source, target, applied, spec, (*source.assumed, *assumed))
+        progress("verifying")
+        verification = _verify(options, replace(source, model=trained), manifest, folder, golden)
+        write_manifest(
+            folder,
+            replace(manifest, files=describe_files(folder), verification=verification),
+        )
+        if options.dump_passes is not None:
+            _dump_passes(Path(options.dump_passes), trained, applied, golden, settings)
+    return open_artifact(destination, verify_hashes=False)
+
+
+def _planned(options: ExportOptions, model: Model, spec: PreprocessSpec | None) -> Model:
+    model = model.with_plan(outputs=choose_outputs(options, model))
+    if options.input == "float32":
+        return model
+    if spec is None:
+        raise ConfigError("--input uint8 needs a model of three-channel images; use float32")
+    return model.with_plan(pixels=(spec.mean, spec.std))
+
+
+def _prove_passes(trained: Model, deployed: Model, golden: Golden, *, force: bool) -> None:
+    """The folded model against the reference, in float64; two cases say as much as all."""
+    reference = {name: value[:2] for name, value in golden.outputs.items()}
+    try:
+        prove("folding", reference, deployed, golden.inputs[:2])
+    except VerificationError:
+        if not force:
+            raise
+
+
+def _graph_settings(
+    options: ExportOptions, source: Source, spec: PreprocessSpec | None, labels: tuple[str, ...]
+) -> dict[str, Any]:
+    preprocess = None if spec is None else spec.to_dict()
+    return {
+        "name": source.variant,
+        "batch": _static_batch(options),
+        "opset": options.opset or DEFAULT_OPSET,
+        "metadata": metadata_of(preprocess, labels, source.variant),
+        "producer_version": __version__,
+    }
+
+
+def _static_batch(options: ExportOptions) -> int | None:
+    return options.batch if isinstance(options.batch, int) else None
+
+
+def _manifest(
+    options: ExportOptions,
+    source: Source,
+    target: Target,
+    applied: list[Applied],
+    spec: PreprocessSpec | None,
+    assumed: tuple[str, ...],
+) -> Manifest:
+    model, batch = applied[-1].model, _static_batch(options)
+    low, middle, high = options.profile
+    return Manifest(
+        family=model.family.name,
+        variant=source.variant,
+        config=_jsonable(model.config.to_dict()),
+        source=source.origin,
+        assumed=assumed,
+        passes=tuple({"name": entry.name, "count": entry.count} for entry in applied),
+        target=options.target,
+        format=target.format,
+        precision=options.precision,
+        payload=target.payload,
+        inputs=(input_spec(model, batch),),
+        outputs=output_specs(model, batch),
+        batch=BatchProfile(min=low, opt=middle, max=high, static=batch is not None),
+        preprocess=spec,
+        verification={},
+        toolchain=_toolchain(target),
+        requirements={
+            "backend": target.distribution,
+            "backend_version": f">={target.min_version}",
+            "cpu_features": [],
+            "gpu_architecture": None,
+        },
+    )
+
+
+def _jsonable(value: Any) -> Any:
+    """Tuples as lists, so that a manifest is equal to itself read back."""
+    return json.loads(json.dumps(value))
+
+
+def _toolchain(target: Target) -> dict[str, str]:
+    versions = {"levit": __version__, "python": platform.python_version()}
+    for name in ("numpy", "onnx", target.distribution):
+        versions[name] = metadata.version(name)
+    return versions
+
+
+def _verify(
+    options: ExportOptions, source: Source, manifest: Manifest, folder: Path, golden: Golden
+) -> dict[str, Any]:
+    """Run the artifact here; what it says of itself afterwards."""
+    tolerance = TOLERANCES[manifest.format, manifest.precision]
+    verification: dict[str, Any] = {
+        "status": "unverified",
+        "tolerance": tolerance.value,
+        "tolerance_reason": tolerance.reason,
+        "max_relative_error": None,
+        "max_abs_error": None,
+        "top1_agreement": None,
+        "cases": len(golden.inputs),
+        "cpu": cpu_model(),
+        "cpu_features": list(cpu_features()),
+        "cpu_class": cpu_class(),
+        "source_library": None,
+    }
+    if options.verify == "none":
+        # No class: the first machine that opens it runs the golden cases.
+        return {**verification, "cpu_class": None}
+    if options.verify == "source":
+        from levit.export.verify_source import compare_with_source
+
+        verification["source_library"] = compare_with_source(source, golden)
+    provisional = replace(manifest, files=describe_files(folder), verification=verification)
+    write_manifest(folder, provisional)
+    with Predictor(folder) as predictor:
+        report = predictor.check()
+    if not report.passed and not options.force:
+        raise VerificationError(
+            f"the artifact is off by {report.max_relative_error:.1e} of the largest value, allowed "
+            f"is {report.tolerance:.1e}, with top-1 agreement {report.top1_agreement}; it is not "
+            f"written (--force writes it, and says so in the manifest)"
+        )
+    return {
+        **verification,
+        "status": "passed" if report.passed else "forced",
+        "max_relative_error": report.max_relative_error,
+        "max_abs_error": report.max_abs_error,
+        "top1_agreement": report.top1_agreement,
+    }
+
+
+def _dump_passes(
+    folder: Path,
+    trained: Model,
+    applied: list[Applied],
+    golden: Golden,
+    settings: Mapping[str, Any],
+) -> None:
+    """One graph per pass, and a table of how often each fired and what it changed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        table = []
+        for number, (name, count, model) in enumerate(
+            [("as_trained", 0, trained), *((a.name, a.count, a.model) for a in applied)]
+        ):
+            file = folder / f"{number:02}_{name}.onnx"
+            file.write_bytes(emit_onnx(model, **settings).SerializeToString(deterministic=True))
+            difference = prove(name, golden.outputs, model, golden.inputs)
+            table.append(
+                {"pass": name, "count": count, "relative_difference": difference, "file": file.name}
+            )
+        (folder / "passes.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ArtifactError(f"{folder}: cannot be written ({error.strerror})") from error

@@ -1,0 +1,131 @@
+"""A model → an ONNX file's contents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+import onnx
+from onnx import TensorProto, helper
+
+from levit.artifact import TensorSpec
+from levit.errors import ExportError
+from levit.export.onnx_ops import OnnxOps, Value
+from levit.models.model import Model
+
+__all__ = [
+    "DEFAULT_OPSET",
+    "MAX_OPSET",
+    "MIN_OPSET",
+    "emit_onnx",
+    "input_spec",
+    "metadata_of",
+    "output_specs",
+]
+
+DEFAULT_OPSET: Final = 17
+# HardSwish came with 14.
+MIN_OPSET: Final = 14
+MAX_OPSET: Final = 23
+
+_ELEM_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
+
+
+def input_spec(model: Model, batch: int | None) -> TensorSpec:
+    """The one input; `batch` None stands for any."""
+    config = model.config
+    height, width = config.image_size
+    first: int | str = "batch" if batch is None else batch
+    if model.plan.pixels is not None:
+        shape = (first, height, width, config.in_channels)
+        return TensorSpec(name="pixels", dtype="uint8", layout="NHWC", shape=shape)
+    shape = (first, config.in_channels, height, width)
+    return TensorSpec(name="image", dtype="float32", layout="NCHW", shape=shape)
+
+
+def output_specs(model: Model, batch: int | None) -> tuple[TensorSpec, ...]:
+    """The outputs in the plan's order."""
+    first: int | str = "batch" if batch is None else batch
+    specs = []
+    for name in model.plan.outputs:
+        layout, shape = model.family.output_layout(model.config, name)
+        specs.append(TensorSpec(name=name, dtype="float32", layout=layout, shape=(first, *shape)))
+    return tuple(specs)
+
+
+def emit_onnx(
+    model: Model,
+    *,
+    name: str,
+    batch: int | None = None,
+    opset: int = DEFAULT_OPSET,
+    metadata: Mapping[str, str] | None = None,
+    producer_version: str = "",
+) -> onnx.ModelProto:
+    """Apply `model` to `OnnxOps` and wrap the nodes up; the same bytes for the same model.
+
+    Args:
+        name: of the graph.
+        batch: a fixed batch size, or None for a dynamic one.
+        metadata: stands in the file, for those who have it without its manifest.
+
+    Raises:
+        ExportError: the opset is out of range, or the result is no valid ONNX.
+    """
+    if not MIN_OPSET <= opset <= MAX_OPSET:
+        raise ExportError(f"opset must be from {MIN_OPSET} to {MAX_OPSET}, not {opset}")
+    source = input_spec(model, batch)
+    targets = output_specs(model, batch)
+    ops = OnnxOps(opset)
+    values = model.forward(ops, Value(source.name, (1, *map(int, source.shape[1:]))))
+    _name_outputs(ops, values)
+    graph = helper.make_graph(
+        ops.nodes,
+        name,
+        [_value_info(source)],
+        [_value_info(target) for target in targets],
+        initializer=list(ops.initializers.values()),
+    )
+    opsets = [helper.make_opsetid("", opset)]
+    proto = helper.make_model(
+        graph,
+        opset_imports=opsets,
+        # The oldest that the opset allows: the more runtimes read it.
+        ir_version=helper.find_min_ir_version_for(opsets),
+        producer_name="levit",
+        producer_version=producer_version,
+    )
+    for key, value in (metadata or {}).items():
+        proto.metadata_props.add(key=key, value=value)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"the emitted graph is not valid ONNX ({error})") from error
+    return proto
+
+
+def _name_outputs(ops: OnnxOps, values: Mapping[str, Value]) -> None:
+    """Rename the values that are outputs to the outputs' names."""
+    renamed = {value.name: output for output, value in values.items()}
+    for node in ops.nodes:
+        for names in (node.input, node.output):
+            for i, old in enumerate(names):
+                if old in renamed:
+                    names[i] = renamed[old]
+
+
+def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(spec.name, _ELEM_TYPES[spec.dtype], list(spec.shape))
+
+
+def metadata_of(
+    preprocess: Mapping[str, object] | None, labels: tuple[str, ...], variant: str
+) -> dict[str, str]:
+    """What a graph file carries so that it stands by itself."""
+    values = {"levit.variant": variant}
+    if preprocess is not None:
+        values["levit.preprocess"] = json.dumps(preprocess)
+    if labels:
+        values["levit.labels"] = json.dumps(list(labels), ensure_ascii=False)
+    return values

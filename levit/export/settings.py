@@ -1,0 +1,115 @@
+"""Outputs, preprocessing and labels of an artifact: from the options, the source, or defaults."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from levit.errors import ConfigError
+from levit.export.options import ExportOptions
+from levit.export.sources import Source
+from levit.models.hints import read_config
+from levit.models.model import Model
+from levit.preprocess import FLAVOURS, PreprocessSpec
+
+__all__ = ["choose_labels", "choose_outputs", "choose_preprocess"]
+
+
+def choose_outputs(options: ExportOptions, model: Model) -> tuple[str, ...]:
+    """The outputs that the options name, or the model's first.
+
+    Raises:
+        ConfigError: the model has no such output, or one is named twice.
+    """
+    possible = model.family.outputs(model.config)
+    if options.outputs is None:
+        return possible[:1]
+    outputs = tuple(options.outputs)
+    odd = [name for name in outputs if name not in possible]
+    if odd:
+        raise ConfigError(
+            f"this model has no output {', '.join(map(repr, odd))}; it has {', '.join(possible)}"
+        )
+    if not outputs or len(set(outputs)) != len(outputs):
+        raise ConfigError("outputs must be named once each, and at least one")
+    return outputs
+
+
+def choose_preprocess(
+    options: ExportOptions, source: Source
+) -> tuple[PreprocessSpec | None, tuple[str, ...]]:
+    """The preprocessing spec, and what had to be assumed, in words.
+
+    Raises:
+        ConfigError: an unknown flavour, a bad file, or an override out of range.
+    """
+    config = source.model.config
+    if config.in_channels != 3:
+        return None, ()
+    assumed: tuple[str, ...] = ()
+    name = None if options.preprocess is None else str(options.preprocess)
+    if name is not None and name not in FLAVOURS:
+        if not name.endswith(".json"):
+            raise ConfigError(
+                f"unknown preprocessing {name!r}: name a flavour ({', '.join(FLAVOURS)}) or a "
+                f".json file"
+            )
+        values = read_config(Path(name))
+        spec = PreprocessSpec.from_dict({"image_size": config.image_size, **values})
+        if spec.image_size != config.image_size:
+            raise ConfigError(
+                f"{name}: image_size {spec.image_size} is not the model's {config.image_size}"
+            )
+    else:
+        flavour = name or source.keymap.source
+        beside = source.hints.pretrained_cfg
+        spec = FLAVOURS[flavour](config.image_size, beside)
+        if not beside and name is None:
+            assumed = (
+                f"preprocessing: {flavour}'s defaults ({spec.interpolation}, crop_pct "
+                f"{spec.crop_pct:g}, mean {_numbers(spec.mean)}, std {_numbers(spec.std)})",
+            )
+    overrides = {
+        "mean": None if options.mean is None else tuple(map(float, options.mean)),
+        "std": None if options.std is None else tuple(map(float, options.std)),
+        "crop_pct": options.crop_pct,
+        "interpolation": options.interpolation,
+    }
+    changes = {key: value for key, value in overrides.items() if value is not None}
+    spec = replace(spec, **changes)  # type: ignore[arg-type]
+    if len(spec.mean) != 3:
+        raise ConfigError(f"mean and std have three values, one per colour, not {len(spec.mean)}")
+    return spec, assumed
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "/".join(f"{value:g}" for value in values)
+
+
+def choose_labels(options: ExportOptions, source: Source) -> tuple[str, ...]:
+    """Class names: those given, those beside the checkpoint, or the indices.
+
+    Raises:
+        ConfigError: there is not exactly one for each class.
+    """
+    classes = source.model.config.num_classes
+    if options.labels is None:
+        labels = source.hints.label_names
+        origin = "label_names in the config"
+        if labels is None or (not classes):
+            return tuple(map(str, range(classes)))
+    elif isinstance(options.labels, (list, tuple)):
+        labels, origin = tuple(map(str, options.labels)), "labels"
+    else:
+        path = Path(str(options.labels))
+        origin = str(path)
+        try:
+            text = path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: labels cannot be read ({error})") from error
+        labels = tuple(line.strip() for line in text.rstrip("\n").split("\n"))
+    if len(labels) != classes:
+        raise ConfigError(f"{origin}: {len(labels)} names for {classes} classes")
+    if any(not label or "\n" in label or "\r" in label for label in labels):
+        raise ConfigError(f"{origin}: a name is empty or holds a line break")
+    return labels

@@ -1,0 +1,100 @@
+"""Backend output against the float64 reference of the model as trained."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from levit.models.model import Model
+from levit.models.ops import Array, NumpyOps
+from levit.models.pictures import smooth_pictures, standardized
+from levit.preprocess import PreprocessSpec, load_image, normalize, to_pixels
+
+__all__ = ["TOLERANCES", "Golden", "Tolerance", "golden_cases"]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a backend may be from the reference, as a fraction of the largest value."""
+
+    value: float
+    reason: str
+
+
+TOLERANCES: Final[Mapping[tuple[str, str], Tolerance]] = {
+    ("onnx", "fp32"): Tolerance(
+        1e-4,
+        "float32 rounding through thirty layers is 1e-6 to 1e-5 of the largest value, and "
+        "another CPU's kernels round otherwise; a wrong weight or table shows above 1e-2",
+    ),
+}
+
+# Enough for a top-1 that can differ, few enough for a second's export of a large model.
+_CASES: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Golden:
+    """Inputs and reference outputs.
+
+    Attributes:
+        images: PNG files as bytes, one per input; empty where the model takes no RGB.
+        inputs: the batch that the deployed model takes.
+        outputs: float64, from the model as trained.
+    """
+
+    images: tuple[bytes, ...]
+    inputs: Array
+    outputs: Mapping[str, Array]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """What ``golden.npz`` holds."""
+        arrays: dict[str, NDArray[Any]] = {
+            f"image/{i}": np.frombuffer(image, np.uint8) for i, image in enumerate(self.images)
+        }
+        arrays["input"] = self.inputs
+        for name, value in self.outputs.items():
+            arrays[f"output/{name}"] = value.astype(np.float32)
+        if "logits" in self.outputs:
+            order = np.argsort(-self.outputs["logits"], axis=-1, kind="stable")
+            arrays["top5"] = order[:, :5].astype(np.int64)
+        return arrays
+
+
+def golden_cases(model: Model, spec: PreprocessSpec | None) -> Golden:
+    """Draw pictures, preprocess them as the artifact will, and evaluate the reference.
+
+    Args:
+        model: as trained, with the plan's inputs and outputs of the artifact.
+        spec: None where the model takes no RGB images.
+    """
+    config = model.config
+    rng = np.random.default_rng(20210404)
+    images: tuple[bytes, ...] = ()
+    if spec is None:
+        pictures = smooth_pictures(rng, _CASES, config.image_size, config.in_channels)
+        inputs: Array = pictures if model.plan.pixels is not None else standardized(pictures)
+    else:
+        images = tuple(_png(picture) for picture in _photos(rng, config.image_size))
+        pixels = np.stack([to_pixels(load_image(image), spec) for image in images])
+        inputs = pixels if model.plan.pixels is not None else normalize(pixels, spec)
+    return Golden(images=images, inputs=inputs, outputs=model.forward(NumpyOps(), inputs))
+
+
+def _photos(rng: np.random.Generator, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+    """Landscape, portrait and enlarged, so that resizing and cropping have something to do."""
+    height, width = size
+    shapes = ((height, width * 5 // 4), (height * 4 // 3, width), (height // 2, width // 2))
+    return [smooth_pictures(rng, 1, shape)[0] for shape in shapes[:_CASES]]
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,121 @@
+"""What stands beside a checkpoint, or what the user says, where shapes cannot decide."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from levit.errors import ConfigError
+from levit.models.layers import ACTIVATIONS
+
+__all__ = ["Hints", "hints_from_config", "read_config"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """Answers to what a checkpoint's shapes leave open.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        image_size_from: who says so, for messages.
+        activation, attention_activation: names of this package.
+        architecture: the name that a config gives to the model.
+        num_classes: the number that a config gives.
+        label_names: class names in the order of the logits.
+        pretrained_cfg: timm's preprocessing settings.
+    """
+
+    image_size: tuple[int, int] | None = None
+    image_size_from: str = "--image-size"
+    activation: str | None = None
+    attention_activation: str | None = None
+    architecture: str | None = None
+    num_classes: int | None = None
+    label_names: tuple[str, ...] | None = None
+    pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ConfigError: the file is missing, is no JSON, or holds no object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no JSON object")
+    return values
+
+
+def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
+    """Read timm's ``config.json``, as its hub repositories and ``push_to_hf_hub`` have it.
+
+    Args:
+        values: the parsed file: ``architecture``, ``num_classes``, ``label_names``,
+            ``pretrained_cfg``, ``model_args``; arguments of the model may also stand at
+            the top.
+        name: of the file, for messages.
+
+    Raises:
+        ConfigError: a value is not what it should be.
+    """
+    arguments = {**values, **_mapping(values, "model_args", name)}
+    pretrained = _mapping(values, "pretrained_cfg", name)
+    size = arguments.get("img_size") or (pretrained.get("input_size") or (None,))[1:] or None
+    try:
+        labels = values.get("label_names")
+        return Hints(
+            image_size=_size(size),
+            image_size_from=name,
+            activation=_activation(arguments.get("act_layer")),
+            attention_activation=_activation(arguments.get("attn_act_layer")),
+            architecture=values.get("architecture"),
+            num_classes=_number(values.get("num_classes")),
+            label_names=None if labels is None else _labels(labels),
+            pretrained_cfg=pretrained,
+        )
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def _mapping(values: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    value = values.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name}: {key!r} must be an object")
+    return value
+
+
+def _size(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if isinstance(value, int):
+        return value, value
+    height, width = value
+    return int(height), int(width)
+
+
+def _number(value: Any) -> int | None:
+    return None if value is None else int(value)
+
+
+def _activation(value: Any) -> str | None:
+    if value is None:
+        return None
+    name = {"hardswish": "hard_swish", "swish": "silu"}.get(str(value), str(value))
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {value!r}; known: {', '.join(ACTIVATIONS)}")
+    return name
+
+
+def _labels(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise TypeError("'label_names' must be a list of names")
+    return tuple(map(str, value))

@@ -1,0 +1,55 @@
+"""Published weights from the Hugging Face hub, through its own library and cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from levit.errors import CheckpointError
+
+__all__ = ["download"]
+
+_FILES = ("model.safetensors", "config.json")
+
+
+def download(name: str) -> tuple[Path, dict[str, Any]]:
+    """Fetch a repository's weights and config, or find them in the cache.
+
+    Args:
+        name: ``owner/name`` or ``owner/name@revision``.
+
+    Returns:
+        The folder that holds the files, and (repository, revision) for the manifest.
+
+    Raises:
+        CheckpointError: the hub cannot be reached and the files are not cached, or the
+            repository does not have them.
+    """
+    repository, _, revision = name.partition("@")
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    except ImportError as error:
+        raise CheckpointError(
+            "fetching published weights needs huggingface-hub: pip install 'levit[export]'"
+        ) from error
+    try:
+        folder = Path(
+            snapshot_download(repository, revision=revision or None, allow_patterns=list(_FILES))
+        )
+    except HFValidationError as error:
+        raise CheckpointError(f"hf:{name}: not a repository name (owner/name)") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"hf:{name}: cannot be fetched and is not cached ({_brief(error)}); check the network "
+            f"and the name, or download model.safetensors elsewhere and pass --checkpoint PATH"
+        ) from error
+    if not (folder / _FILES[0]).is_file():
+        raise CheckpointError(f"hf:{name}: the repository has no {_FILES[0]}")
+    # The cache names its folders by commit.
+    return folder, {"repository": repository, "revision": folder.name}
+
+
+def _brief(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__

@@ -1,0 +1,172 @@
+"""Layers: frozen records of arrays that apply themselves through `Ops` and fold their norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from levit.models.ops import Array, Ops
+
+__all__ = ["BatchNorm", "Conv", "Linear", "RelativeBias", "activate", "layers_of", "transform"]
+
+ACTIVATIONS = ("hard_swish", "silu")
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """``(x - mean) / sqrt(var + eps) * weight + bias``, arrays (C,)."""
+
+    weight: Array
+    bias: Array
+    mean: Array
+    var: Array
+    eps: float = 1e-5
+
+    def apply(self, ops: Ops, x: Any, axis: int) -> Any:
+        """Normalise along `axis`."""
+        return ops.batch_norm(x, self.weight, self.bias, self.mean, self.var, self.eps, axis)
+
+    def affine(self) -> tuple[Array, Array]:
+        """(scale, shift) in float64 with ``apply(x) == x * scale + shift``."""
+        scale = self.weight.astype(np.float64) / np.sqrt(self.var.astype(np.float64) + self.eps)
+        return scale, self.bias.astype(np.float64) - self.mean.astype(np.float64) * scale
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """k×k convolution with zero padding, followed by a BatchNorm or not.
+
+    ``weight`` (O, I, k, k), ``bias`` (O,) or None.
+    """
+
+    weight: Array
+    bias: Array | None = None
+    stride: int = 2
+    padding: int = 1
+    norm: BatchNorm | None = None
+
+    def apply(self, ops: Ops, x: Any) -> Any:
+        """(B, I, H, W) → (B, O, H', W')."""
+        y = ops.conv(x, self.weight, self.bias, self.stride, self.padding)
+        return y if self.norm is None else self.norm.apply(ops, y, axis=1)
+
+    def fold(self) -> Conv:
+        """The same map without a norm, in float64."""
+        if self.norm is None:
+            return self
+        scale, shift = self.norm.affine()
+        bias = shift if self.bias is None else shift + scale * self.bias
+        weight = self.weight.astype(np.float64) * scale[:, None, None, None]
+        return replace(self, weight=weight, bias=bias, norm=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """``x @ weight.T + bias`` with a BatchNorm after it, or before it (LeViT's heads), or none.
+
+    ``weight`` (O, I), ``bias`` (O,) or None.
+    """
+
+    weight: Array
+    bias: Array | None = None
+    norm: BatchNorm | None = None
+    norm_before: BatchNorm | None = None
+
+    def apply(self, ops: Ops, x: Any) -> Any:
+        """(…, I) → (…, O)."""
+        if self.norm_before is not None:
+            x = self.norm_before.apply(ops, x, axis=-1)
+        y = ops.linear(x, self.weight, self.bias)
+        return y if self.norm is None else self.norm.apply(ops, y, axis=-1)
+
+    def apply_pointwise(self, ops: Ops, x: Any, stride: int = 1) -> Any:
+        """(B, I, H, W) → (B, O, H', W'): the same map as a 1×1 convolution."""
+        if self.norm_before is not None:
+            x = self.norm_before.apply(ops, x, axis=1)
+        y = ops.conv(x, self.weight[:, :, None, None], self.bias, stride, 0)
+        return y if self.norm is None else self.norm.apply(ops, y, axis=1)
+
+    def fold(self) -> Linear:
+        """The same map without norms, in float64.
+
+        ``W(s·x + t) + b = (W·s)x + (Wt + b)`` for the norm before,
+        ``s(Wx + b) + t = (s·W)x + (sb + t)`` for the norm after.
+        """
+        if self.norm is None and self.norm_before is None:
+            return self
+        weight = self.weight.astype(np.float64)
+        bias = np.zeros(len(weight)) if self.bias is None else self.bias.astype(np.float64)
+        if self.norm_before is not None:
+            scale, shift = self.norm_before.affine()
+            weight, bias = weight * scale, weight @ shift + bias
+        if self.norm is not None:
+            scale, shift = self.norm.affine()
+            weight, bias = weight * scale[:, None], bias * scale + shift
+        return Linear(weight, bias)
+
+
+@dataclass(frozen=True, eq=False)
+class RelativeBias:
+    """Attention bias by relative position.
+
+    ``values`` (H, P) and ``index`` (Nq, Nk) as trained; ``values`` (H, Nq, Nk) and no index
+    once folded.
+    """
+
+    values: Array
+    index: Array | None = None
+
+    def apply(self, ops: Ops) -> Any:
+        """→ (H, Nq, Nk)."""
+        if self.index is None:
+            return ops.constant(self.values, "attention_bias")
+        return ops.take(self.values, self.index, "attention_biases")
+
+    def fold(self) -> RelativeBias:
+        """The static table."""
+        return self if self.index is None else RelativeBias(self.values[:, self.index])
+
+
+def activate(ops: Ops, x: Any, name: str) -> Any:
+    """Apply the activation called `name`."""
+    return {"hard_swish": ops.hard_swish, "silu": ops.silu}[name](x)
+
+
+Layer = TypeVar("Layer")
+
+
+def transform(tree: Any, kind: type[Layer], function: Callable[[Layer], Layer]) -> tuple[Any, int]:
+    """Apply `function` to every layer of type `kind` in a tree of dataclasses and tuples.
+
+    Returns:
+        The new tree, and how many layers the function has changed (returned another object).
+    """
+    if isinstance(tree, kind):
+        new = function(tree)
+        return new, int(new is not tree)
+    if isinstance(tree, tuple):
+        pairs = [transform(item, kind, function) for item in tree]
+        return tuple(item for item, _ in pairs), sum(count for _, count in pairs)
+    if is_dataclass(tree) and not isinstance(tree, type):
+        changes, total = {}, 0
+        for f in fields(tree):
+            new, count = transform(getattr(tree, f.name), kind, function)
+            if count:
+                changes[f.name], total = new, total + count
+        return (replace(tree, **changes) if changes else tree), total
+    return tree, 0
+
+
+def layers_of(tree: Any, kind: type[Layer]) -> list[Layer]:
+    """Every layer of type `kind` in a tree, in the order of its fields."""
+    found: list[Layer] = []
+
+    def note(layer: Layer) -> Layer:
+        found.append(layer)
+        return layer
+
+    transform(tree, kind, note)
+    return found

@@ -1,0 +1,112 @@
+"""LeViT's dataflow: what happens to the picture, under any plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from levit.models.layers import activate
+from levit.models.levit.config import LevitConfig
+from levit.models.levit.layers import LevitBlock, LevitParams, Mlp
+from levit.models.model import Model
+from levit.models.ops import Ops
+from levit.models.pixels import normalize_pixels
+
+__all__ = ["forward"]
+
+
+def forward(ops: Ops, model: Model, x: Any) -> dict[str, Any]:
+    """(B, C, H, W) float, or (B, H, W, C) uint8 pixels → outputs by name.
+
+    Under ``plan.channels_first`` the stream is (B, C, h, w), otherwise (B, N, C). With
+    ``plan.pool_early`` the token mean is taken between the last MLP's two Linears.
+    """
+    params: LevitParams = model.params
+    plan = model.plan
+    channels_first = plan.channels_first
+    x = _stem(ops, model, x)
+    if not channels_first:
+        with ops.scope("tokens"):
+            x = ops.transpose(ops.reshape(x, (0, 0, -1)), (0, 2, 1))  # (B, N, C)
+    blocks = _named_blocks(params)
+    for name, block, downsamples in blocks:
+        with ops.scope(name):
+            with ops.scope("attn"):
+                attend = block.attn.apply_channels_first if channels_first else block.attn.apply
+                y = attend(ops, x)
+            x = y if downsamples else ops.add(x, y)
+            with ops.scope("mlp"):
+                if plan.pool_early and block is blocks[-1][1]:
+                    embedding = _pooled_residual(ops, block.mlp, x, channels_first=channels_first)
+                    return _outputs(ops, model, None, embedding)
+                x = ops.add(x, block.mlp.apply(ops, x, channels_first=channels_first))
+    with ops.scope("pool"):
+        embedding = ops.mean(x, _token_axes(channels_first))  # (B, C)
+    return _outputs(ops, model, x, embedding)
+
+
+def _stem(ops: Ops, model: Model, x: Any) -> Any:
+    """→ (B, C, h, w): stride-2 convolutions with the activation between, not after."""
+    plan = model.plan
+    if plan.pixels is not None:
+        with ops.scope("pixels"):
+            x = normalize_pixels(ops, x, plan.pixels, folded=plan.pixels_folded)
+    for i, conv in enumerate(model.params.stem):
+        with ops.scope(f"stem.{i}"):
+            x = conv.apply(ops, x if i == 0 else activate(ops, x, model.config.activation))
+    return x
+
+
+def _named_blocks(params: LevitParams) -> list[tuple[str, LevitBlock, bool]]:
+    """(name, block, whether it downsamples) in the order of the dataflow."""
+    named = []
+    for s, stage in enumerate(params.stages):
+        if stage.downsample is not None:
+            named.append((f"stages.{s}.downsample", stage.downsample, True))
+        named += [(f"stages.{s}.blocks.{b}", block, False) for b, block in enumerate(stage.blocks)]
+    return named
+
+
+def _token_axes(channels_first: bool) -> tuple[int, ...]:
+    return (2, 3) if channels_first else (1,)
+
+
+def _pooled_residual(ops: Ops, mlp: Mlp, x: Any, *, channels_first: bool) -> Any:
+    """mean(x + down(h)) = mean(x) + down(mean(h)): the stream → (B, C)."""
+    axes = _token_axes(channels_first)
+    hidden = ops.mean(mlp.hidden(ops, x, channels_first=channels_first), axes)
+    with ops.scope("down"):
+        return ops.add(ops.mean(x, axes), mlp.down.apply(ops, hidden))
+
+
+def _outputs(ops: Ops, model: Model, stream: Any, embedding: Any) -> dict[str, Any]:
+    params: LevitParams = model.params
+    wanted = set(model.plan.outputs)
+    values = {"embedding": embedding}
+    if "features" in wanted:
+        with ops.scope("features"):
+            values["features"] = _features(ops, model, stream)
+    if params.head is None:
+        return values
+    if wanted & {"logits", "logits_head"}:
+        with ops.scope("head"):
+            values["logits"] = values["logits_head"] = params.head.apply(ops, embedding)
+    if params.head_dist is not None and wanted & {"logits", "logits_dist"}:
+        with ops.scope("head_dist"):
+            values["logits_dist"] = params.head_dist.apply(ops, embedding)
+    if params.head_dist is not None and "logits" in wanted:
+        with ops.scope("heads"):
+            both = ops.add(values["logits_head"], values["logits_dist"])
+            values["logits"] = ops.multiply(both, ops.constant(np.array(0.5), "half"))
+    return values
+
+
+def _features(ops: Ops, model: Model, stream: Any) -> Any:
+    """(B, L, C), or (B, C, h, w) for the conv twins, as in timm."""
+    config: LevitConfig = model.config
+    if config.conv == model.plan.channels_first:
+        return stream
+    if config.conv:
+        return ops.reshape(ops.transpose(stream, (0, 2, 1)), (0, 0, *config.grids[-1]))
+    return ops.transpose(ops.reshape(stream, (0, 0, -1)), (0, 2, 1))

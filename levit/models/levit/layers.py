@@ -1,0 +1,138 @@
+"""LeViT's blocks. Shapes: B images, N tokens of a stage, H heads of widths Dk and Dv."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from levit.models.layers import Conv, Linear, RelativeBias, activate
+from levit.models.ops import Ops
+
+__all__ = ["Attention", "LevitBlock", "LevitParams", "LevitStage", "Mlp"]
+
+
+@dataclass(frozen=True, eq=False)
+class Attention:
+    """Multi-head attention with a bias by relative position (paper, section 4.3).
+
+    Queries come from every `stride`-th token along each side of the grid: 1 in a block, 2 in
+    a downsampling block. ``scale`` is 1/√Dk, or None once it is in the query weights.
+    """
+
+    q: Linear
+    k: Linear
+    v: Linear
+    proj: Linear
+    bias: RelativeBias
+    heads: int
+    scale: float | None
+    grid: tuple[int, int]
+    stride: int
+    activation: str
+
+    @property
+    def query_grid(self) -> tuple[int, int]:
+        """(height, width) of the queries, and so of what comes out."""
+        height, width = self.grid
+        return -(-height // self.stride), -(-width // self.stride)
+
+    def apply(self, ops: Ops, x: Any) -> Any:
+        """(B, N, C) → (B, Nq, C')."""
+        queries = x
+        if self.stride > 1:
+            queries = ops.reshape(x, (0, *self.grid, -1))
+            queries = ops.subsample(queries, (1, 2), self.stride)
+            queries = ops.reshape(queries, (0, math.prod(self.query_grid), -1))  # (B, Nq, C)
+        parts = []
+        for name, layer, source in (("q", self.q, queries), ("k", self.k, x), ("v", self.v, x)):
+            with ops.scope(name):
+                y = layer.apply(ops, source)
+                parts.append(ops.reshape(y, (0, 0, self.heads, -1)))  # (B, N, H, D)
+        q, k, v = parts
+        weights = self._weights(
+            ops,
+            ops.transpose(q, (0, 2, 1, 3)),  # (B, H, Nq, Dk)
+            ops.transpose(k, (0, 2, 3, 1)),  # (B, H, Dk, N)
+        )
+        y = ops.matmul(weights, ops.transpose(v, (0, 2, 1, 3)))  # (B, H, Nq, Dv)
+        y = ops.transpose(y, (0, 2, 1, 3))  # (B, Nq, H, Dv)
+        y = ops.reshape(y, (0, math.prod(self.query_grid), -1))  # (B, Nq, H·Dv)
+        with ops.scope("proj"):
+            return self.proj.apply(ops, activate(ops, y, self.activation))
+
+    def apply_channels_first(self, ops: Ops, x: Any) -> Any:
+        """(B, C, h, w) → (B, C', h', w'): no token is moved, q·k and v·pᵀ read them in place."""
+        parts = []
+        for name, layer, stride in (("q", self.q, self.stride), ("k", self.k, 1), ("v", self.v, 1)):
+            with ops.scope(name):
+                y = layer.apply_pointwise(ops, x, stride)
+                tokens = math.prod(self.query_grid if name == "q" else self.grid)
+                parts.append(ops.reshape(y, (0, self.heads, -1, tokens)))  # (B, H, D, N)
+        q, k, v = parts
+        weights = self._weights(ops, ops.transpose(q, (0, 1, 3, 2)), k)
+        y = ops.matmul(v, ops.transpose(weights, (0, 1, 3, 2)))  # (B, H, Dv, Nq)
+        y = ops.reshape(y, (0, -1, *self.query_grid))  # (B, H·Dv, h', w')
+        with ops.scope("proj"):
+            return self.proj.apply_pointwise(ops, activate(ops, y, self.activation))
+
+    def _weights(self, ops: Ops, q: Any, k: Any) -> Any:
+        """(B, H, Nq, Dk), (B, H, Dk, N) → softmax of the biased scores, (B, H, Nq, N)."""
+        scores = ops.matmul(q, k)
+        if self.scale is not None:
+            scores = ops.multiply(scores, ops.constant(np.array(self.scale), "scale"))
+        return ops.softmax(ops.add(scores, self.bias.apply(ops)))
+
+
+@dataclass(frozen=True, eq=False)
+class Mlp:
+    """Two Linears with an activation between."""
+
+    up: Linear
+    down: Linear
+    activation: str
+
+    def hidden(self, ops: Ops, x: Any, *, channels_first: bool) -> Any:
+        """(B, N, C) or (B, C, h, w) → the hidden layer, after the activation."""
+        with ops.scope("up"):
+            apply = self.up.apply_pointwise if channels_first else self.up.apply
+            return activate(ops, apply(ops, x), self.activation)
+
+    def apply(self, ops: Ops, x: Any, *, channels_first: bool) -> Any:
+        """(B, N, C) or (B, C, h, w) → the same shape."""
+        hidden = self.hidden(ops, x, channels_first=channels_first)
+        with ops.scope("down"):
+            apply = self.down.apply_pointwise if channels_first else self.down.apply
+            return apply(ops, hidden)
+
+
+@dataclass(frozen=True, eq=False)
+class LevitBlock:
+    """Attention and MLP. The attention of a downsampling block has no residual around it."""
+
+    attn: Attention
+    mlp: Mlp
+
+
+@dataclass(frozen=True, eq=False)
+class LevitStage:
+    """An optional downsampling block, then the stage's blocks."""
+
+    downsample: LevitBlock | None
+    blocks: tuple[LevitBlock, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class LevitParams:
+    """All of LeViT's layers.
+
+    ``head_dist`` is the distillation head; None where there is none, and after merge_heads,
+    when ``head`` is the mean of both.
+    """
+
+    stem: tuple[Conv, ...]
+    stages: tuple[LevitStage, ...]
+    head: Linear | None
+    head_dist: Linear | None

@@ -1,0 +1,122 @@
+"""What every family is made of: `Model`, its `Plan`, and the `Family` record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from levit.models.ops import Array, Ops
+
+__all__ = ["Family", "Keymap", "Model", "Plan", "Variant", "Weights"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The dataflow choices that a pass or a target may make; never the numbers.
+
+    Attributes:
+        outputs: names of what ``forward`` returns, in order.
+        pixels: the input is (B, H, W, C) uint8 pixels, and (mean, std) on 0..1 are applied
+            inside; None for a preprocessed (B, C, H, W) float32 input.
+        pixels_folded: the first convolution already holds the scale of `pixels`; what is
+            left is to subtract 255·mean.
+        pool_early: the token mean is taken before the last MLP's second Linear.
+        channels_first: Linears over tokens are 1×1 convolutions over (B, C, H, W), where the
+            family has a grid; otherwise products over (B, N, C).
+    """
+
+    outputs: tuple[str, ...]
+    pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    pixels_folded: bool = False
+    pool_early: bool = False
+    channels_first: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A config, the tree of layers that holds the weights, and a plan."""
+
+    family: Family
+    config: Any
+    params: Any
+    plan: Plan
+
+    def forward(self, ops: Ops, x: Any) -> dict[str, Any]:
+        """Apply the model: input → outputs by name, in the order of ``plan.outputs``."""
+        values = self.family.forward(ops, self, x)
+        return {name: values[name] for name in self.plan.outputs}
+
+    def with_plan(self, **changes: Any) -> Model:
+        """The same model under a changed plan."""
+        return replace(self, plan=replace(self.plan, **changes))
+
+
+class Weights(Protocol):
+    """Where a family's ``build`` takes its tensors from."""
+
+    def tensor(self, key: str, shape: tuple[int, ...]) -> Array:
+        """The tensor called `key`, which must have this shape."""
+        ...
+
+
+class Keymap(Protocol):
+    """The names of one source format, as data."""
+
+    @property
+    def source(self) -> str:
+        """The source format's name."""
+        ...
+
+    def matches(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+        """Whether these keys are this format's."""
+        ...
+
+    def ignores(self, key: str) -> bool:
+        """Whether a key carries nothing that inference needs."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A named configuration with what is published about it.
+
+    Attributes:
+        hub_id: repository of the published weights, or None.
+        top1, top5: published ImageNet-1k accuracy in percent.
+    """
+
+    config: Any
+    hub_id: str | None = None
+    top1: float | None = None
+    top5: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Family:
+    """All that the rest of the package knows of an architecture.
+
+    Attributes:
+        variants: by timm name.
+        keymaps: source formats, tried in order.
+        infer: (shapes, keymap, hints) → config; raises `CheckpointError` or `ConfigError`.
+        build: (config, keymap, weights) → params.
+        forward: (ops, model, x) → every output that the plan asks for.
+        outputs: (config) → names that this config can give, the default first.
+        output_layout: (config, name) → (layout, shape without the batch).
+        randomize: (params, generator) fills the arrays in place, all but norm statistics.
+    """
+
+    name: str
+    title: str
+    variants: Mapping[str, Variant]
+    keymaps: Sequence[Any]
+    infer: Callable[..., Any]
+    build: Callable[[Any, Any, Weights], Any]
+    forward: Callable[[Ops, Model, Any], dict[str, Any]]
+    outputs: Callable[[Any], tuple[str, ...]]
+    output_layout: Callable[[Any, str], tuple[str, tuple[int, ...]]]
+    randomize: Callable[[Any, np.random.Generator], None]
+    aliases: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Artifact → answers. Imports neither ``levit.models``, ``levit.export`` nor PyTorch."""

@@ -1,0 +1,114 @@
+"""How many CPUs this process may really use, and what they can do.
+
+A container's quota is not in ``os.cpu_count()``; threads sized to the host instead make
+inference several times slower (onnxruntime#29510).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["available_cpus", "cpu_class", "cpu_features", "cpu_model"]
+
+_CGROUP_ROOT = Path("/sys/fs/cgroup")
+_PROC = Path("/proc")
+
+# Instruction sets that choose between a backend's kernels, and so between roundings.
+_X86_FEATURES = """
+    avx avx2 fma f16c avx512f avx512bw avx512dq avx512vl avx512_vnni avx_vnni
+    avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16
+"""
+_ARM_FEATURES = "asimd asimdhp asimddp sve sve2 i8mm bf16 sme"
+_KERNEL_FEATURES = frozenset(f"{_X86_FEATURES} {_ARM_FEATURES}".split())
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use: the affinity mask, capped by the cgroup's quota.
+
+    A fractional quota is rounded down (but never below one): a thread more than the quota
+    is one that the kernel stops in the middle of a product that the others wait for.
+    """
+    try:
+        count = len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        count = os.cpu_count() or 1
+    quotas = [count, *(max(1, math.floor(quota)) for quota in _cgroup_quotas())]
+    return max(1, min(quotas))
+
+
+def _cgroup_quotas() -> Iterator[float]:
+    """Every CPU quota on the way from this process's cgroup up to the root, in CPUs."""
+    try:
+        lines = (_PROC / "self" / "cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = _CGROUP_ROOT if not controllers else _CGROUP_ROOT / "cpu"
+        folder = base / path.lstrip("/")
+        # Inside a container the path may be the host's: the mount's root then is ours.
+        for level in (folder, *folder.parents):
+            yield from _quota_in(level)
+            if level == base:
+                break
+
+
+def _quota_in(folder: Path) -> Iterator[float]:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        if quota != "max":
+            yield int(quota) / int(period)
+        return
+    except (OSError, ValueError, ZeroDivisionError):
+        pass
+    try:
+        quota_us = int((folder / "cpu.cfs_quota_us").read_text())
+        period_us = int((folder / "cpu.cfs_period_us").read_text())
+        if quota_us > 0:
+            yield quota_us / period_us
+    except (OSError, ValueError, ZeroDivisionError):
+        return
+
+
+def cpu_features() -> tuple[str, ...]:
+    """The instruction sets of this CPU that matter to kernels, sorted."""
+    for line in _cpuinfo():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return tuple(sorted(_KERNEL_FEATURES & set(value.split())))
+    return ()
+
+
+def cpu_model() -> str:
+    """The CPU's name, as the system gives it."""
+    for line in _cpuinfo():
+        name, _, value = line.partition(":")
+        if name.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_class() -> str:
+    """A short name of the architecture and instruction sets that kernels are chosen by.
+
+    Two machines of one class run the same kernels; on a class that an artifact has not
+    seen, the runtime compares its golden cases first.
+    """
+    digest = hashlib.sha256(" ".join(cpu_features()).encode()).hexdigest()[:8]
+    return f"{platform.system()}-{platform.machine()}-{digest}".lower()
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        # The first processor's block says it all; thousands of cores make a long file.
+        return (_PROC / "cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,121 @@
+"""Golden cases: an artifact proves on this machine what it proved where it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit.artifact import Manifest
+from levit.errors import CorruptArtifactError
+from levit.preprocess import load_image, normalize, to_pixels
+
+__all__ = ["GoldenReport", "compare_outputs", "output_names", "run_golden"]
+
+Forward = Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoldenReport:
+    """How far this machine's answers are from the reference.
+
+    Attributes:
+        cases: inputs compared.
+        max_relative_error: max over outputs of max|difference| / max|reference|.
+        max_abs_error: the largest difference of any value.
+        top1_agreement: fraction of cases with the reference's top-1; None without logits.
+        tensor_error: largest difference of a tensor preprocessed here from the stored one;
+            None where the artifact stores no image.
+        tolerance: what ``max_relative_error`` may be.
+    """
+
+    cases: int
+    max_relative_error: float
+    max_abs_error: float
+    top1_agreement: float | None
+    tensor_error: float | None
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Within tolerance, with the same first classes and the same preprocessing."""
+        return (
+            self.max_relative_error <= self.tolerance
+            and self.top1_agreement in (None, 1.0)
+            and (self.tensor_error or 0.0) <= 1e-6
+        )
+
+
+def compare_outputs(
+    outputs: Mapping[str, NDArray[Any]], reference: Mapping[str, NDArray[Any]]
+) -> tuple[float, float, float | None]:
+    """(max relative error, max absolute error, top-1 agreement or None).
+
+    NaN anywhere counts as an infinite error.
+
+    Args:
+        outputs, reference: arrays by name, (N, …) each.
+    """
+    relative = absolute = 0.0
+    for name, expected in reference.items():
+        found = outputs.get(name)
+        if found is None or found.shape != expected.shape:
+            return np.inf, np.inf, 0.0
+        difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
+        worst = float(np.max(difference, initial=0.0))
+        if not np.isfinite(found).all() or not np.isfinite(worst):
+            return np.inf, np.inf, 0.0
+        scale = float(np.max(np.abs(expected), initial=0.0))
+        absolute = max(absolute, worst)
+        relative = max(relative, worst / scale if scale > 0 else worst)
+    agreement = None
+    if "logits" in reference:
+        same = outputs["logits"].argmax(-1) == reference["logits"].argmax(-1)
+        agreement = float(np.mean(same))
+    return relative, absolute, agreement
+
+
+def output_names(golden: Mapping[str, NDArray[Any]]) -> list[str]:
+    """The outputs that `golden` holds references of."""
+    return [name.removeprefix("output/") for name in golden if name.startswith("output/")]
+
+
+def run_golden(
+    manifest: Manifest, golden: Mapping[str, NDArray[Any]], forward: Forward
+) -> GoldenReport:
+    """Run the golden inputs through `forward` and compare.
+
+    Raises:
+        CorruptArtifactError: the golden file lacks an array.
+    """
+    try:
+        batch = golden["input"]
+        reference = {name: golden[f"output/{name}"] for name in output_names(golden)}
+        tolerance = float(manifest.verification["tolerance"])
+        images = [golden[name] for name in sorted(golden) if name.startswith("image/")]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifactError(f"golden.npz is incomplete ({error}); export again") from error
+    relative, absolute, agreement = compare_outputs(forward(batch), reference)
+    return GoldenReport(
+        cases=len(batch),
+        max_relative_error=relative,
+        max_abs_error=absolute,
+        top1_agreement=agreement,
+        tensor_error=_tensor_error(manifest, images, batch),
+        tolerance=tolerance,
+    )
+
+
+def _tensor_error(
+    manifest: Manifest, images: list[NDArray[Any]], batch: NDArray[Any]
+) -> float | None:
+    spec = manifest.preprocess
+    if spec is None or not images:
+        return None
+    pixels = np.stack([to_pixels(load_image(image.tobytes()), spec) for image in images])
+    tensors = pixels if manifest.inputs[0].dtype == "uint8" else normalize(pixels, spec)
+    difference = tensors.astype(np.float64) - batch[: len(tensors)].astype(np.float64)
+    return float(np.max(np.abs(difference), initial=0.0))
