@@ -56,8 +56,8 @@ def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
     difference = float(np.abs(found - expected).max() / np.abs(expected).max())
     if not difference <= _TOLERANCE:
         raise VerificationError(
-            f"the reference differs from timm {timm.__version__} by {difference:.1e} of the largest "
-            f"value; please report this checkpoint"
+            f"the reference differs from timm {timm.__version__} by {difference:.1e} of the "
+            f"largest value; please report this checkpoint"
         )
     return {
         "library": "timm",

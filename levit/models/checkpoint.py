@@ -112,7 +112,7 @@ def _read_safetensors(file: Path) -> dict[str, Array]:
         ) from error
     try:
         with safe_open(str(file), framework="numpy") as archive:
-            return {name: _widened(archive.get_tensor(name)) for name in archive.keys()}
+            return {name: _widened(archive.get_tensor(name)) for name in archive.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, MemoryError) as error:
         raise CheckpointError(
             f"{file}: damaged or truncated .safetensors file ({_brief(error)}); "
