@@ -23,7 +23,6 @@ import os
 import shutil
 import sys
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -44,6 +43,7 @@ __all__ = [
     "BatchProfile",
     "Manifest",
     "TensorSpec",
+    "check_destination",
     "describe_files",
     "is_artifact",
     "open_artifact",
@@ -246,9 +246,11 @@ class Artifact:
             CorruptArtifactError: the file is not an archive of plain arrays.
         """
         try:
-            with np.load(self.path / GOLDEN_FILE, allow_pickle=False) as archive:
+            # Opened here, because NumPy leaves the file open when it is no archive.
+            with (self.path / GOLDEN_FILE).open("rb") as file:
+                archive = np.load(file, allow_pickle=False)
                 return {name: archive[name] for name in archive.files}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile, zlib, struct and NumPy share no base
             raise CorruptArtifactError(
                 f"{self.path / GOLDEN_FILE} is damaged ({error}); export again"
             ) from error
@@ -290,11 +292,13 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
 
 
 def _check_file(path: Path, entry: Mapping[str, Any], *, verify_hashes: bool) -> None:
-    if path.is_symlink():
-        raise CorruptArtifactError(f"{path}: is a link; an artifact's files are its own")
-    if not path.is_file():
-        raise CorruptArtifactError(f"{path}: is missing; copy the whole folder, or export again")
     try:
+        if path.is_symlink():
+            raise CorruptArtifactError(f"{path}: is a link; an artifact's files are its own")
+        if not path.is_file():
+            raise CorruptArtifactError(
+                f"{path}: is missing; copy the whole folder, or export again"
+            )
         size = path.stat().st_size
         if size != entry["size_bytes"]:
             raise CorruptArtifactError(
@@ -337,7 +341,7 @@ def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
             no artifact, or the disk refuses.
     """
     destination = Path(os.path.abspath(destination))
-    _check_destination(destination, force=force)
+    check_destination(destination, force=force)
     created: list[Path] = []
     staging: Path | None = None
     try:
@@ -349,7 +353,7 @@ def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
         staging.chmod(0o777 & ~_umask())
         yield staging
         _sync_tree(staging)
-        _check_destination(destination, force=force)
+        check_destination(destination, force=force)
         _swap_in(staging, destination)
         created = []
     except OSError as error:
@@ -368,7 +372,8 @@ def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def _check_destination(destination: Path, *, force: bool) -> None:
+def check_destination(destination: Path, *, force: bool) -> None:
+    """Raise `ArtifactError` unless an artifact may be written at `destination`."""
     if not os.path.lexists(destination):
         return
     if not force:

@@ -50,6 +50,8 @@ INTERPOLATIONS: Final[Mapping[str, Image.Resampling]] = {
 # A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
 # limit is a process-wide setting that belongs to the application, so it is left alone.
 MAX_PIXELS: Final = 150_000_000
+# The warning arrives as an exception where the application makes warnings errors.
+_BOMBS: Final = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +125,7 @@ class PreprocessSpec:
                 mean=tuple(float(v) for v in values.get("mean", IMAGENET_MEAN)),
                 std=tuple(float(v) for v in values.get("std", IMAGENET_STD)),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"preprocessing is not as it should be: {error!r}") from error
 
 
@@ -185,7 +187,7 @@ def load_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
         raise InputError(f"{name}: is a folder, not an image") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not an image in a format that Pillow reads") from error
-    except (OSError, ValueError, SyntaxError, TypeError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, TypeError, *_BOMBS) as error:
         raise InputError(f"{name}: cannot be opened as an image ({_brief(error)})") from error
     with opened:
         return _decode(opened, name, exif)

@@ -12,7 +12,7 @@ from levit.errors import BackendUnavailableError
 
 __all__ = ["run"]
 
-_STEPS = 6
+_STEPS = 5
 _NEEDED = {"onnx": "onnx", "safetensors": "safetensors"}
 
 
@@ -35,5 +35,5 @@ def run(arguments: argparse.Namespace) -> int:
     verification = manifest.verification
     error = verification["max_relative_error"]
     detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
-    print(f"{artifact.path.name}: {verification['status']}{detail}")
+    print(f"{artifact.path}: {verification['status']}{detail}")
     return 0

@@ -19,6 +19,7 @@ from levit.artifact import (
     Artifact,
     BatchProfile,
     Manifest,
+    check_destination,
     describe_files,
     open_artifact,
     staged_folder,
@@ -55,6 +56,8 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         LevitError: whatever is wrong, in one line; nothing is written then.
     """
     target = find_target(options.target, options.precision)
+    if options.output is not None:
+        check_destination(Path(options.output), force=options.force)  # before any work
     progress("reading weights")
     source = load_source(options)
     destination = Path(options.output or f"{source.variant}-{options.target}-{options.precision}")

@@ -177,7 +177,8 @@ def prove(name: str, reference: Mapping[str, Array], model: Model, x: Array) -> 
         if output not in found or found[output].shape != expected.shape:
             raise VerificationError(f"{name} changed the shape of output {output!r}")
         scale = np.abs(expected).max()
-        worst = max(worst, float(np.abs(found[output] - expected).max() / (scale or 1.0)))
+        difference = float(np.abs(found[output] - expected).max() / (scale or 1.0))
+        worst = float(np.maximum(worst, difference))  # keeps NaN, as max() may not
     if not worst <= EXACT:
         raise VerificationError(
             f"{name} changed the outputs by {worst:.1e} of the largest, allowed is {EXACT:.0e}: "

@@ -92,7 +92,8 @@ def _find_file(path: Path) -> Path:
 
 def _read_safetensors(file: Path) -> dict[str, Array]:
     try:
-        size, head = file.stat().st_size, file.open("rb").read(10)
+        with file.open("rb") as opened:
+            size, head = file.stat().st_size, opened.read(10)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
     if size == 0:

@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.artifact import Artifact, Manifest, open_artifact
-from levit.errors import ConfigError, InputError, LevitError, VerificationError
+from levit.errors import (
+    ConfigError,
+    CorruptArtifactError,
+    InputError,
+    LevitError,
+    VerificationError,
+)
 from levit.preprocess import ImageLike, PreprocessSpec, load_image, normalize, to_pixels
 from levit.runtime.backends import open_session
 from levit.runtime.cpus import available_cpus, cpu_class
@@ -65,15 +71,17 @@ class Predictor:
     ) -> None:
         if device not in ("cpu", "gpu"):
             raise ConfigError(f"device must be 'cpu' or 'gpu', not {device!r}")
-        if threads is not None and (isinstance(threads, bool) or int(threads) < 1):
-            raise ConfigError(f"threads must be at least 1, or None for all, not {threads!r}")
+        if threads is not None and not _is_count(threads):
+            raise ConfigError(
+                f"threads must be a whole number of at least 1, or None for all, not {threads!r}"
+            )
         # Absolute, so that it reopens after a change of folder or in another process.
         self._artifact: Artifact = open_artifact(os.path.abspath(artifact))
         self._device = device
         self._requested_threads = None if threads is None else int(threads)
         self._threads = self._requested_threads or available_cpus()
         self._exif = exif
-        self._labels = self._artifact.labels()
+        self._labels = _checked_labels(self._artifact)
         self._session: Session | None = open_session(
             self._artifact, SessionOptions(device=device, threads=self._threads)
         )
@@ -124,7 +132,7 @@ class Predictor:
         Raises:
             InputError: an image cannot be read; the model has no classes.
         """
-        if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
+        if not _is_count(top_k):
             raise InputError(f"top_k must be a whole number of at least 1, not {top_k!r}")
         self._require_output("logits", "classify (it is headless); use embed()")
         predictions: list[Prediction] = []
@@ -296,6 +304,23 @@ class Predictor:
 
 def _reopen(path: str, device: str, threads: int | None, exif: bool) -> Predictor:
     return Predictor(path, device=device, threads=threads, exif=exif)
+
+
+def _is_count(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        return False
+    return int(value) >= 1
+
+
+def _checked_labels(artifact: Artifact) -> tuple[str, ...]:
+    labels = artifact.labels()
+    for output in artifact.manifest.outputs:
+        if output.name == "logits" and output.shape[-1:] != (len(labels),):
+            raise CorruptArtifactError(
+                f"{artifact.path}: {len(labels)} labels for logits of shape {output.shape}; "
+                f"export again"
+            )
+    return labels
 
 
 def _as_iterable(images: Iterable[ImageLike]) -> Iterable[ImageLike]:

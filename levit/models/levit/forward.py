@@ -39,10 +39,11 @@ def forward(ops: Ops, model: Model, x: Any) -> dict[str, Any]:
             with ops.scope("mlp"):
                 if plan.pool_early and block is blocks[-1][1]:
                     embedding = _pooled_residual(ops, block.mlp, x, channels_first=channels_first)
-                    return _outputs(ops, model, None, embedding)
+                    break  # out of the scopes too: the heads keep their names
                 x = ops.add(x, block.mlp.apply(ops, x, channels_first=channels_first))
-    with ops.scope("pool"):
-        embedding = ops.mean(x, _token_axes(channels_first))  # (B, C)
+    else:
+        with ops.scope("pool"):
+            embedding = ops.mean(x, _token_axes(channels_first))  # (B, C)
     return _outputs(ops, model, x, embedding)
 
 
