@@ -32,11 +32,17 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(median, low, high): the order statistics that cover the true median with 95 %."""
+    """(median, low, high): the order statistics that cover the true median with 95 %.
+
+    The number of values below the true median is binomial; the interval leaves out the most
+    extreme values whose total probability is at most 5 % (none, where there are few).
+    """
     ordered = sorted(values)
     n = len(ordered)
-    rank = max(0, math.floor((n - 1.96 * math.sqrt(n)) / 2))
-    return statistics.median(ordered), ordered[rank], ordered[n - 1 - rank]
+    left_out, tail = 0, 0.5**n
+    while 2 * (tail := tail + math.comb(n, left_out + 1) * 0.5**n) <= 0.05:
+        left_out += 1
+    return statistics.median(ordered), ordered[left_out], ordered[n - 1 - left_out]
 
 
 # ---------------------------------------------------------------------------- processes
