@@ -17,7 +17,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Say what lies at a path: an artifact's manifest, or what a checkpoint turns out to be."""
     path = Path(arguments.path)
     if (path / MANIFEST_FILE).is_file():
-        values = open_artifact(path).manifest.to_dict()
+        values = _artifact(path)
         rows = _artifact_rows(values)
     else:
         values = _checkpoint(arguments)
@@ -27,6 +27,19 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print_table(rows)
     return 0
+
+
+def _artifact(path: Path) -> dict[str, Any]:
+    """The manifest, and what is counted of the model as trained."""
+    from levit.models.counting import count
+    from levit.models.registry import FAMILIES
+
+    values = open_artifact(path).manifest.to_dict()
+    family = FAMILIES.get(values["family"])
+    if family is not None:
+        counts = count(family, family.config_from_dict(values["config"]))
+        values |= {"parameters": counts.parameters, "macs": counts.macs}
+    return values
 
 
 def _checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -61,8 +74,7 @@ def _checkpoint_rows(values: Mapping[str, Any]) -> list[list[str]]:
     return [
         ["source", f"{source['format']}, {source.get('file', '')}".rstrip(", ")],
         *_config_rows(values["variant"], config),
-        ["parameters", f"{values['parameters'] / 1e6:.2f} M"],
-        ["MACs", f"{values['macs'] / 1e6:.1f} M"],
+        *_count_rows(values),
         ["outputs", ", ".join(values["outputs"])],
         *_shared_rows(values),
     ]
@@ -76,6 +88,7 @@ def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:
     source = values["source"]
     return [
         *_config_rows(values["variant"], values["config"]),
+        *_count_rows(values),
         ["source", f"{source.get('format', '')}, {source.get('file', source.get('seed', ''))}"],
         ["target", f"{values['target']}, {values['precision']}"],
         ["batch", f"{kind}, {batch['min']}:{batch['opt']}:{batch['max']}"],
@@ -98,6 +111,16 @@ def _config_rows(variant: str, config: Mapping[str, Any]) -> list[list[str]]:
         ["model", variant],
         ["image size", f"{height}x{width}, {config['in_channels']} channels"],
         ["classes", f"{config['num_classes'] or 'none (headless)'}{heads}"],
+    ]
+
+
+def _count_rows(values: Mapping[str, Any]) -> list[list[str]]:
+    """Of the model as trained; the passes have saved some of both."""
+    if "parameters" not in values:
+        return []
+    return [
+        ["parameters", f"{values['parameters'] / 1e6:.2f} M"],
+        ["MACs", f"{values['macs'] / 1e6:.1f} M"],
     ]
 
 

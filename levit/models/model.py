@@ -106,6 +106,7 @@ class Family:
         forward: (ops, model, x) → every output that the plan asks for.
         outputs: (config) → names that this config can give, the default first.
         output_layout: (config, name) → (layout, shape without the batch).
+        config_from_dict: the reverse of a config's ``to_dict``.
         randomize: (params, generator) fills the arrays in place, all but norm statistics.
     """
 
@@ -118,5 +119,6 @@ class Family:
     forward: Callable[[Ops, Model, Any], dict[str, Any]]
     outputs: Callable[[Any], tuple[str, ...]]
     output_layout: Callable[[Any, str], tuple[str, tuple[int, ...]]]
+    config_from_dict: Callable[[Mapping[str, Any]], Any]
     randomize: Callable[[Any, np.random.Generator], None]
     aliases: Mapping[str, str] = field(default_factory=dict)

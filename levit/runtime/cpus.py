@@ -44,7 +44,7 @@ def available_cpus() -> int:
 def _cgroup_quotas() -> Iterator[float]:
     """Every CPU quota on the way from this process's cgroup up to the root, in CPUs."""
     try:
-        lines = (_PROC / "self" / "cgroup").read_text().splitlines()
+        lines = (_PROC / "self" / "cgroup").read_text(errors="replace").splitlines()
     except OSError:
         return
     for line in lines:
@@ -109,6 +109,6 @@ def cpu_class() -> str:
 def _cpuinfo() -> list[str]:
     try:
         # The first processor's block says it all; thousands of cores make a long file.
-        return (_PROC / "cpuinfo").read_text().split("\n\n", 1)[0].splitlines()
+        return (_PROC / "cpuinfo").read_text(errors="replace").split("\n\n", 1)[0].splitlines()
     except OSError:
         return []

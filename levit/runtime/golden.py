@@ -13,7 +13,7 @@ from levit.artifact import Manifest
 from levit.errors import CorruptArtifactError
 from levit.preprocess import load_image, normalize, to_pixels
 
-__all__ = ["GoldenReport", "compare_outputs", "output_names", "run_golden"]
+__all__ = ["GoldenReport", "compare_outputs", "run_golden"]
 
 Forward = Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]]
 
@@ -81,24 +81,21 @@ def compare_outputs(
     return relative, absolute, agreement
 
 
-def output_names(golden: Mapping[str, NDArray[Any]]) -> list[str]:
-    """The outputs that `golden` holds references of."""
-    return [name.removeprefix("output/") for name in golden if name.startswith("output/")]
-
-
 def run_golden(
     manifest: Manifest, golden: Mapping[str, NDArray[Any]], forward: Forward
 ) -> GoldenReport:
     """Run the golden inputs through `forward` and compare.
 
     Raises:
-        CorruptArtifactError: the golden file lacks an array.
+        CorruptArtifactError: the golden file lacks an array, or holds no case.
     """
     try:
         batch = golden["input"]
-        reference = {name: golden[f"output/{name}"] for name in output_names(golden)}
+        reference = {output.name: golden[f"output/{output.name}"] for output in manifest.outputs}
         tolerance = float(manifest.verification["tolerance"])
         images = [golden[name] for name in sorted(golden) if name.startswith("image/")]
+        if len(batch) == 0:
+            raise ValueError("no cases")
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptArtifactError(f"golden.npz is incomplete ({error}); export again") from error
     relative, absolute, agreement = compare_outputs(forward(batch), reference)

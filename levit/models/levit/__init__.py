@@ -48,5 +48,6 @@ FAMILY: Final = Family(
     forward=forward,
     outputs=outputs,
     output_layout=output_layout,
+    config_from_dict=LevitConfig.from_dict,
     randomize=randomize,
 )

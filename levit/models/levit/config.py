@@ -115,6 +115,40 @@ class LevitConfig:
         """A JSON-ready dictionary."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> LevitConfig:
+        """The reverse of :meth:`to_dict`, also after JSON.
+
+        Raises:
+            ConfigError: a field is missing, unknown or of the wrong type.
+        """
+        try:
+            stages = tuple(
+                StageConfig(
+                    **{
+                        **stage,
+                        "block": _block(stage["block"]),
+                        "downsample": _block(stage["downsample"]),
+                    }
+                )
+                for stage in values["stages"]
+            )
+            height, width = values["image_size"]
+            return cls(
+                **{
+                    **values,
+                    "image_size": (int(height), int(width)),
+                    "stem_widths": tuple(map(int, values["stem_widths"])),
+                    "stages": stages,
+                }
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"not the config of a LeViT ({error!r})") from error
+
+
+def _block(values: Mapping[str, Any] | None) -> BlockConfig | None:
+    return None if values is None else BlockConfig(**values)
+
 
 def levit_config(
     *,
