@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from levit.errors import ConfigError, InputError
 
@@ -204,6 +204,8 @@ def _decode(image: Image.Image, name: str, exif: bool) -> Image.Image:
         )
     try:
         if exif:
+            from PIL import ImageOps  # a tenth of the cold start, for the few who ask
+
             image = ImageOps.exif_transpose(image)
         # A copy even when the mode is right: the caller's image and file stay the caller's.
         return image.convert("RGB")
