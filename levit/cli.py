@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from levit import __version__
+from levit.errors import LevitError
 
 __all__ = ["build_parser", "main", "main_export"]
 
@@ -20,37 +22,64 @@ _DESCRIPTION = "Compile LeViT checkpoints for deployment, and run them."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``levit``; returns the exit status."""
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
+    debug = False
+    try:
+        arguments = _parse(argv)
+        debug = arguments.debug
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
+    except LevitError as error:
+        if debug:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("error: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has left (`levit list | head`).
+        _discard_output()
+        return 141
+    except OSError as error:
+        # Standard output on a full disk; whatever else fails is translated where it does.
+        if debug:
+            raise
+        _discard_output()
+        print(f"error: {error.strerror or error} (--debug shows where)", file=sys.stderr)
+        return 1
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Labels and file names that the terminal's encoding lacks are no reason to stop.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return build_parser().parse_args(argv)
+    except SystemExit:
+        sys.stdout.flush()  # the help; at the interpreter's end an error would show
+        raise
+
+
+def _run(arguments: argparse.Namespace) -> int:
     if arguments.command is None:
-        parser.print_help()
+        build_parser().print_help()
         return 0
     # The reference's many small products gain nothing from BLAS threads, and on a busy machine
     # lose a factor of five to their spinning. Read once, when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("MKL_NUM_THREADS", "1")
-    module = importlib.import_module(f"levit.commands.{arguments.command}_command")
-    from levit.errors import LevitError
-
     signal.signal(signal.SIGTERM, _terminate)
-    try:
-        status: int = module.run(arguments)
-        sys.stdout.flush()
-        return status
-    except LevitError as error:
-        if arguments.debug:
-            raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        if arguments.debug:
-            raise
-        print("error: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader has left (`levit list | head`); what is still buffered has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    module = importlib.import_module(f"levit.commands.{arguments.command}_command")
+    status: int = module.run(arguments)
+    return status
+
+
+def _discard_output() -> None:
+    """What is still buffered has nowhere to go: the interpreter's last flush must not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main_export() -> int:

@@ -49,7 +49,7 @@ INTERPOLATIONS: Final[Mapping[str, Image.Resampling]] = {
 
 # A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
 # limit is a process-wide setting that belongs to the application, so it is left alone.
-MAX_PIXELS: Final = 150_000_000
+MAX_PIXELS: Final = 89_478_485
 # The warning arrives as an exception where the application makes warnings errors.
 _BOMBS: Final = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
@@ -161,7 +161,7 @@ def load_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
 
     Raises:
         InputError: the file is missing, is no image, or is truncated; the array has
-            another rank, type or layout; the picture exceeds 150 megapixels.
+            another rank, type or layout; the picture exceeds 89 megapixels.
     """
     if isinstance(image, np.ndarray):
         return _from_array(image)
@@ -249,7 +249,7 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
     Raises:
         InputError: the picture is so long and thin that resizing its short edge would
-            make it exceed 150 megapixels.
+            make it exceed 89 megapixels.
     """
     size = _resized_size(image.size, spec)
     if size[0] * size[1] > MAX_PIXELS:

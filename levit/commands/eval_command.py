@@ -78,7 +78,7 @@ def _indices(classes: Sequence[str], labels: Sequence[str], folder: Path) -> dic
     by_label = {label: index for index, label in enumerate(labels)}
     if set(classes) <= set(by_label):
         return {name: by_label[name] for name in classes}
-    if all(name.isdigit() and int(name) < len(labels) for name in classes):
+    if all(name.isdecimal() and int(name) < len(labels) for name in classes):
         return {name: int(name) for name in classes}
     if len(classes) == len(labels):
         print("assumed: folders in sorted order are the classes in order", file=sys.stderr)

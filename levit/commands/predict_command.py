@@ -82,4 +82,5 @@ def _save(path: Path, embeddings: NDArray[np.float32]) -> None:
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-        raise ArtifactError(f"{path}: cannot be written ({error.strerror})") from error
+        reason = error.strerror or error  # NumPy raises some without
+        raise ArtifactError(f"{path}: cannot be written ({reason})") from error

@@ -19,10 +19,8 @@ from levit.artifact import (
     Artifact,
     BatchProfile,
     Manifest,
-    check_destination,
     describe_files,
     open_artifact,
-    staged_folder,
     write_manifest,
 )
 from levit.errors import ArtifactError, ConfigError, VerificationError
@@ -37,6 +35,7 @@ from levit.models.model import Model
 from levit.preprocess import PreprocessSpec
 from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
 from levit.runtime.predictor import Predictor
+from levit.staging import check_destination, staged_folder
 
 __all__ = ["export"]
 

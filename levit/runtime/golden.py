@@ -126,5 +126,11 @@ def _tensor_error(
         return None
     pixels = np.stack([to_pixels(load_image(image.tobytes()), spec) for image in images])
     tensors = pixels if manifest.inputs[0].dtype == "uint8" else normalize(pixels, spec)
-    difference = tensors.astype(np.float64) - batch[: len(tensors)].astype(np.float64)
+    stored = batch[: len(tensors)]
+    if tensors.shape != stored.shape:
+        raise CorruptArtifactError(
+            f"golden.npz holds images of {tensors.shape} beside inputs of {stored.shape}; "
+            f"export again"
+        )
+    difference = tensors.astype(np.float64) - stored.astype(np.float64)
     return float(np.max(np.abs(difference), initial=0.0))

@@ -227,7 +227,7 @@ def _downsample_config(read: _Shapes, keymap: LevitKeymap, s: int) -> BlockConfi
         return None
     heads = _heads(read, keymap.down_bias.format(s=s))
     key_dim = _whole(read.weight(q)[0], heads, q)
-    value_dim = _whole(read.weight(kv)[0], heads, kv) - key_dim
+    value_dim = _whole(read.weight(kv)[0] - heads * key_dim, heads, kv)
     mlp_width = read.weight(keymap.down_mlp_up.format(s=s))[0]
     return BlockConfig(heads=heads, key_dim=key_dim, value_dim=value_dim, mlp_width=mlp_width)
 

@@ -1,0 +1,154 @@
+"""A folder that is written whole or not at all: staged beside its place, then swapped in."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from levit.artifact import is_artifact
+from levit.errors import ArtifactError
+
+__all__ = ["check_destination", "staged_folder"]
+
+
+@contextlib.contextmanager
+def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
+    """A temporary folder that takes the place of `destination` when the block ends well.
+
+    It lies beside the destination, so that the swap is a rename. When the block raises,
+    or the process is interrupted, the folder goes and the destination is as it was.
+
+    Raises:
+        ArtifactError: the destination exists and `force` is not given, or it exists and is
+            no artifact, or the disk refuses.
+    """
+    destination = Path(os.path.abspath(destination))
+    check_destination(destination, force=force)
+    created: list[Path] = []
+    staging: Path | None = None
+    try:
+        created = _make_parents(destination.parent)
+        _remove_leftovers(destination)
+        staging = Path(
+            tempfile.mkdtemp(prefix=f".{destination.name}.{os.getpid()}-", dir=destination.parent)
+        )
+        staging.chmod(0o777 & ~_umask())
+        yield staging
+        _sync_tree(staging)
+        check_destination(destination, force=force)
+        _swap_in(staging, destination)
+        created = []
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        hint = (
+            "free some space or choose another --output"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "choose another --output"
+        )
+        raise ArtifactError(f"{destination}: cannot be written ({reason}); {hint}") from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        for folder in reversed(created):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def check_destination(destination: Path, *, force: bool) -> None:
+    """Raise `ArtifactError` unless an artifact may be written at `destination`."""
+    if not os.path.lexists(destination):
+        return
+    if not force:
+        raise ArtifactError(
+            f"{destination}: already exists; pass --force to replace it, or choose another --output"
+        )
+    if destination.is_symlink() or not is_artifact(destination):
+        raise ArtifactError(
+            f"{destination}: exists and is not an artifact, so --force does not replace it; "
+            f"choose another --output"
+        )
+
+
+def _make_parents(folder: Path) -> list[Path]:
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    missing.reverse()
+    for path in missing:
+        path.mkdir()
+    return missing
+
+
+def _remove_leftovers(destination: Path) -> None:
+    """Remove what an export that was killed outright has left beside the destination."""
+    for path in destination.parent.glob(f".{_glob_escape(destination.name)}.*-*"):
+        owner = path.name.removeprefix(f".{destination.name}.").split("-", 1)[0]
+        # A retired artifact (see _swap_in) is somebody's only copy: it stays.
+        if path.suffix != ".old" and owner.isdigit() and not _is_alive(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _glob_escape(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _umask() -> int:
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (*folder.iterdir(), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _swap_in(staging: Path, destination: Path) -> None:
+    if not destination.exists():
+        staging.rename(destination)
+    elif not _exchange(staging, destination):
+        # Two renames where the system cannot exchange: the old artifact is whole at
+        # every moment, beside the destination if not at it.
+        retired = staging.with_name(f"{staging.name}.old")
+        destination.rename(retired)
+        try:
+            staging.rename(destination)
+        except OSError:
+            retired.rename(destination)
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders atomically (Linux renameat2); False where that cannot be done."""
+    if not sys.platform.startswith("linux"):
+        return False
+    at_cwd, exchange = -100, 2
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError):
+        return False
+    result: int = renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange)
+    return result == 0

@@ -1,0 +1,332 @@
+import hashlib
+import json
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from levit.errors import CheckpointError, ConfigError
+from levit.export import ExportOptions
+from levit.export.sources import load_source
+from levit.models.checkpoint import StrictWeights, read_checkpoint
+from levit.models.ops import NumpyOps
+from levit.models.random_weights import flatten
+
+QKV = "stages.0.blocks.0.attn.qkv.linear.weight"
+
+
+@pytest.fixture(scope="module")
+def tensors(make_small):
+    model = make_small("tiny")
+    return flatten(model, model.family.keymaps[0])
+
+
+@pytest.fixture
+def write(tmp_path):
+    """(tensors) → the path of a file that holds them."""
+
+    def make(tensors, name="model.safetensors"):
+        path = tmp_path / name
+        save_file({key: np.ascontiguousarray(value) for key, value in tensors.items()}, path)
+        return path
+
+    return make
+
+
+def load(path, **options):
+    return load_source(ExportOptions(checkpoint=path, image_size=96, **options))
+
+
+def message_of(caught):
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+# ---------------------------------------------------------------------------- what can be read
+
+
+def test_a_file_is_read_whole_with_its_hash_and_size(write, tensors):
+    path = write(tensors)
+    checkpoint = read_checkpoint(path)
+    assert set(checkpoint.tensors) == set(tensors)
+    for key, value in tensors.items():
+        assert checkpoint.tensors[key].dtype == np.float32
+        assert np.array_equal(checkpoint.tensors[key], value), key
+    assert checkpoint.shapes[QKV] == (128, 32)
+    assert checkpoint.origin == {
+        "file": "model.safetensors",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "size_bytes": path.stat().st_size,
+    }
+
+
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
+def test_half_precision_is_widened_exactly(write, tensors, kind, draw):
+    halves = {key: value.astype(kind) for key, value in tensors.items()}
+    checkpoint = read_checkpoint(write(halves))
+    for key, value in halves.items():
+        assert checkpoint.tensors[key].dtype == np.float32
+        assert np.array_equal(checkpoint.tensors[key], value.astype(np.float32)), key
+    assert any(np.any(halves[key].astype(np.float32) != tensors[key]) for key in tensors)
+    # Not only read: the model is that of the rounded weights.
+    half = load(write(halves)).model
+    widened = {key: value.astype(np.float32) for key, value in halves.items()}
+    single = load(write(widened, "single.safetensors")).model
+    x = draw(half.config)[1]
+    found, expected = (m.forward(NumpyOps(), x)["logits"] for m in (half, single))
+    assert np.array_equal(found, expected)
+    assert np.isfinite(found).all()
+
+
+def test_float64_is_kept(write, tensors):
+    doubles = {key: value.astype(np.float64) + 1e-12 for key, value in tensors.items()}
+    source = load(write(doubles))
+    conv = source.model.params.stem[0]
+    assert conv.weight.dtype == np.float64
+    assert np.array_equal(conv.weight, doubles["stem.conv1.linear.weight"])
+
+
+def test_what_older_timm_stored_beside_the_weights_is_ignored(write, tensors):
+    extra = {
+        "stem.conv1.bn.num_batches_tracked": np.array(7, np.int64),
+        "stages.0.blocks.0.attn.attention_bias_idxs": np.zeros((36, 36), np.int64),
+    }
+    assert load(write({**tensors, **extra})).variant == "levit_custom"
+
+
+# ---------------------------------------------------------------------------- folders
+
+
+def test_a_folder_is_read_through_its_model_safetensors(write, tensors, tmp_path):
+    write(tensors)
+    write({"other": np.zeros(3, np.float32)}, "optimizer.safetensors")
+    assert read_checkpoint(tmp_path).origin["file"] == "model.safetensors"
+
+
+def test_a_folder_with_one_file_of_another_name_is_read(write, tensors, tmp_path):
+    write(tensors, "epoch_300.safetensors")
+    assert read_checkpoint(tmp_path).origin["file"] == "epoch_300.safetensors"
+
+
+def test_a_folder_with_several_files_asks_which(write, tensors, tmp_path):
+    write(tensors, "b.safetensors")
+    write(tensors, "a.safetensors")
+    with pytest.raises(CheckpointError, match="name the file") as caught:
+        read_checkpoint(tmp_path)
+    assert "several: a.safetensors, b.safetensors" in message_of(caught)
+
+
+def test_an_empty_folder_is_an_error(tmp_path):
+    with pytest.raises(CheckpointError, match="found none; name the file"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_config_beside_the_file_is_read(write, tensors, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"img_size": 96, "architecture": "my_levit"}))
+    checkpoint = read_checkpoint(write(tensors))
+    assert checkpoint.hints.image_size == (96, 96)
+    source = load_source(ExportOptions(checkpoint=tmp_path))
+    assert source.model.config.image_size == (96, 96)
+    assert source.variant == "my_levit"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", '{"img_size": "big"}'])
+def test_a_damaged_config_beside_the_file_is_an_error_of_its_own(write, tensors, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        read_checkpoint(write(tensors))
+
+
+# ---------------------------------------------------------------------------- what cannot be read
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match="no such file"):
+        read_checkpoint(tmp_path / "missing.safetensors")
+
+
+def test_an_empty_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.touch()
+    with pytest.raises(CheckpointError, match="the file is empty; download or save it again"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("keep", [5, 9, 11, 200, 20_000, -1])
+def test_a_truncated_file(write, tensors, keep):
+    path = write(tensors)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"truncated|not a \.safetensors file") as caught:
+        read_checkpoint(path)
+    assert str(path) in message_of(caught)
+
+
+@pytest.mark.parametrize(
+    "start", [b"\x89PNG\r\n\x1a\n" + bytes(50), b"<!DOCTYPE html><html></html>", b"version https:"]
+)
+def test_a_file_of_another_kind(tmp_path, start):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(start)
+    with pytest.raises(CheckpointError, match="safetensors"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("model.pth", b"\x80\x02}q\x00."), ("model.safetensors", b"PK\x03\x04" + bytes(30))],
+)
+def test_a_pickle_says_how_to_convert_it(tmp_path, name, start):
+    path = tmp_path / name
+    path.write_bytes(start)
+    with pytest.raises(CheckpointError, match="a PyTorch pickle.*save_file"):
+        read_checkpoint(path)
+
+
+@pytest.mark.peers
+def test_what_torch_saves_is_told_from_safetensors(tmp_path):
+    import torch
+
+    for name in ("model.pth", "model.safetensors"):
+        torch.save({"weight": torch.zeros(3)}, tmp_path / name)
+        with pytest.raises(CheckpointError, match="a PyTorch pickle"):
+            read_checkpoint(tmp_path / name)
+
+
+def test_a_file_without_tensors(write):
+    with pytest.raises(CheckpointError, match="holds no tensors"):
+        read_checkpoint(write({}))
+
+
+def test_a_header_with_overlapping_tensors_is_refused(tmp_path):
+    header = json.dumps(
+        {
+            "a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
+            "b": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+        }
+    ).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(12))
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        read_checkpoint(path)
+
+
+def test_a_header_that_claims_gigabytes_is_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes((2**40).to_bytes(8, "little") + b'{"a": {}}')
+    with pytest.raises(CheckpointError, match="damaged or truncated"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "values", [[np.nan], [np.inf], [-np.inf], [np.inf, -np.inf], [np.nan, np.inf]]
+)
+def test_numbers_that_are_not_finite_are_named(write, tensors, values):
+    broken = tensors[QKV].copy()
+    broken.flat[: len(values)] = values
+    with pytest.raises(CheckpointError, match="NaN or infinite values") as caught:
+        read_checkpoint(write({**tensors, QKV: broken}))
+    assert QKV in message_of(caught)
+
+
+def test_large_finite_numbers_are_no_error(write, tensors):
+    large = np.full(1000, np.finfo(np.float32).max, np.float32)
+    assert np.array_equal(read_checkpoint(write({"large": large})).tensors["large"], large)
+
+
+# ---------------------------------------------------------------------------- foreign or incomplete
+
+
+def test_a_resnet_is_told_to_be_foreign(write):
+    resnet = {
+        "conv1.weight": np.zeros((64, 3, 7, 7), np.float32),
+        "layer1.0.conv1.weight": np.zeros((64, 64, 3, 3), np.float32),
+        "fc.weight": np.zeros((1000, 512), np.float32),
+    }
+    with pytest.raises(CheckpointError, match="not a checkpoint that this release knows") as caught:
+        load(write(resnet))
+    message = message_of(caught)
+    assert "LeViT of timm" in message
+    assert "conv1.weight" in message
+
+
+def test_a_missing_tensor_is_named(write, tensors):
+    without = {key: value for key, value in tensors.items() if key != "head.linear.bias"}
+    with pytest.raises(CheckpointError, match=r"1 missing: head\.linear\.bias") as caught:
+        load(write(without))
+    message_of(caught)
+
+
+def test_an_unused_tensor_is_named(write, tensors):
+    extra = {"stages.0.blocks.0.attn.extra": np.zeros(3, np.float32)}
+    with pytest.raises(CheckpointError, match=r"1 not used by this model: stages\.0.*extra"):
+        load(write({**tensors, **extra}))
+
+
+def test_a_tensor_of_another_shape_is_named_with_both(write, tensors):
+    other = {"head_dist.linear.weight": np.zeros((10, 63), np.float32)}
+    with pytest.raises(CheckpointError, match=r"head_dist.*is 10x63, should be 10x64"):
+        load(write({**tensors, **other}))
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int8, np.bool_])
+def test_weights_that_are_no_floats_are_named(write, tensors, kind):
+    key = "stem.conv2.linear.weight"
+    with pytest.raises(CheckpointError, match=r"stem\.conv2.*(int64|int8|bool)"):
+        load(write({**tensors, key: tensors[key].astype(kind)}))
+
+
+def test_everything_wrong_is_listed_in_one_line(write, tensors):
+    wrong = {key: value for key, value in tensors.items() if not key.startswith("head_dist.bn")}
+    wrong["head.linear.bias"] = np.zeros(3, np.float32)
+    wrong["extra"] = np.zeros(3, np.float32)
+    with pytest.raises(CheckpointError) as caught:
+        load(write(wrong))
+    message = message_of(caught)
+    assert "4 missing: head_dist.bn.weight" in message
+    assert "1 of another shape: head.linear.bias (is 3, should be 10)" in message
+    assert "1 not used by this model: extra" in message
+
+
+def test_a_long_list_is_cut(write, tensors):
+    extra = {f"extra.{i:02}": np.zeros(1, np.float32) for i in range(20)}
+    with pytest.raises(CheckpointError, match=r"20 not used.*extra\.11 and 8 more"):
+        load(write({**tensors, **extra}))
+
+
+def test_a_negative_variance_is_named(write, tensors):
+    key = "stages.1.downsample.mlp.ln1.bn.running_var"
+    broken = tensors[key].copy()
+    broken[3] = -1e-3
+    with pytest.raises(CheckpointError, match="negative variances") as caught:
+        load(write({**tensors, key: broken}))
+    assert key in message_of(caught)
+
+
+def test_the_twins_tensors_under_the_other_name_load_too(make_small, write, draw):
+    # The conv twin's weights are the linear one's with two axes more.
+    linear = make_small("tiny")
+    keymap = next(k for k in linear.family.keymaps if k.conv)
+    tensors = flatten(linear, keymap)
+    assert tensors[QKV].shape == (128, 32, 1, 1)
+    found = load(write(tensors)).model
+    assert found.config == replace(linear.config, conv=True)
+    x = draw(linear.config)[1]
+    assert np.array_equal(
+        found.forward(NumpyOps(), x)["logits"], linear.forward(NumpyOps(), x)["logits"]
+    )
+
+
+def test_strict_weights_say_nothing_when_all_fits():
+    weights = StrictWeights({"a": np.zeros(3, np.float32), "b.num": np.zeros((), np.int64)})
+    assert weights.tensor("a", (3,)).shape == (3,)
+    weights.finish("file", lambda key: key.endswith(".num"))
+    with pytest.raises(CheckpointError, match=r"b\.num"):
+        weights.finish("file", lambda key: False)
+
+
+def test_the_wrong_variant_by_name_is_refused(write, tensors):
+    with pytest.raises(CheckpointError, match="is not a levit_128s"):
+        load(write(tensors), model="levit_128s")

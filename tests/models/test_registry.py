@@ -1,0 +1,84 @@
+import pytest
+
+from levit.errors import ConfigError
+from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant, known_names
+
+SIZES = ("128s", "128", "192", "256", "384", "384_s8", "512_s8", "512", "256d", "512d")
+
+
+def test_the_variants_are_timms_in_both_forms():
+    names = [f"levit_{size}" for size in SIZES] + [f"levit_conv_{size}" for size in SIZES]
+    assert list(FAMILIES["levit"].variants) == names
+    assert known_names() == [DIGITS, *names]
+
+
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        ("levit_128s", "levit_128s"),
+        ("LeViT-128S", "levit_128s"),
+        ("levit-128S", "levit_128s"),
+        ("facebook/levit-128S", "levit_128s"),
+        ("facebook/levit-384", "levit_384"),
+        ("timm/levit_128.fb_dist_in1k", "levit_128"),
+        ("levit_128.fb_dist_in1k", "levit_128"),
+        ("timm/levit_conv_256.fb_dist_in1k", "levit_conv_256"),
+        ("LeViT-Conv-256", "levit_conv_256"),
+        ("levit-conv-384-s8", "levit_conv_384_s8"),
+        ("LeViT_512D", "levit_512d"),
+        ("levit128s", "levit_128s"),
+        ("  levit_192\n", "levit_192"),
+    ],
+)
+def test_what_people_call_a_model(said, name):
+    found, family, variant = find_variant(said)
+    assert found == name
+    assert family is FAMILIES["levit"]
+    assert variant is family.variants[name]
+    assert variant.config.conv == ("conv" in name)
+
+
+@pytest.mark.parametrize("name", FAMILIES["levit"].variants)
+def test_every_name_is_its_own(name):
+    assert canonical(name) == name
+    assert find_variant(name)[0] == name
+
+
+@pytest.mark.parametrize(
+    ("said", "suggestion"),
+    [
+        ("levit_128x", "levit_128"),
+        ("levit_129s", "levit_128s"),
+        ("levti_256", "levit_256"),
+        ("levit_conv_191", "levit_conv_192"),
+        ("levit_digit", "levit_digits"),
+    ],
+)
+def test_a_near_miss_gets_suggestions(said, suggestion):
+    with pytest.raises(ConfigError, match="did you mean") as caught:
+        find_variant(said)
+    message = str(caught.value)
+    assert suggestion in message.split("did you mean")[1].replace("?", "").split()
+    assert repr(said) in message
+    assert "levit list" in message
+
+
+@pytest.mark.parametrize("said", ["resnet50", "", "/", "."])
+def test_something_else_gets_none(said):
+    with pytest.raises(ConfigError, match="unknown model") as caught:
+        find_variant(said)
+    assert "did you mean" not in str(caught.value)
+    assert "levit list" in str(caught.value)
+
+
+def test_published_variants_name_their_repository():
+    published = {n: v for n, v in FAMILIES["levit"].variants.items() if v.hub_id}
+    assert set(published) == {f"levit_{form}{size}" for form in ("", "conv_") for size in SIZES[:5]}
+    for name, variant in published.items():
+        assert variant.hub_id == f"timm/{name}.fb_dist_in1k"
+        assert find_variant(variant.hub_id)[0] == name
+        assert 76 < variant.top1 < variant.top5 < 97
+        assert variant.config.distilled
+    for name, variant in FAMILIES["levit"].variants.items():
+        if name not in published:
+            assert variant.top1 is variant.top5 is None

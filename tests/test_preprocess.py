@@ -1,0 +1,625 @@
+"""What is compared with timm: its evaluation transform on `image.convert("RGB")`, as its own
+dataset (`timm.data.ImageDataset`) converts before the transform; here `load_image` converts."""
+
+import io
+import json
+import math
+import os
+import struct
+import warnings
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
+
+from levit.errors import ConfigError, InputError
+from levit.preprocess import (
+    INTERPOLATIONS,
+    MAX_PIXELS,
+    PreprocessSpec,
+    load_image,
+    normalize,
+    timm_spec,
+    to_pixels,
+)
+
+MODES = ("RGB", "L", "LA", "RGBA", "P", "CMYK", "1", "I;16", "YCbCr", "PA")
+
+
+def picture(mode, size, seed=0):
+    """Noise on a gradient, so that every filter, rounding and crop offset shows."""
+    width, height = size
+    rng = np.random.default_rng([seed, width, height])
+    ramp = np.linspace(0, 160, width)[None, :, None] + np.linspace(0, 60, height)[:, None, None]
+    values = (ramp + rng.integers(0, 36, (height, width, 4))).astype(np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    if mode == "P":
+        return Image.fromarray(values[..., :3]).quantize(64)
+    if mode == "PA":
+        return Image.fromarray(values[..., :3]).quantize(64).convert("PA")
+    if mode in ("RGBA", "CMYK"):
+        return Image.frombytes(mode, size, values.tobytes())
+    if mode == "LA":
+        return Image.frombytes(mode, size, np.ascontiguousarray(values[..., 2:]).tobytes())
+    return Image.fromarray(values[..., :3]).convert(mode)
+
+
+def encoded(image, format_name="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, format=format_name, **options)
+    return buffer.getvalue()
+
+
+def tensor_of(image, spec):
+    return normalize(to_pixels(load_image(image), spec), spec)
+
+
+def timm_tensor(image, spec):
+    from timm.data import create_transform
+
+    transform = create_transform(
+        input_size=(3, *spec.image_size),
+        is_training=False,
+        interpolation=spec.interpolation,
+        mean=spec.mean,
+        std=spec.std,
+        crop_pct=spec.crop_pct,
+        crop_mode=spec.crop_mode,
+    )
+    return transform(image.convert("RGB")).numpy()
+
+
+def assert_same_as_timm(image, spec):
+    expected = timm_tensor(image, spec)
+    found = tensor_of(image, spec)
+    assert found.dtype == np.float32
+    assert found.shape == (3, *spec.image_size)
+    assert np.array_equal(found, expected)
+
+
+# ------------------------------------------------------------------ against timm
+
+SIZES = (
+    (1, 1),
+    (1, 7),
+    (2, 3),
+    (17, 64),
+    (64, 64),
+    (96, 96),
+    (101, 67),
+    (224, 224),
+    (247, 249),
+    (248, 331),
+    (255, 256),
+    (333, 250),
+    (500, 375),
+    (640, 427),
+)
+CROPS = (1.0, 0.875, 0.9, 0.95)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("mode", MODES)
+def test_every_mode_equals_timm(mode):
+    for size in ((123, 77), (64, 200), (33, 33)):
+        assert_same_as_timm(picture(mode, size), PreprocessSpec(image_size=(64, 64)))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("crop_pct", CROPS)
+@pytest.mark.parametrize("size", SIZES, ids="{0[0]}x{0[1]}".format)
+def test_every_size_equals_timm(size, crop_pct):
+    for interpolation in ("bicubic", "bilinear"):
+        spec = PreprocessSpec(image_size=(224, 224), crop_pct=crop_pct, interpolation=interpolation)
+        assert_same_as_timm(picture("RGB", size), spec)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("target", [(64, 96), (96, 64), (97, 61), (31, 224), (64, 64), (63, 65)])
+def test_every_target_and_crop_mode_equals_timm(target, crop_mode):
+    for size in ((100, 50), (50, 100), (75, 75), (13, 201), (96, 64)):
+        for crop_pct in CROPS:
+            spec = PreprocessSpec(image_size=target, crop_pct=crop_pct, crop_mode=crop_mode)
+            assert_same_as_timm(picture("RGB", size), spec)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("interpolation", ["nearest", "box", "hamming", "lanczos"])
+def test_every_other_filter_equals_timm(interpolation):
+    # timm names fewer filters than Pillow; the rest goes through torchvision as timm would.
+    from torchvision import transforms
+    from torchvision.transforms import InterpolationMode
+
+    spec = PreprocessSpec(image_size=(64, 64), interpolation=interpolation)
+    image = picture("RGB", (150, 99))
+    resize = transforms.Compose(
+        [transforms.Resize(71, InterpolationMode(interpolation)), transforms.CenterCrop(64)]
+    )
+    assert np.array_equal(to_pixels(image, spec), np.asarray(resize(image)))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("margin", range(8))
+def test_crop_offset_rounds_as_timm_for_every_margin(margin):
+    # crop_pct that makes the resized edge 64 + margin; half margins round to even.
+    spec = PreprocessSpec(image_size=(64, 64), crop_pct=64 / (64 + margin + 0.5))
+    assert math.floor(64 / spec.crop_pct) == 64 + margin
+    for size in ((64 + margin, 64 + margin), (200, 64 + margin + 3)):
+        assert_same_as_timm(picture("RGB", size), spec)
+
+
+@pytest.mark.peers
+@settings(max_examples=120, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    target=st.one_of(
+        st.integers(1, 128).map(lambda n: (n, n)),
+        st.tuples(st.integers(1, 128), st.integers(1, 128)),
+    ),
+    crop_pct=st.one_of(st.sampled_from(CROPS), st.floats(0.3, 1.0)),
+    crop_mode=st.sampled_from(["center", "squash"]),
+    interpolation=st.sampled_from(["bicubic", "bilinear"]),
+)
+def test_any_size_and_spec_equals_timm(size, target, crop_pct, crop_mode, interpolation):
+    if size[0] > 40 * size[1] or size[1] > 40 * size[0]:
+        size = (size[0], size[0])
+    spec = PreprocessSpec(
+        image_size=target, crop_pct=crop_pct, crop_mode=crop_mode, interpolation=interpolation
+    )
+    assert_same_as_timm(picture("RGB", size), spec)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("format_name", ["PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF"])
+def test_every_file_format_equals_timm(format_name):
+    data = encoded(picture("RGB", (131, 90)), format_name)
+    spec = PreprocessSpec(image_size=(64, 64))
+    expected = timm_tensor(Image.open(io.BytesIO(data)), spec)
+    assert np.array_equal(tensor_of(data, spec), expected)
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("model", ["levit_128s", "levit_conv_256", "levit_384"])
+def test_spec_of_a_published_model_equals_timms_data_config(model):
+    import timm
+    from timm.data import resolve_data_config
+
+    net = timm.create_model(model)
+    config = resolve_data_config({}, model=net)
+    spec = timm_spec(config["input_size"][-2:], net.pretrained_cfg)
+    for name in ("interpolation", "crop_pct", "crop_mode"):
+        assert getattr(spec, name) == config[name]
+    assert (spec.mean, spec.std) == (tuple(config["mean"]), tuple(config["std"]))
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+        ((0.1, 0.0, 0.9), (1.0, 0.003, 7.0)),
+    ],
+)
+def test_normalize_equals_torch_on_every_byte(mean, std):
+    import torch
+    from torchvision import transforms
+
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    spec = PreprocessSpec(image_size=(16, 16), mean=mean, std=std)
+    torchs = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(torch.tensor(mean), torch.tensor(std))]
+    )
+    assert np.array_equal(normalize(pixels, spec), torchs(Image.fromarray(pixels)).numpy())
+
+
+# ------------------------------------------------------------------ properties
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    width=st.integers(1, 400),
+    height=st.integers(1, 400),
+    target=st.tuples(st.integers(1, 100), st.integers(1, 100)),
+    crop_pct=st.floats(0.3, 1.0),
+    crop_mode=st.sampled_from(["center", "squash"]),
+    interpolation=st.sampled_from(sorted(INTERPOLATIONS)),
+)
+def test_pixels_have_the_shape_and_type_that_the_spec_says(
+    width, height, target, crop_pct, crop_mode, interpolation
+):
+    # Longer and thinner ones are refused, which has its own test.
+    width, height = min(width, 30 * height), min(height, 30 * width)
+    spec = PreprocessSpec(
+        image_size=target, crop_pct=crop_pct, crop_mode=crop_mode, interpolation=interpolation
+    )
+    image = Image.new("RGB", (width, height), (10, 200, 30))
+    pixels = to_pixels(image, spec)
+    assert pixels.shape == (*target, 3)
+    assert pixels.dtype == np.uint8
+    # One colour stays that colour under every filter, wherever the crop falls: this fails
+    # when a crop reaches over the border of the resized image.
+    assert (pixels == (10, 200, 30)).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(0, 3))
+@settings(max_examples=25, deadline=None)
+def test_normalize_of_a_batch_is_that_of_its_images(seed, count):
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, 5, 7, 3), dtype=np.uint8)
+    spec = PreprocessSpec(image_size=(5, 7))
+    batch = normalize(pixels, spec)
+    assert batch.shape == (count, 3, 5, 7)
+    assert batch.dtype == np.float32
+    assert batch.flags.c_contiguous
+    for tensor, one in zip(batch, pixels, strict=True):
+        assert np.array_equal(tensor, normalize(one, spec))
+
+
+def test_normalize_leaves_the_pixels_alone():
+    pixels = np.full((4, 4, 3), 7, np.uint8)
+    normalize(pixels, PreprocessSpec(image_size=(4, 4)))
+    assert (pixels == 7).all()
+
+
+# ------------------------------------------------------------------ what names an image
+
+
+@pytest.fixture
+def png(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(encoded(picture("RGB", (40, 30))))
+    return path
+
+
+@pytest.mark.parametrize(
+    "name", ["path", "str", "bytes", "bytearray", "memoryview", "file", "BytesIO", "PIL", "array"]
+)
+def test_every_way_to_name_an_image_gives_the_same_pixels(png, name):
+    expected = np.asarray(picture("RGB", (40, 30)))
+    data = png.read_bytes()
+    with png.open("rb") as file, Image.open(png) as opened:
+        named = {
+            "path": png,
+            "str": str(png),
+            "bytes": data,
+            "bytearray": bytearray(data),
+            "memoryview": memoryview(data),
+            "file": file,
+            "BytesIO": io.BytesIO(data),
+            "PIL": opened,
+            "array": expected,
+        }[name]
+        image = load_image(named)
+        assert image.mode == "RGB"
+        assert np.array_equal(np.asarray(image), expected)
+
+
+def test_path_like_objects_name_files(png):
+    class Somewhere(os.PathLike):
+        def __fspath__(self):
+            return str(png)
+
+    assert load_image(Somewhere()).size == (40, 30)
+
+
+@pytest.mark.parametrize("order", ["fortran", "reversed", "strided", "read-only"])
+def test_arrays_of_any_memory_order_are_read_right(order):
+    array = np.random.default_rng(1).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    given_array = {
+        "fortran": np.asfortranarray(array),
+        "reversed": array[::-1, ::-1],
+        "strided": array[::2, ::3],
+        "read-only": array.copy(),
+    }[order]
+    given_array.flags.writeable = order != "read-only"
+    assert np.array_equal(np.asarray(load_image(given_array)), given_array)
+
+
+def test_callers_array_is_copied():
+    array = np.zeros((8, 8, 3), np.uint8)
+    image = load_image(array)
+    array[:] = 255
+    assert np.asarray(image).max() == 0
+
+
+def test_callers_image_stays_as_it_was():
+    image = picture("RGB", (30, 20))
+    before = image.tobytes()
+    loaded = load_image(image)
+    assert loaded is not image
+    loaded.paste((0, 0, 0), (0, 0, 30, 20))
+    assert (image.mode, image.size, image.tobytes()) == ("RGB", (30, 20), before)
+
+
+def test_callers_lazy_image_stays_open(png):
+    with Image.open(png) as image:
+        load_image(image)
+        assert image.getpixel((0, 0)) == picture("RGB", (40, 30)).getpixel((0, 0))
+
+
+def test_callers_file_stays_open_and_can_be_read_again(png):
+    with png.open("rb") as file:
+        load_image(file)
+        assert not file.closed
+        assert np.array_equal(np.asarray(load_image(file)), np.asarray(load_image(png)))
+
+
+def test_our_own_file_is_closed(png):
+    load_image(png)
+    held = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    assert png not in held
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied_only_when_asked(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(picture("RGB", (40, 24)), "JPEG", exif=exif, quality=95)
+    with Image.open(io.BytesIO(data)) as stored:
+        as_stored = np.asarray(stored.convert("RGB"))
+        turned = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
+    assert np.array_equal(np.asarray(load_image(data)), as_stored)
+    assert np.array_equal(np.asarray(load_image(data, exif=True)), turned)
+    assert (as_stored.shape == turned.shape) == (orientation < 5)
+    assert np.array_equal(as_stored, turned) == (orientation == 1)
+
+
+def test_exif_on_a_callers_image_leaves_it_alone():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(picture("RGB", (40, 24)), "JPEG", exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        assert load_image(image, exif=True).size == (24, 40)
+        assert image.size == (40, 24)
+        assert image.getexif()[0x0112] == 6
+
+
+# ------------------------------------------------------------------ what is no image
+
+
+def bomb(width, height):
+    """A PNG whose header promises what its data does not hold."""
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
+
+
+BAD_FILES = {
+    "empty.png": b"",
+    "text.png": b"not an image at all\n",
+    "zeros.jpg": bytes(500),
+    "cut.jpg": encoded(picture("RGB", (60, 60)), "JPEG")[:700],
+    "cut.png": encoded(picture("RGB", (60, 60)), "PNG")[:4000],
+    "header-only.png": encoded(picture("RGB", (60, 60)), "PNG")[:33],
+    "cut.gif": encoded(picture("RGB", (60, 60)), "GIF")[:900],
+    "cut.tiff": encoded(picture("RGB", (60, 60)), "TIFF")[:900],
+    "cut.webp": encoded(picture("RGB", (60, 60)), "WEBP")[:300],
+    "bomb.png": bomb(20_000, 20_000),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+@pytest.mark.parametrize("way", ["path", "bytes", "file"])
+def test_bad_files_are_input_errors_of_one_line(tmp_path, name, way):
+    path = tmp_path / name
+    path.write_bytes(BAD_FILES[name])
+    with path.open("rb") as file:
+        source = {"path": path, "bytes": BAD_FILES[name], "file": file}[way]
+        with pytest.raises(InputError) as caught:
+            load_image(source)
+    assert "\n" not in str(caught.value)
+    assert (str(path) in str(caught.value)) == (way != "bytes")
+    assert caught.value.__cause__ is not None
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda folder: folder / "absent.png", "no such file"),
+        (lambda folder: folder, "is a folder"),
+        (lambda folder: "", "folder|no such file"),
+        (lambda folder: "a\0b.png", "cannot be opened"),
+        (lambda folder: "x" * 5000, "cannot be opened"),
+        (lambda folder: None, "not NoneType"),
+        (lambda folder: 3, "not int"),
+        (lambda folder: [1, 2], "not list"),
+    ],
+)
+def test_names_that_are_no_file_are_input_errors(tmp_path, make, words):
+    with pytest.raises(InputError, match=words):
+        load_image(make(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_unreadable_file_is_an_input_error(png):
+    png.chmod(0)
+    with pytest.raises(InputError, match="cannot be opened"):
+        load_image(png)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ((8, 8, 3), "float32", "scale it to 0..255"),
+        ((8, 8, 3), "int64", "scale it to 0..255"),
+        ((8, 8, 3), "bool", "uint8"),
+        ((3, 8, 8), "uint8", r"channels-first.*transpose\(1, 2, 0\)"),
+        ((8, 8), "uint8", r"\(H, W, 3\)"),
+        ((8, 8, 1), "uint8", r"\(H, W, 3\)"),
+        ((8, 8, 4), "uint8", r"\(H, W, 3\)"),
+        ((2, 8, 8, 3), "uint8", "list of images"),
+        ((0, 8, 3), "uint8", "empty"),
+        ((8, 0, 3), "uint8", "empty"),
+        ((), "uint8", r"\(H, W, 3\)"),
+    ],
+)
+def test_bad_arrays_are_input_errors_with_a_hint(shape, dtype, words):
+    with pytest.raises(InputError, match=words):
+        load_image(np.zeros(shape, dtype))
+
+
+def test_a_file_object_that_fails_is_an_input_error():
+    class Broken(io.RawIOBase):
+        def read(self, size=-1):
+            raise OSError("the network is gone")
+
+    with pytest.raises(InputError, match="the network is gone"):
+        load_image(Broken())
+
+
+def test_a_text_file_object_is_an_input_error(tmp_path):
+    path = tmp_path / "picture.txt"
+    path.write_text("hello")
+    with path.open() as file, pytest.raises(InputError):
+        load_image(file)
+
+
+def test_empty_pil_image_is_an_input_error():
+    with pytest.raises(InputError, match="empty"):
+        load_image(Image.new("RGB", (0, 5)))
+
+
+@pytest.mark.parametrize("edge", [13_000, 20_000, 60_000])
+def test_decompression_bombs_are_refused_from_the_header(edge):
+    assert edge * edge > MAX_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(InputError, match=r"megapixels|bomb"):
+            load_image(bomb(edge, edge))
+
+
+def test_pillows_bomb_warning_is_an_input_error_where_warnings_are_errors():
+    # 100 megapixels: over Pillow's limit for a warning, under ours.
+    with pytest.raises(InputError):
+        load_image(bomb(10_000, 10_000))
+
+
+def test_long_and_thin_images_are_refused_before_they_eat_the_memory():
+    spec = PreprocessSpec(image_size=(224, 224))
+    with pytest.raises(InputError, match="too long and thin"):
+        to_pixels(Image.new("RGB", (20_000, 1)), spec)
+    squashed = to_pixels(Image.new("RGB", (20_000, 1)), replace(spec, crop_mode="squash"))
+    assert squashed.shape == (224, 224, 3)
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damaged_files_give_an_image_or_an_input_error(data):
+    whole = data.draw(st.sampled_from(ENCODED))
+    position = data.draw(st.integers(0, len(whole) - 1))
+    damage = data.draw(st.binary(max_size=6))
+    kind = data.draw(st.sampled_from(["cut", "overwrite", "insert", "delete"]))
+    damaged = {
+        "cut": whole[:position],
+        "overwrite": whole[:position] + damage + whole[position + len(damage) :],
+        "insert": whole[:position] + damage + whole[position:],
+        "delete": whole[:position] + whole[position + len(damage) :],
+    }[kind]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of damaged metadata before it fails
+        try:
+            image = load_image(damaged, exif=data.draw(st.booleans()))
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+        else:
+            assert image.mode == "RGB"
+
+
+def _with_exif():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010F] = "somebody"
+    return encoded(picture("RGB", (24, 20)), "JPEG", exif=exif)
+
+
+ENCODED = [
+    _with_exif(),
+    *(
+        encoded(picture("RGB", (24, 20)), name)
+        for name in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "TGA", "ICO")
+    ),
+    encoded(picture("P", (24, 20)), "PNG"),
+    encoded(picture("I;16", (24, 20)), "PNG"),
+]
+
+
+# ------------------------------------------------------------------ the spec
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"flavour": "keras"},
+        {"interpolation": "cubic"},
+        {"crop_mode": "border"},
+        {"crop_pct": 0.0},
+        {"crop_pct": 1.01},
+        {"crop_pct": math.nan},
+        {"mean": (0.5,) * 2},
+        {"mean": (), "std": ()},
+        {"std": (0.5, 0.0, 0.5)},
+        {"std": (0.5, -1.0, 0.5)},
+        {"mean": (math.nan, 0.5, 0.5)},
+        {"mean": (math.inf, 0.5, 0.5)},
+        {"image_size": (0, 8)},
+        {"image_size": (8, 8, 8)},
+    ],
+    ids=str,
+)
+def test_specs_that_cannot_be_are_config_errors(change):
+    with pytest.raises(ConfigError):
+        replace(PreprocessSpec(image_size=(8, 8)), **change)
+
+
+@settings(max_examples=60)
+@given(
+    st.builds(
+        PreprocessSpec,
+        image_size=st.tuples(st.integers(1, 9999), st.integers(1, 9999)),
+        crop_pct=st.floats(1e-3, 1.0),
+        crop_mode=st.sampled_from(["center", "squash"]),
+        interpolation=st.sampled_from(sorted(INTERPOLATIONS)),
+        mean=st.tuples(*[st.floats(-9, 9)] * 3),
+        std=st.tuples(*[st.floats(1e-3, 9)] * 3),
+    )
+)
+def test_spec_survives_json(spec):
+    assert PreprocessSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=200)
+@given(
+    key=st.sampled_from(sorted(PreprocessSpec(image_size=(8, 8)).to_dict())),
+    value=JSON | st.just(10**400) | st.lists(st.just(10**400) | st.floats(), max_size=3),
+)
+def test_any_value_in_a_spec_is_taken_or_a_config_error(key, value):
+    values = {**PreprocessSpec(image_size=(8, 8)).to_dict(), key: value}
+    try:
+        PreprocessSpec.from_dict(values)
+    except ConfigError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_unknown_keys_of_a_spec_are_named():
+    with pytest.raises(ConfigError, match=r"crop_percent.*known: crop_mode, crop_pct"):
+        PreprocessSpec.from_dict({"image_size": [8, 8], "crop_percent": 0.9})
