@@ -132,14 +132,15 @@ def _brief(error: BaseException) -> str:
 
 
 def _refuse_bad_numbers(tensors: Mapping[str, Array], file: Path) -> None:
-    bad = [
-        name
-        for name, tensor in tensors.items()
-        # A sum is finite unless a term is not, or it overflows: then look at every value.
-        if tensor.dtype.kind == "f"
-        and not math.isfinite(float(tensor.sum(dtype=np.float64)))
-        and not np.isfinite(tensor).all()
-    ]
+    with np.errstate(invalid="ignore", over="ignore"):  # inf - inf
+        bad = [
+            name
+            for name, tensor in tensors.items()
+            # A sum is finite unless a term is not, or it overflows: then look at every value.
+            if tensor.dtype.kind == "f"
+            and not math.isfinite(float(tensor.sum(dtype=np.float64)))
+            and not np.isfinite(tensor).all()
+        ]
     if bad:
         raise CheckpointError(
             f"{file}: NaN or infinite values in {_listing(bad)}; the training that saved this "

@@ -69,15 +69,15 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
     """
     arguments = {**values, **_mapping(values, "model_args", name)}
     pretrained = _mapping(values, "pretrained_cfg", name)
-    size = arguments.get("img_size") or (pretrained.get("input_size") or (None,))[1:] or None
     try:
+        size = arguments.get("img_size") or (pretrained.get("input_size") or (None,))[1:] or None
         labels = values.get("label_names")
         return Hints(
             image_size=_size(size),
             image_size_from=name,
             activation=_activation(arguments.get("act_layer")),
             attention_activation=_activation(arguments.get("attn_act_layer")),
-            architecture=values.get("architecture"),
+            architecture=_text(values.get("architecture"), "architecture"),
             num_classes=_number(values.get("num_classes")),
             label_names=None if labels is None else _labels(labels),
             pretrained_cfg=pretrained,
@@ -104,6 +104,12 @@ def _size(value: Any) -> tuple[int, int] | None:
 
 def _number(value: Any) -> int | None:
     return None if value is None else int(value)
+
+
+def _text(value: Any, key: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{key!r} must be a string, not {value!r}")
+    return value
 
 
 def _activation(value: Any) -> str | None:

@@ -24,7 +24,7 @@ __all__ = ["conditioning", "flatten", "random_model"]
 MIN_SPREAD: Final = 0.1
 MAX_FLOAT32_ERROR: Final = 1e-5
 _ATTEMPTS: Final = 8
-_PICTURES: Final = 6
+_PICTURES: Final = 8
 
 
 class _Empty:

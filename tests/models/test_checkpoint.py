@@ -181,7 +181,7 @@ def test_a_file_of_another_kind(tmp_path, start):
 def test_a_pickle_says_how_to_convert_it(tmp_path, name, start):
     path = tmp_path / name
     path.write_bytes(start)
-    with pytest.raises(CheckpointError, match="a PyTorch pickle.*save_file"):
+    with pytest.raises(CheckpointError, match=r"a PyTorch pickle.*save_file"):
         read_checkpoint(path)
 
 

@@ -67,33 +67,32 @@ def test_only_its_own_keymap_matches(name):
     assert matching == [keymap_of(config)]
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["transformers_levit_128S", "facebookresearch_LeViT_128S", "mmpretrain_levit_128s",
-     "timm_convit_tiny", "timm_deit_tiny_distilled_patch16_224"],
-)  # fmt: skip
-def test_foreign_names_match_no_keymap(name):
-    # The first tensors of each, from the sources' own files.
-    foreign = {
-        "transformers_levit_128S": {
-            "levit.patch_embeddings.embedding_layer_1.convolution.weight": (16, 3, 3, 3),
-            "levit.encoder.stages.0.layers.0.module.queries_keys_values.linear.weight": (256, 128),
-        },
-        "facebookresearch_LeViT_128S": {
-            "patch_embed.0.c.weight": (16, 3, 3, 3),
-            "blocks.0.m.qkv.c.weight": (256, 128),
-        },
-        "mmpretrain_levit_128s": {
-            "backbone.patch_embed.patch_embed.0.conv.weight": (16, 3, 3, 3),
-            "backbone.stages.0.0.block.qkv.linear.weight": (256, 128),
-        },
-        "timm_convit_tiny": {"cls_token": (1, 1, 192), "patch_embed.proj.weight": (192, 3, 16, 16)},
-        "timm_deit_tiny_distilled_patch16_224": {
-            "dist_token": (1, 1, 192),
-            "blocks.0.attn.qkv.weight": (576, 192),
-        },
-    }[name]
-    assert not any(keymap.matches(foreign) for keymap in KEYMAPS)
+FOREIGN = {
+    "transformers": {
+        "levit.patch_embeddings.embedding_layer_1.convolution.weight": (16, 3, 3, 3),
+        "levit.encoder.stages.0.layers.0.module.queries_keys_values.linear.weight": (256, 128),
+    },
+    "facebookresearch": {
+        "patch_embed.0.c.weight": (16, 3, 3, 3),
+        "blocks.0.m.qkv.c.weight": (256, 128),
+    },
+    "mmpretrain": {
+        "backbone.patch_embed.patch_embed.0.conv.weight": (16, 3, 3, 3),
+        "backbone.stages.0.0.block.qkv.linear.weight": (256, 128),
+    },
+    "convit": {"cls_token": (1, 1, 192), "patch_embed.proj.weight": (192, 3, 16, 16)},
+    "deit": {"dist_token": (1, 1, 192), "blocks.0.attn.qkv.weight": (576, 192)},
+    "a stem and nothing else": {"stem.conv1.linear.weight": (16, 3, 3, 3)},
+    "a stem of another rank": {
+        "stem.conv1.linear.weight": (16, 27),
+        "stages.0.blocks.0.attn.qkv.linear.weight": (256, 128),
+    },
+}
+
+
+@pytest.mark.parametrize("shapes", FOREIGN.values(), ids=FOREIGN)
+def test_foreign_names_match_no_keymap(shapes):
+    assert not any(keymap.matches(shapes) for keymap in KEYMAPS)
 
 
 @pytest.mark.parametrize(
@@ -294,8 +293,12 @@ def test_one_wrong_tensor_is_an_error_of_ours_and_never_a_model(key, shape):
         shapes[key] = shape
     tensors = {name: np.zeros(found, np.float32) for name, found in shapes.items()}
     with pytest.raises(LevitError) as caught:
-        config, _ = infer_config(shapes, KEYMAPS[0], Hints(image_size=(64, 96)))
-        weights = StrictWeights(tensors)
-        LEVIT.build(config, KEYMAPS[0], weights)
-        weights.finish("model.safetensors", KEYMAPS[0].ignores)
+        read(shapes, tensors)
     assert "\n" not in str(caught.value)
+
+
+def read(shapes, tensors):
+    config, _ = infer_config(shapes, KEYMAPS[0], Hints(image_size=(64, 96)))
+    weights = StrictWeights(tensors)
+    LEVIT.build(config, KEYMAPS[0], weights)
+    weights.finish("model.safetensors", KEYMAPS[0].ignores)
