@@ -114,7 +114,7 @@ def _graph_settings(
     return {
         "name": source.variant,
         "batch": _static_batch(options),
-        "opset": options.opset or DEFAULT_OPSET,
+        "opset": DEFAULT_OPSET if options.opset is None else options.opset,
         "metadata": metadata_of(preprocess, labels, source.variant),
         "producer_version": __version__,
     }

@@ -9,6 +9,7 @@ attention favours near tokens; a draw that is deaf or chaotic all the same is dr
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, Final
 
@@ -93,7 +94,8 @@ def flatten(model: Model, keymap: Keymap) -> dict[str, Array]:
     """
     numbers = _Numbers()
     places = model.family.build(model.config, keymap, numbers)
-    values = np.zeros(numbers.total, np.float32)
+    kinds = {array.dtype for array in _arrays(model.params) if array.dtype.kind == "f"}
+    values = np.zeros(numbers.total, np.result_type(*kinds))
     _scatter(places, model.params, values)
     return {
         key: values[start : start + int(np.prod(shape))].reshape(shape)
@@ -113,6 +115,17 @@ class _Numbers:
         self.total += int(np.prod(shape))
         self.tensors[key] = (start, shape)
         return np.arange(start, self.total).reshape(shape)
+
+
+def _arrays(tree: Any) -> Iterator[Array]:
+    if isinstance(tree, np.ndarray):
+        yield tree
+    elif isinstance(tree, tuple):
+        for item in tree:
+            yield from _arrays(item)
+    elif is_dataclass(tree):
+        for f in fields(tree):
+            yield from _arrays(getattr(tree, f.name))
 
 
 def _scatter(places: Any, tree: Any, values: Array) -> None:

@@ -75,6 +75,11 @@ class LevitConfig:
                 raise ConfigError(f"unknown activation {name!r}; known: {', '.join(ACTIVATIONS)}")
         if not self.stages or not self.stem_widths:
             raise ConfigError("a LeViT has at least one stage and one stem convolution")
+        blocks = [b for s in self.stages for b in (s.block, s.downsample) if b is not None]
+        widths = [*self.stem_widths, *(stage.width for stage in self.stages), self.in_channels]
+        widths += [n for b in blocks for n in (b.heads, b.key_dim, b.value_dim, b.mlp_width)]
+        if min(widths) < 1 or self.num_classes < 0 or any(s.depth < 0 for s in self.stages):
+            raise ConfigError("widths, heads, depths and channels of a LeViT must be positive")
         if self.stem_widths[-1] != self.stages[0].width:
             raise ConfigError("the stem's last width must be the first stage's")
         stride = self.stem_stride
@@ -240,7 +245,7 @@ def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
             distilled=bool(arguments.get("distilled", True)),
             conv=bool(arguments.get("use_conv", False)),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise ConfigError(f"{name}: not the arguments of a LeViT ({error!r})") from error
 
 
