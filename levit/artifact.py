@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -130,7 +131,7 @@ class Manifest:
                 **{
                     **values,
                     "assumed": tuple(map(str, values["assumed"])),
-                    "passes": tuple(dict(entry) for entry in values["passes"]),
+                    "passes": tuple(map(_pass_entry, values["passes"])),
                     "inputs": _one_input(values["inputs"]),
                     "outputs": tuple(map(_tensor_spec, values["outputs"])),
                     "batch": _batch_profile(values["batch"]),
@@ -140,6 +141,7 @@ class Manifest:
                         else PreprocessSpec.from_dict(values["preprocess"])
                     ),
                     **{name: _mapping(values[name]) for name in _MAPPINGS},
+                    "verification": _verification(values["verification"]),
                     **{name: _text(values[name]) for name in _TEXTS},
                     "files": {
                         _plain_name(name): _file_entry(entry)
@@ -176,13 +178,26 @@ def _count(value: Any) -> int:
 
 
 def _tensor_spec(values: Any) -> TensorSpec:
-    shape = tuple(n if n == "batch" else _count(n) for n in values["shape"])
+    first, *rest = values["shape"]
+    shape = (first if first == "batch" else _count(first), *map(_count, rest))
     return TensorSpec(
         name=_text(values["name"]),
         dtype=_text(values["dtype"]),
         layout=_text(values["layout"]),
         shape=shape,
     )
+
+
+def _pass_entry(values: Any) -> dict[str, Any]:
+    return {**_mapping(values), "name": _text(values["name"]), "count": _count(values["count"])}
+
+
+def _verification(values: Any) -> dict[str, Any]:
+    for name in ("tolerance", "max_relative_error", "max_abs_error", "top1_agreement"):
+        value = values.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise TypeError(f"verification.{name} must be a number, not {value!r}")
+    return {**values, "status": _text(values.get("status", "unverified"))}
 
 
 def _one_input(values: Any) -> tuple[TensorSpec, ...]:
@@ -245,6 +260,11 @@ class Artifact:
         try:
             # Opened here, because NumPy leaves the file open when it is no archive.
             with (self.path / GOLDEN_FILE).open("rb") as file:
+                # Stored, as np.savez writes it: what unpacks to more than it is, is a bomb.
+                with zipfile.ZipFile(file) as members:
+                    if any(m.compress_type != zipfile.ZIP_STORED for m in members.infolist()):
+                        raise ValueError("compressed members")
+                file.seek(0)
                 archive = np.load(file, allow_pickle=False)
                 return {name: archive[name] for name in archive.files}
         except Exception as error:  # zipfile, zlib, struct and NumPy share no base
@@ -266,6 +286,8 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
         hint = "is a file; name the artifact's folder" if folder.exists() else "no such folder"
         raise ArtifactError(f"{folder}: {hint} (make one with: levit export)")
     manifest_path = folder / MANIFEST_FILE
+    if manifest_path.is_symlink():
+        raise CorruptArtifactError(f"{manifest_path}: is a link; an artifact's files are its own")
     try:
         text = manifest_path.read_bytes().decode("utf-8")
     except FileNotFoundError as error:

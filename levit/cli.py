@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
@@ -43,12 +44,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has left (`levit list | head`).
         _discard_output()
         return 141
+    except MemoryError:
+        if debug:
+            raise
+        print("error: out of memory; try smaller images, batches or models", file=sys.stderr)
+        return 1
     except OSError as error:
         # Standard output on a full disk; whatever else fails is translated where it does.
         if debug:
             raise
         _discard_output()
         print(f"error: {error.strerror or error} (--debug shows where)", file=sys.stderr)
+        return 1
+    except Exception as error:
+        # A bug of ours, and still one line: scripts read this.
+        if debug:
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        print(f"error: internal: {text}; --debug shows where, please report it", file=sys.stderr)
         return 1
 
 
@@ -72,6 +85,8 @@ def _run(arguments: argparse.Namespace) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("MKL_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, _terminate)
+    if not arguments.debug:
+        warnings.simplefilter("ignore")  # Pillow's, beside our own line about the same picture
     module = importlib.import_module(f"levit.commands.{arguments.command}_command")
     status: int = module.run(arguments)
     return status
@@ -232,8 +247,8 @@ def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "inspect", "say what an artifact or checkpoint is")
-    parser.add_argument("path", metavar="ARTIFACT|CHECKPOINT")
+    parser = _command(commands, "inspect", "say what an artifact, a checkpoint or a model is")
+    parser.add_argument("path", metavar="ARTIFACT|CHECKPOINT|MODEL")
     parser.add_argument("--config", metavar="FILE.json", help="as in export")
     parser.add_argument("--image-size", type=_size, metavar="N|HxW", help="as in export")
     _json_flag(parser)

@@ -50,8 +50,6 @@ INTERPOLATIONS: Final[Mapping[str, Image.Resampling]] = {
 # A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
 # limit is a process-wide setting that belongs to the application, so it is left alone.
 MAX_PIXELS: Final = 89_478_485
-# The warning arrives as an exception where the application makes warnings errors.
-_BOMBS: Final = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,12 +86,15 @@ class PreprocessSpec:
             )
         if self.crop_mode not in ("center", "squash"):
             raise ConfigError(f"unknown crop_mode {self.crop_mode!r}; known: center, squash")
-        if not 0.0 < self.crop_pct <= 1.0:
-            raise ConfigError(f"crop_pct must lie in (0, 1], not {self.crop_pct}")
+        if not 0.05 <= self.crop_pct <= 1.0:
+            raise ConfigError(f"crop_pct must lie in 0.05..1, not {self.crop_pct:g}")
         if len(self.mean) != len(self.std) or not self.mean:
             raise ConfigError("mean and std must have one value per channel each")
-        if not all(map(math.isfinite, (*self.mean, *self.std))) or any(s <= 0 for s in self.std):
-            raise ConfigError("mean and std must be finite, and std positive")
+        # On pixels scaled to 0..1 (a mean of 123.675 belongs to 0..255: divide it by 255).
+        if not all(-10 <= value <= 10 for value in self.mean):
+            raise ConfigError(f"mean is on pixels scaled to 0..1, so not {self.mean}")
+        if not all(1e-4 <= value <= 10 for value in self.std):
+            raise ConfigError(f"std is on pixels scaled to 0..1 and positive, so not {self.std}")
         if len(self.image_size) != 2 or any(n < 1 for n in self.image_size):
             raise ConfigError(f"image_size must be two positive numbers, not {self.image_size}")
 
@@ -187,7 +188,7 @@ def load_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
         raise InputError(f"{name}: is a folder, not an image") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not an image in a format that Pillow reads") from error
-    except (OSError, ValueError, SyntaxError, TypeError, *_BOMBS) as error:
+    except Exception as error:  # plug-ins of Pillow and files of callers raise what they like
         raise InputError(f"{name}: cannot be opened as an image ({_brief(error)})") from error
     with opened:
         return _decode(opened, name, exif)
@@ -209,7 +210,7 @@ def _decode(image: Image.Image, name: str, exif: bool) -> Image.Image:
             image = ImageOps.exif_transpose(image)
         # A copy even when the mode is right: the caller's image and file stay the caller's.
         return image.convert("RGB")
-    except (OSError, ValueError, SyntaxError, IndexError, TypeError, EOFError) as error:
+    except Exception as error:
         raise InputError(f"{name}: damaged or truncated image ({_brief(error)})") from error
 
 

@@ -6,9 +6,10 @@ import contextlib
 import ctypes
 import errno
 import os
+import platform
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,10 +37,8 @@ def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
     try:
         created = _make_parents(destination.parent)
         _remove_leftovers(destination)
-        staging = Path(
-            tempfile.mkdtemp(prefix=f".{destination.name}.{os.getpid()}-", dir=destination.parent)
-        )
-        staging.chmod(0o777 & ~_umask())
+        staging = destination.parent / f"{_prefix(destination)}{os.getpid()}-{secrets.token_hex(6)}"
+        staging.mkdir()
         yield staging
         _sync_tree(staging)
         check_destination(destination, force=force)
@@ -89,18 +88,25 @@ def _make_parents(folder: Path) -> list[Path]:
 
 def _remove_leftovers(destination: Path) -> None:
     """Remove what an export that was killed outright has left beside the destination."""
-    for path in destination.parent.glob(f".{_glob_escape(destination.name)}.*-*"):
-        owner = path.name.removeprefix(f".{destination.name}.").split("-", 1)[0]
+    prefix = _prefix(destination)
+    for path in destination.parent.iterdir():
+        if not path.name.startswith(prefix):
+            continue
+        owner = path.name.removeprefix(prefix).split("-", 1)[0]
         # A retired artifact (see _swap_in) is somebody's only copy: it stays.
-        if path.suffix != ".old" and owner.isdigit() and not _is_alive(int(owner)):
+        if path.suffix != ".old" and owner.isdecimal() and not _is_alive(int(owner)):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _glob_escape(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+def _prefix(destination: Path) -> str:
+    """How staging folders begin: with the host too, whose process numbers alone mean anything."""
+    host = "".join(c for c in platform.node() if c.isalnum())
+    return f".{destination.name}.{host}."
 
 
 def _is_alive(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # there, os.kill does not ask, it kills
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -110,15 +116,12 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _umask() -> int:
-    mask = os.umask(0o022)
-    os.umask(mask)
-    return mask
-
-
 def _sync_tree(folder: Path) -> None:
-    for path in (*folder.iterdir(), folder):
-        handle = os.open(path, os.O_RDONLY)
+    for path in folder.iterdir():
+        with path.open("r+b") as file:
+            os.fsync(file.fileno())
+    if os.name != "nt":  # where a folder cannot be opened
+        handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

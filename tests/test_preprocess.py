@@ -587,7 +587,7 @@ def test_specs_that_cannot_be_are_config_errors(change):
     st.builds(
         PreprocessSpec,
         image_size=st.tuples(st.integers(1, 9999), st.integers(1, 9999)),
-        crop_pct=st.floats(1e-3, 1.0),
+        crop_pct=st.floats(0.05, 1.0),
         crop_mode=st.sampled_from(["center", "squash"]),
         interpolation=st.sampled_from(sorted(INTERPOLATIONS)),
         mean=st.tuples(*[st.floats(-9, 9)] * 3),

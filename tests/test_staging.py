@@ -2,6 +2,7 @@ import ctypes
 import errno
 import json
 import os
+import platform
 import resource
 import shutil
 import signal
@@ -24,6 +25,8 @@ from levit.errors import ArtifactError
 from levit.export import ExportOptions, export
 from levit.runtime.predictor import Predictor
 from levit.staging import staged_folder
+
+HOST = "".join(c for c in platform.node() if c.isalnum())
 
 # ------------------------------------------------------------------ helpers
 
@@ -220,16 +223,17 @@ def test_parent_that_is_a_file(nest):
 def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(nest):
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         process.wait()
-    dead = nest / f".new.{process.pid}-abc"
-    alive = nest / f".new.{os.getpid()}-abc"
-    retired = nest / f".new.{process.pid}-abc.old"
-    others = nest / f".other.{process.pid}-abc"
-    for folder in (dead, alive, retired, others):
+    dead = nest / f".new.{HOST}.{process.pid}-abc"
+    alive = nest / f".new.{HOST}.{os.getpid()}-abc"
+    retired = nest / f".new.{HOST}.{process.pid}-abc.old"
+    others = nest / f".other.{HOST}.{process.pid}-abc"
+    elsewhere = nest / f".new.another.{process.pid}-abc"  # of a machine that shares the disk
+    for folder in (dead, alive, retired, others, elsewhere):
         folder.mkdir()
         (folder / "file").write_text("x")
     with staged_folder(nest / "new", force=False):
         assert not dead.exists()
-    assert sorted(nest.iterdir()) == sorted([nest / "new", alive, retired, others])
+    assert sorted(nest.iterdir()) == sorted([nest / "new", alive, retired, others, elsewhere])
 
 
 @pytest.mark.parametrize("name", ["a[b]c", "a*c", "a?c", "[!x]", "with space", "ünï", ".hidden"])

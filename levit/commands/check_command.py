@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from levit.artifact import open_artifact
 from levit.commands.output import print_json, print_table
 from levit.runtime.backends import BACKENDS
 from levit.runtime.cpus import cpu_class
@@ -15,15 +14,15 @@ __all__ = ["run"]
 
 def run(arguments: argparse.Namespace) -> int:
     """Hashes, backend, golden cases; 1 when the golden cases are out of tolerance."""
-    artifact = open_artifact(arguments.artifact)
     with Predictor(arguments.artifact, prove=False) as predictor:
         report = predictor.check()
+    manifest = predictor.manifest
     values = {
-        "artifact": str(artifact.path),
-        "files": len(artifact.manifest.files),
-        "backend": BACKENDS[artifact.manifest.format].name,
+        "artifact": str(predictor.path),
+        "files": len(manifest.files),
+        "backend": BACKENDS[manifest.format].name,
         "cpu_class": cpu_class(),
-        "exported_on": artifact.manifest.verification.get("cpu_class"),
+        "exported_on": manifest.verification.get("cpu_class"),
         "golden_cases": report.cases,
         "max_relative_error": report.max_relative_error,
         "max_abs_error": report.max_abs_error,
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
         same = "the same" if report.tensor_error in (None, 0.0) else f"off by {report.tensor_error}"
         print_table(
             [
-                ["files", f"{len(artifact.manifest.files)}, hashes as written"],
+                ["files", f"{len(manifest.files)}, hashes as written"],
                 ["backend", str(values["backend"])],
                 ["preprocessing", same],
                 [

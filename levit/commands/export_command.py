@@ -13,6 +13,7 @@ from levit.errors import BackendUnavailableError
 __all__ = ["run"]
 
 _STEPS = 5
+_DEAF = 1e-3
 _NEEDED = {"onnx": "onnx", "safetensors": "safetensors"}
 
 
@@ -33,6 +34,15 @@ def run(arguments: argparse.Namespace) -> int:
     for choice in manifest.assumed:
         print(f"assumed: {choice}", file=sys.stderr)
     verification = manifest.verification
+    if verification["output_spread"] < _DEAF:
+        print(
+            f"note: the outputs hardly depend on the picture (spread "
+            f"{verification['output_spread']:.0e}), so that the verification shows little: are "
+            f"these weights trained?",
+            file=sys.stderr,
+        )
+    if verification["status"] == "forced":
+        print("note: --force has kept an artifact that is out of tolerance", file=sys.stderr)
     error = verification["max_relative_error"]
     detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
     print(f"{artifact.path}: {verification['status']}{detail}")

@@ -9,14 +9,25 @@ from typing import Any
 
 from levit.artifact import MANIFEST_FILE, open_artifact
 from levit.commands.output import print_json, print_table
+from levit.export.options import ExportOptions
+from levit.export.settings import choose_labels, choose_preprocess
+from levit.export.sources import config_of, load_source
+from levit.models.counting import count
+from levit.models.registry import DIGITS, FAMILIES, canonical, known_names
 
 __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Say what lies at a path: an artifact's manifest, or what a checkpoint turns out to be."""
+    """Say what lies at a path: an artifact's manifest, or what a checkpoint turns out to be.
+
+    A model's name stands for the model.
+    """
     path = Path(arguments.path)
-    if (path / MANIFEST_FILE).is_file():
+    if not path.exists() and canonical(arguments.path) in known_names():
+        values = _named(arguments.path)
+        rows = _named_rows(values)
+    elif (path / MANIFEST_FILE).is_file():
         values = _artifact(path)
         rows = _artifact_rows(values)
     else:
@@ -29,11 +40,39 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _named(name: str) -> dict[str, Any]:
+    """What is known of a model without its weights."""
+    name, family, config = config_of(name)
+    counts = count(family, config)
+    variant = family.variants.get(name)
+    return {
+        "family": family.name,
+        "variant": name,
+        "config": config.to_dict(),
+        "outputs": list(family.outputs(config)),
+        "parameters": counts.parameters,
+        "macs": counts.macs,
+        "hub_id": variant.hub_id if variant else None,
+        "top1": variant.top1 if variant else None,
+        "top5": variant.top5 if variant else None,
+    }
+
+
+def _named_rows(values: Mapping[str, Any]) -> list[list[str]]:
+    published = values["hub_id"] or "none published"
+    if values["variant"] == DIGITS:
+        published = "in this package"
+    return [
+        *_config_rows(values["variant"], values["config"]),
+        *_count_rows(values),
+        ["outputs", ", ".join(values["outputs"])],
+        ["weights", published],
+        *([["top-1, top-5", f"{values['top1']}, {values['top5']}"]] if values["top1"] else []),
+    ]
+
+
 def _artifact(path: Path) -> dict[str, Any]:
     """The manifest, and what is counted of the model as trained."""
-    from levit.models.counting import count
-    from levit.models.registry import FAMILIES
-
     values = open_artifact(path).manifest.to_dict()
     family = FAMILIES.get(values["family"])
     if family is not None:
@@ -43,11 +82,6 @@ def _artifact(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
-    from levit.export.options import ExportOptions
-    from levit.export.settings import choose_labels, choose_preprocess
-    from levit.export.sources import load_source
-    from levit.models.counting import count
-
     options = ExportOptions(
         checkpoint=arguments.path, config=arguments.config, image_size=arguments.image_size
     )
@@ -55,6 +89,7 @@ def _checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
     model = source.model
     counts = count(model.family, model.config)
     spec, assumed = choose_preprocess(options, source)
+    labels, unnamed = choose_labels(options, source)
     return {
         "source": dict(source.origin),
         "family": model.family.name,
@@ -63,9 +98,9 @@ def _checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
         "outputs": list(model.family.outputs(model.config)),
         "parameters": counts.parameters,
         "macs": counts.macs,
-        "labels": list(choose_labels(options, source)),
+        "labels": list(labels),
         "preprocess": None if spec is None else spec.to_dict(),
-        "assumed": [*source.assumed, *assumed],
+        "assumed": [*source.assumed, *assumed, *unnamed],
     }
 
 

@@ -6,10 +6,9 @@ import argparse
 from typing import Any
 
 from levit.commands.output import print_json, print_table
-from levit.export.sources import digits_folder
+from levit.export.sources import config_of, digits_folder
 from levit.models.counting import count
 from levit.models.hints import read_config
-from levit.models.levit.config import config_from_arguments
 from levit.models.registry import DIGITS, FAMILIES
 
 __all__ = ["run"]
@@ -41,12 +40,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _digits() -> dict[str, Any]:
-    path = digits_folder() / "config.json"
-    values = read_config(path)
-    counts = count(FAMILIES["levit"], config_from_arguments(values, str(path)))
+    values = read_config(digits_folder() / "config.json")
+    _, family, config = config_of(DIGITS)
+    counts = count(family, config)
     return {
         "name": DIGITS,
-        "family": "levit",
+        "family": family.name,
         "parameters": counts.parameters,
         "macs": counts.macs,
         "top1": round(100 * values["training"]["held_out_top1"], 2),

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Progress", "print_json", "print_table"]
+__all__ = ["Progress", "print_json", "print_table", "printable"]
 
 
 def print_json(value: Any) -> None:
@@ -31,6 +31,11 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def printable(text: str) -> str:
+    """`text` without control characters: labels may come from anywhere."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def print_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:
     """Columns as wide as their widest cell; numbers to the right."""
     lines = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
@@ -46,7 +51,7 @@ def print_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = No
             cell.rjust(width) if is_right else cell.ljust(width)
             for cell, width, is_right in zip(line, widths, right, strict=True)
         ]
-        print("  ".join(cells).rstrip())
+        print(printable("  ".join(cells).rstrip()))
 
 
 def _is_number(text: str) -> bool:

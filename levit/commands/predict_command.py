@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.commands.images import find_images
-from levit.commands.output import Progress, print_json
+from levit.commands.output import Progress, print_json, printable
 from levit.errors import ArtifactError
 from levit.runtime.predictor import Prediction, Predictor
 
@@ -66,7 +66,7 @@ def _entries(prediction: Prediction) -> list[dict[str, object]]:
 
 def _line(name: str, prediction: Prediction) -> str:
     answers = ", ".join(f"{label} {score:.1%}" for label, _, score in prediction.top)
-    return f"{name}: {answers}"
+    return printable(f"{name}: {answers}")
 
 
 def _save(path: Path, embeddings: NDArray[np.float32]) -> None:

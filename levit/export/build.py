@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,20 @@ from levit.artifact import (
 from levit.errors import ArtifactError, ConfigError, VerificationError
 from levit.export.onnx_graph import DEFAULT_OPSET, emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import ExportOptions
-from levit.export.passes import Applied, prove, run_passes
+from levit.export.passes import (
+    EXACT,
+    Applied,
+    relative_difference,
+    require_exact,
+    run_passes,
+)
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
 from levit.export.sources import Source, load_source
 from levit.export.targets import Target, find_target
 from levit.export.verify import TOLERANCES, Golden, golden_cases
 from levit.models.model import Model
 from levit.preprocess import PreprocessSpec
+from levit.runtime.backends import BACKENDS
 from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
 from levit.runtime.predictor import Predictor
 from levit.staging import check_destination, staged_folder
@@ -55,20 +63,20 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         LevitError: whatever is wrong, in one line; nothing is written then.
     """
     target = find_target(options.target, options.precision)
-    if options.output is not None:
-        check_destination(Path(options.output), force=options.force)  # before any work
+    if options.output is not None:  # before any work
+        check_destination(Path(options.output), force=options.force)
     progress("reading weights")
     source = load_source(options)
     destination = Path(options.output or f"{source.variant}-{options.target}-{options.precision}")
     spec, assumed = choose_preprocess(options, source)
-    labels = choose_labels(options, source)
+    labels, unnamed = choose_labels(options, source)
     trained = _planned(options, source.model, spec)
     with staged_folder(destination, force=options.force) as folder:
         progress("folding")
         applied = run_passes(trained)
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
-        _prove_passes(trained, applied[-1].model, golden, force=options.force)
+        difference = _prove_passes(applied[-1].model, golden, force=options.force)
         deployed = target.prepare(applied[-1].model)
         progress("writing")
         settings = _graph_settings(options, source, spec, labels)
@@ -76,15 +84,20 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         if labels:
             (folder / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
         np.savez(folder / GOLDEN_FILE, **golden.arrays())  # type: ignore[arg-type]
-        manifest = _manifest(options, source, target, applied, spec, (*source.assumed, *assumed))
+        manifest = _manifest(
+            options, source, target, applied, spec, (*source.assumed, *assumed, *unnamed)
+        )
         progress("verifying")
-        verification = _verify(options, replace(source, model=trained), manifest, folder, golden)
+        evaluated = replace(source, model=trained)
+        verification = _verify(options, evaluated, manifest, folder, golden)
+        if difference > EXACT:
+            verification["status"] = "forced"
         write_manifest(
             folder,
             replace(manifest, files=describe_files(folder), verification=verification),
         )
-        if options.dump_passes is not None:
-            _dump_passes(Path(options.dump_passes), trained, applied, golden, settings)
+    if options.dump_passes is not None:
+        _dump_passes(Path(options.dump_passes), trained, applied, golden, settings)
     return open_artifact(destination, verify_hashes=False)
 
 
@@ -97,14 +110,17 @@ def _planned(options: ExportOptions, model: Model, spec: PreprocessSpec | None) 
     return model.with_plan(pixels=(spec.mean, spec.std))
 
 
-def _prove_passes(trained: Model, deployed: Model, golden: Golden, *, force: bool) -> None:
-    """The folded model against the reference, in float64; two cases say as much as all."""
+def _prove_passes(deployed: Model, golden: Golden, *, force: bool) -> float:
+    """The folded model against the reference, in float64; two cases say as much as all.
+
+    Returns:
+        The largest relative difference, which exceeds 1e-12 only under `force`.
+    """
     reference = {name: value[:2] for name, value in golden.outputs.items()}
-    try:
-        prove("folding", reference, deployed, golden.inputs[:2])
-    except VerificationError:
-        if not force:
-            raise
+    difference = relative_difference("folding", reference, deployed, golden.inputs[:2])
+    if not force:
+        require_exact("folding", difference)
+    return difference
 
 
 def _graph_settings(
@@ -113,15 +129,11 @@ def _graph_settings(
     preprocess = None if spec is None else spec.to_dict()
     return {
         "name": source.variant,
-        "batch": _static_batch(options),
+        "batch": options.static_batch,
         "opset": DEFAULT_OPSET if options.opset is None else options.opset,
         "metadata": metadata_of(preprocess, labels, source.variant),
         "producer_version": __version__,
     }
-
-
-def _static_batch(options: ExportOptions) -> int | None:
-    return options.batch if isinstance(options.batch, int) else None
 
 
 def _manifest(
@@ -132,7 +144,7 @@ def _manifest(
     spec: PreprocessSpec | None,
     assumed: tuple[str, ...],
 ) -> Manifest:
-    model, batch = applied[-1].model, _static_batch(options)
+    model, batch = applied[-1].model, options.static_batch
     low, middle, high = options.profile
     return Manifest(
         family=model.family.name,
@@ -167,8 +179,9 @@ def _jsonable(value: Any) -> Any:
 
 def _toolchain(target: Target) -> dict[str, str]:
     versions = {"levit": __version__, "python": platform.python_version()}
-    for name in ("numpy", "onnx", target.distribution):
-        versions[name] = metadata.version(name)
+    for name in ("numpy", "onnx", BACKENDS[target.format].module):
+        # Asked of the module: onnxruntime comes from packages of several names.
+        versions[name] = str(importlib.import_module(name).__version__)
     return versions
 
 
@@ -185,6 +198,7 @@ def _verify(
         "max_abs_error": None,
         "top1_agreement": None,
         "cases": len(golden.inputs),
+        "output_spread": golden.spread,
         "cpu": cpu_model(),
         "cpu_features": list(cpu_features()),
         "cpu_class": cpu_class(),
@@ -201,6 +215,11 @@ def _verify(
     write_manifest(folder, provisional)
     with Predictor(folder) as predictor:
         report = predictor.check()
+    if not math.isfinite(report.max_relative_error):
+        raise VerificationError(
+            "the artifact's outputs are not finite: its weights or activations leave the range of "
+            "float32; it is not written"
+        )
     if not report.passed and not options.force:
         raise VerificationError(
             f"the artifact is off by {report.max_relative_error:.1e} of the largest value, allowed "
@@ -232,7 +251,7 @@ def _dump_passes(
         ):
             file = folder / f"{number:02}_{name}.onnx"
             file.write_bytes(emit_onnx(model, **settings).SerializeToString(deterministic=True))
-            difference = prove(name, golden.outputs, model, golden.inputs)
+            difference = relative_difference(name, golden.outputs, model, golden.inputs)
             table.append(
                 {"pass": name, "count": count, "relative_difference": difference, "file": file.name}
             )

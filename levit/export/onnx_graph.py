@@ -25,9 +25,9 @@ __all__ = [
 ]
 
 DEFAULT_OPSET: Final = 17
-# HardSwish came with 14.
+# HardSwish came with 14; 21 is the newest that the oldest supported ONNX Runtime (1.20) reads.
 MIN_OPSET: Final = 14
-MAX_OPSET: Final = 23
+MAX_OPSET: Final = 21
 
 _ELEM_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from levit.errors import ExportError
 from levit.models.counting import ShapeOps
 from levit.models.ops import Array, Scopes
 
@@ -36,7 +37,7 @@ class Value:
 
 
 class OnnxOps(Scopes):
-    """Collects nodes and initializers; `graph` puts them together."""
+    """Collects ``nodes`` and ``initializers`` as a model is applied to it."""
 
     def __init__(self, opset: int) -> None:
         super().__init__()
@@ -74,7 +75,11 @@ class OnnxOps(Scopes):
 
     def _weight(self, array: Array, name: str) -> str:
         # The one cast: everything before it was float64.
-        return self._initializer(self._unique(f"{self.path}.{name}"), array.astype(np.float32))
+        with np.errstate(over="ignore"):
+            single = array.astype(np.float32)
+        if not np.isfinite(single).all():
+            raise ExportError(f"{self.path}.{name}: values leave the range of float32")
+        return self._initializer(self._unique(f"{self.path}.{name}"), single)
 
     def _integers(self, values: Sequence[int], purpose: str) -> str:
         # By content: the same few shapes stand in every block.
@@ -158,14 +163,6 @@ class OnnxOps(Scopes):
         return self._emit(
             "Transpose", [x.name], self._shapes.transpose(x.shape, axes), perm=list(axes)
         )
-
-    def split(self, x: Value, sizes: Sequence[int], axis: int) -> list[Value]:
-        base = self._unique(f"{self.path}/Split")
-        names = [f"{base}.{i}" for i in range(len(sizes))]
-        inputs = [x.name, self._integers(sizes, "sizes")]
-        self.nodes.append(helper.make_node("Split", inputs, names, name=base, axis=axis))
-        shapes = self._shapes.split(x.shape, sizes, axis)
-        return [Value(name, shape) for name, shape in zip(names, shapes, strict=True)]
 
     def subsample(self, x: Value, axes: Sequence[int], stride: int) -> Value:
         count = len(axes)

@@ -19,7 +19,15 @@ from levit.models.levit.layers import Attention, LevitParams, Mlp
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
 
-__all__ = ["EXACT", "PASSES", "Applied", "prove", "run_passes"]
+__all__ = [
+    "EXACT",
+    "PASSES",
+    "Applied",
+    "prove",
+    "relative_difference",
+    "require_exact",
+    "run_passes",
+]
 
 Pass = Callable[[Model], tuple[Model, int]]
 
@@ -161,15 +169,15 @@ def run_passes(model: Model, passes: Sequence[Pass] = PASSES) -> list[Applied]:
     return applied
 
 
-def prove(name: str, reference: Mapping[str, Array], model: Model, x: Array) -> float:
-    """Evaluate `model` on `x` in float64 and return the largest relative difference.
+def relative_difference(name: str, reference: Mapping[str, Array], model: Model, x: Array) -> float:
+    """Evaluate `model` on `x` in float64; max|difference| / max|reference| over the outputs.
 
     Args:
         name: of what was done to the model, for the message.
         reference: the outputs before, in float64.
 
     Raises:
-        VerificationError: it exceeds 1e-12, or an output has another name or shape.
+        VerificationError: an output has another name or shape.
     """
     found = model.forward(NumpyOps(), x)
     worst = 0.0
@@ -178,13 +186,25 @@ def prove(name: str, reference: Mapping[str, Array], model: Model, x: Array) -> 
             raise VerificationError(f"{name} changed the shape of output {output!r}")
         scale = np.abs(expected).max()
         difference = float(np.abs(found[output] - expected).max() / (scale or 1.0))
-        worst = float(np.maximum(worst, difference))  # keeps NaN, as max() may not
-    if not worst <= EXACT:
-        raise VerificationError(
-            f"{name} changed the outputs by {worst:.1e} of the largest, allowed is {EXACT:.0e}: "
-            f"the weights are badly conditioned, or this is a bug; please report it"
-        )
+        # A NaN is a difference that no comparison shows.
+        worst = max(worst, difference if np.isfinite(difference) else np.inf)
     return worst
+
+
+def require_exact(name: str, difference: float) -> None:
+    """Raise `VerificationError` where a difference exceeds 1e-12."""
+    if not difference <= EXACT:
+        raise VerificationError(
+            f"{name} changed the outputs by {difference:.1e} of the largest, allowed is "
+            f"{EXACT:.0e}: the weights are badly conditioned, or this is a bug; please report it"
+        )
+
+
+def prove(name: str, reference: Mapping[str, Array], model: Model, x: Array) -> float:
+    """`relative_difference`, required to be exact."""
+    difference = relative_difference(name, reference, model, x)
+    require_exact(name, difference)
+    return difference
 
 
 def _with_params(model: Model, params: Any, count: int) -> tuple[Model, int]:

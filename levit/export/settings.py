@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 from levit.errors import ConfigError
@@ -45,6 +46,12 @@ def choose_preprocess(
     """
     config = source.model.config
     if config.in_channels != 3:
+        said = (options.preprocess, options.mean, options.std, options.crop_pct)
+        if any(value is not None for value in (*said, options.interpolation)):
+            raise ConfigError(
+                f"a model of {config.in_channels} channels takes tensors, not images: leave out "
+                f"the preprocessing"
+            )
         return None, ()
     assumed: tuple[str, ...] = ()
     name = None if options.preprocess is None else str(options.preprocess)
@@ -86,8 +93,13 @@ def _numbers(values: tuple[float, ...]) -> str:
     return "/".join(f"{value:g}" for value in values)
 
 
-def choose_labels(options: ExportOptions, source: Source) -> tuple[str, ...]:
-    """Class names: those given, those beside the checkpoint, or the indices.
+def choose_labels(
+    options: ExportOptions, source: Source
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Class names, and what had to be assumed, in words.
+
+    They are those given, those beside the checkpoint, ImageNet's where there are 1000 classes,
+    or the indices.
 
     Raises:
         ConfigError: there is not exactly one for each class.
@@ -96,8 +108,12 @@ def choose_labels(options: ExportOptions, source: Source) -> tuple[str, ...]:
     if options.labels is None:
         labels = source.hints.label_names
         origin = "label_names in the config"
-        if labels is None or (not classes):
-            return tuple(map(str, range(classes)))
+        if not classes:
+            return (), ()
+        if labels is None and classes == 1000:
+            return imagenet_labels(), ("labels: ImageNet-1k's, because there are 1000 classes",)
+        if labels is None:
+            return tuple(map(str, range(classes))), ("labels: the indices of the classes",)
     elif isinstance(options.labels, (list, tuple)):
         labels, origin = tuple(map(str, options.labels)), "labels"
     else:
@@ -112,4 +128,10 @@ def choose_labels(options: ExportOptions, source: Source) -> tuple[str, ...]:
         raise ConfigError(f"{origin}: {len(labels)} names for {classes} classes")
     if any(not label or "\n" in label or "\r" in label for label in labels):
         raise ConfigError(f"{origin}: a name is empty or holds a line break")
-    return labels
+    return labels, ()
+
+
+def imagenet_labels() -> tuple[str, ...]:
+    """The 1000 classes of ILSVRC 2012 in the order of their WordNet numbers: all their lemmas."""
+    text = (resources.files("levit") / "data" / "imagenet_1k.txt").read_text(encoding="utf-8")
+    return tuple(text.splitlines())

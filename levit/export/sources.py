@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from levit.models.model import Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
 from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant
 
-__all__ = ["Source", "digits_folder", "load_source"]
+__all__ = ["Source", "config_of", "digits_folder", "load_source"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,7 +28,6 @@ class Source:
 
     Attributes:
         variant: its name, also the start of the default output folder's.
-        tensors: as the checkpoint names them; empty for random weights.
         keymap: the source format.
         hints: what stood beside the checkpoint.
         origin: for the manifest.
@@ -37,7 +37,6 @@ class Source:
     model: Model
     variant: str
     keymap: Keymap
-    tensors: Mapping[str, Any] = field(default_factory=dict)
     hints: Hints
     origin: Mapping[str, Any]
     assumed: tuple[str, ...] = ()
@@ -89,6 +88,8 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
         said = hints_from_config(read_config(path), str(path))
         filled = {name: value for name, value in vars(said).items() if value not in (None, {})}
         hints = replace(hints, **filled)
+        if said.image_size is None:
+            hints = replace(hints, image_size_from=beside.image_size_from)
     if options.size is not None:
         hints = replace(hints, image_size=options.size, image_size_from="--image-size")
     return hints
@@ -97,10 +98,13 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
 def _random_source(options: ExportOptions, seed: int) -> Source:
     hints = _user_hints(options, Hints())
     name, family, config = _named_config(options)
-    if hints.image_size is not None:
-        config = replace(config, image_size=hints.image_size)
-    if hints.num_classes is not None:
-        config = replace(config, num_classes=hints.num_classes)
+    said = {
+        name: getattr(hints, name)
+        for name in ("image_size", "in_channels", "num_classes", "activation")
+        if getattr(hints, name) is not None
+    }
+    activation = hints.attention_activation or hints.activation or config.attention_activation
+    config = replace(config, **said, attention_activation=activation)
     keymap = next(k for k in family.keymaps if k.conv == config.conv)
     return Source(
         model=random_model(family, config, seed),
@@ -115,28 +119,33 @@ def _named_config(options: ExportOptions) -> tuple[str, Family, LevitConfig]:
     if options.config is not None:
         values = read_config(Path(options.config))
         if "embed_dim" in {**values, **(values.get("model_args") or {})}:
-            name = str(values.get("architecture") or options.model or "levit_custom")
+            name = _custom_name(values.get("architecture") or options.model)
             return name, FAMILIES["levit"], config_from_arguments(values, str(options.config))
     if options.model is None:
         raise ConfigError(
             "random weights need a --model NAME, or a --config FILE.json with its widths"
         )
-    if canonical(options.model) == DIGITS:
+    return config_of(options.model)
+
+
+def config_of(name: str) -> tuple[str, Family, LevitConfig]:
+    """(name as timm spells it, family, config) of a model's name."""
+    if canonical(name) == DIGITS:
         path = digits_folder() / "config.json"
         return DIGITS, FAMILIES["levit"], config_from_arguments(read_config(path), str(path))
-    name, family, variant = find_variant(options.model)
-    return name, family, variant.config
+    plain, family, variant = find_variant(name)
+    return plain, family, variant.config
 
 
 def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str | None) -> Source:
-    if name is not None and canonical(name) != DIGITS:
-        find_variant(name)  # an unknown name is an error before any work
+    if name is not None:
+        config_of(name)  # an unknown name is an error before any work
     file = str(checkpoint.origin["file"])
     family, keymap = _recognise(checkpoint, file)
     hints = _user_hints(options, checkpoint.hints)
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
+    config = _named_as(config, name, _variant_name(family, config, hints), file)
     variant = _variant_name(family, config, hints)
-    _check_name(family, config, name, variant, file)
     if hints.num_classes not in (None, config.num_classes):
         raise ConfigError(
             f"{file} has {config.num_classes} classes, its config says {hints.num_classes}: "
@@ -150,7 +159,6 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
         model=Model(family, config, params, Plan(outputs=family.outputs(config)[:1])),
         variant=variant,
         keymap=keymap,
-        tensors=checkpoint.tensors,
         hints=hints,
         origin={"format": keymap.source, **checkpoint.origin},
         assumed=tuple(assumed),
@@ -174,28 +182,43 @@ def _recognise(checkpoint: Checkpoint, file: str) -> tuple[Family, Any]:
 
 
 def _variant_name(family: Family, config: LevitConfig, hints: Hints) -> str:
-    for name, variant in family.variants.items():
-        if same_architecture(variant.config, config):
-            if hints.architecture and canonical(hints.architecture) in family.variants:
-                said = canonical(hints.architecture)
-                if not same_architecture(family.variants[said].config, config):
-                    raise CheckpointError(
-                        f"the config beside the checkpoint says {said}, its weights are those of "
-                        f"{name}; correct one of them"
-                    )
-            return name
-    return canonical(hints.architecture) if hints.architecture else "levit_custom"
+    """The variant of this architecture, or what its config calls it.
+
+    Raises:
+        CheckpointError: the config names a variant of another architecture.
+    """
+    matching = (n for n, v in family.variants.items() if same_architecture(v.config, config))
+    found = next(matching, None)
+    said = _custom_name(hints.architecture)
+    if said in family.variants or said == DIGITS:
+        named = config_of(said)[2]
+        if not same_architecture(replace(named, conv=config.conv), config):
+            raise CheckpointError(
+                f"the config beside the checkpoint says {said}, its weights are those of "
+                f"{found or 'another LeViT'}; correct one of them"
+            )
+    return found or said
 
 
-def _check_name(
-    family: Family, config: LevitConfig, name: str | None, variant: str, file: str
-) -> None:
-    if name is None or canonical(name) in (variant, DIGITS):
-        return
-    wanted = find_variant(name)[0]
-    twin = replace(family.variants[wanted].config, conv=config.conv)
-    if same_architecture(twin, config):
-        return  # levit_conv_256 by name, its linear twin by file: the weights are the same
+def _custom_name(architecture: object) -> str:
+    """A name for a model of no variant: it becomes the name of a folder, so letters and digits."""
+    name = canonical(str(architecture or ""))
+    return name if re.fullmatch(r"[a-z0-9_]{1,64}", name) else "levit_custom"
+
+
+def _named_as(config: LevitConfig, name: str | None, variant: str, file: str) -> LevitConfig:
+    """The config under the name that the user gave, which may be the other twin's.
+
+    Raises:
+        CheckpointError: the checkpoint is of another architecture.
+    """
+    if name is None:
+        return config
+    wanted, _, named = config_of(name)
+    # levit_conv_256 by name and its linear twin by file have the same weights: the name decides
+    # the form, in which features are given.
+    if same_architecture(replace(named, conv=config.conv), config):
+        return replace(config, conv=named.conv)
     raise CheckpointError(
         f"{file} is not a {wanted}: its shapes are those of "
         f"{'another LeViT' if variant == 'levit_custom' else variant}; leave out --model, or "

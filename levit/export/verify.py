@@ -53,6 +53,16 @@ class Golden:
     inputs: Array
     outputs: Mapping[str, Array]
 
+    @property
+    def spread(self) -> float:
+        """How far the first output varies between the cases, over its largest value.
+
+        Near 0, a comparison shows nothing: an untrained LeViT gives the same to every picture.
+        """
+        first = next(iter(self.outputs.values()))
+        largest = float(np.abs(first).max())
+        return float(np.ptp(first, axis=0).max()) / largest if largest else 0.0
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What ``golden.npz`` holds."""
         arrays: dict[str, NDArray[Any]] = {
@@ -62,7 +72,7 @@ class Golden:
         for name, value in self.outputs.items():
             arrays[f"output/{name}"] = value.astype(np.float32)
         if "logits" in self.outputs:
-            order = np.argsort(-self.outputs["logits"], axis=-1, kind="stable")
+            order = np.argsort(-arrays["output/logits"], axis=-1, kind="stable")
             arrays["top5"] = order[:, :5].astype(np.int64)
         return arrays
 

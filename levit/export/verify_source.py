@@ -10,7 +10,7 @@ import numpy as np
 from levit.errors import BackendUnavailableError, ExportError, VerificationError
 from levit.export.sources import Source
 from levit.export.verify import Golden
-from levit.models.levit.config import LevitConfig
+from levit.models.levit.config import BlockConfig, LevitConfig
 from levit.models.ops import Array
 from levit.models.random_weights import flatten
 
@@ -18,6 +18,8 @@ __all__ = ["compare_with_source", "timm_arguments"]
 
 # Two float64 evaluations of one network differ by the order of their sums only.
 _TOLERANCE: Final = 1e-9
+
+_STEMS: Final = {4: "s16", 3: "s8"}
 
 
 def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
@@ -39,10 +41,16 @@ def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
         ) from error
     config: LevitConfig = source.model.config
     distilled = "LevitDistilled" if config.distilled else "Levit"
-    network = getattr(timm.models.levit, distilled)(**timm_arguments(config)).eval().double()
-    state = flatten(source.model, source.keymap)
+    keymap = next(k for k in source.model.family.keymaps if k.conv == config.conv)
+    state = flatten(source.model, keymap)
     tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
-    loaded = network.load_state_dict(tensors, strict=False)
+    try:
+        network = getattr(timm.models.levit, distilled)(**timm_arguments(config)).eval().double()
+        loaded = network.load_state_dict(tensors, strict=False)
+    except Exception as error:
+        raise ExportError(
+            f"timm cannot build this model ({_first_line(error)}): leave out --verify source"
+        ) from error
     odd = [*loaded.unexpected_keys, *(k for k in loaded.missing_keys if "num_batches" not in k)]
     if odd:
         raise VerificationError(f"timm's model does not take these weights: {', '.join(odd[:5])}")
@@ -75,18 +83,27 @@ def _normalized(source: Source, inputs: Array) -> Array:
     return normalized
 
 
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
 def timm_arguments(config: LevitConfig) -> dict[str, Any]:
     """The arguments that make timm's ``Levit`` this model.
 
     Raises:
         ExportError: timm cannot build it (it derives the downsampling blocks' shapes).
     """
-    blocks = [stage.block for stage in config.stages]
-    known = [block for block in blocks if block is not None]
-    key_dims = {block.key_dim for block in known}
-    if len(known) != len(blocks) or len(key_dims) != 1:
-        raise ExportError("timm cannot build a LeViT with an empty stage or several key widths")
+    pairs = [(stage.block, stage.downsample) for stage in config.stages]
+    key_dims = {block.key_dim for pair in pairs for block in pair if block is not None}
+    if len(key_dims) != 1:
+        raise ExportError(f"timm has no LeViT with key widths {sorted(key_dims)} in one model")
+    if len(config.stem_widths) not in _STEMS:
+        raise ExportError(f"timm has no LeViT with {len(config.stem_widths)} stem convolutions")
     (key_dim,) = key_dims
+    # What a stage without blocks is called does not matter.
+    nothing = BlockConfig(heads=1, key_dim=key_dim, value_dim=2 * key_dim, mlp_width=2)
+    known = [stage.block or nothing for stage in config.stages]
     return {
         "img_size": config.image_size,
         "in_chans": config.in_channels,
@@ -99,7 +116,7 @@ def timm_arguments(config: LevitConfig) -> dict[str, Any]:
         "mlp_ratio": tuple(
             block.mlp_width / stage.width for block, stage in zip(known, config.stages, strict=True)
         ),
-        "stem_type": {4: "s16", 3: "s8"}[len(config.stem_widths)],
+        "stem_type": _STEMS[len(config.stem_widths)],
         "act_layer": config.activation,
         "attn_act_layer": config.attention_activation,
         "use_conv": config.conv,

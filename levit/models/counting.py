@@ -78,10 +78,6 @@ class ShapeOps(Scopes):
     def transpose(self, x: Shape, axes: Sequence[int]) -> Shape:
         return tuple(x[axis] for axis in axes)
 
-    def split(self, x: Shape, sizes: Sequence[int], axis: int) -> list[Shape]:
-        axis %= len(x)
-        return [(*x[:axis], size, *x[axis + 1 :]) for size in sizes]
-
     def subsample(self, x: Shape, axes: Sequence[int], stride: int) -> Shape:
         return tuple(-(-n // stride) if i in axes else n for i, n in enumerate(x))
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from levit.errors import ConfigError
-from levit.models.layers import ACTIVATIONS
+from levit.models.layers import activation_name
 
-__all__ = ["Hints", "hints_from_config", "read_config"]
+__all__ = ["Hints", "hints_from_config", "read_config", "refuse_pooling"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,20 +19,24 @@ class Hints:
     """Answers to what a checkpoint's shapes leave open.
 
     Attributes:
-        image_size: (height, width) in pixels.
+        image_size: (height, width) in pixels, which the model must have.
         image_size_from: who says so, for messages.
+        input_size: (height, width) that decides only where shapes leave a choice: timm's
+            ``pretrained_cfg`` keeps the size of the weights that training began with.
         activation, attention_activation: names of this package.
         architecture: the name that a config gives to the model.
-        num_classes: the number that a config gives.
+        in_channels, num_classes: the numbers that a config gives.
         label_names: class names in the order of the logits.
         pretrained_cfg: timm's preprocessing settings.
     """
 
     image_size: tuple[int, int] | None = None
     image_size_from: str = "--image-size"
+    input_size: tuple[int, int] | None = None
     activation: str | None = None
     attention_activation: str | None = None
     architecture: str | None = None
+    in_channels: int | None = None
     num_classes: int | None = None
     label_names: tuple[str, ...] | None = None
     pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
@@ -70,20 +74,28 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
     arguments = {**values, **_mapping(values, "model_args", name)}
     pretrained = _mapping(values, "pretrained_cfg", name)
     try:
-        size = arguments.get("img_size") or (pretrained.get("input_size") or (None,))[1:] or None
+        refuse_pooling(arguments)
         labels = values.get("label_names")
         return Hints(
-            image_size=_size(size),
+            image_size=_size(arguments.get("img_size")),
             image_size_from=name,
+            input_size=_size((pretrained.get("input_size") or (None,))[1:] or None),
             activation=_activation(arguments.get("act_layer")),
             attention_activation=_activation(arguments.get("attn_act_layer")),
             architecture=_text(values.get("architecture"), "architecture"),
+            in_channels=_number(arguments.get("in_chans")),
             num_classes=_number(values.get("num_classes")),
             label_names=None if labels is None else _labels(labels),
             pretrained_cfg=pretrained,
         )
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"{name}: {error}") from error
+
+
+def refuse_pooling(arguments: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for timm's ``use_pool``, which no variant of it can reach."""
+    if arguments.get("use_pool") or arguments.get("down_op", "subsample") != "subsample":
+        raise ValueError("the pooling subsample (use_pool) is not supported")
 
 
 def _mapping(values: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
@@ -113,15 +125,12 @@ def _text(value: Any, key: str) -> str | None:
 
 
 def _activation(value: Any) -> str | None:
-    if value is None:
-        return None
-    name = {"hardswish": "hard_swish", "swish": "silu"}.get(str(value), str(value))
-    if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation {value!r}; known: {', '.join(ACTIVATIONS)}")
-    return name
+    return None if value is None else activation_name(value)
 
 
 def _labels(value: Any) -> tuple[str, ...]:
+    if isinstance(value, Mapping):  # {index: name}, as timm writes it too
+        value = [value[key] for key in sorted(value, key=int)]
     if not isinstance(value, (list, tuple)):
-        raise TypeError("'label_names' must be a list of names")
+        raise TypeError("'label_names' must be a list of names, or names by index")
     return tuple(map(str, value))

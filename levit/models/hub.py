@@ -28,7 +28,7 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
     repository, _, revision = name.partition("@")
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+        from huggingface_hub.errors import HFValidationError
     except ImportError as error:
         raise CheckpointError(
             "fetching published weights needs huggingface-hub: pip install 'levit[export]'"
@@ -39,7 +39,7 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
         )
     except HFValidationError as error:
         raise CheckpointError(f"hf:{name}: not a repository name (owner/name)") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # of the hub's library, of its HTTP library, of the system
         raise CheckpointError(
             f"hf:{name}: cannot be fetched and is not cached ({_brief(error)}); check the network "
             f"and the name, or download model.safetensors elsewhere and pass --checkpoint PATH"

@@ -10,9 +10,29 @@ import numpy as np
 
 from levit.models.ops import Array, Ops
 
-__all__ = ["BatchNorm", "Conv", "Linear", "RelativeBias", "activate", "layers_of", "transform"]
+__all__ = [
+    "ACTIVATIONS",
+    "BatchNorm",
+    "Conv",
+    "Linear",
+    "RelativeBias",
+    "activate",
+    "activation_name",
+    "layers_of",
+    "transform",
+]
 
 ACTIVATIONS = ("hard_swish", "silu")
+# timm's other names of the same.
+_ALIASES = {"hardswish": "hard_swish", "swish": "silu"}
+
+
+def activation_name(value: object) -> str:
+    """An activation's name as this package spells it; ``ValueError`` if it is unknown."""
+    name = _ALIASES.get(str(value), str(value))
+    if name not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {value!r}; known: {', '.join(ACTIVATIONS)}")
+    return name
 
 
 @dataclass(frozen=True, eq=False)

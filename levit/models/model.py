@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -121,4 +121,3 @@ class Family:
     output_layout: Callable[[Any, str], tuple[str, tuple[int, ...]]]
     config_from_dict: Callable[[Mapping[str, Any]], Any]
     randomize: Callable[[Any, np.random.Generator], None]
-    aliases: Mapping[str, str] = field(default_factory=dict)

@@ -79,10 +79,6 @@ class Ops(Protocol):
         """Permute the axes."""
         ...
 
-    def split(self, x: Any, sizes: Sequence[int], axis: int) -> list[Any]:
-        """Cut along `axis` into pieces of `sizes`."""
-        ...
-
     def subsample(self, x: Any, axes: Sequence[int], stride: int) -> Any:
         """Every `stride`-th entry along each of `axes`, from the first."""
         ...
@@ -207,9 +203,6 @@ class NumpyOps(Scopes):
     def transpose(self, x: Array, axes: Sequence[int]) -> Array:
         # Contiguous, or NumPy multiplies the batched matrices without BLAS.
         return np.ascontiguousarray(x.transpose(axes))
-
-    def split(self, x: Array, sizes: Sequence[int], axis: int) -> list[Array]:
-        return np.split(x, np.cumsum(sizes)[:-1], axis=axis)
 
     def subsample(self, x: Array, axes: Sequence[int], stride: int) -> Array:
         index = [slice(None)] * x.ndim

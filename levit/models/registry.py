@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from typing import Final
 
@@ -35,9 +36,20 @@ def find_variant(name: str) -> tuple[str, Family, Variant]:
     for family in FAMILIES.values():
         if plain in family.variants:
             return plain, family, family.variants[plain]
-    near = difflib.get_close_matches(plain, known_names(), n=3, cutoff=0.6)
+    near = _near(plain)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ConfigError(f"unknown model {name!r}{hint} (see: levit list)")
+
+
+def _near(name: str) -> list[str]:
+    """Up to three names like `name`, those that begin as it does first."""
+
+    def likeness(known: str) -> tuple[float, int]:
+        ratio = difflib.SequenceMatcher(None, name, known).ratio()
+        return ratio, len(os.path.commonprefix([name, known]))  # noqa: RUF071
+
+    near = [known for known in known_names() if likeness(known)[0] >= 0.7]
+    return sorted(near, key=likeness, reverse=True)[:3]
 
 
 def canonical(name: str) -> str:

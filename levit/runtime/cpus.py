@@ -99,8 +99,9 @@ def cpu_model() -> str:
 def cpu_class() -> str:
     """A short name of the architecture and instruction sets that kernels are chosen by.
 
-    Two machines of one class run the same kernels; on a class that an artifact has not
-    seen, the runtime compares its golden cases first.
+    Two machines of one class with known features run the same kernels; on a class that an
+    artifact has not seen, or where the system does not tell its features, the runtime
+    compares its golden cases first.
     """
     digest = hashlib.sha256(" ".join(cpu_features()).encode()).hexdigest()[:8]
     return f"{platform.system()}-{platform.machine()}-{digest}".lower()

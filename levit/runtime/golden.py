@@ -93,10 +93,18 @@ def run_golden(
         batch = golden["input"]
         reference = {output.name: golden[f"output/{output.name}"] for output in manifest.outputs}
         tolerance = float(manifest.verification["tolerance"])
-        images = [golden[name] for name in sorted(golden) if name.startswith("image/")]
+        count = sum(name.startswith("image/") for name in golden)
+        images = [golden[f"image/{i}"] for i in range(count)]
         if len(batch) == 0:
             raise ValueError("no cases")
-    except (KeyError, TypeError, ValueError) as error:
+        for name, array in {"input": batch, **reference}.items():
+            if array.dtype not in (np.float32, np.uint8):
+                raise ValueError(f"{name} is {array.dtype}")
+        logits = reference.get("logits")
+        if logits is not None and np.isfinite(logits).all():
+            if (golden["top5"][:, 0] != logits.argmax(-1)).any():
+                raise ValueError("top5 is not that of the logits")
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CorruptArtifactError(f"golden.npz is incomplete ({error}); export again") from error
     relative, absolute, agreement = compare_outputs(forward(batch), reference)
     return GoldenReport(

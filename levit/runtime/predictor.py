@@ -22,7 +22,7 @@ from levit.errors import (
 )
 from levit.preprocess import ImageLike, PreprocessSpec, load_image, normalize, to_pixels
 from levit.runtime.backends import open_session
-from levit.runtime.cpus import available_cpus, cpu_class
+from levit.runtime.cpus import available_cpus, cpu_class, cpu_features
 from levit.runtime.golden import GoldenReport, run_golden
 from levit.runtime.prediction import Prediction, top_predictions
 from levit.runtime.session import Session, SessionOptions
@@ -30,6 +30,7 @@ from levit.runtime.session import Session, SessionOptions
 __all__ = ["Prediction", "Predictor"]
 
 DEFAULT_TOP_K: Final = 5
+MAX_THREADS: Final = 1024
 
 
 class Predictor:
@@ -42,7 +43,9 @@ class Predictor:
 
     It may be called from many threads at once. It pickles as its path and settings, and
     reopens where it is unpickled. After a fork it refuses to answer in the child, because
-    the backend's threads are not there: open one in each child.
+    the backend's threads are not there: open one in each child. (A forked child of a process
+    that has used ONNX Runtime must also end with ``os._exit``, as those of multiprocessing do:
+    ONNX Runtime's own exit handlers wait for the missing threads. Or use spawn.)
 
     Args:
         artifact: the artifact's folder.
@@ -69,11 +72,16 @@ class Predictor:
         exif: bool = False,
         prove: bool = True,
     ) -> None:
+        if not isinstance(artifact, (str, os.PathLike)):
+            raise ConfigError(
+                f"an artifact is named by its folder's path, not by {type(artifact).__name__}"
+            )
         if device not in ("cpu", "gpu"):
             raise ConfigError(f"device must be 'cpu' or 'gpu', not {device!r}")
         if threads is not None and not _is_count(threads):
             raise ConfigError(
-                f"threads must be a whole number of at least 1, or None for all, not {threads!r}"
+                f"threads must be a whole number from 1 to {MAX_THREADS}, or None for all, not "
+                f"{threads!r}"
             )
         # Absolute, so that it reopens after a change of folder or in another process.
         self._artifact: Artifact = open_artifact(os.path.abspath(artifact))
@@ -81,12 +89,14 @@ class Predictor:
         self._requested_threads = None if threads is None else int(threads)
         self._threads = self._requested_threads or available_cpus()
         self._exif = exif
+        self._proves = prove
         self._labels = _checked_labels(self._artifact)
         self._session: Session | None = open_session(
             self._artifact, SessionOptions(device=device, threads=self._threads)
         )
         self._pid = os.getpid()
-        if prove and self.manifest.verification.get("cpu_class") != cpu_class():
+        seen = cpu_features() and self.manifest.verification.get("cpu_class") == cpu_class()
+        if prove and not seen:
             self._prove()
 
     # ------------------------------------------------------------------ what it is
@@ -119,7 +129,9 @@ class Predictor:
     # ------------------------------------------------------------------ answers
 
     def __call__(self, image: ImageLike) -> Prediction:
-        """Classify one image."""
+        """Classify one image; several go to :meth:`predict`."""
+        if isinstance(image, (list, tuple)):
+            raise InputError("one image is expected here; several go to predict(images)")
         return self.predict([image])[0]
 
     def predict(self, images: Iterable[ImageLike], top_k: int = DEFAULT_TOP_K) -> list[Prediction]:
@@ -228,7 +240,8 @@ class Predictor:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (str(self.path), self._device, self._requested_threads, self._exif)
+        settings = (self._device, self._requested_threads, self._exif, self._proves)
+        return _reopen, (str(self.path), *settings)
 
     # ------------------------------------------------------------------ inside
 
@@ -302,14 +315,14 @@ class Predictor:
         )
 
 
-def _reopen(path: str, device: str, threads: int | None, exif: bool) -> Predictor:
-    return Predictor(path, device=device, threads=threads, exif=exif)
+def _reopen(path: str, device: str, threads: int | None, exif: bool, prove: bool) -> Predictor:
+    return Predictor(path, device=device, threads=threads, exif=exif, prove=prove)
 
 
 def _is_count(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         return False
-    return int(value) >= 1
+    return 1 <= int(value) <= MAX_THREADS
 
 
 def _checked_labels(artifact: Artifact) -> tuple[str, ...]:
@@ -326,6 +339,7 @@ def _checked_labels(artifact: Artifact) -> tuple[str, ...]:
 def _as_iterable(images: Iterable[ImageLike]) -> Iterable[ImageLike]:
     """Guard against one image where images are expected: a path would be read by letters."""
     single = isinstance(images, (str, bytes, os.PathLike)) or hasattr(images, "read")
+    single = single or (isinstance(images, np.ndarray) and images.ndim == 3)
     if single or not isinstance(images, Iterable):
         raise InputError(
             f"expected images (a list or another iterable), not one {type(images).__name__}: "

@@ -23,8 +23,8 @@ TIMM = {
 def test_timms_config_is_read():
     hints = hints_from_config(TIMM, "config.json")
     assert hints == Hints(
-        image_size=(224, 224),
         image_size_from="config.json",
+        input_size=(224, 224),
         architecture="levit_128s",
         num_classes=1000,
         pretrained_cfg=TIMM["pretrained_cfg"],
@@ -43,13 +43,19 @@ def test_an_empty_config_says_nothing():
         ({"model_args": {"img_size": 128}}, (128, 128)),
         ({"img_size": 96, "model_args": {"img_size": 128}}, (128, 128)),
         ({"model_args": {"img_size": 128}, **TIMM}, (128, 128)),
-        ({"img_size": None, **TIMM}, (224, 224)),
-        ({"pretrained_cfg": {"input_size": [1, 64, 96]}}, (64, 96)),
-        ({"pretrained_cfg": {"input_size": None}}, None),
+        ({"img_size": None, **TIMM}, None),
     ],
 )
 def test_where_the_image_size_stands(values, expected):
     assert hints_from_config(values, "c").image_size == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [([1, 64, 96], (64, 96)), ([3, 224, 224], (224, 224)), (None, None)]
+)
+def test_the_input_size_is_no_more_than_a_tie_breaker(value, expected):
+    hints = hints_from_config({"pretrained_cfg": {"input_size": value}}, "c")
+    assert (hints.image_size, hints.input_size) == (None, expected)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +70,8 @@ def test_activations_have_more_than_one_name(said, name):
 
 def test_labels_stand_in_the_config():
     assert hints_from_config({"label_names": ["a", "b"]}, "c").label_names == ("a", "b")
+    by_index = {"10": "c", "0": "a", "9": "b"}
+    assert hints_from_config({"label_names": by_index}, "c").label_names == ("a", "b", "c")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,11 @@ def test_labels_stand_in_the_config():
         {"model_args": [1]},
         {"num_classes": "many"},
         {"label_names": "abc"},
-        {"label_names": {"0": "a"}},
+        {"label_names": {"first": "a"}},
+        {"num_classes": float("inf")},
+        {"img_size": [64, float("inf")]},
+        {"use_pool": True},
+        {"model_args": {"down_op": "pool"}},
         {"act_layer": "gelu"},
         {"architecture": 3},
     ],

@@ -151,13 +151,6 @@ def test_transpose_moves_axes():
     assert found[1, 3, 4, 2] == x[1, 2, 3, 4]
 
 
-def test_split_cuts_in_order():
-    x = normal(0, 2, 9)
-    parts = OPS.split(x, (2, 3, 4), 1)
-    assert [part.shape for part in parts] == [(2, 2), (2, 3), (2, 4)]
-    assert np.array_equal(np.concatenate(parts, 1), x)
-
-
 @given(seeds, st.integers(1, 9), st.integers(1, 9), st.integers(1, 3))
 @EXAMPLES
 def test_subsample_takes_every_nth_from_the_first(seed, height, width, stride):

@@ -188,8 +188,13 @@ def test_one_image_in_place_of_many_is_an_error_that_says_so(
 
 
 def test_one_array_in_place_of_many_is_an_error(predictor):
-    with pytest.raises(InputError, match=r"\(H, W, 3\) uint8"):
+    with pytest.raises(InputError, match=r"not one ndarray: pass \[image\]"):
         predictor.predict(np.zeros((96, 96, 3), np.uint8))
+
+
+def test_many_images_in_place_of_one_is_an_error(predictor, digit_paths):
+    with pytest.raises(InputError, match=r"several go to predict\(images\)"):
+        predictor(digit_paths[:2])
 
 
 # ------------------------------------------------------------------ embed

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from levit.errors import ConfigError
-from levit.models.layers import ACTIVATIONS
+from levit.models.hints import refuse_pooling
+from levit.models.layers import ACTIVATIONS, activation_name
 from levit.models.model import Variant
 
 __all__ = [
@@ -147,7 +148,7 @@ class LevitConfig:
                     "stages": stages,
                 }
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise ConfigError(f"not the config of a LeViT ({error!r})") from error
 
 
@@ -164,8 +165,8 @@ def levit_config(
     image_size: tuple[int, int] = (224, 224),
     in_channels: int = 3,
     num_classes: int = 1000,
-    attention_ratio: float = 2.0,
-    mlp_ratio: float = 2.0,
+    attention_ratio: float | Sequence[float] = 2.0,
+    mlp_ratio: float | Sequence[float] = 2.0,
     stem_convs: int = 4,
     activation: str = "hard_swish",
     distilled: bool = True,
@@ -181,8 +182,8 @@ def levit_config(
         block = BlockConfig(
             heads=heads[i],
             key_dim=key_dim,
-            value_dim=int(attention_ratio * key_dim),
-            mlp_width=int(width * mlp_ratio),
+            value_dim=int(_at(attention_ratio, i) * key_dim),
+            mlp_width=int(width * _at(mlp_ratio, i)),
         )
         downsample = BlockConfig(
             heads=widths[i - 1] // key_dim,
@@ -211,6 +212,10 @@ def levit_config(
     )
 
 
+def _at(value: float | Sequence[float], stage: int) -> float:
+    return value[stage] if isinstance(value, Sequence) else value
+
+
 def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
     """A config from a JSON file with timm's arguments, at the top or under ``model_args``.
 
@@ -224,28 +229,39 @@ def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
         ConfigError: an argument is missing, of the wrong type, or unsupported.
     """
     arguments = {**values, **(values.get("model_args") or {})}
-    if arguments.get("use_pool") or arguments.get("down_op", "subsample") != "subsample":
-        raise ConfigError(f"{name}: the pooling subsample (use_pool) is not supported")
     stems = {"s16": 4, "s8": 3}
     try:
+        refuse_pooling(arguments)
         size = arguments.get("img_size", 224)
         height, width = (size, size) if isinstance(size, int) else size
-        return levit_config(
-            widths=tuple(map(int, arguments["embed_dim"])),
+        widths = tuple(map(int, arguments["embed_dim"]))
+        activation = activation_name(arguments.get("act_layer", "hard_swish"))
+
+        def per_stage(key: str, default: Any = None) -> tuple[Any, ...]:
+            value = arguments.get(key, default) if default is not None else arguments[key]
+            listed = tuple(value) if isinstance(value, (list, tuple)) else (value,) * len(widths)
+            if len(listed) != len(widths):
+                raise ValueError(f"{key} has {len(listed)} entries for {len(widths)} stages")
+            return listed
+
+        config = levit_config(
+            widths=widths,
             key_dim=int(arguments["key_dim"]),
-            heads=tuple(map(int, arguments["num_heads"])),
-            depths=tuple(map(int, arguments["depth"])),
+            heads=tuple(map(int, per_stage("num_heads"))),
+            depths=tuple(map(int, per_stage("depth"))),
             image_size=(int(height), int(width)),
             in_channels=int(arguments.get("in_chans", 3)),
             num_classes=int(arguments.get("num_classes", 1000)),
-            attention_ratio=float(arguments.get("attn_ratio", 2)),
-            mlp_ratio=float(arguments.get("mlp_ratio", 2)),
+            attention_ratio=tuple(map(float, per_stage("attn_ratio", 2.0))),
+            mlp_ratio=tuple(map(float, per_stage("mlp_ratio", 2.0))),
             stem_convs=stems[arguments.get("stem_type", "s16")],
-            activation=str(arguments.get("act_layer", "hard_swish")),
+            activation=activation,
             distilled=bool(arguments.get("distilled", True)),
             conv=bool(arguments.get("use_conv", False)),
         )
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        attention_activation = activation_name(arguments.get("attn_act_layer") or activation)
+        return replace(config, attention_activation=attention_activation)
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
         raise ConfigError(f"{name}: not the arguments of a LeViT ({error!r})") from error
 
 

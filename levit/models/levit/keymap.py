@@ -156,6 +156,7 @@ def infer_config(
             that decides), or contradict the hints.
     """
     read = _Shapes(shapes, keymap)
+    read.weight(keymap.stem.format(i=1))  # at least one
     stem_widths = tuple(_stem_widths(read, keymap))
     stages: list[StageConfig] = []
     tokens: list[int] = []
@@ -163,7 +164,8 @@ def infer_config(
         s = len(stages)
         down = _downsample_config(read, keymap, s)
         depth = read.count(keymap.qkv, s=s)
-        if not depth and down is None:
+        empty_first = s == 0 and read.has(keymap.down_kv.format(s=1))
+        if not depth and down is None and not empty_first:
             break
         if (down is not None) != (s > 0):
             raise CheckpointError(
@@ -171,8 +173,11 @@ def infer_config(
                 f"this is not a LeViT as timm builds it"
             )
         block = _block_config(read, keymap, s) if depth else None
-        width = read.weight(keymap.proj.format(s=s, b=0) if depth else keymap.down_proj.format(s=s))
-        stages.append(StageConfig(width=width[0], depth=depth, block=block, downsample=down))
+        width = stem_widths[-1]
+        if depth or down is not None:
+            last = keymap.proj.format(s=s, b=0) if depth else keymap.down_proj.format(s=s)
+            width = read.weight(last)[0]
+        stages.append(StageConfig(width=width, depth=depth, block=block, downsample=down))
         tokens.append(_tokens(read, keymap, s, depth))
     if not stages:
         raise CheckpointError("the checkpoint has a LeViT stem but no stages")
@@ -268,12 +273,14 @@ def _decide(
         if hints.image_size not in sizes:
             raise ConfigError(
                 f"the checkpoint was trained at {_or(sizes)} pixels, not {_size(hints.image_size)} "
-                f"({hints.image_size_from}); another size needs its bias tables interpolated, "
-                f"which this release does not do"
+                f"as {hints.image_size_from} says; correct that (another size needs its bias "
+                f"tables interpolated, which this release does not do)"
             )
         image_size = hints.image_size
     elif len(sizes) == 1:
         image_size = sizes[0]
+    elif hints.input_size in sizes:
+        image_size = hints.input_size
     elif variant is not None and variant.image_size in sizes:
         image_size = variant.image_size
         assumed.append(f"image size {_size(image_size)}: the default of {known}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +19,24 @@ __all__ = ["OrtSession"]
 
 _ERRORS_ONLY = 3
 
+# Sessions of this process, for the children it forks.
+_live: weakref.WeakSet[OrtSession] = weakref.WeakSet()
+
+
+def _keep_inherited_sessions() -> None:
+    """In a forked child: never release what the parent opened.
+
+    Its threads are not here, and ONNX Runtime's destructor waits for them for ever. One more
+    reference that nobody gives back keeps the destructor from running, whatever the child
+    does with the object.
+    """
+    for session in _live:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited_sessions)
+
 
 class OrtSession:
     """An ``onnxruntime.InferenceSession`` on the CPU; it may be run from many threads."""
@@ -26,6 +47,7 @@ class OrtSession:
                 f"ONNX artifacts run on the CPU in this release, not on {options.device!r}: "
                 f"use device='cpu'"
             )
+        _check_version(artifact)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -40,6 +62,7 @@ class OrtSession:
                 f"({_first_line(error)})"
             ) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
+        _live.add(self)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One batch through the network."""
@@ -55,6 +78,21 @@ class OrtSession:
     def close(self) -> None:
         """Release the session; runs that are under way in other threads end undisturbed."""
         self._session = None
+
+
+def _check_version(artifact: Artifact) -> None:
+    """Raise where the artifact asks for a newer ONNX Runtime than there is."""
+    needed = str(artifact.manifest.requirements.get("backend_version", "")).removeprefix(">=")
+    present = onnxruntime.__version__
+    if _numbers(present) < _numbers(needed):
+        raise BackendUnavailableError(
+            f"{artifact.path.name} needs ONNX Runtime {needed} or newer, here is {present}: "
+            f"pip install -U onnxruntime"
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
 
 
 def _first_line(error: Exception) -> str:
