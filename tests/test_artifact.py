@@ -357,6 +357,20 @@ def open_artifact_unchecked(folder):
     return Manifest.from_dict(read_manifest(folder))
 
 
+def test_golden_that_unpacks_to_more_than_it_is_is_refused(copy):
+    artifact = open_artifact(copy)
+    np.savez_compressed(copy / GOLDEN_FILE, **artifact.golden(), padding=np.zeros(10**7))
+    with pytest.raises(CorruptArtifactError, match="compressed members"):
+        artifact.golden()
+
+
+def test_manifest_that_is_a_link_is_refused(copy, tmp_path):
+    (copy / MANIFEST_FILE).rename(tmp_path / "elsewhere.json")
+    (copy / MANIFEST_FILE).symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(CorruptArtifactError, match="is a link"):
+        open_artifact(copy)
+
+
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x04N.", b"\x93NUMPY\x01\x00"])
 def test_golden_that_is_no_archive(copy, data):
     (copy / GOLDEN_FILE).write_bytes(data)

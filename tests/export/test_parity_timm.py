@@ -99,7 +99,9 @@ def compare(name, config, seed, folder, *, outputs=("logits",)):
         "logits_head": lambda net, t: both_heads(net, t)[0],
         "logits_dist": lambda net, t: both_heads(net, t)[1],
     }
-    pictures = smooth_pictures(np.random.default_rng(seed), 2, config.image_size, config.in_channels)
+    pictures = smooth_pictures(
+        np.random.default_rng(seed), 2, config.image_size, config.in_channels
+    )
     x = standardized(pictures)
     options = ExportOptions(
         checkpoint=folder / "model.safetensors",

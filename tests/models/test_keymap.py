@@ -180,7 +180,9 @@ def test_a_hint_decides_between_the_candidates(size):
 
 def test_a_hint_that_the_shapes_contradict_is_an_error():
     config = LEVIT.variants["levit_128s"].config
-    with pytest.raises(ConfigError, match=r"trained at 224x224 pixels, not 384x384 as config\.json says"):
+    with pytest.raises(
+        ConfigError, match=r"trained at 224x224 pixels, not 384x384 as config\.json says"
+    ):
         infer(config, image_size=(384, 384), image_size_from="config.json")
 
 

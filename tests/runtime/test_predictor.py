@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -543,6 +544,60 @@ def test_use_after_a_fork_is_an_error_and_not_a_hang(tiny_artifact, digit_paths)
     assert "opened before a fork" in first
     assert "open a Predictor in the child" in first
     assert rest == ["own True", "child 0", "parent True"]
+
+
+INHERIT = """
+    import os, signal, sys, warnings
+    warnings.simplefilter("ignore")
+    from levit import Predictor
+    predictor = Predictor(sys.argv[1], threads=2)
+    expected = predictor(sys.argv[2])
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        {action}
+        print("done", flush=True)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print("child", os.waitstatus_to_exitcode(status))
+    print("parent", predictor(sys.argv[2]) == expected)
+"""
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        "del predictor",
+        "predictor.close()",
+        "predictor = Predictor(sys.argv[1], threads=2); assert predictor(sys.argv[2]) == expected",
+        "predictor.__enter__(); predictor.__exit__(None, None, None)",
+        "predictor.close(); del predictor; import gc; gc.collect()",
+    ],
+)
+def test_a_forked_child_may_let_go_of_what_it_inherited(tiny_artifact, digit_paths, action):
+    script = textwrap.dedent(INHERIT).format(action=action)
+    result = subprocess.run(
+        [sys.executable, "-c", script, str(tiny_artifact), str(digit_paths[0])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.stdout.split("\n") == ["done", "child 0", "parent True", ""], result.stderr
+
+
+def test_an_artifact_that_needs_a_newer_backend_says_so(tiny_artifact, tmp_path):
+    folder = shutil.copytree(tiny_artifact, tmp_path / "artifact")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["requirements"]["backend_version"] = ">=99.1"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BackendUnavailableError, match=r"needs ONNX Runtime 99.1 or newer, here is"):
+        Predictor(folder)
+
+
+def test_pickling_keeps_every_setting(tiny_artifact):
+    with Predictor(tiny_artifact, threads=1, exif=True, prove=False) as predictor:
+        again = pickle.loads(pickle.dumps(predictor))
+    assert (again.threads, again._exif, again._proves) == (1, True, False)
 
 
 def test_eight_threads_get_the_answers_of_one(predictor, digit_paths):
