@@ -78,7 +78,7 @@ class Predictor:
             )
         if device not in ("cpu", "gpu"):
             raise ConfigError(f"device must be 'cpu' or 'gpu', not {device!r}")
-        if threads is not None and not _is_count(threads):
+        if threads is not None and not (_is_count(threads) and threads <= MAX_THREADS):
             raise ConfigError(
                 f"threads must be a whole number from 1 to {MAX_THREADS}, or None for all, not "
                 f"{threads!r}"
@@ -322,7 +322,7 @@ def _reopen(path: str, device: str, threads: int | None, exif: bool, prove: bool
 def _is_count(value: object) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         return False
-    return 1 <= int(value) <= MAX_THREADS
+    return int(value) >= 1
 
 
 def _checked_labels(artifact: Artifact) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ def test_error_of_the_callers_generator_comes_through(predictor, digit_paths):
         predictor.predict(images())
 
 
-@pytest.mark.parametrize("top_k", [1, 3, 5, 10, 11, 1000, np.int64(2)])
+@pytest.mark.parametrize("top_k", [1, 3, 5, 10, 11, 1000, 10**6, np.int64(2)])
 def test_top_k_is_at_most_the_number_of_classes(predictor, digit_paths, top_k):
     (prediction,) = predictor.predict(digit_paths[:1], top_k=top_k)
     assert len(prediction.top) == min(top_k, 10)
