@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +37,12 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
             "fetching published weights needs huggingface-hub: pip install 'levit[export]'"
         ) from error
     try:
-        folder = Path(
-            snapshot_download(repository, revision=revision or None, allow_patterns=list(_FILES))
-        )
+        with _bars_on_terminals_only():
+            folder = Path(
+                snapshot_download(
+                    repository, revision=revision or None, allow_patterns=list(_FILES)
+                )
+            )
     except HFValidationError as error:
         raise CheckpointError(f"hf:{name}: not a repository name (owner/name)") from error
     except Exception as error:  # of the hub's library, of its HTTP library, of the system
@@ -50,6 +56,25 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
     return folder, {"repository": repository, "revision": folder.name}
 
 
+@contextlib.contextmanager
+def _bars_on_terminals_only() -> Iterator[None]:
+    """The hub's library draws its bars in a pipe too."""
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
+    if quiet:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if quiet:
+            enable_progress_bars()
+
+
 def _brief(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
+    text = " ".join(str(error).split())
+    return text[:160] or type(error).__name__

@@ -406,7 +406,9 @@ def test_context_manager_closes_and_passes_errors_on(tiny_artifact):
     assert "closed" in repr(predictor)
 
 
-@pytest.mark.parametrize("threads", [0, -1, True, False, "two", 1.5, [2], float("nan")])
+@pytest.mark.parametrize(
+    "threads", [0, -1, 1025, 10**11, True, False, "two", 1.5, [2], float("nan")]
+)
 def test_bad_thread_counts_are_config_errors(tiny_artifact, threads):
     with pytest.raises(ConfigError, match="threads"):
         Predictor(tiny_artifact, threads=threads)
