@@ -39,6 +39,7 @@ __all__ = [
     "Manifest",
     "TensorSpec",
     "describe_files",
+    "foreign_files",
     "is_artifact",
     "open_artifact",
     "sha256_of",
@@ -133,7 +134,7 @@ class Manifest:
                     "assumed": tuple(map(str, values["assumed"])),
                     "passes": tuple(map(_pass_entry, values["passes"])),
                     "inputs": _one_input(values["inputs"]),
-                    "outputs": tuple(map(_tensor_spec, values["outputs"])),
+                    "outputs": _some_outputs(values["outputs"]),
                     "batch": _batch_profile(values["batch"]),
                     "preprocess": (
                         None
@@ -141,7 +142,7 @@ class Manifest:
                         else PreprocessSpec.from_dict(values["preprocess"])
                     ),
                     **{name: _mapping(values[name]) for name in _MAPPINGS},
-                    "verification": _verification(values["verification"]),
+                    "verification": _verification(_mapping(values["verification"])),
                     **{name: _text(values[name]) for name in _TEXTS},
                     "files": {
                         _plain_name(name): _file_entry(entry)
@@ -197,12 +198,22 @@ def _verification(values: Any) -> dict[str, Any]:
         value = values.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
             raise TypeError(f"verification.{name} must be a number, not {value!r}")
-    return {**values, "status": _text(values.get("status", "unverified"))}
+    tolerance = values["tolerance"]
+    if tolerance is None or not 0 < tolerance < 1:
+        raise ValueError(f"verification.tolerance must lie between 0 and 1, not {tolerance!r}")
+    return {**values, "status": _text(values["status"])}
 
 
 def _one_input(values: Any) -> tuple[TensorSpec, ...]:
     (value,) = values
     return (_tensor_spec(value),)
+
+
+def _some_outputs(values: Any) -> tuple[TensorSpec, ...]:
+    outputs = tuple(map(_tensor_spec, values))
+    if not outputs:
+        raise ValueError("no outputs")
+    return outputs
 
 
 def _batch_profile(values: Any) -> BatchProfile:
@@ -281,9 +292,12 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
         ManifestVersionError: a newer release wrote it.
         CorruptArtifactError: a file is missing, is a link, or differs from what was written.
     """
+    if not os.fspath(path):
+        raise ArtifactError("an empty path names no artifact")
     folder = Path(path)
-    if not folder.is_dir():
-        hint = "is a file; name the artifact's folder" if folder.exists() else "no such folder"
+    if not os.path.isdir(folder):
+        there = os.path.exists(folder)
+        hint = "is a file; name the artifact's folder" if there else "no such folder"
         raise ArtifactError(f"{folder}: {hint} (make one with: levit export)")
     manifest_path = folder / MANIFEST_FILE
     if manifest_path.is_symlink():
@@ -346,6 +360,13 @@ def is_artifact(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(values, dict) and {"schema_version", "family", "files"} <= set(values)
+
+
+def foreign_files(path: Path) -> list[str]:
+    """What lies in an artifact's folder and is not the artifact's, by its manifest."""
+    values = json.loads((path / MANIFEST_FILE).read_bytes())
+    own = {MANIFEST_FILE, *values["files"]}
+    return sorted(entry.name for entry in path.iterdir() if entry.name not in own)
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:

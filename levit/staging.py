@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from levit.artifact import is_artifact
+from levit.artifact import foreign_files, is_artifact
 from levit.errors import ArtifactError
 
 __all__ = ["check_destination", "staged_folder"]
@@ -72,6 +72,11 @@ def check_destination(destination: Path, *, force: bool) -> None:
         raise ArtifactError(
             f"{destination}: exists and is not an artifact, so --force does not replace it; "
             f"choose another --output"
+        )
+    if others := foreign_files(destination):
+        raise ArtifactError(
+            f"{destination}: holds {', '.join(others[:3])} beside the artifact, which --force "
+            f"would delete; move that first, or choose another --output"
         )
 
 

@@ -364,6 +364,28 @@ def test_golden_that_unpacks_to_more_than_it_is_is_refused(copy):
         artifact.golden()
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("outputs", []),
+        ("inputs", []),
+        *(("tolerance", value) for value in (0, -1, 1e9, float("inf"), float("nan"), None, "1")),
+    ],
+)
+def test_manifest_under_which_anything_would_pass_is_refused(copy, field, value):
+    values = read_manifest(copy)
+    (values if field in values else values["verification"])[field] = value
+    save_manifest(copy, values)
+    with pytest.raises(CorruptArtifactError):
+        open_artifact(copy)
+
+
+@pytest.mark.parametrize("path", ["", "x" * 5000])
+def test_paths_that_name_nothing(path):
+    with pytest.raises(ArtifactError):
+        open_artifact(path)
+
+
 def test_manifest_that_is_a_link_is_refused(copy, tmp_path):
     (copy / MANIFEST_FILE).rename(tmp_path / "elsewhere.json")
     (copy / MANIFEST_FILE).symlink_to(tmp_path / "elsewhere.json")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from levit.artifact import MANIFEST_FILE, open_artifact
 from levit.commands.output import print_json, print_table
+from levit.errors import ConfigError
 from levit.export.options import ExportOptions
 from levit.export.settings import choose_labels, choose_preprocess
 from levit.export.sources import config_of, load_source
@@ -24,10 +26,13 @@ def run(arguments: argparse.Namespace) -> int:
     A model's name stands for the model.
     """
     path = Path(arguments.path)
-    if not path.exists() and canonical(arguments.path) in known_names():
+    is_name = not (arguments.path.startswith("hf:") or os.path.exists(path))
+    if is_name and canonical(arguments.path) in known_names():
+        _refuse_flags(arguments, "a model's name")
         values = _named(arguments.path)
         rows = _named_rows(values)
-    elif (path / MANIFEST_FILE).is_file():
+    elif os.path.isfile(path / MANIFEST_FILE):
+        _refuse_flags(arguments, "an artifact")
         values = _artifact(path)
         rows = _artifact_rows(values)
     else:
@@ -38,6 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print_table(rows)
     return 0
+
+
+def _refuse_flags(arguments: argparse.Namespace, what: str) -> None:
+    if arguments.config is not None or arguments.image_size is not None:
+        raise ConfigError(f"--config and --image-size are for checkpoints, not for {what}")
 
 
 def _named(name: str) -> dict[str, Any]:

@@ -96,8 +96,8 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
             folder,
             replace(manifest, files=describe_files(folder), verification=verification),
         )
-    if options.dump_passes is not None:
-        _dump_passes(Path(options.dump_passes), trained, applied, golden, settings)
+        if options.dump_passes is not None:
+            _dump_passes(Path(options.dump_passes), trained, applied, golden, settings)
     return open_artifact(destination, verify_hashes=False)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from numbers import Real
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast, overload
 
 from levit.errors import ConfigError
 
@@ -74,66 +73,85 @@ class ExportOptions:
 
     def __post_init__(self) -> None:
         for name in ("input", "verify"):
-            if getattr(self, name) not in _CHOICES[name]:
-                choices = ", ".join(_CHOICES[name])
-                raise ConfigError(f"{name} must be one of {choices}, not {getattr(self, name)!r}")
+            value, choices = getattr(self, name), _CHOICES[name]
+            if not isinstance(value, str) or value not in choices:
+                raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
         for name in ("model", "target", "precision", "interpolation"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise ConfigError(f"{name} is a name, not {value!r}")
         for name in ("checkpoint", "config", "output", "dump_passes", "preprocess"):
-            value = getattr(self, name)
-            if value is not None and (
-                not isinstance(value, (str, os.PathLike)) or "\0" in os.fspath(value)
-            ):
-                raise ConfigError(f"{name} is a path, not {value!r}")
+            _check_path(getattr(self, name), name)
+        if not isinstance(self.labels, (list, tuple)):
+            _check_path(self.labels, "labels")
+        if not isinstance(self.force, bool):
+            raise ConfigError(f"force is True or False, not {self.force!r}")
         if self.random_weights is not None and self.checkpoint is not None:
             raise ConfigError("a checkpoint and random weights exclude each other: name one")
-        _whole(self.random_weights, "random_weights (a seed)", 0, 2**63)
-        _whole(self.opset, "opset", 1, 2**31)
-        _require_numbers(self)
-        low, middle, high = self.profile
-        if not low <= middle <= high:
-            raise ConfigError(f"a batch profile rises from MIN to OPT to MAX, unlike {self.batch}")
-        if self.size is not None and len(self.size) != 2:
-            raise ConfigError(f"image_size is (height, width) or one number, not {self.image_size}")
-        for value in self.size or ():
-            _whole(value, "image_size", 1, MAX_SIDE)
-        if isinstance(self.outputs, str):
-            names = tuple(name.strip() for name in self.outputs.split(","))
-            object.__setattr__(self, "outputs", names)
-        both = (self.output, self.dump_passes)
-        if None not in both and os.path.abspath(both[0]) == os.path.abspath(both[1]):  # type: ignore[arg-type]
-            raise ConfigError("output and dump_passes must be different folders")
+        # Plain numbers and tuples from here on, whatever kinds of them came in.
+        for name, value in {
+            "random_weights": _whole(self.random_weights, "random_weights (a seed)", 0, 2**63),
+            "opset": _whole(self.opset, "opset", 1, 2**31),
+            "batch": _batch(self.batch),
+            "image_size": _size(self.image_size),
+            "outputs": _names(self.outputs),
+            "mean": _numbers(self.mean, "mean"),
+            "std": _numbers(self.std, "std"),
+            "crop_pct": _number(self.crop_pct, "crop_pct"),
+        }.items():
+            object.__setattr__(self, name, value)
+        _check_apart(self.output, self.dump_passes)
 
     @property
     def profile(self) -> tuple[int, int, int]:
         """(min, opt, max)."""
         if self.batch is None:
             return DEFAULT_PROFILE
-        entries = self.batch if isinstance(self.batch, (tuple, list)) else (self.batch,) * 3
-        if len(entries) != 3:
-            raise ConfigError(f"batch is a number, or (min, opt, max), not {self.batch!r}")
-        low, middle, high = (_whole(entry, "batch", 1, MAX_BATCH) for entry in entries)
-        return low, middle, high
+        return (self.batch,) * 3 if isinstance(self.batch, int) else self.batch
 
     @property
     def static_batch(self) -> int | None:
         """The fixed batch size, or None where it is dynamic."""
-        return None if self.batch is None or isinstance(self.batch, tuple) else int(self.batch)
+        return self.batch if isinstance(self.batch, int) else None
 
     @property
     def size(self) -> tuple[int, int] | None:
         """The image size as (height, width)."""
-        if self.image_size is None or isinstance(self.image_size, (tuple, list)):
-            return None if self.image_size is None else tuple(self.image_size)  # type: ignore[return-value]
-        return self.image_size, self.image_size
+        return None if self.image_size is None else cast("tuple[int, int]", self.image_size)
 
 
-def _whole(value: object, name: str, least: int, most: int) -> int:
-    """`value` as an int; None passes as 0, for what is not said."""
+def _check_path(value: object, name: str) -> None:
     if value is None:
-        return 0
+        return
+    text = os.fspath(value) if isinstance(value, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text or "\0" in text or not _is_encodable(text):
+        raise ConfigError(f"{name} is a path, not {value!r}")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _check_apart(output: PathLike | None, dump: PathLike | None) -> None:
+    """The artifact's folder is its own: nothing of the dump in it, nor the reverse."""
+    if output is None or dump is None:
+        return
+    one, other = (os.path.join(os.path.abspath(path), "") for path in (output, dump))
+    if one.startswith(other) or other.startswith(one):
+        raise ConfigError("output and dump_passes must be different folders, apart from each other")
+
+
+@overload
+def _whole(value: None, name: str, least: int, most: int) -> None: ...
+@overload
+def _whole(value: object, name: str, least: int, most: int) -> int | None: ...
+def _whole(value: object, name: str, least: int, most: int) -> int | None:
+    if value is None:
+        return None
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -143,16 +161,52 @@ def _whole(value: object, name: str, least: int, most: int) -> int:
     return number
 
 
-def _require_numbers(options: ExportOptions) -> None:
-    for name in ("mean", "std"):
-        value = getattr(options, name)
-        if value is None:
-            continue
-        if isinstance(value, str) or not isinstance(value, Sequence) or not _are_numbers(value):
-            raise ConfigError(f"{name} is a list of numbers, not {value!r}")
-    if options.crop_pct is not None and not _are_numbers((options.crop_pct,)):
-        raise ConfigError(f"crop_pct is a number, not {options.crop_pct!r}")
+def _batch(value: object) -> int | tuple[int, ...] | None:
+    if not isinstance(value, (tuple, list)):
+        return _whole(value, "batch", 1, MAX_BATCH)
+    entries = [_whole(entry, "batch", 1, MAX_BATCH) for entry in value]
+    if len(entries) != 3 or None in entries:
+        raise ConfigError(f"batch is a number, or (min, opt, max), not {value!r}")
+    low, middle, high = cast("list[int]", entries)
+    if not low <= middle <= high:
+        raise ConfigError(f"a batch profile rises from MIN to OPT to MAX, unlike {value}")
+    return low, middle, high
 
 
-def _are_numbers(values: Sequence[object]) -> bool:
-    return all(isinstance(v, Real) and not isinstance(v, bool) for v in values)
+def _size(value: object) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    pair = list(value) if isinstance(value, (tuple, list)) else [value, value]
+    sides = [_whole(side, "image_size", 1, MAX_SIDE) for side in pair]
+    if len(sides) != 2 or None in sides:
+        raise ConfigError(f"image_size is (height, width) or one number, not {value!r}")
+    return tuple(cast("list[int]", sides))
+
+
+def _names(value: object) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",")]
+    if not isinstance(value, (tuple, list)) or not all(isinstance(name, str) for name in value):
+        raise ConfigError(f"outputs is a list of names, not {value!r}")
+    return tuple(value)
+
+
+def _numbers(value: object, name: str) -> tuple[float, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ConfigError(f"{name} is a list of numbers, not {value!r}")
+    return tuple(cast("float", _number(entry, name)) for entry in value)
+
+
+def _number(value: object, name: str) -> float | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, (str, bytes, bool)):
+            raise TypeError
+        return float(cast("float", value))
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"{name}: expected a number, not {value!r}") from None

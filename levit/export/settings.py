@@ -126,9 +126,17 @@ def choose_labels(
         labels = tuple(line.strip() for line in text.rstrip("\n").split("\n"))
     if len(labels) != classes:
         raise ConfigError(f"{origin}: {len(labels)} names for {classes} classes")
-    if any(not label or "\n" in label or "\r" in label for label in labels):
-        raise ConfigError(f"{origin}: a name is empty or holds a line break")
+    if any(not label or set(label) & set("\n\r\0") or not _is_utf8(label) for label in labels):
+        raise ConfigError(f"{origin}: a name is empty, holds a line break, or is no text")
     return labels, ()
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def imagenet_labels() -> tuple[str, ...]:

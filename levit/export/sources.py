@@ -17,7 +17,7 @@ from levit.models.hub import download
 from levit.models.levit.config import LevitConfig, config_from_arguments, same_architecture
 from levit.models.model import Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
-from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant
+from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant, known_names
 
 __all__ = ["Source", "config_of", "digits_folder", "load_source"]
 
@@ -119,8 +119,14 @@ def _named_config(options: ExportOptions) -> tuple[str, Family, LevitConfig]:
     if options.config is not None:
         values = read_config(Path(options.config))
         if "embed_dim" in {**values, **(values.get("model_args") or {})}:
-            name = _custom_name(values.get("architecture") or options.model)
-            return name, FAMILIES["levit"], config_from_arguments(values, str(options.config))
+            name = _custom_name(options.model or values.get("architecture"))
+            config = config_from_arguments(values, str(options.config))
+            if name in known_names() and not same_architecture(config_of(name)[2], config):
+                raise ConfigError(
+                    f"{options.config} holds the widths of another model than {name}: leave out "
+                    f"--model, or correct its 'architecture'"
+                )
+            return name, FAMILIES["levit"], config
     if options.model is None:
         raise ConfigError(
             "random weights need a --model NAME, or a --config FILE.json with its widths"
@@ -146,11 +152,7 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     config = _named_as(config, name, _variant_name(family, config, hints), file)
     variant = _variant_name(family, config, hints)
-    if hints.num_classes not in (None, config.num_classes):
-        raise ConfigError(
-            f"{file} has {config.num_classes} classes, its config says {hints.num_classes}: "
-            f"correct num_classes there"
-        )
+    _check_stated(hints, config, file)
     weights = StrictWeights(checkpoint.tensors)
     params = family.build(config, keymap, weights)
     weights.finish(file, keymap.ignores)
@@ -163,6 +165,23 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
         origin={"format": keymap.source, **checkpoint.origin},
         assumed=tuple(assumed),
     )
+
+
+def _check_stated(hints: Hints, config: LevitConfig, file: str) -> None:
+    """Raise `ConfigError` where the config beside the weights says what they are not."""
+    for said, found, what in (
+        (hints.num_classes, config.num_classes, "classes (num_classes)"),
+        (hints.in_channels, config.in_channels, "input channels (in_chans)"),
+    ):
+        if said not in (None, found):
+            raise ConfigError(f"{file} has {found} {what}, its config says {said}: correct that")
+    if hints.arguments is not None:
+        stated = config_from_arguments(hints.arguments, "the config beside the checkpoint")
+        if not same_architecture(replace(stated, conv=config.conv), config):
+            raise ConfigError(
+                f"the config beside {file} holds other widths, heads or depths than its weights: "
+                f"correct that, or leave them out"
+            )
 
 
 def _recognise(checkpoint: Checkpoint, file: str) -> tuple[Family, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _find_file(path: Path) -> Path:
-    if path.is_dir():
+    # os.path says no where Path raises: of names that are too long.
+    if os.path.isdir(path):
         file = path / "model.safetensors"
         if file.is_file():
             return file
@@ -83,9 +85,9 @@ def _find_file(path: Path) -> Path:
             f"{path}: expected a model.safetensors or one .safetensors file in this folder, "
             f"found {found}; name the file"
         )
-    if not path.exists():
+    if not os.path.exists(path):
         raise CheckpointError(f"{path}: no such file")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise CheckpointError(f"{path}: is not a file")
     return path
 

@@ -11,7 +11,9 @@ from typing import Any
 from levit.errors import ConfigError
 from levit.models.layers import activation_name
 
-__all__ = ["Hints", "hints_from_config", "read_config", "refuse_pooling"]
+__all__ = ["Hints", "hints_from_config", "read_config", "refuse_pooling", "whole"]
+
+_WIDTHS = {"embed_dim", "key_dim", "num_heads", "depth"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class Hints:
         in_channels, num_classes: the numbers that a config gives.
         label_names: class names in the order of the logits.
         pretrained_cfg: timm's preprocessing settings.
+        arguments: the file's contents, if it holds the widths of the network too.
     """
 
     image_size: tuple[int, int] | None = None
@@ -40,6 +43,7 @@ class Hints:
     num_classes: int | None = None
     label_names: tuple[str, ...] | None = None
     pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] | None = None
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -49,7 +53,7 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is no JSON, or holds no object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -84,9 +88,10 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
             attention_activation=_activation(arguments.get("attn_act_layer")),
             architecture=_text(values.get("architecture"), "architecture"),
             in_channels=_number(arguments.get("in_chans")),
-            num_classes=_number(values.get("num_classes")),
+            num_classes=_number(arguments.get("num_classes")),
             label_names=None if labels is None else _labels(labels),
             pretrained_cfg=pretrained,
+            arguments=values if set(arguments) >= _WIDTHS else None,
         )
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"{name}: {error}") from error
@@ -108,14 +113,21 @@ def _mapping(values: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any
 def _size(value: Any) -> tuple[int, int] | None:
     if value is None:
         return None
-    if isinstance(value, int):
-        return value, value
+    if not isinstance(value, (list, tuple)):
+        return whole(value), whole(value)
     height, width = value
-    return int(height), int(width)
+    return whole(height), whole(width)
 
 
 def _number(value: Any) -> int | None:
-    return None if value is None else int(value)
+    return None if value is None else whole(value)
+
+
+def whole(value: Any) -> int:
+    """A whole number as it is: no truth value, no fraction, no text. ``TypeError`` otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected a whole number, not {value!r}")
+    return value
 
 
 def _text(value: Any, key: str) -> str | None:
@@ -130,7 +142,11 @@ def _activation(value: Any) -> str | None:
 
 def _labels(value: Any) -> tuple[str, ...]:
     if isinstance(value, Mapping):  # {index: name}, as timm writes it too
-        value = [value[key] for key in sorted(value, key=int)]
+        if sorted(map(str, value)) != sorted(map(str, range(len(value)))):
+            raise TypeError("'label_names' by index must have the indices from 0")
+        value = [name for _, name in sorted(value.items(), key=lambda item: int(item[0]))]
     if not isinstance(value, (list, tuple)):
         raise TypeError("'label_names' must be a list of names, or names by index")
+    if any(isinstance(name, bool) or not isinstance(name, (str, int, float)) for name in value):
+        raise TypeError("'label_names' must be names")
     return tuple(map(str, value))

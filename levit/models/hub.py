@@ -51,7 +51,10 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
             f"and the name, or download model.safetensors elsewhere and pass --checkpoint PATH"
         ) from error
     if not (folder / _FILES[0]).is_file():
-        raise CheckpointError(f"hf:{name}: the repository has no {_FILES[0]}")
+        raise CheckpointError(
+            f"hf:{name}: the repository, or what is cached of it, has no {_FILES[0]}; check the "
+            f"network"
+        )
     # The cache names its folders by commit.
     return folder, {"repository": repository, "revision": folder.name}
 

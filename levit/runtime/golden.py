@@ -97,6 +97,8 @@ def run_golden(
         images = [golden[f"image/{i}"] for i in range(count)]
         if len(batch) == 0:
             raise ValueError("no cases")
+        if manifest.preprocess is not None and not images:
+            raise ValueError("no images")
         for name, array in {"input": batch, **reference}.items():
             if array.dtype not in (np.float32, np.uint8):
                 raise ValueError(f"{name} is {array.dtype}")

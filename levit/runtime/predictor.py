@@ -72,10 +72,8 @@ class Predictor:
         exif: bool = False,
         prove: bool = True,
     ) -> None:
-        if not isinstance(artifact, (str, os.PathLike)):
-            raise ConfigError(
-                f"an artifact is named by its folder's path, not by {type(artifact).__name__}"
-            )
+        if not isinstance(artifact, (str, os.PathLike)) or not os.fspath(artifact):
+            raise ConfigError(f"an artifact is named by its folder's path, not by {artifact!r}")
         if device not in ("cpu", "gpu"):
             raise ConfigError(f"device must be 'cpu' or 'gpu', not {device!r}")
         if threads is not None and not (_is_count(threads) and threads <= MAX_THREADS):

@@ -718,3 +718,17 @@ def test_force_replaces_artifacts_only(levit, tiny_artifact, tmp_path, target):
     else:
         assert_error(result, "is not an artifact")
         assert (folder / "holiday.jpg").read_bytes() == b"dear"
+
+
+@pytest.mark.parametrize("path", ["levit_128s", "levit_digits", "artifact"])
+@pytest.mark.parametrize("flag", [("--image-size", "5"), ("--config", "nowhere.json")])
+def test_inspect_refuses_flags_that_mean_nothing(levit, tiny_artifact, path, flag):
+    path = tiny_artifact if path == "artifact" else path
+    assert_error(levit("inspect", path, *flag), "are for checkpoints")
+
+
+def test_inspect_of_a_name_counts_the_model(levit):
+    values = strict_json(levit("inspect", "LeViT-256", "--json").stdout)
+    assert (values["variant"], values["hub_id"]) == ("levit_256", "timm/levit_256.fb_dist_in1k")
+    assert round(values["macs"] / 1e6, 1) == 1127.3
+    assert "1127.3 M" in levit("inspect", "levit_256").stdout

@@ -116,9 +116,19 @@ def names_in(folder):
         ({"output": "a\0b"}, "output is a path"),
         ({"checkpoint": 3.5}, "checkpoint is a path"),
         ({"mean": 0.5}, "mean is a list of numbers"),
-        ({"std": ("a", "b", "c")}, "std is a list of numbers"),
-        ({"crop_pct": "a"}, "crop_pct is a number"),
+        ({"std": ("a", "b", "c")}, "std: expected a number"),
+        ({"crop_pct": "a"}, "crop_pct: expected a number"),
         ({"output": "x", "dump_passes": "./x"}, "different folders"),
+        ({"output": "x", "dump_passes": "x/y"}, "different folders"),
+        ({"checkpoint": ""}, "checkpoint is a path"),
+        ({"output": "a\ud800b"}, "output is a path"),
+        ({"labels": "a\0b"}, "labels is a path"),
+        ({"labels": 3}, "labels is a path"),
+        ({"outputs": 3}, "outputs is a list of names"),
+        ({"outputs": {"logits"}}, "outputs is a list of names"),
+        ({"force": "no"}, "force is True or False"),
+        ({"input": np.zeros(2)}, "input must be one of"),
+        ({"mean": [10**400] * 3}, "mean: expected a number"),
         ({"batch": -3}, "batch"),
     ],
 )
@@ -679,7 +689,7 @@ def test_a_checkpoint_that_contradicts_its_name(here, checkpoint):
 def test_a_config_that_contradicts_the_classes(here, checkpoint):
     path = here / "c.json"
     path.write_text(json.dumps({"num_classes": 11, "img_size": 96}))
-    with pytest.raises(ConfigError, match="10 classes, its config says 11"):
+    with pytest.raises(ConfigError, match=r"10 classes .num_classes., its config says 11"):
         export(ExportOptions(checkpoint=checkpoint(), config=path))
 
 
@@ -767,3 +777,33 @@ def test_dump_passes_into_a_file_is_an_error(here):
     (here / "passes").write_text("text")
     with pytest.raises(ArtifactError, match="passes: cannot be written"):
         digits(dump_passes=here / "passes")
+
+
+def test_options_hold_plain_numbers_whatever_kinds_came_in():
+    options = ExportOptions(
+        model="levit_digits",
+        batch=[np.int64(1), 2, 3],
+        image_size=np.int64(96),
+        crop_pct=np.float32(0.5),
+        mean=np.zeros(3),
+        outputs="logits, embedding",
+    )
+    assert (options.batch, options.image_size, options.crop_pct) == ((1, 2, 3), (96, 96), 0.5)
+    assert (options.mean, options.outputs) == ((0.0, 0.0, 0.0), ("logits", "embedding"))
+    assert ExportOptions(batch=np.int64(4)).static_batch == 4
+
+
+def test_what_lies_beside_an_artifact_is_not_deleted_by_force(here):
+    digits(output="out")
+    (here / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(ArtifactError, match=r"holds notes\.txt beside the artifact"):
+        digits(output="out", force=True)
+    assert (here / "out" / "notes.txt").read_text() == "mine"
+    assert open_artifact(here / "out")
+
+
+def test_passes_that_cannot_be_dumped_leave_no_artifact(here):
+    (here / "file").write_text("in the way")
+    with pytest.raises(ArtifactError, match="file: cannot be written"):
+        digits(output="out", dump_passes="file")
+    assert names_in(here) == ["file"]

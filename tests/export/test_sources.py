@@ -174,6 +174,49 @@ def test_timms_arguments_in_all_their_forms():
         config_from_arguments({**arguments, "depth": (1, 1, 1)}, "c")
 
 
+def test_random_weights_under_a_name_have_its_widths(tmp_path):
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(dict(embed_dim=[32, 48], key_dim=16, num_heads=2, depth=1)))
+    with pytest.raises(ConfigError, match="widths of another model than levit_128s"):
+        load_source(ExportOptions(model="levit_128s", random_weights=0, config=path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"depth": [9, 9, 9]},
+        {"key_dim": 8},
+        {"embed_dim": [128, 256, 384], "num_heads": [4, 6, 8]},
+        {"in_chans": 1},
+        {"model_args": {"num_classes": 7}},
+    ],
+    ids=str,
+)
+def test_a_config_that_contradicts_the_weights_is_refused(save, small_configs, changes):
+    stated = dict(
+        embed_dim=[32, 48, 64], key_dim=16, num_heads=[2, 3, 4], depth=[2, 1, 1], img_size=96,
+        num_classes=10,
+    )  # fmt: skip
+    folder, _ = save(small_configs["tiny"], stated)
+    assert load_source(ExportOptions(checkpoint=folder)).variant == "levit_custom"
+    folder, _ = save(small_configs["tiny"], {**stated, **changes})
+    with pytest.raises(ConfigError, match="correct that"):
+        load_source(ExportOptions(checkpoint=folder))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"key_dim": 8.9}, {"num_heads": [2.7, 3]}, {"depth": [1, True]}, {"distilled": "no"},
+     {"depth": [1, 10**8]}, {"num_classes": 4.9}, {"embed_dim": ["32", 48]}],
+    ids=str,
+)  # fmt: skip
+def test_arguments_of_another_kind_are_refused(changes):
+    arguments = dict(embed_dim=[32, 48], key_dim=16, num_heads=2, depth=1)
+    config_from_arguments(arguments, "c")
+    with pytest.raises(ConfigError):
+        config_from_arguments({**arguments, **changes}, "c")
+
+
 # ---------------------------------------------------------------------------- labels
 
 

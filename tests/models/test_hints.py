@@ -70,8 +70,8 @@ def test_activations_have_more_than_one_name(said, name):
 
 def test_labels_stand_in_the_config():
     assert hints_from_config({"label_names": ["a", "b"]}, "c").label_names == ("a", "b")
-    by_index = {"10": "c", "0": "a", "9": "b"}
-    assert hints_from_config({"label_names": by_index}, "c").label_names == ("a", "b", "c")
+    by_index = {str(i): chr(ord("a") + i) for i in (10, 0, 3, 1, 2, 9, 4, 8, 5, 6, 7)}
+    assert hints_from_config({"label_names": by_index}, "c").label_names == tuple("abcdefghijk")
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,13 @@ def test_labels_stand_in_the_config():
         {"num_classes": "many"},
         {"label_names": "abc"},
         {"label_names": {"first": "a"}},
+        {"label_names": {"1": "a", "2": "b"}},
+        {"label_names": [None, None]},
+        {"img_size": "96"},
+        {"img_size": True},
+        {"img_size": [96.9, 96]},
+        {"in_chans": True},
+        {"num_classes": 4.9},
         {"num_classes": float("inf")},
         {"img_size": [64, float("inf")]},
         {"use_pool": True},

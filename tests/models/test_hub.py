@@ -175,7 +175,7 @@ def test_a_repository_without_safetensors_says_so(hub, run):
     del hub.files["model.safetensors"]
     result = run("--checkpoint", f"hf:{REPOSITORY}")
     assert result.returncode == 1
-    assert "the repository has no model.safetensors" in result.stderr
+    assert "has no model.safetensors" in result.stderr
 
 
 def test_offline_and_not_cached_is_one_line(run):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from levit.errors import ConfigError
-from levit.models.hints import refuse_pooling
+from levit.models.hints import refuse_pooling, whole
 from levit.models.layers import ACTIVATIONS, activation_name
 from levit.models.model import Variant
 
@@ -22,6 +22,10 @@ __all__ = [
     "levit_config",
     "same_architecture",
 ]
+
+
+# Far beyond use, and near enough that a slip of the finger is an error and not a hang.
+MAX_DEPTH: Final = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +83,13 @@ class LevitConfig:
         blocks = [b for s in self.stages for b in (s.block, s.downsample) if b is not None]
         widths = [*self.stem_widths, *(stage.width for stage in self.stages), self.in_channels]
         widths += [n for b in blocks for n in (b.heads, b.key_dim, b.value_dim, b.mlp_width)]
-        if min(widths) < 1 or self.num_classes < 0 or any(s.depth < 0 for s in self.stages):
+        depths = [stage.depth for stage in self.stages]
+        if not all(type(n) is int for n in (*widths, *depths, self.num_classes)):
+            raise ConfigError("widths, heads, depths and channels of a LeViT are whole numbers")
+        if min(widths) < 1 or self.num_classes < 0 or min(depths) < 0:
             raise ConfigError("widths, heads, depths and channels of a LeViT must be positive")
+        if max(depths) > MAX_DEPTH:
+            raise ConfigError(f"a stage of {max(depths)} blocks is over the limit of {MAX_DEPTH}")
         if self.stem_widths[-1] != self.stages[0].width:
             raise ConfigError("the stem's last width must be the first stage's")
         stride = self.stem_stride
@@ -233,8 +242,12 @@ def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
     try:
         refuse_pooling(arguments)
         size = arguments.get("img_size", 224)
-        height, width = (size, size) if isinstance(size, int) else size
-        widths = tuple(map(int, arguments["embed_dim"]))
+        height, width = size if isinstance(size, (list, tuple)) else (size, size)
+        widths = tuple(map(whole, arguments["embed_dim"]))
+        distilled = arguments.get("distilled", True)
+        conv = arguments.get("use_conv", False)
+        if not isinstance(distilled, bool) or not isinstance(conv, bool):
+            raise TypeError("distilled and use_conv are true or false")
         activation = activation_name(arguments.get("act_layer", "hard_swish"))
 
         def per_stage(key: str, default: Any = None) -> tuple[Any, ...]:
@@ -246,18 +259,18 @@ def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
 
         config = levit_config(
             widths=widths,
-            key_dim=int(arguments["key_dim"]),
-            heads=tuple(map(int, per_stage("num_heads"))),
-            depths=tuple(map(int, per_stage("depth"))),
-            image_size=(int(height), int(width)),
-            in_channels=int(arguments.get("in_chans", 3)),
-            num_classes=int(arguments.get("num_classes", 1000)),
+            key_dim=whole(arguments["key_dim"]),
+            heads=tuple(map(whole, per_stage("num_heads"))),
+            depths=tuple(map(whole, per_stage("depth"))),
+            image_size=(whole(height), whole(width)),
+            in_channels=whole(arguments.get("in_chans", 3)),
+            num_classes=whole(arguments.get("num_classes", 1000)),
             attention_ratio=tuple(map(float, per_stage("attn_ratio", 2.0))),
             mlp_ratio=tuple(map(float, per_stage("mlp_ratio", 2.0))),
             stem_convs=stems[arguments.get("stem_type", "s16")],
             activation=activation,
-            distilled=bool(arguments.get("distilled", True)),
-            conv=bool(arguments.get("use_conv", False)),
+            distilled=distilled,
+            conv=conv,
         )
         attention_activation = activation_name(arguments.get("attn_act_layer") or activation)
         return replace(config, attention_activation=attention_activation)
