@@ -254,7 +254,13 @@ def stop_export(destination, number, *, force=False, tries=8):
     """Start a real export, and signal it once it has written its payload to the side."""
     command = [*EXPORT, "--output", str(destination), *(["--force"] if force else [])]
     for _ in range(tries):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A shell starts what it runs in the background with SIGINT ignored: pytest, say.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process:
             while process.poll() is None:
                 if any(destination.parent.glob(f".{destination.name}.*-*/model.onnx")):
                     process.send_signal(number)
