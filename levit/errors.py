@@ -77,3 +77,8 @@ class InputError(LevitError):
 
 class CalibrationError(LevitError):
     """Calibration data that cannot be used."""
+
+
+def brief(error: BaseException) -> str:
+    """What a foreign exception says, as a part of one line of ours."""
+    return " ".join(str(error).split())[:160] or type(error).__name__

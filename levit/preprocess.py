@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from levit.errors import ConfigError, InputError
+from levit.errors import ConfigError, InputError, brief
 
 __all__ = [
     "FLAVOURS",
@@ -189,7 +189,7 @@ def load_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
     except UnidentifiedImageError as error:
         raise InputError(f"{name}: not an image in a format that Pillow reads") from error
     except Exception as error:  # plug-ins of Pillow and files of callers raise what they like
-        raise InputError(f"{name}: cannot be opened as an image ({_brief(error)})") from error
+        raise InputError(f"{name}: cannot be opened as an image ({brief(error)})") from error
     with opened:
         return _decode(opened, name, exif)
 
@@ -211,7 +211,7 @@ def _decode(image: Image.Image, name: str, exif: bool) -> Image.Image:
         # A copy even when the mode is right: the caller's image and file stay the caller's.
         return image.convert("RGB")
     except Exception as error:
-        raise InputError(f"{name}: damaged or truncated image ({_brief(error)})") from error
+        raise InputError(f"{name}: damaged or truncated image ({brief(error)})") from error
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -232,11 +232,6 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise InputError(f"the image array is over the limit of {MAX_PIXELS // 10**6} megapixels")
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-def _brief(error: BaseException) -> str:
-    text = str(error).splitlines()
-    return text[0][:120] if text else type(error).__name__
 
 
 def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:

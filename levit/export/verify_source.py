@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from levit.errors import BackendUnavailableError, ExportError, VerificationError
+from levit.errors import BackendUnavailableError, ExportError, VerificationError, brief
 from levit.export.sources import Source
 from levit.export.verify import Golden
 from levit.models.levit.config import BlockConfig, LevitConfig
@@ -49,7 +49,7 @@ def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
         loaded = network.load_state_dict(tensors, strict=False)
     except Exception as error:
         raise ExportError(
-            f"timm cannot build this model ({_first_line(error)}): leave out --verify source"
+            f"timm cannot build this model ({brief(error)}): leave out --verify source"
         ) from error
     odd = [*loaded.unexpected_keys, *(k for k in loaded.missing_keys if "num_batches" not in k)]
     if odd:
@@ -81,11 +81,6 @@ def _normalized(source: Source, inputs: Array) -> Array:
     mean, std = (np.asarray(v).reshape(-1, 1, 1) for v in source.model.plan.pixels)
     normalized: Array = (np.moveaxis(inputs, -1, 1) / 255.0 - mean) / std
     return normalized
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:160] if lines else type(error).__name__
 
 
 def timm_arguments(config: LevitConfig) -> dict[str, Any]:

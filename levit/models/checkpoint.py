@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from levit.errors import CheckpointError
+from levit.errors import CheckpointError, brief
 from levit.models.hints import Hints, hints_from_config, read_config
 from levit.models.ops import Array
 
@@ -118,7 +118,7 @@ def _read_safetensors(file: Path) -> dict[str, Array]:
             return {name: _widened(archive.get_tensor(name)) for name in archive.keys()}  # noqa: SIM118
     except Exception as error:  # its own errors, and those of types that NumPy lacks
         raise CheckpointError(
-            f"{file}: cannot be read as .safetensors ({_brief(error)}); it may be truncated: "
+            f"{file}: cannot be read as .safetensors ({brief(error)}); it may be truncated: "
             f"download or save it again"
         ) from error
 
@@ -127,10 +127,6 @@ def _widened(tensor: Array) -> Array:
     """Half-precision floats as float32, which holds them exactly."""
     narrow = tensor.dtype == np.float16 or tensor.dtype.name in ("bfloat16",)
     return tensor.astype(np.float32) if narrow else tensor
-
-
-def _brief(error: BaseException) -> str:
-    return str(error).splitlines()[0][:160] if str(error) else type(error).__name__
 
 
 def _refuse_bad_numbers(tensors: Mapping[str, Array], file: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from levit.errors import CheckpointError
+from levit.errors import CheckpointError, brief
 
 __all__ = ["download"]
 
@@ -47,7 +47,7 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
         raise CheckpointError(f"hf:{name}: not a repository name (owner/name)") from error
     except Exception as error:  # of the hub's library, of its HTTP library, of the system
         raise CheckpointError(
-            f"hf:{name}: cannot be fetched and is not cached ({_brief(error)}); check the network "
+            f"hf:{name}: cannot be fetched and is not cached ({brief(error)}); check the network "
             f"and the name, or download model.safetensors elsewhere and pass --checkpoint PATH"
         ) from error
     if not (folder / _FILES[0]).is_file():
@@ -76,8 +76,3 @@ def _bars_on_terminals_only() -> Iterator[None]:
     finally:
         if quiet:
             enable_progress_bars()
-
-
-def _brief(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text[:160] or type(error).__name__

@@ -79,12 +79,16 @@ def test_another_architecture_under_a_name_is_refused(save, name):
         load_source(ExportOptions(model=name, checkpoint=folder, image_size=64))
 
 
-@pytest.mark.parametrize("depths", [(0, 1, 1), (0, 0, 1), (1, 0, 1)])
-def test_stages_without_blocks(save, tmp_path, depths):
-    config = levit_config(
+def three_stages(depths):
+    return levit_config(
         widths=(32, 48, 64), key_dim=16, heads=(2, 3, 4), depths=depths, num_classes=6,
         image_size=(96, 96),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("depths", [(0, 1, 1), (0, 0, 1), (1, 0, 1)])
+def test_stages_without_blocks(save, tmp_path, depths):
+    config = three_stages(depths)
     folder, _ = save(config)
     options = ExportOptions(checkpoint=folder, image_size=96, output=tmp_path / "out")
     assert load_source(options).model.config == config
@@ -94,10 +98,7 @@ def test_stages_without_blocks(save, tmp_path, depths):
 @pytest.mark.peers
 @pytest.mark.parametrize("depths", [(0, 1, 1), (1, 0, 1)])
 def test_timm_agrees_on_stages_without_blocks(save, tmp_path, depths):
-    config = levit_config(
-        widths=(32, 48, 64), key_dim=16, heads=(2, 3, 4), depths=depths, num_classes=6,
-        image_size=(96, 96),
-    )  # fmt: skip
+    config = three_stages(depths)
     folder, _ = save(config)
     artifact = export(
         ExportOptions(checkpoint=folder, image_size=96, output=tmp_path / "out", verify="source")

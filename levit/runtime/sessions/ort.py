@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from levit.artifact import Artifact
-from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError
+from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError, brief
 from levit.runtime.session import SessionOptions
 
 __all__ = ["OrtSession"]
@@ -59,7 +59,7 @@ class OrtSession:
         except Exception as error:  # ONNX Runtime's own exceptions share no public base
             raise CorruptArtifactError(
                 f"{artifact.payload}: ONNX Runtime {onnxruntime.__version__} cannot load it "
-                f"({_first_line(error)})"
+                f"({brief(error)})"
             ) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
         _live.add(self)
@@ -72,7 +72,7 @@ class OrtSession:
         try:
             values = session.run(self._outputs, dict(feeds))
         except Exception as error:
-            raise InputError(f"ONNX Runtime refused the batch ({_first_line(error)})") from error
+            raise InputError(f"ONNX Runtime refused the batch ({brief(error)})") from error
         return dict(zip(self._outputs, values, strict=True))
 
     def close(self) -> None:
@@ -93,8 +93,3 @@ def _check_version(artifact: Artifact) -> None:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
