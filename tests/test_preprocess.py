@@ -18,11 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from levit.errors import ConfigError, InputError
+from levit.images import MAX_PIXELS, load_image
 from levit.preprocess import (
     INTERPOLATIONS,
-    MAX_PIXELS,
     PreprocessSpec,
-    load_image,
     normalize,
     timm_spec,
     to_pixels,

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from levit.images import load_image
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
-from levit.preprocess import PreprocessSpec, load_image, normalize, to_pixels
+from levit.preprocess import PreprocessSpec, normalize, to_pixels
 
 __all__ = ["TOLERANCES", "Golden", "Tolerance", "golden_cases"]
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from levit.artifact import Manifest
 from levit.errors import CorruptArtifactError
-from levit.preprocess import load_image, normalize, to_pixels
+from levit.images import load_image
+from levit.preprocess import normalize, to_pixels
 
 __all__ = ["GoldenReport", "compare_outputs", "run_golden"]
 

@@ -20,7 +20,8 @@ from levit.errors import (
     LevitError,
     VerificationError,
 )
-from levit.preprocess import ImageLike, PreprocessSpec, load_image, normalize, to_pixels
+from levit.images import ImageLike, load_image
+from levit.preprocess import PreprocessSpec, normalize, to_pixels
 from levit.runtime.backends import open_session
 from levit.runtime.cpus import available_cpus, cpu_class, cpu_features
 from levit.runtime.golden import GoldenReport, run_golden

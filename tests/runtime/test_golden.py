@@ -6,7 +6,8 @@ import pytest
 
 from levit.artifact import GOLDEN_FILE, MANIFEST_FILE, open_artifact
 from levit.errors import CorruptArtifactError, VerificationError
-from levit.preprocess import load_image, normalize, to_pixels
+from levit.images import load_image
+from levit.preprocess import normalize, to_pixels
 from levit.runtime import predictor as predictor_module
 from levit.runtime.golden import GoldenReport, compare_outputs, run_golden
 from levit.runtime.predictor import Predictor

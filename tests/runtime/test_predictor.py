@@ -25,7 +25,8 @@ from levit.errors import (
     CorruptArtifactError,
     InputError,
 )
-from levit.preprocess import load_image, normalize, to_pixels
+from levit.images import load_image
+from levit.preprocess import normalize, to_pixels
 from levit.runtime.cpus import available_cpus
 from levit.runtime.predictor import Prediction, Predictor
 
