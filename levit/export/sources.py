@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -14,7 +14,9 @@ from levit.export.options import ExportOptions
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
 from levit.models.hints import Hints, hints_from_config, read_config
 from levit.models.hub import download
-from levit.models.levit.config import LevitConfig, config_from_arguments, same_architecture
+from levit.models.levit.arguments import config_from_arguments, holds_arguments
+from levit.models.levit.config import LevitConfig, same_architecture
+from levit.models.lookalikes import looks_like
 from levit.models.model import Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
 from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant, known_names
@@ -118,7 +120,7 @@ def _random_source(options: ExportOptions, seed: int) -> Source:
 def _named_config(options: ExportOptions) -> tuple[str, Family, LevitConfig]:
     if options.config is not None:
         values = read_config(Path(options.config))
-        if "embed_dim" in {**values, **(values.get("model_args") or {})}:
+        if holds_arguments(values):
             name = _custom_name(options.model or values.get("architecture"))
             config = config_from_arguments(values, str(options.config))
             if name in known_names() and not same_architecture(config_of(name)[2], config):
@@ -147,12 +149,12 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
     if name is not None:
         config_of(name)  # an unknown name is an error before any work
     file = str(checkpoint.origin["file"])
-    family, keymap = _recognise(checkpoint, file)
+    checkpoint, family, keymap = _recognise(checkpoint, file)
     hints = _user_hints(options, checkpoint.hints)
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     config = _named_as(config, name, _variant_name(family, config, hints), file)
     variant = _variant_name(family, config, hints)
-    _check_stated(hints, config, file)
+    _check_stated(hints, family, config, file)
     weights = StrictWeights(checkpoint.tensors)
     params = family.build(config, keymap, weights)
     weights.finish(file, keymap.ignores)
@@ -167,11 +169,18 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
     )
 
 
-def _check_stated(hints: Hints, config: LevitConfig, file: str) -> None:
+def _check_stated(hints: Hints, family: Family, config: LevitConfig, file: str) -> None:
     """Raise `ConfigError` where the config beside the weights says what they are not."""
+    if hints.model_type not in (None, family.name):
+        raise ConfigError(
+            f"the config beside {file} is of a {hints.model_type!r}, its weights are a "
+            f"{family.title}'s: correct that, or leave it out"
+        )
+    heads = 1 + config.distilled if config.num_classes else 0
     for said, found, what in (
-        (hints.num_classes, config.num_classes, "classes (num_classes)"),
-        (hints.in_channels, config.in_channels, "input channels (in_chans)"),
+        (hints.num_classes, config.num_classes, "classes"),
+        (hints.in_channels, config.in_channels, "input channels"),
+        (None if hints.num_classes == 0 else hints.heads, heads, "classifier heads"),
     ):
         if said not in (None, found):
             raise ConfigError(f"{file} has {found} {what}, its config says {said}: correct that")
@@ -184,20 +193,40 @@ def _check_stated(hints: Hints, config: LevitConfig, file: str) -> None:
             )
 
 
-def _recognise(checkpoint: Checkpoint, file: str) -> tuple[Family, Any]:
-    for family in FAMILIES.values():
-        for keymap in family.keymaps:
-            if keymap.matches(checkpoint.shapes):
-                return family, keymap
+def _recognise(checkpoint: Checkpoint, file: str) -> tuple[Checkpoint, Family, Any]:
+    """(checkpoint under the names of its source format, family, keymap)."""
+    for bare in (checkpoint, *_unwrapped(checkpoint)):
+        for family in FAMILIES.values():
+            for keymap in family.keymaps:
+                if keymap.matches(bare.shapes):
+                    return bare, family, keymap
     some = ", ".join(list(checkpoint.shapes)[:3])
     known = ", ".join(
         f"{family.title} of {'/'.join(sorted({k.source for k in family.keymaps}))}"
         for family in FAMILIES.values()
     )
+    like = looks_like(checkpoint.shapes)
     raise CheckpointError(
-        f"{file}: not a checkpoint that this release knows ({known}); its tensors are called "
-        f"{some}, …"
+        f"{file}: not a checkpoint that this release knows ({known})"
+        + (f"; it looks like {like}" if like else f"; its tensors are called {some}, …")
     )
+
+
+def _unwrapped(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
+    """The checkpoint without the name that a training framework's wrapper puts in front.
+
+    PyTorch Lightning's ``model.`` and the like. Only where every tensor has it: what remains
+    must be a whole model and nothing else.
+    """
+    names = list(checkpoint.tensors)
+    for keymap in (keymap for family in FAMILIES.values() for keymap in family.keymaps):
+        for prefix in {n.removesuffix(keymap.sign) for n in names if n.endswith("." + keymap.sign)}:
+            if all(name.startswith(prefix) for name in names):
+                yield replace(
+                    checkpoint,
+                    tensors={n.removeprefix(prefix): t for n, t in checkpoint.tensors.items()},
+                    origin={**checkpoint.origin, "prefix": prefix},
+                )
 
 
 def _variant_name(family: Family, config: LevitConfig, hints: Hints) -> str:

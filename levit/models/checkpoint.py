@@ -163,6 +163,7 @@ class StrictWeights:
         self._used: set[str] = set()
         self._missing: list[str] = []
         self._misshapen: list[str] = []
+        self._contradicting: list[str] = []
 
     def tensor(self, key: str, shape: tuple[int, ...]) -> Array:
         """The tensor called `key`; ones where it is missing or of another shape."""
@@ -176,6 +177,13 @@ class StrictWeights:
         else:
             return tensor
         return np.broadcast_to(np.float32(1), shape)
+
+    def constant(self, key: str, value: Array) -> None:
+        """Note a tensor that follows from the config; it is an error if it holds another."""
+        self._used.add(key)
+        tensor = self._tensors.get(key)
+        if tensor is not None and not np.array_equal(tensor, value):
+            self._contradicting.append(key)
 
     def finish(self, name: str, ignores: Any) -> None:
         """Raise if anything was missing, wrongly shaped, or is left over.
@@ -194,6 +202,7 @@ class StrictWeights:
                 ("missing", self._missing),
                 ("of another shape", self._misshapen),
                 ("not used by this model", unused),
+                ("with other indices than this model's", self._contradicting),
             )
             if names
         ]

@@ -97,6 +97,9 @@ class _CountingWeights:
             self.parameters += math.prod(shape)
         return np.broadcast_to(np.float32(1), shape)
 
+    def constant(self, key: str, value: Array) -> None:
+        pass
+
 
 def count(family: Family, config: Any) -> Counts:
     """Count by building the model out of shapes and applying it once."""

@@ -30,6 +30,8 @@ class Hints:
         in_channels, num_classes: the numbers that a config gives.
         label_names: class names in the order of the logits.
         pretrained_cfg: timm's preprocessing settings.
+        model_type: transformers' name of the family.
+        heads: the number of classifier heads that transformers' class has.
         arguments: the file's contents, if it holds the widths of the network too.
     """
 
@@ -43,6 +45,8 @@ class Hints:
     num_classes: int | None = None
     label_names: tuple[str, ...] | None = None
     pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
+    model_type: str | None = None
+    heads: int | None = None
     arguments: Mapping[str, Any] | None = None
 
 
@@ -64,17 +68,21 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
-    """Read timm's ``config.json``, as its hub repositories and ``push_to_hf_hub`` have it.
+    """Read a ``config.json`` of timm (hub repositories, ``push_to_hf_hub``) or transformers.
 
     Args:
-        values: the parsed file: ``architecture``, ``num_classes``, ``label_names``,
+        values: the parsed file. timm: ``architecture``, ``num_classes``, ``label_names``,
             ``pretrained_cfg``, ``model_args``; arguments of the model may also stand at
-            the top.
+            the top. transformers: ``model_type``, ``architectures``, ``id2label``,
+            ``image_size``, ``num_channels`` and the widths of the network.
         name: of the file, for messages.
 
     Raises:
         ConfigError: a value is not what it should be.
     """
+    # transformers' wrapper around timm's models keeps timm's names.
+    if values.get("model_type", "timm_wrapper") != "timm_wrapper":
+        return _transformers_hints(values, name)
     arguments = {**values, **_mapping(values, "model_args", name)}
     pretrained = _mapping(values, "pretrained_cfg", name)
     try:
@@ -89,11 +97,41 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
             architecture=_text(values.get("architecture"), "architecture"),
             in_channels=_number(arguments.get("in_chans")),
             num_classes=_number(arguments.get("num_classes")),
-            label_names=None if labels is None else _labels(labels),
+            label_names=None if labels is None else _labels(labels, "label_names"),
             pretrained_cfg=pretrained,
             arguments=values if set(arguments) >= _WIDTHS else None,
         )
     except (TypeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+_HEADS = {
+    "LevitModel": 0,
+    "LevitForImageClassification": 1,
+    "LevitForImageClassificationWithTeacher": 2,
+}
+
+
+def _transformers_hints(values: Mapping[str, Any], name: str) -> Hints:
+    try:
+        classes = values.get("architectures") or (None,)
+        heads = _HEADS.get(_text(classes[0], "architectures") or "")
+        labels = values.get("id2label")
+        label_names = None if labels is None or heads == 0 else _labels(labels, "id2label")
+        number = _number(values.get("num_labels"))
+        if number is None and label_names is not None:
+            number = len(label_names)
+        return Hints(
+            image_size=_size(values.get("image_size")),
+            image_size_from=name,
+            in_channels=_number(values.get("num_channels")),
+            num_classes=None if heads == 0 else number,
+            label_names=label_names,
+            model_type=_text(values["model_type"], "model_type"),
+            heads=heads,
+            arguments=values if values["model_type"] == "levit" else None,
+        )
+    except (TypeError, ValueError, KeyError, ArithmeticError) as error:
         raise ConfigError(f"{name}: {error}") from error
 
 
@@ -140,13 +178,13 @@ def _activation(value: Any) -> str | None:
     return None if value is None else activation_name(value)
 
 
-def _labels(value: Any) -> tuple[str, ...]:
+def _labels(value: Any, key: str) -> tuple[str, ...]:
     if isinstance(value, Mapping):  # {index: name}, as timm writes it too
         if sorted(map(str, value)) != sorted(map(str, range(len(value)))):
-            raise TypeError("'label_names' by index must have the indices from 0")
+            raise TypeError(f"{key!r} by index must have the indices from 0")
         value = [name for _, name in sorted(value.items(), key=lambda item: int(item[0]))]
     if not isinstance(value, (list, tuple)):
-        raise TypeError("'label_names' must be a list of names, or names by index")
+        raise TypeError(f"{key!r} must be a list of names, or names by index")
     if any(isinstance(name, bool) or not isinstance(name, (str, int, float)) for name in value):
-        raise TypeError("'label_names' must be names")
+        raise TypeError(f"{key!r} must be names")
     return tuple(map(str, value))

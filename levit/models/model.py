@@ -61,6 +61,10 @@ class Weights(Protocol):
         """The tensor called `key`, which must have this shape."""
         ...
 
+    def constant(self, key: str, value: Array) -> None:
+        """Where there is a tensor called `key`, it must hold this, element by element."""
+        ...
+
 
 class Keymap(Protocol):
     """The names of one source format, as data."""
@@ -68,6 +72,11 @@ class Keymap(Protocol):
     @property
     def source(self) -> str:
         """The source format's name."""
+        ...
+
+    @property
+    def sign(self) -> str:
+        """The name of a tensor that every checkpoint of this format has."""
         ...
 
     def matches(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:

@@ -34,6 +34,9 @@ class _Empty:
     def tensor(self, key: str, shape: tuple[int, ...]) -> Array:
         return np.ones(shape, np.float32)
 
+    def constant(self, key: str, value: Array) -> None:
+        pass
+
 
 class _CalibratingOps(NumpyOps):
     """Sets every BatchNorm's statistics to those of what reaches it, then applies it."""
@@ -115,6 +118,9 @@ class _Numbers:
         self.total += int(np.prod(shape))
         self.tensors[key] = (start, shape)
         return np.arange(start, self.total).reshape(shape)
+
+    def constant(self, key: str, value: Array) -> None:
+        pass
 
 
 def _arrays(tree: Any) -> Iterator[Array]:

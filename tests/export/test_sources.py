@@ -11,7 +11,8 @@ from levit.errors import CheckpointError, ConfigError, ExportError, Verification
 from levit.export import ExportOptions, export
 from levit.export.settings import choose_labels, choose_preprocess, imagenet_labels
 from levit.export.sources import load_source
-from levit.models.levit.config import config_from_arguments, levit_config
+from levit.models.levit.arguments import config_from_arguments
+from levit.models.levit.config import levit_config
 from levit.models.ops import NumpyOps
 from levit.models.random_weights import flatten, random_model
 from levit.models.registry import FAMILIES, find_variant

@@ -11,6 +11,7 @@ from levit.errors import CheckpointError, ConfigError
 from levit.export import ExportOptions
 from levit.export.sources import load_source
 from levit.models.checkpoint import StrictWeights, read_checkpoint
+from levit.models.levit.build import relative_index
 from levit.models.ops import NumpyOps
 from levit.models.random_weights import flatten
 
@@ -92,7 +93,7 @@ def test_float64_is_kept(write, tensors):
 def test_what_older_timm_stored_beside_the_weights_is_ignored(write, tensors):
     extra = {
         "stem.conv1.bn.num_batches_tracked": np.array(7, np.int64),
-        "stages.0.blocks.0.attn.attention_bias_idxs": np.zeros((36, 36), np.int64),
+        "stages.0.blocks.0.attn.attention_bias_idxs": relative_index((6, 6), 1),
     }
     assert load(write({**tensors, **extra})).variant == "levit_custom"
 
@@ -248,8 +249,13 @@ def test_a_resnet_is_told_to_be_foreign(write):
     with pytest.raises(CheckpointError, match="not a checkpoint that this release knows") as caught:
         load(write(resnet))
     message = message_of(caught)
-    assert "LeViT of timm" in message
-    assert "conv1.weight" in message
+    assert "LeViT of mmpretrain/original/timm/transformers" in message
+    assert message.endswith("it looks like a ResNet")
+
+
+def test_tensors_that_look_like_nothing_known_are_named(write):
+    with pytest.raises(CheckpointError, match=r"its tensors are called some\.thing, …$"):
+        load(write({"some.thing": np.zeros(3, np.float32)}))
 
 
 def test_a_missing_tensor_is_named(write, tensors):

@@ -11,7 +11,8 @@ from levit.errors import CheckpointError, ConfigError, LevitError
 from levit.models.checkpoint import StrictWeights
 from levit.models.hints import Hints
 from levit.models.levit.config import levit_config
-from levit.models.levit.keymap import KEYMAPS, infer_config
+from levit.models.levit.infer import infer_config
+from levit.models.levit.keymap import KEYMAPS
 from levit.models.registry import FAMILIES
 
 LEVIT = FAMILIES["levit"]
@@ -23,41 +24,87 @@ class Recorder:
 
     def __init__(self):
         self.shapes = {}
+        self.constants = {}
 
     def tensor(self, key, shape):
         assert key not in self.shapes, f"{key} is asked for twice"
         self.shapes[key] = shape
         return np.broadcast_to(np.float32(1), shape)
 
+    def constant(self, key, value):
+        assert key not in self.constants, f"{key} is asked for twice"
+        self.constants[key] = value
 
-def keymap_of(config):
-    return next(keymap for keymap in KEYMAPS if keymap.conv == config.conv)
+
+def keymap_of(config, source="timm"):
+    """The whole model's, where a source has another for the backbone alone."""
+    return next(k for k in KEYMAPS if k.conv == config.conv and k.source == source)
 
 
-def shapes_of(config):
+def recorded(config, keymap):
     recorder = Recorder()
-    LEVIT.build(config, keymap_of(config), recorder)
-    return recorder.shapes
+    LEVIT.build(config, keymap, recorder)
+    return recorder
 
 
-def infer(config, **hints):
-    return infer_config(shapes_of(config), keymap_of(config), Hints(**hints))
+def shapes_of(config, source="timm"):
+    return recorded(config, keymap_of(config, source)).shapes
+
+
+def infer(config, source="timm", **hints):
+    return infer_config(shapes_of(config, source), keymap_of(config, source), Hints(**hints))
 
 
 # ---------------------------------------------------------------------------- names
 
 
-@pytest.mark.parametrize("name", ["levit_128s", "levit_conv_128s"])
-def test_names_and_shapes_are_timms(name):
-    lines = (DATA / f"timm_{name}.tsv").read_text().splitlines()
-    timm = {key: (shape, kind) for key, shape, kind in (line.split("\t") for line in lines)}
-    config = LEVIT.variants[name].config
-    keymap = keymap_of(config)
-    ours = {key: "x".join(map(str, shape)) for key, shape in shapes_of(config).items()}
-    assert ours == {key: shape for key, (shape, _) in timm.items() if not keymap.ignores(key)}
-    ignored = {key for key in timm if keymap.ignores(key)}
+@pytest.mark.parametrize(
+    ("file", "source", "name", "changes"),
+    [
+        ("timm_levit_128s", "timm", "levit_128s", {}),
+        ("timm_levit_conv_128s", "timm", "levit_conv_128s", {}),
+        ("facebookresearch_LeViT_128S", "original", "levit_128s", {}),
+        ("mmpretrain_levit_128s", "mmpretrain", "levit_128s", {}),
+        ("transformers_levit_128S", "transformers", "levit_128s", {"distilled": False}),
+        ("transformers_levit_128S_with_teacher", "transformers", "levit_128s", {}),
+    ],
+)
+def test_names_and_shapes_are_the_sources(file, source, name, changes):
+    lines = (DATA / f"{file}.tsv").read_text().splitlines()
+    theirs = {key: shape for key, shape, _ in (line.split("\t") for line in lines)}
+    config = replace(LEVIT.variants[name].config, **changes)
+    keymap = keymap_of(config, source)
+    ours = recorded(config, keymap)
+    indices = {key for key in theirs if key.endswith("attention_bias_idxs")}
+    ignored = {key for key in theirs if keymap.ignores(key)}
+    assert {key: "x".join(map(str, shape)) for key, shape in ours.shapes.items()} == {
+        key: shape for key, shape in theirs.items() if key not in ignored | indices
+    }
     assert all(key.endswith("num_batches_tracked") for key in ignored)
-    assert len(ours) + len(ignored) == len(timm)
+    for key in indices:
+        assert "x".join(map(str, ours.constants[key].shape)) == theirs[key]
+    parsed = {key: tuple(map(int, s.split("x"))) for key, s in theirs.items() if s != "scalar"}
+    assert [k for k in KEYMAPS if k.matches(parsed)] == [keymap]
+    assert infer_config(parsed, keymap, Hints())[0] == config
+
+
+@pytest.mark.parametrize("keymap", KEYMAPS, ids=lambda k: f"{k.source}-{k.prefix}{k.conv}")
+@pytest.mark.parametrize("depths", [(2, 3, 4), (0, 1, 0), (1,), (0, 0, 2), (3, 0)])
+def test_every_source_counts_its_blocks_and_gives_the_config_back(keymap, depths):
+    config = levit_config(
+        widths=(32, 48, 64)[: len(depths)],
+        key_dim=16,
+        heads=(2, 3, 4)[: len(depths)],
+        depths=depths,
+        image_size=(96, 96),
+        num_classes=7,
+        distilled=True,
+        conv=keymap.conv,
+    )
+    shapes = recorded(config, keymap).shapes
+    assert [k for k in KEYMAPS if k.matches(shapes)] == [keymap]
+    found, _ = infer_config(shapes, keymap, Hints(image_size=(96, 96)))
+    assert found == config
 
 
 @pytest.mark.parametrize("name", LEVIT.variants)
@@ -68,18 +115,6 @@ def test_only_its_own_keymap_matches(name):
 
 
 FOREIGN = {
-    "transformers": {
-        "levit.patch_embeddings.embedding_layer_1.convolution.weight": (16, 3, 3, 3),
-        "levit.encoder.stages.0.layers.0.module.queries_keys_values.linear.weight": (256, 128),
-    },
-    "facebookresearch": {
-        "patch_embed.0.c.weight": (16, 3, 3, 3),
-        "blocks.0.m.qkv.c.weight": (256, 128),
-    },
-    "mmpretrain": {
-        "backbone.patch_embed.patch_embed.0.conv.weight": (16, 3, 3, 3),
-        "backbone.stages.0.0.block.qkv.linear.weight": (256, 128),
-    },
     "convit": {"cls_token": (1, 1, 192), "patch_embed.proj.weight": (192, 3, 16, 16)},
     "deit": {"dist_token": (1, 1, 192), "blocks.0.attn.qkv.weight": (576, 192)},
     "a stem and nothing else": {"stem.conv1.linear.weight": (16, 3, 3, 3)},
@@ -99,15 +134,14 @@ def test_foreign_names_match_no_keymap(shapes):
     ("key", "ignored"),
     [
         ("stem.conv1.bn.num_batches_tracked", True),
-        ("stages.0.blocks.0.attn.attention_bias_idxs", True),
-        ("stages.1.downsample.attn_downsample.attention_bias_idxs", True),
+        ("stages.0.blocks.0.attn.attention_bias_idxs", False),
         ("stages.0.blocks.0.attn.attention_biases", False),
         ("head.bn.running_var", False),
         ("num_batches_tracked", False),
     ],
 )
 def test_what_carries_nothing_is_ignored(key, ignored):
-    assert [keymap.ignores(key) for keymap in KEYMAPS] == [ignored, ignored]
+    assert {keymap.ignores(key) for keymap in KEYMAPS} == {ignored}
 
 
 # ---------------------------------------------------------------------------- shapes → config
@@ -153,11 +187,21 @@ def test_activations_come_from_a_hint_or_the_variant(small_configs):
     assert assumed == []
     mixed, _ = infer(config, image_size=(40, 56), attention_activation="silu")
     assert (mixed.activation, mixed.attention_activation) == ("hard_swish", "silu")
-    assert infer(LEVIT.variants["levit_512"].config)[0].activation == "silu"
+    silu = LEVIT.variants["levit_512"].config
+    assert infer(silu)[0].activation == "silu"
+    # Their code knows hard_swish only, whatever timm's variant of these widths has.
+    for source in ("transformers", "original", "mmpretrain"):
+        assert infer(silu, source)[0].activation == "hard_swish"
 
 
 # Squares come first.
 CANDIDATES = ["256x256", "128x512", "512x128", "64x1024", "1024x64"]
+
+
+@pytest.mark.parametrize("name", ["original", "mmpretrain", "transformers"])
+def test_a_size_is_square_where_the_source_has_no_other(name):
+    config = replace(LEVIT.variants["levit_128s"].config, image_size=(256, 256))
+    assert infer(config, name)[0].image_size == (256, 256)
 
 
 @pytest.mark.parametrize("name", ["levit_128s", "levit_conv_256"])
@@ -265,7 +309,7 @@ def test_a_missing_downsampling_block_is_no_levit(small_configs):
         for key, shape in shapes_of(small_configs["tiny"]).items()
         if not key.startswith("stages.1.downsample")
     }
-    with pytest.raises(CheckpointError, match="does not begin with a downsampling block"):
+    with pytest.raises(CheckpointError, match="stage 1 does not begin with a downsampling block"):
         infer_config(shapes, KEYMAPS[0], Hints())
 
 
@@ -297,6 +341,23 @@ def test_one_wrong_tensor_is_an_error_of_ours_and_never_a_model(key, shape):
     with pytest.raises(LevitError) as caught:
         read(shapes, tensors)
     assert "\n" not in str(caught.value)
+
+
+def test_stored_indices_must_be_the_grids():
+    config = replace(TINY, image_size=(96, 96))
+    keymap = keymap_of(config, "original")
+    recorder = recorded(config, keymap)
+    stored = {name: np.zeros(shape, np.float32) for name, shape in recorder.shapes.items()}
+    stored |= {name: value.copy() for name, value in recorder.constants.items()}
+    weights = StrictWeights(stored)
+    LEVIT.build(config, keymap, weights)
+    weights.finish("a.pth", keymap.ignores)
+    other = "blocks.2.attention_bias_idxs"
+    stored[other][0, 1] += 1
+    weights = StrictWeights(stored)
+    LEVIT.build(config, keymap, weights)
+    with pytest.raises(CheckpointError, match=f"other indices than this model's: {other}$"):
+        weights.finish("a.pth", keymap.ignores)
 
 
 def read(shapes, tensors):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from levit.errors import ConfigError
 from levit.models.levit import FAMILY
+from levit.models.levit.arguments import config_from_arguments
 from levit.models.levit.config import (
-    config_from_arguments,
     grids_of_shapes,
     levit_config,
     same_architecture,

@@ -136,6 +136,9 @@ def test_flatten_gives_back_what_build_has_taken(levit, small_configs, rng):
                 self.tensors[key] = rng.standard_normal(shape).astype(np.float32)
                 return self.tensors[key]
 
+            def constant(self, key, value):
+                pass
+
         source = Source()
         params = levit.build(config, keymap, source)
         model = Model(levit, config, params, None)

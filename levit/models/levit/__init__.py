@@ -8,7 +8,8 @@ from levit.errors import ConfigError
 from levit.models.levit.build import build
 from levit.models.levit.config import VARIANTS, LevitConfig
 from levit.models.levit.forward import forward
-from levit.models.levit.keymap import KEYMAPS, infer_config
+from levit.models.levit.infer import infer_config
+from levit.models.levit.keymap import KEYMAPS
 from levit.models.levit.random import randomize
 from levit.models.model import Family
 

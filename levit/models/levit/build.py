@@ -6,7 +6,7 @@ import numpy as np
 
 from levit.models.layers import BatchNorm, Conv, Linear, RelativeBias
 from levit.models.levit.config import BlockConfig, LevitConfig
-from levit.models.levit.keymap import LevitKeymap
+from levit.models.levit.keymap import BlockNames, DownsampleNames, LevitKeymap
 from levit.models.levit.layers import Attention, LevitBlock, LevitParams, LevitStage, Mlp
 from levit.models.model import Weights
 from levit.models.ops import Array
@@ -23,7 +23,7 @@ class _Builder:
 
     def conv(self, layer: str, out_channels: int, in_channels: int) -> Conv:
         weight = self._weights.tensor(
-            self._keymap.weight.format(layer=layer), (out_channels, in_channels, 3, 3)
+            layer + self._keymap.stem_weight, (out_channels, in_channels, 3, 3)
         )
         return Conv(weight, norm=self._norm(layer, out_channels))
 
@@ -35,9 +35,9 @@ class _Builder:
     def head(self, layer: str, classes: int, width: int) -> Linear:
         return Linear(
             # The heads are Linears in the conv twins too.
-            self._weights.tensor(self._keymap.weight.format(layer=layer), (classes, width)),
+            self._weights.tensor(layer + self._keymap.head_weight, (classes, width)),
             self._weights.tensor(
-                self._keymap.weight.format(layer=layer).removesuffix("weight") + "bias", (classes,)
+                layer + self._keymap.head_weight.removesuffix("weight") + "bias", (classes,)
             ),
             norm_before=self._norm(layer, width),
         )
@@ -52,19 +52,24 @@ class _Builder:
             for part, end in zip(widths, ends, strict=True)
         ]
 
-    def bias(self, key: str, heads: int, grid: tuple[int, int], stride: int) -> RelativeBias:
-        values = self._weights.tensor(key, (heads, grid[0] * grid[1]))
-        return RelativeBias(values, relative_index(grid, stride))
+    def bias(
+        self, names: BlockNames | DownsampleNames, heads: int, grid: tuple[int, int], stride: int
+    ) -> RelativeBias:
+        values = self._weights.tensor(names.bias, (heads, grid[0] * grid[1]))
+        index = relative_index(grid, stride)
+        # They follow from the grid; some sources store them all the same.
+        self._weights.constant(names.index, index)
+        return RelativeBias(values, index)
 
     def _matrix(self, layer: str, out_features: int, in_features: int) -> Array:
-        key = self._keymap.weight.format(layer=layer)
+        key = layer + self._keymap.weight
         if self._keymap.conv:
             return self._weights.tensor(key, (out_features, in_features, 1, 1))[:, :, 0, 0]
         return self._weights.tensor(key, (out_features, in_features))
 
     def _norm(self, layer: str, width: int) -> BatchNorm:
         weight, bias, mean, var = (
-            self._weights.tensor(self._keymap.norm[part].format(layer=layer), (width,))
+            self._weights.tensor(layer + self._keymap.norm[part], (width,))
             for part in ("weight", "bias", "mean", "var")
         )
         return BatchNorm(weight, bias, mean, var)
@@ -99,96 +104,93 @@ def build(config: LevitConfig, keymap: LevitKeymap, weights: Weights) -> LevitPa
     make = _Builder(keymap, weights)
     inputs = (config.in_channels, *config.stem_widths)
     stem = tuple(
-        make.conv(keymap.stem.format(i=i + 1), width, inputs[i])
+        make.conv(keymap.stem_name(i), width, inputs[i])
         for i, width in enumerate(config.stem_widths)
     )
+    depths = [stage.depth for stage in config.stages]
     stages = []
     before, width_before = config.grids[0], config.stages[0].width
     for s, (stage, grid) in enumerate(zip(config.stages, config.grids, strict=True)):
         downsample = None
         if stage.downsample is not None:
-            downsample = _build_downsample(
-                make, config, keymap, s, stage.downsample, width_before, before
-            )
-        blocks = tuple(_build_block(make, config, keymap, s, b, grid) for b in range(stage.depth))
+            down_names = keymap.downsample_names(s, depths)
+            downsample = _build_downsample(make, config, down_names, s, width_before, before)
+        blocks = tuple(
+            _build_block(make, config, keymap.block_names(s, b, depths), s, grid)
+            for b in range(stage.depth)
+        )
         stages.append(LevitStage(downsample, blocks))
         before, width_before = grid, stage.width
     head = head_dist = None
     if config.num_classes:
-        head = make.head(keymap.head, config.num_classes, config.width)
+        head = make.head(keymap.heads[0], config.num_classes, config.width)
         if config.distilled:
-            head_dist = make.head(keymap.head_dist, config.num_classes, config.width)
+            head_dist = make.head(keymap.heads[1], config.num_classes, config.width)
     return LevitParams(stem, tuple(stages), head, head_dist)
 
 
 def _build_block(
     make: _Builder,
     config: LevitConfig,
-    keymap: LevitKeymap,
+    names: BlockNames,
     s: int,
-    b: int,
     grid: tuple[int, int],
 ) -> LevitBlock:
     width, block = config.stages[s].width, config.stages[s].block
     assert block is not None
-    at = dict(s=s, b=b)
     q, k, v = make.heads_of(
-        keymap.qkv.format(**at), block.heads, (block.key_dim, block.key_dim, block.value_dim), width
+        names.qkv, block.heads, (block.key_dim, block.key_dim, block.value_dim), width
     )
     attn = Attention(
         q=q,
         k=k,
         v=v,
-        proj=make.linear(keymap.proj.format(**at), width, block.heads * block.value_dim),
-        bias=make.bias(keymap.bias.format(**at), block.heads, grid, stride=1),
+        proj=make.linear(names.proj, width, block.heads * block.value_dim),
+        bias=make.bias(names, block.heads, grid, stride=1),
         heads=block.heads,
         scale=block.key_dim**-0.5,
         grid=grid,
         stride=1,
         activation=config.attention_activation,
     )
-    return LevitBlock(
-        attn,
-        _build_mlp(
-            make, config, keymap.mlp_up.format(**at), keymap.mlp_down.format(**at), width, block
-        ),
-    )
+    return LevitBlock(attn, _build_mlp(make, config, names, width, block))
 
 
 def _build_downsample(
     make: _Builder,
     config: LevitConfig,
-    keymap: LevitKeymap,
+    names: DownsampleNames,
     s: int,
-    block: BlockConfig,
     width_before: int,
     grid_before: tuple[int, int],
 ) -> LevitBlock:
-    width = config.stages[s].width
-    k, v = make.heads_of(
-        keymap.down_kv.format(s=s), block.heads, (block.key_dim, block.value_dim), width_before
-    )
+    width, block = config.stages[s].width, config.stages[s].downsample
+    assert block is not None
+    k, v = make.heads_of(names.kv, block.heads, (block.key_dim, block.value_dim), width_before)
     attn = Attention(
-        q=make.linear(keymap.down_q.format(s=s), block.heads * block.key_dim, width_before),
+        q=make.linear(names.q, block.heads * block.key_dim, width_before),
         k=k,
         v=v,
-        proj=make.linear(keymap.down_proj.format(s=s), width, block.heads * block.value_dim),
-        bias=make.bias(keymap.down_bias.format(s=s), block.heads, grid_before, stride=2),
+        proj=make.linear(names.proj, width, block.heads * block.value_dim),
+        bias=make.bias(names, block.heads, grid_before, stride=2),
         heads=block.heads,
         scale=block.key_dim**-0.5,
         grid=grid_before,
         stride=2,
         activation=config.attention_activation,
     )
-    up, down = keymap.down_mlp_up.format(s=s), keymap.down_mlp_down.format(s=s)
-    return LevitBlock(attn, _build_mlp(make, config, up, down, width, block))
+    return LevitBlock(attn, _build_mlp(make, config, names, width, block))
 
 
 def _build_mlp(
-    make: _Builder, config: LevitConfig, up: str, down: str, width: int, block: BlockConfig
+    make: _Builder,
+    config: LevitConfig,
+    names: BlockNames | DownsampleNames,
+    width: int,
+    block: BlockConfig,
 ) -> Mlp:
     return Mlp(
-        up=make.linear(up, block.mlp_width, width),
-        down=make.linear(down, width, block.mlp_width),
+        up=make.linear(names.up, block.mlp_width, width),
+        down=make.linear(names.down, width, block.mlp_width),
         activation=config.activation,
     )

@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from levit.errors import ConfigError
-from levit.models.hints import refuse_pooling, whole
-from levit.models.layers import ACTIVATIONS, activation_name
+from levit.models.layers import ACTIVATIONS
 from levit.models.model import Variant
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "BlockConfig",
     "LevitConfig",
     "StageConfig",
-    "config_from_arguments",
     "grids_of_shapes",
     "levit_config",
     "same_architecture",
@@ -223,59 +221,6 @@ def levit_config(
 
 def _at(value: float | Sequence[float], stage: int) -> float:
     return value[stage] if isinstance(value, Sequence) else value
-
-
-def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
-    """A config from a JSON file with timm's arguments, at the top or under ``model_args``.
-
-    Args:
-        values: ``embed_dim, key_dim, num_heads, depth`` and, if they differ from timm's
-            defaults, ``img_size, in_chans, num_classes, attn_ratio, mlp_ratio, stem_type,
-            act_layer, distilled, use_conv``.
-        name: of the file, for messages.
-
-    Raises:
-        ConfigError: an argument is missing, of the wrong type, or unsupported.
-    """
-    arguments = {**values, **(values.get("model_args") or {})}
-    stems = {"s16": 4, "s8": 3}
-    try:
-        refuse_pooling(arguments)
-        size = arguments.get("img_size", 224)
-        height, width = size if isinstance(size, (list, tuple)) else (size, size)
-        widths = tuple(map(whole, arguments["embed_dim"]))
-        distilled = arguments.get("distilled", True)
-        conv = arguments.get("use_conv", False)
-        if not isinstance(distilled, bool) or not isinstance(conv, bool):
-            raise TypeError("distilled and use_conv are true or false")
-        activation = activation_name(arguments.get("act_layer", "hard_swish"))
-
-        def per_stage(key: str, default: Any = None) -> tuple[Any, ...]:
-            value = arguments.get(key, default) if default is not None else arguments[key]
-            listed = tuple(value) if isinstance(value, (list, tuple)) else (value,) * len(widths)
-            if len(listed) != len(widths):
-                raise ValueError(f"{key} has {len(listed)} entries for {len(widths)} stages")
-            return listed
-
-        config = levit_config(
-            widths=widths,
-            key_dim=whole(arguments["key_dim"]),
-            heads=tuple(map(whole, per_stage("num_heads"))),
-            depths=tuple(map(whole, per_stage("depth"))),
-            image_size=(whole(height), whole(width)),
-            in_channels=whole(arguments.get("in_chans", 3)),
-            num_classes=whole(arguments.get("num_classes", 1000)),
-            attention_ratio=tuple(map(float, per_stage("attn_ratio", 2.0))),
-            mlp_ratio=tuple(map(float, per_stage("mlp_ratio", 2.0))),
-            stem_convs=stems[arguments.get("stem_type", "s16")],
-            activation=activation,
-            distilled=distilled,
-            conv=conv,
-        )
-        attention_activation = activation_name(arguments.get("attn_act_layer") or activation)
-        return replace(config, attention_activation=attention_activation)
-    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
-        raise ConfigError(f"{name}: not the arguments of a LeViT ({error!r})") from error
 
 
 def grids_of_shapes(tokens: Sequence[int], downsamples: Sequence[bool]) -> list[tuple[int, int]]:

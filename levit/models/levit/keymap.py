@@ -1,68 +1,132 @@
-"""LeViT's tensor names by source format, as data, and the config that shapes imply."""
+"""LeViT's tensor names by source format, as data.
+
+All four sources are one network under other names. They also count differently: timm numbers
+the blocks of a stage and calls attention and MLP by name; the others put both in one list, by
+stage (mmpretrain with the downsampling block at the head of its stage, transformers at the end
+of the stage before) or through the whole network (the original). The templates below may use:
+
+=========== ====================================================================
+``{s}``     the stage; ``{p}`` the one before
+``{b}``     the block in its stage, for timm
+``{a}``     the attention's place in its stage's list; ``{m}`` the MLP's, the next one
+``{d}``     the same with the stage's downsampling block in front; ``{e}`` the MLP's
+``{n}``     the attention's place in the whole network; ``{o}`` the MLP's
+``{i}``     the stem's convolution, from 1; ``{z}`` its place among the activations, from 0
+=========== ====================================================================
+
+For a downsampling block ``{a}`` and ``{m}`` count on from the blocks of the stage before.
+"""
 
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from levit.errors import CheckpointError, ConfigError
-from levit.models.hints import Hints
-from levit.models.levit.config import (
-    VARIANTS,
-    BlockConfig,
-    LevitConfig,
-    StageConfig,
-    grids_of_shapes,
-    same_architecture,
-)
-
-__all__ = ["KEYMAPS", "LevitKeymap", "infer_config"]
+__all__ = ["KEYMAPS", "BlockNames", "DownsampleNames", "LevitKeymap"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockNames:
+    """Layers of one block; `bias` is a tensor's name, `index` that of the stored indices."""
+
+    qkv: str
+    bias: str
+    index: str
+    proj: str
+    up: str
+    down: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownsampleNames:
+    """Layers of one downsampling block."""
+
+    kv: str
+    q: str
+    bias: str
+    index: str
+    proj: str
+    up: str
+    down: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LevitKeymap:
-    """Where one source format keeps what. ``{s}`` is the stage, ``{b}`` the block in it.
+    """Where one source format keeps what.
 
     Attributes:
+        source: the format's name.
+        prefix: what stands before every name of the backbone.
         conv: Linears are stored as 1×1 convolutions.
-        weight, norm: leaf names under a layer's name.
+        activation: the only one that the source's own code has; None where it has several.
+        square: its grids are square.
+        stem: template of the stem's convolutions.
+        block, downsample: templates.
+        heads: names of the classifier and of the distillation head.
+        stem_weight, weight, head_weight: the weight's name under a layer's.
+        norm: the norm's names under a layer's.
         ignored: patterns of keys that inference does not need.
     """
 
     source: str
-    conv: bool
-    weight: str
-    norm: Mapping[str, str]
+    prefix: str = ""
+    conv: bool = False
+    activation: str | None = None
+    square: bool = False
     stem: str
-    qkv: str
-    bias: str
-    proj: str
-    mlp_up: str
-    mlp_down: str
-    down_kv: str
-    down_q: str
-    down_bias: str
-    down_proj: str
-    down_mlp_up: str
-    down_mlp_down: str
-    head: str
-    head_dist: str
-    ignored: tuple[str, ...]
+    block: BlockNames
+    downsample: DownsampleNames
+    heads: tuple[str, str]
+    stem_weight: str
+    weight: str
+    head_weight: str
+    norm: Mapping[str, str]
+    ignored: tuple[str, ...] = ("*.num_batches_tracked",)
+
+    @property
+    def sign(self) -> str:
+        """The name of a tensor that every checkpoint of this format has."""
+        return self.stem_name(0) + self.stem_weight
+
+    def stem_name(self, number: int) -> str:
+        """The stem's convolution, from 0."""
+        return self.prefix + self.stem.format(i=number + 1, z=2 * number)
+
+    def block_names(self, stage: int, block: int, depths: Sequence[int]) -> BlockNames:
+        """Of one block; `depths` are those of the stages, or at least of those before."""
+        before = sum(depths[:stage]) + stage  # blocks, downsampling ones included
+        ahead = 2 if stage else 0
+        places = dict(s=stage, b=block, a=2 * block, d=ahead + 2 * block, n=2 * (before + block))
+        return BlockNames(**self._filled(self.block, places))
+
+    def downsample_names(self, stage: int, depths: Sequence[int]) -> DownsampleNames:
+        """Of the downsampling block with which a stage (from 1) begins."""
+        before = sum(depths[:stage]) + stage - 1
+        places = dict(s=stage, p=stage - 1, a=2 * depths[stage - 1], d=0, n=2 * before)
+        return DownsampleNames(**self._filled(self.downsample, places))
+
+    def _filled(
+        self, names: BlockNames | DownsampleNames, places: dict[str, int]
+    ) -> dict[str, str]:
+        places |= dict(m=places["a"] + 1, e=places["d"] + 1, o=places["n"] + 1)
+        return {
+            part: self.prefix + template.format(**places) for part, template in vars(names).items()
+        }
 
     def matches(self, shapes: Shapes) -> bool:
         """Whether the stem and an attention projection are where this format has them."""
-        stem = shapes.get(self.weight.format(layer=self.stem.format(i=1)))
+        stem = shapes.get(self.sign)
         if stem is None or len(stem) != 4:
             return False
-        for template in (self.qkv, self.down_kv):
-            for stage in (0, 1):
-                shape = shapes.get(self.weight.format(layer=template.format(s=stage, b=0)))
-                if shape is not None:
-                    return len(shape) == (4 if self.conv else 2)
+        first = self.block_names(0, 0, (0,)).qkv  # the first stage may have no block of its own
+        for layer in (first, self.downsample_names(1, (0,)).kv):
+            shape = shapes.get(layer + self.weight)
+            if shape is not None:
+                return len(shape) == (4 if self.conv else 2)
         return False
 
     def ignores(self, key: str) -> bool:
@@ -70,242 +134,156 @@ class LevitKeymap:
         return any(fnmatch.fnmatchcase(key, pattern) for pattern in self.ignored)
 
 
-def _timm(source: str, *, conv: bool) -> LevitKeymap:
+def _norm(name: str) -> dict[str, str]:
+    return {
+        "weight": f".{name}.weight",
+        "bias": f".{name}.bias",
+        "mean": f".{name}.running_mean",
+        "var": f".{name}.running_var",
+    }
+
+
+def _timm(*, conv: bool) -> LevitKeymap:
     block, down = "stages.{s}.blocks.{b}.", "stages.{s}.downsample."
+    attn = down + "attn_downsample."
     return LevitKeymap(
-        source=source,
+        source="timm",
         conv=conv,
-        weight="{layer}.linear.weight",
-        norm={
-            "weight": "{layer}.bn.weight",
-            "bias": "{layer}.bn.bias",
-            "mean": "{layer}.bn.running_mean",
-            "var": "{layer}.bn.running_var",
-        },
         stem="stem.conv{i}",
-        qkv=block + "attn.qkv",
-        bias=block + "attn.attention_biases",
-        proj=block + "attn.proj.ln",
-        mlp_up=block + "mlp.ln1",
-        mlp_down=block + "mlp.ln2",
-        down_kv=down + "attn_downsample.kv",
-        down_q=down + "attn_downsample.q.ln",
-        down_bias=down + "attn_downsample.attention_biases",
-        down_proj=down + "attn_downsample.proj.ln",
-        down_mlp_up=down + "mlp.ln1",
-        down_mlp_down=down + "mlp.ln2",
-        head="head",
-        head_dist="head_dist",
-        # The indices follow from the grid; older timm stored them.
-        ignored=("*.num_batches_tracked", "*.attention_bias_idxs"),
+        block=BlockNames(
+            qkv=block + "attn.qkv",
+            bias=block + "attn.attention_biases",
+            index=block + "attn.attention_bias_idxs",
+            proj=block + "attn.proj.ln",
+            up=block + "mlp.ln1",
+            down=block + "mlp.ln2",
+        ),
+        downsample=DownsampleNames(
+            kv=attn + "kv",
+            q=attn + "q.ln",
+            bias=attn + "attention_biases",
+            index=attn + "attention_bias_idxs",
+            proj=attn + "proj.ln",
+            up=down + "mlp.ln1",
+            down=down + "mlp.ln2",
+        ),
+        heads=("head", "head_dist"),
+        stem_weight=".linear.weight",
+        weight=".linear.weight",
+        head_weight=".linear.weight",
+        norm=_norm("bn"),
     )
 
 
-KEYMAPS: Final[Sequence[LevitKeymap]] = (_timm("timm", conv=False), _timm("timm", conv=True))
-
-
-class _Shapes:
-    """Reads shapes off a checkpoint; what is missing is an error that names it."""
-
-    def __init__(self, shapes: Shapes, keymap: LevitKeymap) -> None:
-        self._shapes = shapes
-        self._keymap = keymap
-
-    def weight(self, layer: str) -> tuple[int, int]:
-        """(out, in) of a layer's weight."""
-        shape = self.named(self._keymap.weight.format(layer=layer))
-        if len(shape) < 2:
-            raise CheckpointError(f"{layer}: a weight of shape {shape} is no Linear")
-        return shape[0], shape[1]
-
-    def named(self, key: str) -> tuple[int, ...]:
-        shape = self._shapes.get(key)
-        if shape is None:
-            raise CheckpointError(
-                f"the checkpoint has no tensor {key!r}, without which its configuration cannot "
-                f"be told; is the file complete?"
-            )
-        return shape
-
-    def has(self, layer: str) -> bool:
-        return self._keymap.weight.format(layer=layer) in self._shapes
-
-    def count(self, template: str, **fixed: int) -> int:
-        """How many consecutive layers a template with one free number finds, from 0."""
-        number = 0
-        while self.has(template.format(b=number, **fixed)):
-            number += 1
-        return number
-
-
-def infer_config(
-    shapes: Shapes, keymap: LevitKeymap, hints: Hints
-) -> tuple[LevitConfig, list[str]]:
-    """The config that a checkpoint's shapes, and what stands beside it, imply.
-
-    Args:
-        shapes: of every tensor.
-        hints: what a config.json or the user says; it decides where shapes cannot.
-
-    Returns:
-        The config, and what had to be assumed, in words.
-
-    Raises:
-        CheckpointError: a tensor that tells the shape of the network is missing or odd.
-        ConfigError: shapes leave a choice (the message lists the candidates and the flag
-            that decides), or contradict the hints.
-    """
-    read = _Shapes(shapes, keymap)
-    read.weight(keymap.stem.format(i=1))  # at least one
-    stem_widths = tuple(_stem_widths(read, keymap))
-    stages: list[StageConfig] = []
-    tokens: list[int] = []
-    while True:
-        s = len(stages)
-        down = _downsample_config(read, keymap, s)
-        depth = read.count(keymap.qkv, s=s)
-        empty_first = s == 0 and read.has(keymap.down_kv.format(s=1))
-        if not depth and down is None and not empty_first:
-            break
-        if (down is not None) != (s > 0):
-            raise CheckpointError(
-                f"stage {s} {'begins' if down else 'does not begin'} with a downsampling block: "
-                f"this is not a LeViT as timm builds it"
-            )
-        block = _block_config(read, keymap, s) if depth else None
-        width = stem_widths[-1]
-        if depth or down is not None:
-            last = keymap.proj.format(s=s, b=0) if depth else keymap.down_proj.format(s=s)
-            width = read.weight(last)[0]
-        stages.append(StageConfig(width=width, depth=depth, block=block, downsample=down))
-        tokens.append(_tokens(read, keymap, s, depth))
-    if not stages:
-        raise CheckpointError("the checkpoint has a LeViT stem but no stages")
-    tokens = _fill_token_counts(tokens, read, keymap)
-    in_channels = read.weight(keymap.stem.format(i=1))[1]
-    num_classes = read.weight(keymap.head)[0] if read.has(keymap.head) else 0
-    stride = 2 ** len(stem_widths)
-    template = LevitConfig(
-        image_size=(stride, stride),
-        in_channels=in_channels,
-        num_classes=num_classes,
-        distilled=read.has(keymap.head_dist),
-        stem_widths=stem_widths,
-        stages=tuple(stages),
-        conv=keymap.conv,
+def _original(*, conv: bool) -> LevitKeymap:
+    """facebookresearch/LeViT: ``levit.py``, and ``levit_c.py`` with convolutions."""
+    return LevitKeymap(
+        source="original",
+        conv=conv,
+        activation="hard_swish",
+        square=True,
+        stem="patch_embed.{z}",
+        block=BlockNames(
+            qkv="blocks.{n}.m.qkv",
+            bias="blocks.{n}.m.attention_biases",
+            index="blocks.{n}.m.attention_bias_idxs",
+            proj="blocks.{n}.m.proj.1",
+            up="blocks.{o}.m.0",
+            down="blocks.{o}.m.2",
+        ),
+        downsample=DownsampleNames(
+            kv="blocks.{n}.kv",
+            q="blocks.{n}.q.1",
+            bias="blocks.{n}.attention_biases",
+            index="blocks.{n}.attention_bias_idxs",
+            proj="blocks.{n}.proj.1",
+            up="blocks.{o}.m.0",
+            down="blocks.{o}.m.2",
+        ),
+        heads=("head", "head_dist"),
+        stem_weight=".c.weight",
+        weight=".c.weight",
+        head_weight=".l.weight",
+        norm=_norm("bn"),
     )
-    return _decide(template, tokens, hints)
 
 
-def _stem_widths(read: _Shapes, keymap: LevitKeymap) -> Iterator[int]:
-    number = 1
-    while read.has(keymap.stem.format(i=number)):
-        yield read.weight(keymap.stem.format(i=number))[0]
-        number += 1
-
-
-def _heads(read: _Shapes, key: str) -> int:
-    shape = read.named(key)
-    if len(shape) != 2 or shape[0] < 1:
-        raise CheckpointError(f"{key}: an attention bias table is (heads, positions), not {shape}")
-    return shape[0]
-
-
-def _whole(number: int, parts: int, layer: str) -> int:
-    if number % parts or number <= 0:
-        raise CheckpointError(f"{layer}: {number} rows do not divide among {parts} heads")
-    return number // parts
-
-
-def _block_config(read: _Shapes, keymap: LevitKeymap, s: int) -> BlockConfig:
-    qkv, proj = keymap.qkv.format(s=s, b=0), keymap.proj.format(s=s, b=0)
-    heads = _heads(read, keymap.bias.format(s=s, b=0))
-    value_dim = _whole(read.weight(proj)[1], heads, proj)
-    key_dim = _whole(_whole(read.weight(qkv)[0], heads, qkv) - value_dim, 2, qkv)
-    mlp_width = read.weight(keymap.mlp_up.format(s=s, b=0))[0]
-    return BlockConfig(heads=heads, key_dim=key_dim, value_dim=value_dim, mlp_width=mlp_width)
-
-
-def _downsample_config(read: _Shapes, keymap: LevitKeymap, s: int) -> BlockConfig | None:
-    kv, q = keymap.down_kv.format(s=s), keymap.down_q.format(s=s)
-    if not read.has(kv):
-        return None
-    heads = _heads(read, keymap.down_bias.format(s=s))
-    key_dim = _whole(read.weight(q)[0], heads, q)
-    value_dim = _whole(read.weight(kv)[0] - heads * key_dim, heads, kv)
-    mlp_width = read.weight(keymap.down_mlp_up.format(s=s))[0]
-    return BlockConfig(heads=heads, key_dim=key_dim, value_dim=value_dim, mlp_width=mlp_width)
-
-
-def _tokens(read: _Shapes, keymap: LevitKeymap, s: int, depth: int) -> int:
-    """h·w of a stage, or 0 where only the next stage knows it."""
-    return read.named(keymap.bias.format(s=s, b=0))[1] if depth else 0
-
-
-def _fill_token_counts(tokens: list[int], read: _Shapes, keymap: LevitKeymap) -> list[int]:
-    filled = list(tokens)
-    for s in range(1, len(tokens)):
-        # A downsampling block's table spans the keys, the tokens of the stage before.
-        before = read.named(keymap.down_bias.format(s=s))[1]
-        if filled[s - 1] not in (0, before):
-            raise CheckpointError(
-                f"stage {s - 1} has {filled[s - 1]} tokens in its blocks and {before} in the "
-                f"downsampling after it"
-            )
-        filled[s - 1] = before
-    return filled
-
-
-def _decide(
-    template: LevitConfig, tokens: list[int], hints: Hints
-) -> tuple[LevitConfig, list[str]]:
-    stride = template.stem_stride
-    known = next((n for n, v in VARIANTS.items() if same_architecture(v.config, template)), None)
-    variant = VARIANTS[known].config if known else None
-    usable = [i for i, count in enumerate(tokens) if count]
-    last = usable[-1] + 1 if usable else 0
-    grids = grids_of_shapes(tokens[:last], [s > 0 for s in range(last)]) if last else []
-    sizes = [(h * stride, w * stride) for h, w in grids]
-    if not sizes:
-        raise CheckpointError(f"no image size gives the token counts {tokens} of this checkpoint")
-    assumed = []
-    if hints.image_size is not None:
-        if hints.image_size not in sizes:
-            raise ConfigError(
-                f"the checkpoint was trained at {_or(sizes)} pixels, not {_size(hints.image_size)} "
-                f"as {hints.image_size_from} says; correct that (another size needs its bias "
-                f"tables interpolated, which this release does not do)"
-            )
-        image_size = hints.image_size
-    elif len(sizes) == 1:
-        image_size = sizes[0]
-    elif hints.input_size in sizes:
-        image_size = hints.input_size
-    elif variant is not None and variant.image_size in sizes:
-        image_size = variant.image_size
-        assumed.append(f"image size {_size(image_size)}: the default of {known}")
-    else:
-        raise ConfigError(
-            f"the checkpoint's shapes fit several image sizes: {_or(sizes)}; say which with "
-            f"--image-size HxW"
-        )
-    activation = hints.activation
-    if activation is None:
-        activation = variant.activation if variant else "hard_swish"
-        if known is None:
-            assumed.append("activation hard_swish: the paper's (no config says otherwise)")
-    config = replace(
-        template,
-        image_size=image_size,
-        activation=activation,
-        attention_activation=hints.attention_activation or activation,
+def _mmpretrain(prefix: str) -> LevitKeymap:
+    """mmpretrain, or its backbone alone (without the prefix)."""
+    return LevitKeymap(
+        source="mmpretrain",
+        prefix=prefix,
+        activation="hard_swish",
+        square=True,
+        stem="patch_embed.patch_embed.{z}",
+        block=BlockNames(
+            qkv="stages.{s}.{d}.block.qkv",
+            bias="stages.{s}.{d}.block.attention_biases",
+            index="stages.{s}.{d}.block.attention_bias_idxs",
+            proj="stages.{s}.{d}.block.proj.1",
+            up="stages.{s}.{e}.block.linear1",
+            down="stages.{s}.{e}.block.linear2",
+        ),
+        downsample=DownsampleNames(
+            kv="stages.{s}.{d}.kv",
+            q="stages.{s}.{d}.q.1",
+            bias="stages.{s}.{d}.attention_biases",
+            index="stages.{s}.{d}.attention_bias_idxs",
+            proj="stages.{s}.{d}.proj.1",
+            up="stages.{s}.{e}.block.linear1",
+            down="stages.{s}.{e}.block.linear2",
+        ),
+        heads=("head.head", "head.head_dist"),
+        stem_weight=".conv.weight",
+        weight=".linear.weight",
+        head_weight=".linear.weight",
+        norm=_norm("bn"),
     )
-    return config, assumed
 
 
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+def _transformers(prefix: str) -> LevitKeymap:
+    """``LevitForImageClassification…``, or ``LevitModel`` (without the prefix)."""
+    layers, module = "encoder.stages.{s}.layers.", "encoder.stages.{s}.layers.{a}.module."
+    down, mlp = "encoder.stages.{p}.layers.{a}.", "encoder.stages.{p}.layers.{m}.module."
+    return LevitKeymap(
+        source="transformers",
+        prefix=prefix,
+        activation="hard_swish",
+        square=True,
+        stem="patch_embeddings.embedding_layer_{i}",
+        block=BlockNames(
+            qkv=module + "queries_keys_values",
+            bias=module + "attention_biases",
+            index=module + "attention_bias_idxs",
+            proj=module + "projection",
+            up=layers + "{m}.module.linear_up",
+            down=layers + "{m}.module.linear_down",
+        ),
+        downsample=DownsampleNames(
+            kv=down + "keys_values",
+            q=down + "queries",
+            bias=down + "attention_biases",
+            index=down + "attention_bias_idxs",
+            proj=down + "projection",
+            up=mlp + "linear_up",
+            down=mlp + "linear_down",
+        ),
+        heads=("classifier", "classifier_distill"),
+        stem_weight=".convolution.weight",
+        weight=".linear.weight",
+        head_weight=".linear.weight",
+        norm=_norm("batch_norm"),
+    )
 
 
-def _or(sizes: Sequence[tuple[int, int]]) -> str:
-    return " or ".join(map(_size, sizes))
+# The first of a form (linear, conv) is the one that models without a checkpoint are named by.
+KEYMAPS: Final[Sequence[LevitKeymap]] = (
+    _timm(conv=False),
+    _timm(conv=True),
+    _transformers("levit."),
+    _transformers(""),
+    _mmpretrain("backbone."),
+    _mmpretrain(""),
+    _original(conv=False),
+    _original(conv=True),
+)

@@ -1,0 +1,155 @@
+"""The arguments of a model, as timm's or transformers' files spell them → a config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from levit.errors import ConfigError
+from levit.models.hints import refuse_pooling, whole
+from levit.models.layers import activation_name
+from levit.models.levit.config import BlockConfig, LevitConfig, StageConfig, levit_config
+
+__all__ = ["config_from_arguments", "holds_arguments"]
+
+# What transformers' LevitConfig takes for granted (class defaults), and what the shapes of a
+# checkpoint would not betray if it were otherwise.
+_TRANSFORMERS: Final[Mapping[str, Any]] = {
+    "hidden_sizes": (128, 256, 384),
+    "num_attention_heads": (4, 8, 12),
+    "depths": (4, 4, 4),
+    "key_dim": (16, 16, 16),
+    "attention_ratio": (2, 2, 2),
+    "mlp_ratio": (2, 2, 2),
+}
+_FIXED: Final = {"kernel_size": 3, "stride": 2, "padding": 1, "patch_size": 16}
+
+
+def holds_arguments(values: Mapping[str, Any]) -> bool:
+    """Whether a JSON file holds the widths of a LeViT."""
+    said = {**values, **(values.get("model_args") or {})}
+    return "embed_dim" in said or values.get("model_type") == "levit"
+
+
+def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
+    """A config from a JSON file with the arguments of timm or of transformers.
+
+    Args:
+        values: for timm, at the top or under ``model_args``, ``embed_dim, key_dim, num_heads,
+            depth`` and, if they differ from timm's defaults, ``img_size, in_chans,
+            num_classes, attn_ratio, mlp_ratio, stem_type, act_layer, distilled, use_conv``;
+            for transformers a ``config.json`` whose ``model_type`` is ``levit``.
+        name: of the file, for messages.
+
+    Raises:
+        ConfigError: an argument is missing, of the wrong type, or unsupported.
+    """
+    read = _transformers_config if values.get("model_type") == "levit" else _timm_config
+    try:
+        return read(values)
+    except (KeyError, TypeError, ValueError, IndexError, ArithmeticError) as error:
+        raise ConfigError(f"{name}: not the arguments of a LeViT ({error!r})") from error
+
+
+def _timm_config(values: Mapping[str, Any]) -> LevitConfig:
+    arguments = {**values, **(values.get("model_args") or {})}
+    stems = {"s16": 4, "s8": 3}
+    refuse_pooling(arguments)
+    size = arguments.get("img_size", 224)
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    widths = tuple(map(whole, arguments["embed_dim"]))
+    distilled = arguments.get("distilled", True)
+    conv = arguments.get("use_conv", False)
+    if not isinstance(distilled, bool) or not isinstance(conv, bool):
+        raise TypeError("distilled and use_conv are true or false")
+    activation = activation_name(arguments.get("act_layer", "hard_swish"))
+
+    def per_stage(key: str, default: Any = None) -> tuple[Any, ...]:
+        value = arguments.get(key, default) if default is not None else arguments[key]
+        listed = tuple(value) if isinstance(value, (list, tuple)) else (value,) * len(widths)
+        if len(listed) != len(widths):
+            raise ValueError(f"{key} has {len(listed)} entries for {len(widths)} stages")
+        return listed
+
+    config = levit_config(
+        widths=widths,
+        key_dim=whole(arguments["key_dim"]),
+        heads=tuple(map(whole, per_stage("num_heads"))),
+        depths=tuple(map(whole, per_stage("depth"))),
+        image_size=(whole(height), whole(width)),
+        in_channels=whole(arguments.get("in_chans", 3)),
+        num_classes=whole(arguments.get("num_classes", 1000)),
+        attention_ratio=tuple(map(float, per_stage("attn_ratio", 2.0))),
+        mlp_ratio=tuple(map(float, per_stage("mlp_ratio", 2.0))),
+        stem_convs=stems[arguments.get("stem_type", "s16")],
+        activation=activation,
+        distilled=distilled,
+        conv=conv,
+    )
+    attention_activation = activation_name(arguments.get("attn_act_layer") or activation)
+    return replace(config, attention_activation=attention_activation)
+
+
+def _transformers_config(values: Mapping[str, Any]) -> LevitConfig:
+    for key, only in _FIXED.items():
+        if values.get(key, only) not in (only, [only, only]):
+            raise ValueError(f"{key} is {values[key]!r}, and the stem of LeViT needs {only}")
+    said = {key: values.get(key, default) for key, default in _TRANSFORMERS.items()}
+    widths = tuple(map(whole, said["hidden_sizes"]))
+    for key, listed in said.items():
+        if len(listed) != len(widths):
+            raise ValueError(f"{key} has {len(listed)} entries for {len(widths)} stages")
+    size = values.get("image_size", 224)
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    labels = values.get("num_labels")
+    if labels is None:
+        # Two classes without names are transformers' default, which it does not write down.
+        labels = len(values.get("id2label") or (0, 1))
+    heads = str((values.get("architectures") or ("LevitForImageClassification",))[0])
+    stages = []
+    for i, stage_width in enumerate(widths):
+        key_dim = whole(said["key_dim"][i])
+        block = BlockConfig(
+            heads=whole(said["num_attention_heads"][i]),
+            key_dim=key_dim,
+            value_dim=whole(said["attention_ratio"][i]) * key_dim,
+            mlp_width=whole(said["mlp_ratio"][i]) * stage_width,
+        )
+        depth = whole(said["depths"][i])
+        stages.append(
+            StageConfig(
+                width=stage_width,
+                depth=depth,
+                block=block if depth else None,
+                downsample=_transformers_downsample(values, said, i) if i else None,
+            )
+        )
+    return LevitConfig(
+        image_size=(whole(height), whole(width)),
+        in_channels=whole(values.get("num_channels", 3)),
+        num_classes=0 if heads == "LevitModel" else whole(labels),
+        distilled=heads.endswith("WithTeacher"),
+        stem_widths=tuple(widths[0] // 2**i for i in reversed(range(4))),
+        stages=tuple(stages),
+    )
+
+
+def _transformers_downsample(
+    values: Mapping[str, Any], said: Mapping[str, Sequence[int]], stage: int
+) -> BlockConfig:
+    """The block with which a stage begins: ``down_ops`` of the stage before."""
+    key_dim, before = said["key_dim"][0], said["hidden_sizes"][stage - 1]
+    written = values.get("down_ops") or ()
+    operation: Sequence[Any] = ["Subsample", key_dim, before // key_dim, 4, 2, 2]
+    if stage - 1 < len(written) and len(written[stage - 1]) == len(operation):
+        operation = written[stage - 1]
+    name, key_dim, heads, attention_ratio, mlp_ratio, stride = operation
+    if name != "Subsample" or stride != 2:
+        raise ValueError(f"down_ops of stage {stage - 1} is not a Subsample of stride 2")
+    return BlockConfig(
+        heads=whole(heads),
+        key_dim=whole(key_dim),
+        value_dim=whole(attention_ratio) * whole(key_dim),
+        mlp_width=whole(mlp_ratio) * said["hidden_sizes"][stage],
+    )
