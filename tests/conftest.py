@@ -13,7 +13,7 @@ from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import random_model
 from levit.models.registry import FAMILIES
 
-PEERS = ("torch", "timm")
+PEERS = ("torch", "timm", "transformers")
 
 # Every run draws other weights and inputs; LEVIT_TEST_SEED repeats one.
 SEED = int(os.environ.get("LEVIT_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))

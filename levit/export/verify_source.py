@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any, Final
 
@@ -14,7 +16,7 @@ from levit.models.levit.config import BlockConfig, LevitConfig
 from levit.models.ops import Array
 from levit.models.random_weights import flatten
 
-__all__ = ["compare_with_source", "timm_arguments"]
+__all__ = ["compare_with_source", "timm_arguments", "transformers_arguments"]
 
 # Two float64 evaluations of one network differ by the order of their sums only.
 _TOLERANCE: Final = 1e-9
@@ -23,55 +25,99 @@ _STEMS: Final = {4: "s16", 3: "s8"}
 
 
 def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
-    """Evaluate timm's model in float64 on the golden inputs and compare.
+    """Evaluate the source library's model in float64 on the golden inputs and compare.
+
+    timm and transformers stand for themselves. mmpretrain and the original code cannot be
+    installed beside current versions of PyTorch; timm's network, which is the original's with
+    other names, takes their weights.
 
     Returns:
         Library, version and largest relative difference, for the manifest.
 
     Raises:
-        BackendUnavailableError: timm is not installed.
+        BackendUnavailableError: the library is not installed.
         VerificationError: the reference is not the source's function.
     """
+    library, build = _LIBRARIES.get(source.keymap.source, _LIBRARIES["timm"])
     try:
-        import timm
-        import torch
+        importlib.import_module(library)
+        torch = importlib.import_module("torch")
     except ImportError as error:
         raise BackendUnavailableError(
-            "--verify source needs timm and PyTorch: pip install 'levit[peers]'"
+            f"--verify source needs {library} and PyTorch: pip install 'levit[peers]'"
         ) from error
     config: LevitConfig = source.model.config
-    distilled = "LevitDistilled" if config.distilled else "Levit"
-    keymap = next(k for k in source.model.family.keymaps if k.conv == config.conv)
-    state = flatten(source.model, keymap)
-    tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
-    try:
-        network = getattr(timm.models.levit, distilled)(**timm_arguments(config)).eval().double()
-        loaded = network.load_state_dict(tensors, strict=False)
-    except Exception as error:
-        raise ExportError(
-            f"timm cannot build this model ({brief(error)}): leave out --verify source"
-        ) from error
-    odd = [*loaded.unexpected_keys, *(k for k in loaded.missing_keys if "num_batches" not in k)]
-    if odd:
-        raise VerificationError(f"timm's model does not take these weights: {', '.join(odd[:5])}")
-    inputs = _normalized(source, golden.inputs)
-    with torch.no_grad():
-        expected = network(torch.from_numpy(inputs)).numpy()
     name = "logits" if config.num_classes else "embedding"
     if name not in golden.outputs:
         raise ExportError(f"--verify source compares {name}: add it to --outputs")
+    try:
+        network, keymap = build(source)
+        network = network.eval().double()
+        state = flatten(source.model, keymap)
+        tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
+        loaded = network.load_state_dict(tensors, strict=False)
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"{library} cannot build this model ({brief(error)}): leave out --verify source"
+        ) from error
+    odd = [*loaded.unexpected_keys, *(k for k in loaded.missing_keys if "num_batches" not in k)]
+    if odd:
+        raise VerificationError(
+            f"{library}'s model does not take these weights: {', '.join(odd[:5])}"
+        )
+    with torch.no_grad():
+        answer = network(torch.from_numpy(_normalized(source, golden.inputs)))
+    expected = _tensor(answer, name).numpy()
     found = golden.outputs[name]
     difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+    version = metadata.version(library)
     if not difference <= _TOLERANCE:
         raise VerificationError(
-            f"the reference differs from timm {timm.__version__} by {difference:.1e} of the "
+            f"the reference differs from {library} {version} by {difference:.1e} of the "
             f"largest value; please report this checkpoint"
         )
-    return {
-        "library": "timm",
-        "version": metadata.version("timm"),
-        "max_relative_error": difference,
-    }
+    return {"library": library, "version": version, "max_relative_error": difference}
+
+
+def _tensor(answer: Any, name: str) -> Any:
+    """Timm answers with a tensor, transformers with a record."""
+    if not hasattr(answer, "keys"):
+        return answer
+    return answer["logits"] if name == "logits" else answer["pooler_output"]
+
+
+def _timm(source: Source) -> tuple[Any, Any]:
+    """(network, keymap)."""
+    import timm
+
+    config: LevitConfig = source.model.config
+    distilled = "LevitDistilled" if config.distilled else "Levit"
+    network = getattr(timm.models.levit, distilled)(**timm_arguments(config))
+    return network, next(k for k in source.model.family.keymaps if k.conv == config.conv)
+
+
+def _transformers(source: Source) -> tuple[Any, Any]:
+    """(network, keymap)."""
+    import transformers
+
+    config: LevitConfig = source.model.config
+    if not config.num_classes:
+        name = "LevitModel"
+    else:
+        name = "LevitForImageClassification" + "WithTeacher" * config.distilled
+    arguments = transformers.LevitConfig(**transformers_arguments(config))
+    network = getattr(transformers, name)(arguments)
+    prefix = "" if name == "LevitModel" else "levit."
+    keymaps = source.model.family.keymaps
+    return network, next(k for k in keymaps if (k.source, k.prefix) == ("transformers", prefix))
+
+
+_LIBRARIES: Final[Mapping[str, tuple[str, Callable[[Source], tuple[Any, Any]]]]] = {
+    "timm": ("timm", _timm),
+    "transformers": ("transformers", _transformers),
+}
 
 
 def _normalized(source: Source, inputs: Array) -> Array:
@@ -115,4 +161,32 @@ def timm_arguments(config: LevitConfig) -> dict[str, Any]:
         "act_layer": config.activation,
         "attn_act_layer": config.attention_activation,
         "use_conv": config.conv,
+    }
+
+
+def transformers_arguments(config: LevitConfig) -> dict[str, Any]:
+    """The arguments that make transformers' ``LevitConfig`` this model.
+
+    Raises:
+        ExportError: transformers cannot build it.
+    """
+    height, width = config.image_size
+    if height != width or len(config.stem_widths) != 4 or config.activation != "hard_swish":
+        raise ExportError("transformers has LeViTs of square images, stride 16 and hard_swish only")
+    blocks = [stage.block for stage in config.stages if stage.block is not None]
+    if len(blocks) != len(config.stages) or len(config.stages) != 3:
+        raise ExportError("transformers has LeViTs of three stages, none empty, only")
+    return {
+        "image_size": height,
+        "num_channels": config.in_channels,
+        "hidden_sizes": [stage.width for stage in config.stages],
+        "num_attention_heads": [block.heads for block in blocks],
+        "depths": [stage.depth for stage in config.stages],
+        "key_dim": [block.key_dim for block in blocks],
+        "attention_ratio": [block.value_dim // block.key_dim for block in blocks],
+        "mlp_ratio": [
+            block.mlp_width // stage.width
+            for block, stage in zip(blocks, config.stages, strict=True)
+        ],
+        "num_labels": config.num_classes,
     }
