@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -16,9 +16,9 @@ from levit.models.hints import Hints, hints_from_config, read_config
 from levit.models.hub import download
 from levit.models.levit.arguments import config_from_arguments, holds_arguments
 from levit.models.levit.config import LevitConfig, same_architecture
-from levit.models.lookalikes import looks_like
 from levit.models.model import Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
+from levit.models.recognition import recognise
 from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant, known_names
 
 __all__ = ["Source", "config_of", "digits_folder", "load_source"]
@@ -149,7 +149,7 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
     if name is not None:
         config_of(name)  # an unknown name is an error before any work
     file = str(checkpoint.origin["file"])
-    checkpoint, family, keymap = _recognise(checkpoint, file)
+    checkpoint, family, keymap = recognise(checkpoint)
     hints = _user_hints(options, checkpoint.hints)
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     config = _named_as(config, name, _variant_name(family, config, hints), file)
@@ -191,42 +191,6 @@ def _check_stated(hints: Hints, family: Family, config: LevitConfig, file: str) 
                 f"the config beside {file} holds other widths, heads or depths than its weights: "
                 f"correct that, or leave them out"
             )
-
-
-def _recognise(checkpoint: Checkpoint, file: str) -> tuple[Checkpoint, Family, Any]:
-    """(checkpoint under the names of its source format, family, keymap)."""
-    for bare in (checkpoint, *_unwrapped(checkpoint)):
-        for family in FAMILIES.values():
-            for keymap in family.keymaps:
-                if keymap.matches(bare.shapes):
-                    return bare, family, keymap
-    some = ", ".join(list(checkpoint.shapes)[:3])
-    known = ", ".join(
-        f"{family.title} of {'/'.join(sorted({k.source for k in family.keymaps}))}"
-        for family in FAMILIES.values()
-    )
-    like = looks_like(checkpoint.shapes)
-    raise CheckpointError(
-        f"{file}: not a checkpoint that this release knows ({known})"
-        + (f"; it looks like {like}" if like else f"; its tensors are called {some}, …")
-    )
-
-
-def _unwrapped(checkpoint: Checkpoint) -> Iterator[Checkpoint]:
-    """The checkpoint without the name that a training framework's wrapper puts in front.
-
-    PyTorch Lightning's ``model.`` and the like. Only where every tensor has it: what remains
-    must be a whole model and nothing else.
-    """
-    names = list(checkpoint.tensors)
-    for keymap in (keymap for family in FAMILIES.values() for keymap in family.keymaps):
-        for prefix in {n.removesuffix(keymap.sign) for n in names if n.endswith("." + keymap.sign)}:
-            if all(name.startswith(prefix) for name in names):
-                yield replace(
-                    checkpoint,
-                    tensors={n.removeprefix(prefix): t for n, t in checkpoint.tensors.items()},
-                    origin={**checkpoint.origin, "prefix": prefix},
-                )
 
 
 def _variant_name(family: Family, config: LevitConfig, hints: Hints) -> str:

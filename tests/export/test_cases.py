@@ -19,7 +19,7 @@ FEATURES = {"features": "features", "embedding": "embedding"}
 TEACHER = {"logits": "logits", "logits_head": "cls_logits", "logits_dist": "distillation_logits"}
 TABLE = {
     "facebookresearch_levit_tiny96_distilled.pth": ("original", {**FEATURES, **BOTH_HEADS}),
-    "facebookresearch_levit_tiny96_plain.pth": ("original", {**FEATURES, "logits": "logits_head"}),
+    "facebookresearch_levit_tiny96_plain.pth": ("original", {**FEATURES, "logits": "logits"}),
     "mmpretrain_levit_tiny96.pth": ("mmpretrain", {**FEATURES, "logits": "logits"}),
     "transformers_levit_tiny96_with_teacher": ("transformers", {**FEATURES, **TEACHER}),
     "transformers_levit_tiny96_with_teacher.pth": ("transformers", {**FEATURES, **TEACHER}),

@@ -206,6 +206,36 @@ def test_a_config_that_contradicts_the_weights_is_refused(save, small_configs, c
         load_source(ExportOptions(checkpoint=folder))
 
 
+@pytest.mark.parametrize("keymap", LEVIT.keymaps, ids=lambda k: f"{k.source}-{k.prefix}{k.conv}")
+@pytest.mark.parametrize("prefix", ["", "model.", "net.encoder."])
+def test_the_name_of_a_wrapper_is_taken_off(tmp_path, make_small, keymap, prefix):
+    model = make_small("conv" if keymap.conv else "tiny")
+    bare = not keymap.prefix and keymap.source in ("transformers", "mmpretrain")
+    if bare:  # a backbone has no heads
+        model = make_small("headless")
+    state = {prefix + name: value for name, value in flatten(model, keymap).items()}
+    save_file(state, tmp_path / "model.safetensors")
+    source = load_source(ExportOptions(checkpoint=tmp_path, image_size=96))
+    assert replace(source.model.config, distilled=True) == replace(
+        model.config, distilled=True, image_size=(96, 96)
+    )
+    assert source.keymap.source == keymap.source
+    assert source.origin.get("prefix", "") in ("", prefix)
+
+
+def test_a_wrapper_around_more_than_the_model_is_not_taken_off(save, small_configs):
+    def wrap(state):
+        return {f"model.{k}": v for k, v in state.items()} | {
+            "teacher.weight": np.zeros(3, np.float32)
+        }
+
+    folder, _ = save(small_configs["tiny"], change=wrap)
+    with pytest.raises(
+        CheckpointError, match=r"a LeViT of timm under 'model\.' beside 1 other .*teacher\.weight"
+    ):
+        load_source(ExportOptions(checkpoint=folder, image_size=96))
+
+
 @pytest.mark.parametrize(
     "changes",
     [{"key_dim": 8.9}, {"num_heads": [2.7, 3]}, {"depth": [1, True]}, {"distilled": "no"},

@@ -164,5 +164,5 @@ def test_timms_wrapper_in_transformers_keeps_timms_names():
     ids=str,
 )  # fmt: skip
 def test_a_config_that_is_not_as_it_should_be(values):
-    with pytest.raises(ConfigError, match="^folder/c: "):
+    with pytest.raises(ConfigError, match=r"^folder/c: "):
         hints_from_config(values, "folder/c")
