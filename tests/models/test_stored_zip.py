@@ -74,14 +74,14 @@ def test_zip64_and_comments(comment):
     assert [(name, archive.read(name).tobytes()) for name in archive.names] == MEMBERS
 
 
-def test_sizes_in_the_extra_field(monkeypatch):
+def test_sizes_in_the_extra_field():
     # zipfile writes the real sizes into the central directory where they fit: put them aside.
     sizes = struct.pack("<HHQQ", 1, 16, 256, 256)
     entry = PLAIN.index(b"PK\x01\x02", DIRECTORY + 4)
     data = patched(PLAIN, entry + 20, "<LL", 0xFFFFFFFF, 0xFFFFFFFF)
     data = patched(data, entry + 30, "<H", len(sizes) + 4)
     at = entry + 46 + len("archive/data/0")
-    data = data[:at] + struct.pack("<HH", 0x7075, 0) + sizes + data[at:]
+    data = data[:at] + struct.pack("<HH", 0x9999, 0) + sizes + data[at:]
     at = data.index(b"PK\x05\x06")
     data = patched(data, at + 12, "<L", at - DIRECTORY)
     assert opened(data).read("archive/data/0").tobytes() == bytes(range(256))
