@@ -232,6 +232,19 @@ def test_a_suffix_means_nothing(write, tensors, tmp_path, name):
     assert set(read_checkpoint(write_pth(tmp_path / name, tensors)).tensors) == set(tensors)
 
 
+def test_a_pth_is_the_same_model_as_its_safetensors(write, tensors, tmp_path, draw):
+    wrapped = {f"module.{name}": value for name, value in tensors.items()}
+    beside = {"epoch": 3, "optimizer": {"state": {}, "lr": 0.1}}
+    source = load(write_pth(tmp_path / "last.pth", {"state_dict": wrapped, **beside}))
+    assert source.origin["key"] == "state_dict"
+    assert source.origin["format"] == "timm"
+    expected = load(write(tensors)).model
+    x = draw(expected.config)[1]
+    assert np.array_equal(
+        source.model.forward(NumpyOps(), x)["logits"], expected.forward(NumpyOps(), x)["logits"]
+    )
+
+
 @pytest.mark.parametrize("length", [0x80, 0x7B, 0x7B20, 0x7B0A, 0x280, 0x4B50])
 def test_a_header_whose_length_looks_like_another_format(tmp_path, length):
     # 0x80 begins a pickle, 0x7b is a brace, with white space before it too, and PK a zip file.
