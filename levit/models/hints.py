@@ -30,6 +30,7 @@ class Hints:
         in_channels, num_classes: the numbers that a config gives.
         label_names: class names in the order of the logits.
         pretrained_cfg: timm's preprocessing settings.
+        preprocessor_config: transformers' preprocessing settings.
         arguments: the file's contents, if it holds the widths of the network too.
     """
 
@@ -43,6 +44,7 @@ class Hints:
     num_classes: int | None = None
     label_names: tuple[str, ...] | None = None
     pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
+    preprocessor_config: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] | None = None
 
 
