@@ -156,10 +156,10 @@ def test_a_config_beside_the_file_is_read(write, tensors, tmp_path):
 
 def test_a_preprocessor_config_beside_the_file_is_kept_as_it_is(write, tensors, tmp_path):
     path = write(tensors)
-    assert read_checkpoint(path).preprocessor is None
+    assert read_checkpoint(path).hints.preprocessor_config == {}
     values = {"size": {"shortest_edge": 224}, "image_mean": [0.5, 0.5, 0.5]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
-    assert read_checkpoint(path).preprocessor == values
+    assert read_checkpoint(path).hints.preprocessor_config == values
     (tmp_path / "preprocessor_config.json").write_text("[]")
     with pytest.raises(ConfigError, match=r"preprocessor_config\.json: holds no JSON object"):
         read_checkpoint(path)
