@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
@@ -234,15 +234,13 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
             raise InputError(f"{name}: needs more memory than there is") from error
         except Exception as error:  # decoders raise what they like
             raise InputError(f"{name}: cannot be opened as an image ({brief(error)})") from error
-    readable = ", ".join(FORMATS)
+    detail = brief(cause) if cause is not None and str(cause) else ""
     if cause is None and (other := _other_format(prefix)):
-        raise InputError(
-            f"{name}: not an image that is read: it looks like {other}, not {readable}"
-        )
-    damage = f" ({brief(cause)})" if cause is not None and str(cause) else ""
-    raise InputError(f"{name}: not an image in a format that is read{damage}: {readable}") from (
-        cause or UnidentifiedImageError(name)
-    )
+        detail = f"it looks like {other}"
+    raise InputError(
+        f"{name}: not an image that is read here{detail and f' ({detail})'}; "
+        f"read are {', '.join(FORMATS)}"
+    ) from cause
 
 
 def _accepted(accepts: _Accepts | None, prefix: bytes) -> bool:

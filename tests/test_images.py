@@ -479,7 +479,7 @@ def test_no_program_is_ever_started(tmp_path, monkeypatch, name):
     trap.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     (tmp_path / name).write_bytes(FOREIGN["EPS"])
-    with pytest.raises(InputError, match="it looks like EPS"):
+    with pytest.raises(InputError, match="looks like EPS"):
         load_image(tmp_path / name)
     assert not (tmp_path / "started").exists()
 
