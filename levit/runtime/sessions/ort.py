@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,8 @@ _ERRORS_ONLY = 3
 # the gaps between the operations of one run; ONNX Runtime's own default takes the CPUs from the
 # threads that decode images, and from whatever else runs (docs/decisions.md).
 _SPIN_US = 20
+
+_LOCATION = re.compile(rb"[\x00\x08]location")
 
 # Sessions of this process, for the children it forks.
 _live: weakref.WeakSet[OrtSession] = weakref.WeakSet()
@@ -53,6 +56,7 @@ class OrtSession:
                 f"use device='cpu'"
             )
         _check_version(artifact)
+        _check_self_contained(artifact)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -84,6 +88,25 @@ class OrtSession:
     def close(self) -> None:
         """Release the session; runs that are under way in other threads end undisturbed."""
         self._session = None
+
+
+def _check_self_contained(artifact: Artifact) -> None:
+    """Raise where the payload names files that hold its tensors.
+
+    No hash of the manifest covers them, and ONNX Runtime before 1.24 or so reads any file of the
+    machine that is named there. A tensor outside the payload has an entry with the key
+    ``location``, which in the file follows its length: a varint, whose last byte is 8, or 0
+    where somebody has padded it.
+    """
+    last = b""
+    with artifact.payload.open("rb") as file:
+        while chunk := file.read(2**20):
+            if _LOCATION.search(last + chunk):
+                raise CorruptArtifactError(
+                    f"{artifact.payload}: keeps tensors in other files; export again, which "
+                    f"writes one file"
+                )
+            last = chunk[-len(b"_location") :]
 
 
 def _check_version(artifact: Artifact) -> None:
