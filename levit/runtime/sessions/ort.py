@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import weakref
 from collections.abc import Mapping
 from typing import Any
@@ -25,7 +24,7 @@ _ERRORS_ONLY = 3
 # threads that decode images, and from whatever else runs (docs/decisions.md).
 _SPIN_US = 20
 
-_LOCATION = re.compile(rb"[\x00\x08]location")
+_LOCATION = b"location"
 
 # Sessions of this process, for the children it forks.
 _live: weakref.WeakSet[OrtSession] = weakref.WeakSet()
@@ -98,15 +97,19 @@ def _check_self_contained(artifact: Artifact) -> None:
     ``location``, which in the file follows its length: a varint, whose last byte is 8, or 0
     where somebody has padded it.
     """
-    last = b""
+    tail = b""
     with artifact.payload.open("rb") as file:
         while chunk := file.read(2**20):
-            if _LOCATION.search(last + chunk):
-                raise CorruptArtifactError(
-                    f"{artifact.payload}: keeps tensors in other files; export again, which "
-                    f"writes one file"
-                )
-            last = chunk[-len(b"_location") :]
+            data = tail + chunk
+            at = data.find(_LOCATION)
+            while at >= 0:
+                if at > 0 and data[at - 1] in (0, 8):
+                    raise CorruptArtifactError(
+                        f"{artifact.payload}: keeps tensors in other files; export again, which "
+                        f"writes one file"
+                    )
+                at = data.find(_LOCATION, at + 1)
+            tail = data[-len(_LOCATION) :]
 
 
 def _check_version(artifact: Artifact) -> None:
