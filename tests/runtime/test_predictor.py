@@ -33,6 +33,7 @@ from levit.images import load_image
 from levit.preprocess import normalize, to_pixels
 from levit.runtime.cpus import available_cpus
 from levit.runtime.predictor import Prediction, Predictor
+from levit.runtime.sessions import ort
 
 # ------------------------------------------------------------------ one image
 
@@ -487,6 +488,24 @@ def put_outside(location):
 def test_payload_that_keeps_tensors_elsewhere_is_refused(tampered, place):
     with pytest.raises(CorruptArtifactError, match="keeps tensors in other files"):
         Predictor(tampered(put_outside(place)))
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"\n\x08location\x12\x05w.bin", True),
+        (b"\n\x88\x00location\x12\x05w.bin", True),
+        (b"\x8a\x00\x08location\x12\x05w.bin", True),
+        (b"location \n\x08location", True),
+        (b"\x12\x08location", False),  # the value of another key: a label
+        (b"location", False),
+        (b"\n\x0dlabels.location", False),
+        (b"dog\nlocation\ncat", False),
+        (b"", False),
+    ],
+)
+def test_what_names_a_file_in_a_payload(data, named):
+    assert ort._names_a_file(data) is named
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
