@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -50,6 +51,9 @@ SCHEMA_VERSION: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 LABELS_FILE: Final = "labels.txt"
 GOLDEN_FILE: Final = "golden.npz"
+
+# A thousand times what one has.
+MAX_MANIFEST_BYTES: Final = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +307,7 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
     if manifest_path.is_symlink():
         raise CorruptArtifactError(f"{manifest_path}: is a link; an artifact's files are its own")
     try:
-        text = manifest_path.read_bytes().decode("utf-8")
+        text = _manifest_bytes(manifest_path).decode("utf-8")
     except FileNotFoundError as error:
         raise ArtifactError(f"{folder}: not an artifact, it holds no {MANIFEST_FILE}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -322,6 +326,16 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
     for name, entry in manifest.files.items():
         _check_file(folder / name, entry, verify_hashes=verify_hashes)
     return Artifact(folder, manifest)
+
+
+def _manifest_bytes(path: Path) -> bytes:
+    """The manifest's bytes, of a file that is one: a pipe would be waited for."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("not a file")
+    if status.st_size > MAX_MANIFEST_BYTES:
+        raise OSError(f"over {MAX_MANIFEST_BYTES // 2**20} MiB")
+    return path.read_bytes()
 
 
 def _check_file(path: Path, entry: Mapping[str, Any], *, verify_hashes: bool) -> None:
@@ -356,7 +370,7 @@ def sha256_of(path: Path) -> str:
 def is_artifact(path: Path) -> bool:
     """Whether `path` is a folder with a manifest of ours, readable or not by this release."""
     try:
-        values = json.loads((path / MANIFEST_FILE).read_bytes())
+        values = json.loads(_manifest_bytes(path / MANIFEST_FILE))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(values, dict) and {"schema_version", "family", "files"} <= set(values)
@@ -364,7 +378,7 @@ def is_artifact(path: Path) -> bool:
 
 def foreign_files(path: Path) -> list[str]:
     """What lies in an artifact's folder and is not the artifact's, by its manifest."""
-    values = json.loads((path / MANIFEST_FILE).read_bytes())
+    values = json.loads(_manifest_bytes(path / MANIFEST_FILE))
     own = {MANIFEST_FILE, *values["files"]}
     return sorted(entry.name for entry in path.iterdir() if entry.name not in own)
 

@@ -24,6 +24,9 @@ _ERRORS_ONLY = 3
 # threads that decode images, and from whatever else runs (docs/decisions.md).
 _SPIN_US = 20
 
+_LOCATION = b"location"
+_KEY_BYTES = len(_LOCATION) + 2
+
 # Sessions of this process, for the children it forks.
 _live: weakref.WeakSet[OrtSession] = weakref.WeakSet()
 
@@ -53,6 +56,7 @@ class OrtSession:
                 f"use device='cpu'"
             )
         _check_version(artifact)
+        _check_self_contained(artifact)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -84,6 +88,39 @@ class OrtSession:
     def close(self) -> None:
         """Release the session; runs that are under way in other threads end undisturbed."""
         self._session = None
+
+
+def _check_self_contained(artifact: Artifact) -> None:
+    """Raise where the payload names files that hold its tensors.
+
+    No hash of the manifest covers them, and ONNX Runtime 1.20 reads any file of the machine that
+    is named there, 1.31 any file beside the payload.
+    """
+    tail = b""
+    with artifact.payload.open("rb") as file:
+        while chunk := file.read(2**20):
+            data = tail + chunk
+            if _names_a_file(data):
+                raise CorruptArtifactError(
+                    f"{artifact.payload}: keeps tensors in other files; export again, which "
+                    f"writes one file"
+                )
+            tail = data[-_KEY_BYTES:]
+
+
+def _names_a_file(data: bytes) -> bool:
+    """Whether there is an entry with the key ``location``, as a tensor outside the file has.
+
+    In protobuf's bytes the key follows its tag, 10, and its length, 8; either may have been
+    padded, and then ends with 0.
+    """
+    at = data.find(_LOCATION)
+    while at >= 0:
+        before = data[max(at - 2, 0) : at]
+        if before[-1:] == b"\0" or before in (b"\n\x08", b"\0\x08"):
+            return True
+        at = data.find(_LOCATION, at + 1)
+    return False
 
 
 def _check_version(artifact: Artifact) -> None:
