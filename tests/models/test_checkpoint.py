@@ -5,6 +5,7 @@ from dataclasses import replace
 import ml_dtypes
 import numpy as np
 import pytest
+from pth_writer import write_pth
 from safetensors.numpy import save_file
 
 from levit.errors import CheckpointError, ConfigError
@@ -120,7 +121,26 @@ def test_a_folder_with_several_files_asks_which(write, tensors, tmp_path):
     assert "several: a.safetensors, b.safetensors" in message_of(caught)
 
 
+@pytest.mark.parametrize("name", ["checkpoint.pth", "last.pth.tar", "model.pt", "a.bin", "b.ckpt"])
+def test_a_folder_with_one_pytorch_file_is_read(tensors, tmp_path, name):
+    write_pth(tmp_path / name, {"model": tensors})
+    (tmp_path / "log.txt").write_text("epoch 1")
+    assert read_checkpoint(tmp_path).origin["file"] == name
+    write_pth(tmp_path / "other.pth", {"model": tensors})
+    with pytest.raises(CheckpointError, match=r"found several: .*other\.pth.*; name the file"):
+        read_checkpoint(tmp_path)
+
+
+def test_safetensors_come_before_pytorchs_files(write, tensors, tmp_path):
+    write_pth(tmp_path / "pytorch_model.bin", tensors)
+    write_pth(tmp_path / "training_args.bin", {"lr": 1.0})
+    assert read_checkpoint(tmp_path).origin["file"] == "pytorch_model.bin"
+    write(tensors)
+    assert read_checkpoint(tmp_path).origin["file"] == "model.safetensors"
+
+
 def test_an_empty_folder_is_an_error(tmp_path):
+    (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(CheckpointError, match="found none; name the file"):
         read_checkpoint(tmp_path)
 
@@ -132,6 +152,17 @@ def test_a_config_beside_the_file_is_read(write, tensors, tmp_path):
     source = load_source(ExportOptions(checkpoint=tmp_path))
     assert source.model.config.image_size == (96, 96)
     assert source.variant == "my_levit"
+
+
+def test_a_preprocessor_config_beside_the_file_is_kept_as_it_is(write, tensors, tmp_path):
+    path = write(tensors)
+    assert read_checkpoint(path).preprocessor is None
+    values = {"size": {"shortest_edge": 224}, "image_mean": [0.5, 0.5, 0.5]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
+    assert read_checkpoint(path).preprocessor == values
+    (tmp_path / "preprocessor_config.json").write_text("[]")
+    with pytest.raises(ConfigError, match=r"preprocessor_config\.json: holds no JSON object"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\x00", '{"img_size": "big"}'])
@@ -176,24 +207,45 @@ def test_a_file_of_another_kind(tmp_path, start):
 
 
 @pytest.mark.parametrize(
-    ("name", "start"),
-    [("model.pth", b"\x80\x02}q\x00."), ("model.safetensors", b"PK\x03\x04" + bytes(30))],
+    ("start", "match"),
+    [
+        (b"\x80\x02}q\x00.", "a pickle, but not one of torch.save"),
+        (b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00}q\x00.", "a pickle, but not one"),
+        (b"PK\x03\x04" + bytes(30), "damaged or truncated"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS's pointer .* git lfs pull"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(600), "nor a PyTorch checkpoint"),
+        (bytes(257) + b"ustar\x0000" + bytes(248), "a tar file.* convert it"),
+    ],
 )
-def test_a_pickle_says_how_to_convert_it(tmp_path, name, start):
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model"])
+def test_contents_decide_what_a_file_is(tmp_path, name, start, match):
     path = tmp_path / name
     path.write_bytes(start)
-    with pytest.raises(CheckpointError, match=r"a PyTorch pickle.*save_file"):
+    with pytest.raises(CheckpointError, match=match) as caught:
         read_checkpoint(path)
+    message_of(caught)
 
 
-@pytest.mark.peers
-def test_what_torch_saves_is_told_from_safetensors(tmp_path):
-    import torch
+@pytest.mark.parametrize("name", ["model.pth", "model.bin", "model.safetensors", "model"])
+def test_a_suffix_means_nothing(write, tensors, tmp_path, name):
+    assert set(read_checkpoint(write(tensors, name)).tensors) == set(tensors)
+    assert set(read_checkpoint(write_pth(tmp_path / name, tensors)).tensors) == set(tensors)
 
-    for name in ("model.pth", "model.safetensors"):
-        torch.save({"weight": torch.zeros(3)}, tmp_path / name)
-        with pytest.raises(CheckpointError, match="a PyTorch pickle"):
-            read_checkpoint(tmp_path / name)
+
+@pytest.mark.parametrize("length", [0x80, 0x7B, 0x7B20, 0x7B0A, 0x280, 0x4B50])
+def test_a_header_whose_length_looks_like_another_format(tmp_path, length):
+    # 0x80 begins a pickle, 0x7b is a brace, with white space before it too, and PK a zip file.
+    header = b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}'.ljust(length)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(length.to_bytes(8, "little") + header + np.float32(3).tobytes())
+    assert read_checkpoint(path).tensors["a"] == np.float32([3])
+
+
+@pytest.mark.parametrize("name", ["a\nb", "", "\x1b[31m", "x" * 600])
+def test_names_that_are_none(write, tensors, name):
+    with pytest.raises(CheckpointError, match="is no name for a tensor") as caught:
+        read_checkpoint(write({name: tensors[QKV]}))
+    assert message_of(caught).isprintable()
 
 
 def test_a_file_without_tensors(write):

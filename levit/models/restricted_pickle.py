@@ -1,0 +1,288 @@
+"""A pickle as plain data: no class is looked up and nothing that the file names is called.
+
+Why not `pickle.Unpickler` with a strict ``find_class``: besides classes it lets a file choose
+attributes (``__setstate__``, ``append``, slots of our own classes), hashes any key (a tuple of
+tuples of tuples takes for ever), grows its memo to any index that the file says, and asks
+``copyreg``'s cache before ``find_class``. Here
+
+- a global is a `Global`, a name in a box that cannot be called;
+- what a global would have made is an `Inert`, unless the caller's table has a function of ours
+  for it; an `Inert` swallows state, items and calls;
+- containers are ``list``, ``tuple`` and ``dict`` and nothing else; keys are strings, any other
+  key is replaced by an `Inert`, so that no hash is of the file's choosing;
+- opcodes that Python 3 does not write (of protocol 0, class instances of Python 2, extension
+  codes, buffers outside of the pickle) are refused;
+- time and memory are linear in the length of the pickle, and operations are counted.
+"""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pickle import UnpicklingError
+from typing import Any, Final, TypeAlias
+
+__all__ = ["MOST_OPERATIONS", "Global", "Inert", "read_pickle"]
+
+# A checkpoint of LeViT with optimizer and averages takes 60,000. One byte of a pickle can make
+# an object of a hundred, so this is what bounds memory: to about 500 MB at the worst.
+MOST_OPERATIONS: Final = 4_000_000
+
+Constructors: TypeAlias = Mapping[str, Callable[..., object]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Global:
+    """The name of something in Python, as ``module.name``. It stays a name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inert:
+    """In the place of an object that was not made. `name` says what would have made it."""
+
+    name: str
+
+
+def read_pickle(
+    data: bytes,
+    *,
+    constructors: Constructors,
+    persistent: Callable[[object], object],
+) -> object:
+    """What a pickle holds: ``None``, numbers, text, bytes, lists, tuples, dicts, and our own.
+
+    Args:
+        data: one pickle of protocol 1 to 5; what follows it is not looked at.
+        constructors: by ``module.name``, the functions of ours that stand for the file's
+            globals. They get the file's arguments unchecked.
+        persistent: persistent id → object.
+
+    Raises:
+        UnpicklingError: damaged, or of operations that no checkpoint needs.
+    """
+    machine = _Machine(data, constructors, persistent)
+    try:
+        return machine.run()
+    except UnpicklingError:
+        raise
+    except (IndexError, KeyError, ValueError, TypeError, struct.error) as error:
+        # An empty stack, an empty memo, text that is no number, the end of the data: all damage.
+        raise UnpicklingError(f"damaged near byte {machine.at}") from error
+
+
+class _Machine:
+    """The stack machine that a pickle is a program of."""
+
+    __slots__ = ("at", "constructors", "data", "globals", "marks", "memo", "persistent", "stack")
+
+    def __init__(
+        self, data: bytes, constructors: Constructors, persistent: Callable[[object], object]
+    ) -> None:
+        self.data = data
+        self.at = 0
+        self.constructors = constructors
+        self.persistent = persistent
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+        self.globals: dict[str, Global] = {}
+
+    def run(self) -> object:
+        data = self.data
+        for _ in range(MOST_OPERATIONS):
+            code = data[self.at]
+            self.at += 1
+            if code == _STOP:
+                return self.stack.pop()
+            operation = _OPERATIONS.get(code)
+            if operation is None:
+                raise UnpicklingError(f"operation {code:#04x} near byte {self.at} is not known")
+            operation(self)
+        raise UnpicklingError(f"more than {MOST_OPERATIONS:,} operations")
+
+    def take(self, count: int) -> bytes:
+        start = self.at
+        self.at = end = start + count
+        if count < 0 or end > len(self.data):
+            raise UnpicklingError("truncated")
+        return self.data[start:end]
+
+    def number(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little")
+
+    def line(self) -> str:
+        end = self.data.index(b"\n", self.at)
+        text = self.data[self.at : end].decode()
+        self.at = end + 1
+        return text
+
+    def since_mark(self) -> list[Any]:
+        items = self.stack
+        self.stack = self.marks.pop()
+        return items
+
+    def remember(self, index: int) -> None:
+        self.memo[index] = self.stack[-1]
+
+    def named(self, module: object, name: object) -> Global:
+        if type(module) is not str or type(name) is not str:
+            raise UnpicklingError("a global whose name is no text")
+        full = f"{module}.{name}"
+        return self.globals.setdefault(full, Global(full))
+
+    def make(self, keywords: object = None) -> object:
+        """What stands for the product of a global and its arguments, which are on top."""
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if type(arguments) is not tuple or type(function) not in (Global, Inert):
+            raise UnpicklingError("a call of what cannot be called")
+        constructor = self.constructors.get(function.name) if type(function) is Global else None
+        if constructor is None:
+            return Inert(function.name)
+        if keywords:
+            raise UnpicklingError(f"keywords for {function.name}")
+        return constructor(*arguments)
+
+    def append(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is list:
+            target.extend(items)
+        elif type(target) is not Inert:
+            raise UnpicklingError("items for what is no list")
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if type(target) is dict:
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                target[key if type(key) is str else Inert(type(key).__name__)] = value
+        elif type(target) is not Inert:
+            raise UnpicklingError("keys for what is no dict")
+
+    def set_state(self) -> None:
+        self.stack.pop()
+        # An OrderedDict's attributes (``_metadata``) are of no use here.
+        if type(self.stack[-1]) not in (Inert, dict):
+            raise UnpicklingError("a state for what has none")
+
+    def pop(self) -> None:
+        # The bottom of the stack is above a mark: then the mark goes.
+        self.stack.pop() if self.stack else self.since_mark()
+
+    def mark(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def last(self, count: int) -> None:
+        """A tuple of the last items."""
+        if len(self.stack) < count:
+            raise UnpicklingError("a tuple of too few items")
+        self.stack[-count:] = [tuple(self.stack[-count:])]
+
+    def text_number(self) -> int | bool:
+        text = self.line()
+        return {"00": False, "01": True}[text] if text in ("00", "01") else int(text.rstrip("L"))
+
+    def old_text(self, size: int) -> str:
+        return self.take(size).decode("latin-1")
+
+    def long(self, size: int) -> int:
+        return int.from_bytes(self.take(size), "little", signed=True)
+
+    def text(self, size: int) -> str:
+        return self.take(size).decode("utf-8", "surrogatepass")
+
+
+def _push(value: Callable[[_Machine], object]) -> Callable[[_Machine], None]:
+    def push(machine: _Machine) -> None:
+        made = value(machine)  # which may go back to the stack below a mark: so first
+        machine.stack.append(made)
+
+    return push
+
+
+def _skip(size: int) -> Callable[[_Machine], None]:
+    def skip(machine: _Machine) -> None:
+        machine.take(size)
+
+    return skip
+
+
+def _frozen_set(machine: _Machine) -> Inert:
+    machine.since_mark()
+    return Inert("frozenset")
+
+
+def _set_item(machine: _Machine) -> None:
+    value, key = machine.stack.pop(), machine.stack.pop()
+    machine.set_items([key, value])
+
+
+def _named_on_stack(machine: _Machine) -> Global:
+    name, module = machine.stack.pop(), machine.stack.pop()
+    return machine.named(module, name)
+
+
+_STOP: Final = pickle.STOP[0]
+_by_opcode: dict[bytes, Callable[[_Machine], None]] = {
+    pickle.PROTO: _skip(1),
+    pickle.FRAME: _skip(8),
+    # constants and numbers
+    pickle.NONE: _push(lambda m: None),
+    pickle.NEWTRUE: _push(lambda m: True),
+    pickle.NEWFALSE: _push(lambda m: False),
+    pickle.BININT: _push(lambda m: m.long(4)),
+    pickle.BININT1: _push(lambda m: m.number(1)),
+    pickle.BININT2: _push(lambda m: m.number(2)),
+    pickle.LONG1: _push(lambda m: m.long(m.number(1))),
+    pickle.LONG4: _push(lambda m: m.long(m.long(4))),
+    pickle.INT: _push(_Machine.text_number),
+    pickle.LONG: _push(_Machine.text_number),
+    pickle.BINFLOAT: _push(lambda m: struct.unpack(">d", m.take(8))[0]),
+    # text and bytes; each length is checked against what is there before anything is allocated
+    pickle.SHORT_BINUNICODE: _push(lambda m: m.text(m.number(1))),
+    pickle.BINUNICODE: _push(lambda m: m.text(m.number(4))),
+    pickle.BINUNICODE8: _push(lambda m: m.text(m.number(8))),
+    pickle.SHORT_BINSTRING: _push(lambda m: m.old_text(m.number(1))),
+    pickle.BINSTRING: _push(lambda m: m.old_text(m.long(4))),
+    pickle.SHORT_BINBYTES: _push(lambda m: m.take(m.number(1))),
+    pickle.BINBYTES: _push(lambda m: m.take(m.number(4))),
+    pickle.BINBYTES8: _push(lambda m: m.take(m.number(8))),
+    pickle.BYTEARRAY8: _push(lambda m: m.take(m.number(8))),
+    # containers
+    pickle.EMPTY_LIST: _push(lambda m: []),
+    pickle.EMPTY_DICT: _push(lambda m: {}),
+    pickle.EMPTY_TUPLE: _push(lambda m: ()),
+    pickle.EMPTY_SET: _push(lambda m: Inert("set")),
+    pickle.APPEND: lambda m: m.append([m.stack.pop()]),
+    pickle.APPENDS: lambda m: m.append(m.since_mark()),
+    pickle.ADDITEMS: lambda m: m.append(m.since_mark()),
+    pickle.SETITEM: _set_item,
+    pickle.SETITEMS: lambda m: m.set_items(m.since_mark()),
+    pickle.TUPLE1: lambda m: m.last(1),
+    pickle.TUPLE2: lambda m: m.last(2),
+    pickle.TUPLE3: lambda m: m.last(3),
+    pickle.TUPLE: _push(lambda m: tuple(m.since_mark())),
+    pickle.FROZENSET: _push(_frozen_set),
+    # the stack and the memo
+    pickle.MARK: _Machine.mark,
+    pickle.POP: _Machine.pop,
+    pickle.POP_MARK: lambda m: m.since_mark().clear(),
+    pickle.DUP: _push(lambda m: m.stack[-1]),
+    pickle.BINPUT: lambda m: m.remember(m.number(1)),
+    pickle.LONG_BINPUT: lambda m: m.remember(m.number(4)),
+    pickle.MEMOIZE: lambda m: m.remember(len(m.memo)),
+    pickle.BINGET: _push(lambda m: m.memo[m.number(1)]),
+    pickle.LONG_BINGET: _push(lambda m: m.memo[m.number(4)]),
+    # what would be code
+    pickle.GLOBAL: _push(lambda m: m.named(m.line(), m.line())),
+    pickle.STACK_GLOBAL: _push(_named_on_stack),
+    pickle.REDUCE: _push(_Machine.make),
+    pickle.NEWOBJ: _push(_Machine.make),
+    pickle.NEWOBJ_EX: _push(lambda m: m.make(m.stack.pop())),
+    pickle.BUILD: _Machine.set_state,
+    pickle.BINPERSID: _push(lambda m: m.persistent(m.stack.pop())),
+}
+_OPERATIONS: Final = {code[0]: operation for code, operation in _by_opcode.items()}

@@ -1,0 +1,130 @@
+"""Where in a folder the weights are, and weights that are cut into several files.
+
+A folder is one of transformers, of ``huggingface_hub``, or of somebody's own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from levit.artifact import sha256_of
+from levit.errors import CheckpointError, ConfigError
+from levit.models.containers import read_file
+from levit.models.hints import read_config
+from levit.models.ops import Array
+from levit.models.state_dict import listing
+
+__all__ = ["INDEX", "WEIGHTS", "find_file", "read_shards", "shard_names"]
+
+INDEX: Final = ".index.json"
+# In this order, as transformers looks for them.
+WEIGHTS: Final = (
+    "model.safetensors",
+    f"model.safetensors{INDEX}",
+    "pytorch_model.bin",
+    f"pytorch_model.bin{INDEX}",
+)
+_SUFFIXES: Final = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # the last is timm's
+
+
+def find_file(path: Path) -> Path:
+    """The file that holds the weights, or the list of those that do.
+
+    Raises:
+        CheckpointError: there is none, or the folder leaves a choice.
+    """
+    # os.path says no where Path raises: of names that are too long.
+    if os.path.isdir(path):
+        return _find_in_folder(path)
+    if not os.path.exists(path):
+        raise CheckpointError(f"{path}: no such file")
+    if not os.path.isfile(path):
+        raise CheckpointError(f"{path}: is not a file")
+    return path
+
+
+def _find_in_folder(folder: Path) -> Path:
+    for name in WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be read ({error.strerror})") from error
+    found = [path for path in files if path.suffix == ".safetensors"]
+    found = found or [path for path in files if path.name.endswith(_SUFFIXES)]
+    if len(found) == 1:
+        return found[0]
+    what = f"several: {listing([path.name for path in found])}" if found else "none"
+    raise CheckpointError(
+        f"{folder}: expected a {' or '.join(WEIGHTS[::2])}, or one .safetensors or .pth file in "
+        f"this folder, found {what}; name the file"
+    )
+
+
+def shard_names(index: Path) -> dict[str, list[str]]:
+    """What a list of shards says: file name → names of the tensors in it.
+
+    Raises:
+        CheckpointError: it cannot be read, or names a file that is not beside it.
+    """
+    try:
+        mapping = read_config(index).get("weight_map")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    if not isinstance(mapping, Mapping) or not mapping:
+        raise CheckpointError(
+            f"{index}: a JSON file without a 'weight_map', so not a list of shards; name the file "
+            f"that holds the weights"
+        )
+    shards: dict[str, list[str]] = {}
+    for tensor, name in mapping.items():
+        if not isinstance(name, str) or not _is_base_name(name):
+            raise CheckpointError(
+                f"{index}: {listing([str(name)])} is not the plain name of a file beside it"
+            )
+        shards.setdefault(name, []).append(tensor)
+    return shards
+
+
+def _is_base_name(name: str) -> bool:
+    return name.isprintable() and name not in ("", ".", "..") and not {"/", "\\", ":"} & set(name)
+
+
+def read_shards(index: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Every tensor that a list of shards names, from the file that it names.
+
+    Returns:
+        (tensors by name; origin: ``file``, ``sha256`` and ``size_bytes`` of the list, and
+        ``files``, a list of ``name``, ``sha256`` and ``size_bytes``).
+
+    Raises:
+        CheckpointError: a shard is missing or damaged, or holds other tensors than the list says.
+    """
+    shards = shard_names(index)
+    missing = [name for name in shards if not os.path.isfile(index.with_name(name))]
+    if missing:
+        raise CheckpointError(
+            f"{index}: {len(missing)} of {len(shards)} files are missing: {listing(missing)}; "
+            f"download them too"
+        )
+    tensors: dict[str, Array] = {}
+    files: list[dict[str, Any]] = []
+    for name, expected in sorted(shards.items()):
+        part, origin = read_file(index.with_name(name))
+        differing = sorted(part.keys() ^ set(expected))
+        if differing:
+            raise CheckpointError(
+                f"{index}: {name} holds other tensors than this list says: {listing(differing)}"
+            )
+        tensors.update(part)
+        files.append({"name": name, **{key: origin[key] for key in ("sha256", "size_bytes")}})
+    return tensors, {
+        "file": index.name,
+        "sha256": sha256_of(index),
+        "size_bytes": index.stat().st_size,
+        "files": files,
+    }
