@@ -7,6 +7,8 @@ from typing import Final
 
 from fuzzing.target import Target
 from fuzzing.targets.artifact import ArtifactTarget
+from fuzzing.targets.checkpoints import PthTarget, SafetensorsTarget
+from fuzzing.targets.configs import ConfigTarget
 from fuzzing.targets.image import ImageTarget
 from fuzzing.targets.onnx import OnnxTarget
 
@@ -16,4 +18,7 @@ TARGETS: Final[Mapping[str, Callable[[], Target]]] = {
     "image": ImageTarget,
     "artifact": ArtifactTarget,
     "onnx": OnnxTarget,
+    "safetensors": SafetensorsTarget,
+    "pth": PthTarget,
+    "config": ConfigTarget,
 }
