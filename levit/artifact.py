@@ -17,15 +17,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
+from levit.arrays import read_arrays
 from levit.errors import ArtifactError, ConfigError, CorruptArtifactError, ManifestVersionError
 from levit.preprocess import PreprocessSpec
 
@@ -160,6 +159,15 @@ _MAPPINGS: Final = ("config", "source", "verification", "toolchain", "requiremen
 _TEXTS: Final = ("family", "variant", "target", "format", "precision", "payload")
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a name that stands twice, readers take the one or the other."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} stands in it twice")
+    return values
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"expected an object, found {type(value).__name__}")
@@ -268,20 +276,11 @@ class Artifact:
         Raises:
             CorruptArtifactError: the file is not an archive of plain arrays.
         """
+        path = self.path / GOLDEN_FILE
         try:
-            # Opened here, because NumPy leaves the file open when it is no archive.
-            with (self.path / GOLDEN_FILE).open("rb") as file:
-                # Stored, as np.savez writes it: what unpacks to more than it is, is a bomb.
-                with zipfile.ZipFile(file) as members:
-                    if any(m.compress_type != zipfile.ZIP_STORED for m in members.infolist()):
-                        raise ValueError("compressed members")
-                file.seek(0)
-                archive = np.load(file, allow_pickle=False)
-                return {name: archive[name] for name in archive.files}
-        except Exception as error:  # zipfile, zlib, struct and NumPy share no base
-            raise CorruptArtifactError(
-                f"{self.path / GOLDEN_FILE} is damaged ({error}); export again"
-            ) from error
+            return read_arrays(path)
+        except (OSError, ValueError) as error:
+            raise CorruptArtifactError(f"{path} is damaged ({error}); export again") from error
 
 
 def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> Artifact:
@@ -309,7 +308,7 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptArtifactError(f"{manifest_path}: cannot be read ({error})") from error
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise CorruptArtifactError(f"{manifest_path}: not JSON ({error}); export again") from error
     try:

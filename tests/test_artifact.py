@@ -167,6 +167,13 @@ def test_unknown_field_is_named(copy):
         open_artifact(copy)
 
 
+def test_field_that_stands_twice_is_named(copy):
+    text = (copy / MANIFEST_FILE).read_text(encoding="utf-8")
+    (copy / MANIFEST_FILE).write_text('{"target": "other", ' + text.lstrip()[1:], encoding="utf-8")
+    with pytest.raises(CorruptArtifactError, match="'target' stands in it twice"):
+        open_artifact(copy)
+
+
 @pytest.mark.parametrize("extra", [{}, {"brand_new": 1}])
 def test_future_schema_version_is_an_error_of_its_own(copy, extra):
     values = {**read_manifest(copy), "schema_version": SCHEMA_VERSION + 1, **extra}

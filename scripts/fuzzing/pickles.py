@@ -22,8 +22,10 @@ _GLOBALS = (
     "numpy.core.multiarray _reconstruct", "_codecs encode", "copyreg _reconstructor",
     "levit.models.torch_zip StoredTensor", "builtins object.__subclasses__", " ", "a" * 300 + " b",
 )  # fmt: skip
-_TEXTS = ("storage", "cpu", "cuda:0", "0", "1", "../0", "", "model", "state_dict", "model_ema",
-          "state_dict_ema", "_metadata", "é\n\x1b[2J", "module.", "module.x", "k" * 2000)  # fmt: skip
+_TEXTS = (
+    "storage", "cpu", "cuda:0", "0", "1", "../0", "", "model", "state_dict", "model_ema", "module.",
+    "state_dict_ema", "_metadata", "é\n\x1b[2J", "module.x", "_orig_mod.module.x", "k" * 2000,
+)  # fmt: skip
 _NUMBERS = (0, 1, -1, 2, 3, 255, 256, 65535, 2**31 - 1, -(2**31), 2**31, 2**32, 2**47, 2**48, 2**62,
             2**63 - 1, 2**63, -(2**63), 2**200, -(2**200))  # fmt: skip
 # Operations without arguments.

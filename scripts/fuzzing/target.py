@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from levit.errors import LevitError
+from levit.errors import MAX_MESSAGE, LevitError
 
 __all__ = ["FAILURES", "Outcome", "Target", "WrongAnswerError", "examine", "make_input"]
 
 # What may go wrong, in the order in which a table shows it.
 FAILURES: Final = ("exception", "message", "wrong", "warning", "memory", "hang", "crash")
-MAX_MESSAGE: Final = 400
 
 
 class WrongAnswerError(Exception):

@@ -85,7 +85,10 @@ class SafetensorsTarget:
             json.loads(text)
         except (ValueError, RecursionError):
             return mutate_bytes(rng, data, self._seeds)
-        changed = mutate_json(rng, text) if kind < 0.75 else mutate_bytes(rng, header)
+        if kind < 0.5:  # the numbers only
+            damaged = mutate_bytes(rng, body).ljust(len(body), b"\0")[: len(body)]
+            return data[: 8 + length] + damaged
+        changed = mutate_json(rng, text) if kind < 0.8 else mutate_bytes(rng, header)
         if rng.random() < 0.5:
             changed = changed.ljust(length)
         return struct.pack("<Q", len(changed)) + changed + body
@@ -97,8 +100,10 @@ class SafetensorsTarget:
         _compare(answer.tensors, _parsed(data))
 
 
-_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2",
-          "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}  # fmt: skip
+_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
+    "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?",
+}  # fmt: skip
 
 
 def _every_type() -> bytes:
