@@ -264,10 +264,18 @@ class Artifact:
         return self.path / self.manifest.payload
 
     def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the logits; empty when there are no classes."""
+        """Class names in the order of the logits; empty when there are no classes.
+
+        Raises:
+            CorruptArtifactError: the file is no text.
+        """
         if LABELS_FILE not in self.manifest.files:
             return ()
-        text = (self.path / LABELS_FILE).read_text(encoding="utf-8")
+        path = self.path / LABELS_FILE
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CorruptArtifactError(f"{path}: cannot be read ({error})") from error
         return tuple(text.removesuffix("\n").split("\n"))
 
     def golden(self) -> dict[str, NDArray[Any]]:

@@ -90,6 +90,13 @@ def test_labels_keep_spaces_and_scripts(copy):
     assert open_artifact(copy).labels() == tuple(labels)
 
 
+def test_labels_that_are_no_text(copy):
+    artifact = open_artifact(copy)
+    (copy / LABELS_FILE).write_bytes(b"t\xf6nch\n")
+    with pytest.raises(CorruptArtifactError, match=r"labels\.txt: cannot be read"):
+        artifact.labels()
+
+
 # ------------------------------------------------------------------ open: what is refused
 
 

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from levit.errors import ConfigError
+from levit.models.counting import count
 from levit.models.levit import FAMILY
 from levit.models.levit.arguments import config_from_arguments
 from levit.models.levit.config import (
+    VARIANTS,
     grids_of_shapes,
     levit_config,
     same_architecture,
@@ -64,6 +66,32 @@ def test_unknown_activations_are_refused(name):
         levit_config(**TINY, activation=name)
     with pytest.raises(ConfigError, match="known: hard_swish, silu"):
         replace(levit_config(**TINY), attention_activation=name)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(depths=(2, 10**9, 1)), "blocks in all stages"),
+        (dict(depths=(1000, 1000, 1000)), "blocks in all stages"),
+        (dict(heads=(2, 10**8, 4)), "weights is over the limit"),
+        (dict(num_classes=10**9), "weights is over the limit"),
+        (dict(in_channels=10**9), "weights is over the limit"),
+        (dict(widths=(2**40, 2**40, 2**40)), "weights is over the limit"),
+        (dict(image_size=(2**40, 16)), "tokens, over the limit"),
+        (dict(image_size=(1040, 1024)), "tokens, over the limit"),
+    ],
+)
+def test_sizes_far_beyond_use_are_refused_before_anything_is_made(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        levit_config(**{**TINY, **changes})
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_every_variant_is_counted_rightly_and_has_room(name):
+    config = VARIANTS[name].config
+    matrices = config._weights()
+    assert matrices == pytest.approx(count(FAMILY, config).parameters, rel=0.05)
+    replace(config, image_size=(1024, 1024) if config.stem_stride == 16 else (512, 512))
 
 
 def test_a_config_without_stages_or_with_a_broken_stem_is_refused():
