@@ -195,7 +195,9 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     result.add_argument("--labels", metavar="FILE", help="class names, one per line")
 
     preprocess = parser.add_argument_group("preprocessing (default: what the checkpoint says)")
-    preprocess.add_argument("--preprocess", metavar="timm|FILE.json")
+    preprocess.add_argument(
+        "--preprocess", metavar="timm|transformers|mmpretrain|original|FILE.json"
+    )
     preprocess.add_argument("--mean", type=_numbers, metavar="R,G,B", help="on 0..1")
     preprocess.add_argument("--std", type=_numbers, metavar="R,G,B", help="on 0..1")
     preprocess.add_argument("--crop-pct", type=float, metavar="FRACTION")

@@ -1,15 +1,17 @@
 """Image → tensor: one frozen spec, applied exactly as the model's home library does.
 
 The arithmetic is the deployed model's, value for value: Pillow decodes and resizes,
-the crop rounds as the source library rounds, and normalisation is done in float32 in
-the source's order of operations. Costs of getting this wrong are measured in points of
-top-1 (timm#2463, YOLOs-CPP#145).
+the crop rounds as the source library rounds, and normalisation rounds to float32 where
+the source does. Costs of getting this wrong are measured in points of top-1 (timm#2463,
+YOLOs-CPP#145).
+
+What a checkpoint's own files say about it is read in :mod:`levit.flavours`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
@@ -21,16 +23,21 @@ from levit.errors import ConfigError, InputError
 from levit.images import MAX_PIXELS
 
 __all__ = [
-    "FLAVOURS",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "INTERPOLATIONS",
+    "MAX_SIDE",
+    "RULES",
     "PreprocessSpec",
+    "Rules",
     "normalize",
-    "timm_spec",
     "to_pixels",
 ]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
+
+MAX_SIDE: Final = 65_535
 
 INTERPOLATIONS: Final[Mapping[str, Image.Resampling]] = {
     "nearest": Image.Resampling.NEAREST,
@@ -42,33 +49,80 @@ INTERPOLATIONS: Final[Mapping[str, Image.Resampling]] = {
 }
 
 
+def _half_to_even(resized: int, crop: int) -> int:
+    """The crop's offset in torchvision and mmcv; negative where zeros are padded."""
+    return round((resized - crop) / 2.0) if resized >= crop else -((crop - resized) // 2)
+
+
+def _floor(resized: int, crop: int) -> int:
+    """The crop's offset in transformers: half a pixel goes the other way, in padding too."""
+    return (resized - crop) // 2
+
+
 @dataclass(frozen=True, kw_only=True)
-class PreprocessSpec:
-    """How an image becomes the tensor that a model takes.
+class Rules:
+    """What a library does its own way.
 
     Attributes:
-        flavour: whose pipeline this is (``timm``).
+        crop_pct: where nothing states it.
+        single_edge: the library knows one number for the resized short edge, so a crop that is
+            not square takes it from its longer side. timm fits the resized image around the crop.
+        offset: (resized edge, cropped edge) → where the crop begins.
+        pads: images smaller than the crop get a black border; mmpretrain leaves them small.
+        rescale_factor: what a pixel is multiplied by before the mean is subtracted.
+    """
+
+    crop_pct: float
+    single_edge: bool = True
+    offset: Callable[[int, int], int] = _half_to_even
+    pads: bool = True
+    rescale_factor: float = 1 / 255
+
+
+# 0.875 is 224/256: floor(n / 0.875) is the int((256 / 224) * n) of transformers and of
+# facebookresearch/LeViT for every n (tested).
+RULES: Final[Mapping[str, Rules]] = {
+    "timm": Rules(crop_pct=0.9, single_edge=False),
+    "transformers": Rules(crop_pct=0.875, offset=_floor),
+    "mmpretrain": Rules(crop_pct=0.875, pads=False, rescale_factor=1.0),
+    "original": Rules(crop_pct=0.875),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessSpec:
+    """How an image becomes the tensor that a model takes: resized, cropped, normalised.
+
+    Attributes:
+        flavour: whose arithmetic this is: ``timm``, ``transformers``, ``mmpretrain``, ``original``.
         image_size: (height, width) of the tensor, in pixels.
-        crop_pct: the crop as a fraction of the resized image; the image is resized to
+        crop_pct: the crop as a fraction of the resized image, which is
             ``floor(image_size / crop_pct)``.
+        resize_size: (height, width) in pixels, in place of `crop_pct`. With neither, the
+            image is cropped as it is.
         crop_mode: ``center`` keeps the aspect ratio (the short edge is resized to fit),
             ``squash`` does not.
         interpolation: a Pillow filter, by name.
-        mean, std: per channel, on pixels scaled to 0..1.
+        mean, std: per channel, on pixels scaled to 0..1, in every flavour.
+        rescale_factor: what the source multiplies pixels by before it subtracts the mean; None
+            for the flavour's own (1/255, and 1 in mmpretrain). It decides where float32 rounds
+            and nothing else: `mean` and `std` stand on 0..1 whatever it is.
     """
 
     flavour: str = "timm"
     image_size: tuple[int, int]
-    crop_pct: float = 0.9
+    crop_pct: float | None = 0.9
+    resize_size: tuple[int, int] | None = None
     crop_mode: str = "center"
     interpolation: str = "bicubic"
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    rescale_factor: float | None = None
 
     def __post_init__(self) -> None:
-        if self.flavour not in FLAVOURS:
+        if self.flavour not in RULES:
             raise ConfigError(
-                f"unknown preprocessing flavour {self.flavour!r}; known: {', '.join(FLAVOURS)}"
+                f"unknown preprocessing flavour {self.flavour!r}; known: {', '.join(RULES)}"
             )
         if self.interpolation not in INTERPOLATIONS:
             raise ConfigError(
@@ -76,8 +130,7 @@ class PreprocessSpec:
             )
         if self.crop_mode not in ("center", "squash"):
             raise ConfigError(f"unknown crop_mode {self.crop_mode!r}; known: center, squash")
-        if not 0.05 <= self.crop_pct <= 1.0:
-            raise ConfigError(f"crop_pct must lie in 0.05..1, not {self.crop_pct:g}")
+        self._check_sizes()
         if len(self.mean) != len(self.std) or not self.mean:
             raise ConfigError("mean and std must have one value per channel each")
         # On pixels scaled to 0..1 (a mean of 123.675 belongs to 0..255: divide it by 255).
@@ -85,8 +138,34 @@ class PreprocessSpec:
             raise ConfigError(f"mean is on pixels scaled to 0..1, so not {self.mean}")
         if not all(1e-4 <= value <= 10 for value in self.std):
             raise ConfigError(f"std is on pixels scaled to 0..1 and positive, so not {self.std}")
-        if len(self.image_size) != 2 or any(n < 1 for n in self.image_size):
-            raise ConfigError(f"image_size must be two positive numbers, not {self.image_size}")
+        factor = self.rescale_factor
+        if factor is not None and not 1e-6 <= factor <= 1e6:
+            raise ConfigError(f"rescale_factor must lie in 1e-6..1e6, not {factor:g}")
+
+    def _check_sizes(self) -> None:
+        for name in ("image_size", "resize_size"):
+            size = getattr(self, name)
+            if size is not None and (len(size) != 2 or not all(1 <= n <= MAX_SIDE for n in size)):
+                raise ConfigError(f"{name} must be two numbers from 1 to {MAX_SIDE}, not {size}")
+        if self.crop_pct is not None and not 0.05 <= self.crop_pct <= 1.0:
+            raise ConfigError(f"crop_pct must lie in 0.05..1, not {self.crop_pct:g}")
+        if self.resize_size is None:
+            return
+        if self.crop_pct is not None:
+            raise ConfigError("crop_pct and resize_size say the same: give one of them")
+        height, width = self.resize_size
+        if self.crop_mode == "center" and height != width and RULES[self.flavour].single_edge:
+            raise ConfigError(
+                f"{self.flavour} resizes one edge: resize_size {height}x{width} needs two equal "
+                f"numbers, or crop_mode squash"
+            )
+
+    @property
+    def resizing(self) -> str:
+        """In words, for people."""
+        if self.resize_size is not None:
+            return "resize_size {}x{}".format(*self.resize_size)
+        return "not resized" if self.crop_pct is None else f"crop_pct {self.crop_pct:g}"
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -94,7 +173,7 @@ class PreprocessSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreprocessSpec:
-        """The reverse of :meth:`to_dict`.
+        """The reverse of :meth:`to_dict`. What is left out is the flavour's default.
 
         Raises:
             ConfigError: a key is unknown, or a value is of the wrong type or range.
@@ -107,14 +186,21 @@ class PreprocessSpec:
                 f"known: {', '.join(sorted(known))}"
             )
         try:
+            flavour = str(values.get("flavour", "timm"))
+            resize_size = values.get("resize_size")
+            default = RULES[flavour].crop_pct if flavour in RULES and resize_size is None else None
+            crop_pct = values.get("crop_pct", default)
+            factor = values.get("rescale_factor")
             return cls(
-                flavour=str(values.get("flavour", "timm")),
+                flavour=flavour,
                 image_size=_pair(values["image_size"]),
-                crop_pct=float(values.get("crop_pct", 0.9)),
+                crop_pct=None if crop_pct is None else float(crop_pct),
+                resize_size=None if resize_size is None else _pair(resize_size),
                 crop_mode=str(values.get("crop_mode", "center")),
                 interpolation=str(values.get("interpolation", "bicubic")),
                 mean=tuple(float(v) for v in values.get("mean", IMAGENET_MEAN)),
                 std=tuple(float(v) for v in values.get("std", IMAGENET_STD)),
+                rescale_factor=None if factor is None else float(factor),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ConfigError(f"preprocessing is not as it should be: {error!r}") from error
@@ -123,19 +209,6 @@ class PreprocessSpec:
 def _pair(value: Any) -> tuple[int, int]:
     height, width = value
     return int(height), int(width)
-
-
-def timm_spec(
-    image_size: tuple[int, int], pretrained_cfg: Mapping[str, Any] | None = None
-) -> PreprocessSpec:
-    """Timm's evaluation transform for a LeViT, from its defaults and a ``pretrained_cfg``.
-
-    Source: ``timm.data.resolve_data_config`` and ``transforms_imagenet_eval``.
-    """
-    known = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
-    said = {name: value for name, value in (pretrained_cfg or {}).items() if name in known}
-    stated = {name: value for name, value in said.items() if value is not None}
-    return PreprocessSpec.from_dict({"flavour": "timm", "image_size": image_size, **stated})
 
 
 def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
@@ -149,36 +222,42 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
     Raises:
         InputError: the picture is so long and thin that resizing its short edge would
-            make it exceed 89 megapixels.
+            make it exceed 89 megapixels; or it is smaller than the crop where the flavour
+            does not pad.
     """
-    size = _resized_size(image.size, spec)
-    if size[0] * size[1] > MAX_PIXELS:
+    width, height = _resized_size(image.size, spec)
+    # Pillow resizes one axis after the other: in between, the old height may still stand.
+    if width * max(height, image.height) > MAX_PIXELS:
         raise InputError(
             f"an image of {image.width}x{image.height} pixels is too long and thin to resize to "
-            f"{size[0]}x{size[1]}; crop it first"
+            f"{width}x{height}; crop it first"
         )
-    resized = image.resize(size, resample=INTERPOLATIONS[spec.interpolation])
-    width, height = resized.size
     crop_height, crop_width = spec.image_size
-    # torchvision's center_crop: half to even, zeros where the image is smaller than the crop.
-    top = round((height - crop_height) / 2.0)
-    left = round((width - crop_width) / 2.0)
-    if height < crop_height:
-        top = -((crop_height - height) // 2)
-    if width < crop_width:
-        left = -((crop_width - width) // 2)
+    rules = RULES[spec.flavour]
+    if not rules.pads and (height < crop_height or width < crop_width):
+        raise InputError(
+            f"an image of {image.width}x{image.height} pixels gives {width}x{height}, less than "
+            f"the crop of {crop_width}x{crop_height}, and {spec.flavour} does not pad"
+        )
+    top, left = rules.offset(height, crop_height), rules.offset(width, crop_width)
+    # Resizing whole and cropping afterwards: which axis Pillow resizes first, rounding in
+    # between, depends on its release and on the shape of what it is given.
+    resized = image.resize((width, height), resample=INTERPOLATIONS[spec.interpolation])
     cropped = resized.crop((left, top, left + crop_width, top + crop_height))
     return np.asarray(cropped, dtype=np.uint8)
 
 
 def _resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
     """(width, height) after resizing; `size` is Pillow's (width, height)."""
+    target = _target(spec)
+    if target is None:
+        return size
     width, height = size
-    target_height, target_width = (math.floor(n / spec.crop_pct) for n in spec.image_size)
+    target_height, target_width = target
     if spec.crop_mode == "squash":
         return target_width, target_height
     if target_height == target_width:
-        # torchvision's Resize: the long edge is truncated.
+        # torchvision's Resize, and everybody's: the long edge is truncated.
         short, long = min(width, height), max(width, height)
         new_long = max(1, int(target_height * long / short))
         return (target_height, new_long) if width <= height else (new_long, target_height)
@@ -187,8 +266,21 @@ def _resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int
     return max(1, round(width / ratio)), max(1, round(height / ratio))
 
 
+def _target(spec: PreprocessSpec) -> tuple[int, int] | None:
+    """(height, width) to resize to; only one edge of it counts where the ratio is kept."""
+    if spec.resize_size is not None or spec.crop_pct is None:
+        return spec.resize_size
+    height, width = (math.floor(n / spec.crop_pct) for n in spec.image_size)
+    if spec.crop_mode == "center" and RULES[spec.flavour].single_edge:
+        return max(height, width), max(height, width)
+    return height, width
+
+
 def normalize(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Scale to 0..1, subtract the mean, divide by the deviation, all in float32.
+    """``(pixels / 255 - mean) / std``, rounded where the flavour rounds.
+
+    That is: float32(pixels · f), minus float32(255 f · mean), over float32(255 f · std), where
+    f is the rescale factor: 1/255, or 1 in mmpretrain, which normalises on 0..255.
 
     Args:
         pixels: (H, W, 3) or (N, H, W, 3) uint8.
@@ -196,15 +288,18 @@ def normalize(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.flo
     Returns:
         (3, H, W) or (N, 3, H, W) float32, contiguous.
     """
-    mean = np.asarray(spec.mean, np.float32)[:, None, None]
-    std = np.asarray(spec.std, np.float32)[:, None, None]
+    factor = spec.rescale_factor or RULES[spec.flavour].rescale_factor
+    mean, std = (
+        np.asarray([value * (255 * factor) for value in values], np.float32)[:, None, None]
+        for values in (spec.mean, spec.std)
+    )
     channels_first = np.moveaxis(pixels, -1, -3)
-    tensor: NDArray[np.float32] = np.divide(channels_first, np.float32(255), dtype=np.float32)
-    tensor = np.ascontiguousarray(tensor)
+    tensor = np.empty(channels_first.shape, np.float32)
+    if factor == 1 / 255:
+        # PyTorch's division in float32. It equals the product below for each of the 256 bytes.
+        np.divide(channels_first, np.float32(255), out=tensor, dtype=np.float32)
+    else:
+        np.multiply(channels_first, factor, out=tensor, dtype=np.float64, casting="same_kind")
     tensor -= mean
     tensor /= std
     return tensor
-
-
-# One line per flavour: its function from (image_size, settings found beside the checkpoint).
-FLAVOURS: Final = {"timm": timm_spec}

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from levit.errors import ConfigError, InputError
+from levit.flavours import timm_spec
 from levit.images import MAX_PIXELS, load_image
 from levit.preprocess import (
     INTERPOLATIONS,
     PreprocessSpec,
     normalize,
-    timm_spec,
     to_pixels,
 )
 

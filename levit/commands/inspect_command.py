@@ -16,6 +16,7 @@ from levit.export.settings import choose_labels, choose_preprocess
 from levit.export.sources import config_of, load_source
 from levit.models.counting import count
 from levit.models.registry import DIGITS, FAMILIES, canonical, known_names
+from levit.preprocess import PreprocessSpec
 
 __all__ = ["run"]
 
@@ -176,8 +177,8 @@ def _shared_rows(values: Mapping[str, Any]) -> list[list[str]]:
         rows.append(
             [
                 "preprocessing",
-                f"{spec['flavour']}: {spec['interpolation']}, crop_pct {spec['crop_pct']:g}, "
-                f"{spec['crop_mode']}",
+                f"{spec['flavour']}: {spec['interpolation']}, "
+                f"{PreprocessSpec.from_dict(spec).resizing}, {spec['crop_mode']}",
             ]
         )
     return [*rows, *[["assumed", choice] for choice in values["assumed"]]]

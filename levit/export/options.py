@@ -40,7 +40,8 @@ class ExportOptions:
         labels: class names, or a text file with one per line.
         config: a JSON file with timm's model arguments, for what the checkpoint leaves open.
         opset: of the ONNX graph.
-        preprocess: a flavour (``timm``) or a JSON file with a preprocessing spec.
+        preprocess: a flavour (``timm``, ``transformers``, ``mmpretrain``, ``original``) or a
+            JSON file: a preprocessing spec, or the one that timm or transformers wrote.
         mean, std, crop_pct, interpolation: override single settings of the preprocessing.
         output: the artifact's folder; by default ``{model}-{target}-{precision}`` here.
         force: replace an existing artifact; keep one that fails its verification.

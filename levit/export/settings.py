@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from levit.errors import ConfigError
 from levit.export.options import ExportOptions
 from levit.export.sources import Source
-from levit.models.hints import read_config
+from levit.flavours import FLAVOURS, spec_from_json
+from levit.models.hints import Hints, read_config
 from levit.models.model import Model
-from levit.preprocess import FLAVOURS, PreprocessSpec
+from levit.preprocess import PreprocessSpec
 
-__all__ = ["choose_labels", "choose_outputs", "choose_preprocess"]
+__all__ = ["choose_labels", "choose_outputs", "choose_preprocess", "settings_for"]
 
 
 def choose_outputs(options: ExportOptions, model: Model) -> tuple[str, ...]:
@@ -53,40 +57,57 @@ def choose_preprocess(
                 f"the preprocessing"
             )
         return None, ()
-    assumed: tuple[str, ...] = ()
     name = None if options.preprocess is None else str(options.preprocess)
-    if name is not None and name not in FLAVOURS:
-        if not name.endswith(".json"):
-            raise ConfigError(
-                f"unknown preprocessing {name!r}: name a flavour ({', '.join(FLAVOURS)}) or a "
-                f".json file"
-            )
-        values = read_config(Path(name))
-        spec = PreprocessSpec.from_dict({"image_size": config.image_size, **values})
-        if spec.image_size != config.image_size:
-            raise ConfigError(
-                f"{name}: image_size {spec.image_size} is not the model's {config.image_size}"
-            )
-    else:
+    assumed: tuple[str, ...] = ()
+    if name is None or name in FLAVOURS:
         flavour = name or source.keymap.source
-        beside = source.hints.pretrained_cfg
-        spec = FLAVOURS[flavour](config.image_size, beside)
+        origin, beside = settings_for(flavour, source.hints)
+        with _said_by(origin, "; correct it, or pass another with --preprocess"):
+            spec = FLAVOURS[flavour](config.image_size, beside)
         if not beside and name is None:
             assumed = (
-                f"preprocessing: {flavour}'s defaults ({spec.interpolation}, crop_pct "
-                f"{spec.crop_pct:g}, mean {_numbers(spec.mean)}, std {_numbers(spec.std)})",
+                f"preprocessing: {flavour}'s defaults ({spec.interpolation}, {spec.resizing}, "
+                f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)})",
             )
-    overrides = {
+    elif name.endswith(".json"):
+        values = read_config(Path(name))
+        with _said_by(name):
+            spec = spec_from_json(values, config.image_size)
+    else:
+        raise ConfigError(
+            f"unknown preprocessing {name!r}: name a flavour ({', '.join(FLAVOURS)}) or a "
+            f".json file"
+        )
+    changes: dict[str, Any] = {
         "mean": None if options.mean is None else tuple(map(float, options.mean)),
         "std": None if options.std is None else tuple(map(float, options.std)),
         "crop_pct": options.crop_pct,
         "interpolation": options.interpolation,
     }
-    changes = {key: value for key, value in overrides.items() if value is not None}
-    spec = replace(spec, **changes)  # type: ignore[arg-type]
+    changes = {key: value for key, value in changes.items() if value is not None}
+    if "crop_pct" in changes:
+        changes["resize_size"] = None  # one or the other
+    spec = replace(spec, **changes)
     if len(spec.mean) != 3:
         raise ConfigError(f"mean and std have three values, one per colour, not {len(spec.mean)}")
     return spec, assumed
+
+
+def settings_for(flavour: str, hints: Hints) -> tuple[str, Mapping[str, Any]]:
+    """(what they are called, settings) beside the checkpoint that `flavour`'s library wrote."""
+    if flavour == "timm":
+        return "pretrained_cfg", hints.pretrained_cfg
+    if flavour == "transformers":
+        return "preprocessor_config.json", hints.preprocessor_config
+    return flavour, {}  # the others keep them in code
+
+
+@contextmanager
+def _said_by(name: str, advice: str = "") -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}{advice}") from error
 
 
 def _numbers(values: tuple[float, ...]) -> str:

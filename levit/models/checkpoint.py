@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,15 +32,13 @@ class Checkpoint:
 
     Attributes:
         tensors: by name, in the file's own dtypes (half types widened to float32).
-        hints: from a ``config.json`` beside the file.
-        preprocessor: what a ``preprocessor_config.json`` beside it holds.
+        hints: from a ``config.json`` and a ``preprocessor_config.json`` beside the file.
         origin: for the manifest: ``file``, ``sha256`` and ``size_bytes``, ``files`` of shards,
             and ``key``, under which the weights were in a ``.pth``.
     """
 
     tensors: Mapping[str, Array]
     hints: Hints = field(default_factory=Hints)
-    preprocessor: Mapping[str, Any] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,12 +66,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     tensors = clean_names(tensors, str(file))
     _refuse_bad_numbers(tensors, file)
     config, preprocessor = file.with_name("config.json"), file.with_name(_PREPROCESSOR)
-    return Checkpoint(
-        tensors=tensors,
-        hints=hints_from_config(read_config(config), str(config)) if config.is_file() else Hints(),
-        preprocessor=read_config(preprocessor) if preprocessor.is_file() else None,
-        origin=origin,
-    )
+    hints = hints_from_config(read_config(config), str(config)) if config.is_file() else Hints()
+    if preprocessor.is_file():
+        hints = replace(hints, preprocessor_config=read_config(preprocessor))
+    return Checkpoint(tensors=tensors, hints=hints, origin=origin)
 
 
 def _refuse_bad_numbers(tensors: Mapping[str, Array], file: Path) -> None:

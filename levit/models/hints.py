@@ -32,6 +32,7 @@ class Hints:
         pretrained_cfg: timm's preprocessing settings.
         model_type: transformers' name of the family.
         heads: the number of classifier heads that transformers' class has.
+        preprocessor_config: transformers' preprocessing settings.
         arguments: the file's contents, if it holds the widths of the network too.
     """
 
@@ -47,6 +48,7 @@ class Hints:
     pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
     model_type: str | None = None
     heads: int | None = None
+    preprocessor_config: Mapping[str, Any] = field(default_factory=dict)
     arguments: Mapping[str, Any] | None = None
 
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from levit.errors import CheckpointError, brief
+from levit.models.shards import INDEX, WEIGHTS, shard_names
 
 __all__ = ["download"]
 
-_FILES = ("model.safetensors", "config.json")
+_CONFIGS: Final = ("config.json", "preprocessor_config.json")
 
 
 def download(name: str) -> tuple[Path, dict[str, Any]]:
-    """Fetch a repository's weights and config, or find them in the cache.
+    """Fetch a repository's weights and configs, or find them in the cache.
+
+    Of the forms in which a repository holds the same weights one is fetched, the first of
+    `WEIGHTS`: most hold .safetensors and PyTorch's, TensorFlow's and others' beside it.
 
     Args:
         name: ``owner/name`` or ``owner/name@revision``.
@@ -26,37 +31,101 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
 
     Raises:
         CheckpointError: the hub cannot be reached and the files are not cached, or the
-            repository does not have them.
+            repository does not have them, or not for everybody.
     """
     repository, _, revision = name.partition("@")
     try:
-        from huggingface_hub import snapshot_download
+        from huggingface_hub import HfApi
         from huggingface_hub.errors import HFValidationError
     except ImportError as error:
         raise CheckpointError(
             "fetching published weights needs huggingface-hub: pip install 'levit[export]'"
         ) from error
-    try:
-        with _bars_on_terminals_only():
-            folder = Path(
-                snapshot_download(
-                    repository, revision=revision or None, allow_patterns=list(_FILES)
-                )
-            )
-    except HFValidationError as error:
-        raise CheckpointError(f"hf:{name}: not a repository name (owner/name)") from error
-    except Exception as error:  # of the hub's library, of its HTTP library, of the system
-        raise CheckpointError(
-            f"hf:{name}: cannot be fetched and is not cached ({brief(error)}); check the network "
-            f"and the name, or download model.safetensors elsewhere and pass --checkpoint PATH"
-        ) from error
-    if not (folder / _FILES[0]).is_file():
-        raise CheckpointError(
-            f"hf:{name}: the repository, or what is cached of it, has no {_FILES[0]}; check the "
-            f"network"
-        )
+    with _bars_on_terminals_only():
+        try:
+            listed = HfApi().model_info(repository, revision=revision or None).siblings or ()
+            folder = _fetch(name, {file.rfilename for file in listed})
+        except CheckpointError:
+            raise
+        except HFValidationError as error:
+            raise CheckpointError(f"hf:{name}: not a repository name (owner/name)") from error
+        except Exception as error:  # of the hub's library, of its HTTP library, of the system
+            cached = _find_cached(name)
+            if cached is None:
+                raise CheckpointError(f"hf:{name}: {_reason(error)}") from error
+            folder = cached
     # The cache names its folders by commit.
     return folder, {"repository": repository, "revision": folder.name}
+
+
+def _fetch(name: str, listed: set[str]) -> Path:
+    """Download what is wanted of the files that the hub lists."""
+    weights = next((file for file in WEIGHTS if file in listed), None)
+    if weights is None:
+        raise CheckpointError(
+            f"hf:{name}: the repository has no {' or '.join(WEIGHTS[::2])}; pass the file that "
+            f"holds the weights with --checkpoint PATH"
+        )
+    folder = _snapshot(name, [weights])
+    if weights.endswith(INDEX):
+        shards = list(shard_names(folder / weights))
+        missing = [file for file in shards if file not in listed]
+        if missing:
+            raise CheckpointError(f"hf:{name}: {weights} names {missing[0]}, which is not there")
+        folder = _snapshot(name, [weights, *shards])
+    return folder
+
+
+def _find_cached(name: str) -> Path | None:
+    """The folder of what was fetched before, if it is all there."""
+    for weights in WEIGHTS:
+        # It raises where the cache has no such repository or revision, or knows that a file of
+        # these is missing; older versions of the library do not know.
+        with contextlib.suppress(Exception):
+            folder = _snapshot(name, [weights], offline=True)
+            if not (folder / weights).is_file():
+                continue
+            shards = shard_names(folder / weights) if weights.endswith(INDEX) else ()
+            if all((folder / shard).is_file() for shard in shards):
+                return folder
+    return None
+
+
+def _snapshot(name: str, files: Sequence[str], *, offline: bool = False) -> Path:
+    from huggingface_hub import snapshot_download
+
+    repository, _, revision = name.partition("@")
+    return Path(
+        snapshot_download(
+            repository,
+            revision=revision or None,
+            allow_patterns=[glob.escape(file) for file in (*_CONFIGS, *files)],
+            local_files_only=offline,
+        )
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What to say of a download that failed."""
+    from huggingface_hub import errors
+
+    match error:
+        case errors.GatedRepoError():
+            return (
+                "its owner asks for consent: give it on the repository's page, and log in with hf "
+                "auth login or HF_TOKEN"
+            )
+        case errors.RepositoryNotFoundError():
+            return (
+                "the hub has no such repository, or it is private: check the name, or log in with "
+                "hf auth login or HF_TOKEN"
+            )
+        case errors.RevisionNotFoundError():
+            return "the repository has no such revision: check what follows the @"
+    return (
+        f"cannot be fetched and is not cached ({brief(error)}); check the network and the name, "
+        f"or download the repository elsewhere and pass --checkpoint PATH"
+    )
 
 
 @contextlib.contextmanager

@@ -154,7 +154,7 @@ class TorchZip:
         )
         if tensor.dtype == "bfloat16":  # the upper half of a float32
             bits = view.astype(np.uint32, order="C")
-            bits <<= 16
+            bits <<= np.uint32(16)  # NumPy 1 takes a plain 16 for a long, where there are no axes
             return bits.view(np.float32)
         if tensor.dtype == "bool":
             return view.astype(np.bool_, order="C")

@@ -166,3 +166,18 @@ def test_timms_wrapper_in_transformers_keeps_timms_names():
 def test_a_config_that_is_not_as_it_should_be(values):
     with pytest.raises(ConfigError, match=r"^folder/c: "):
         hints_from_config(values, "folder/c")
+
+
+def test_the_preprocessor_config_beside_the_weights_is_what_preprocesses(folder, tmp_path):
+    path = folder()
+    values = {"size": {"shortest_edge": 96}, "crop_size": {"height": 96, "width": 96},
+              "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.25, 0.5]}  # fmt: skip
+    (path / "preprocessor_config.json").write_text(json.dumps(values))
+    manifest = export(ExportOptions(checkpoint=path, output=tmp_path / "a")).manifest
+    assert manifest.preprocess.flavour == "transformers"
+    assert manifest.preprocess.std == (0.5, 0.25, 0.5)
+    assert not any("preprocessing" in text for text in manifest.assumed)
+    (path / "preprocessor_config.json").unlink()
+    manifest = export(ExportOptions(checkpoint=path, output=tmp_path / "b")).manifest
+    assert manifest.preprocess.mean == (0.485, 0.456, 0.406)
+    assert any("preprocessing: transformers's defaults" in text for text in manifest.assumed)

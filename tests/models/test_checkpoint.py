@@ -156,10 +156,10 @@ def test_a_config_beside_the_file_is_read(write, tensors, tmp_path):
 
 def test_a_preprocessor_config_beside_the_file_is_kept_as_it_is(write, tensors, tmp_path):
     path = write(tensors)
-    assert read_checkpoint(path).preprocessor is None
+    assert read_checkpoint(path).hints.preprocessor_config == {}
     values = {"size": {"shortest_edge": 224}, "image_mean": [0.5, 0.5, 0.5]}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
-    assert read_checkpoint(path).preprocessor == values
+    assert read_checkpoint(path).hints.preprocessor_config == values
     (tmp_path / "preprocessor_config.json").write_text("[]")
     with pytest.raises(ConfigError, match=r"preprocessor_config\.json: holds no JSON object"):
         read_checkpoint(path)
@@ -230,6 +230,19 @@ def test_contents_decide_what_a_file_is(tmp_path, name, start, match):
 def test_a_suffix_means_nothing(write, tensors, tmp_path, name):
     assert set(read_checkpoint(write(tensors, name)).tensors) == set(tensors)
     assert set(read_checkpoint(write_pth(tmp_path / name, tensors)).tensors) == set(tensors)
+
+
+def test_a_pth_is_the_same_model_as_its_safetensors(write, tensors, tmp_path, draw):
+    wrapped = {f"module.{name}": value for name, value in tensors.items()}
+    beside = {"epoch": 3, "optimizer": {"state": {}, "lr": 0.1}}
+    source = load(write_pth(tmp_path / "last.pth", {"state_dict": wrapped, **beside}))
+    assert source.origin["key"] == "state_dict"
+    assert source.origin["format"] == "timm"
+    expected = load(write(tensors)).model
+    x = draw(expected.config)[1]
+    assert np.array_equal(
+        source.model.forward(NumpyOps(), x)["logits"], expected.forward(NumpyOps(), x)["logits"]
+    )
 
 
 @pytest.mark.parametrize("length", [0x80, 0x7B, 0x7B20, 0x7B0A, 0x280, 0x4B50])

@@ -9,7 +9,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from safetensors.numpy import save
+from pth_writer import write_pth
+from safetensors.numpy import load, save
 
 from levit.models.random_weights import flatten
 
@@ -33,6 +34,8 @@ class Hub(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         files = self.server.files
         listing = f"/api/models/{REPOSITORY}"
+        if self.server.down:
+            return self.send(503, b"down for repairs", {}, body)
         if path in (listing, *(f"{listing}/revision/{name}" for name in ("main", COMMIT))):
             siblings = [{"rfilename": name} for name in files]
             data = json.dumps(
@@ -53,13 +56,18 @@ class Hub(BaseHTTPRequestHandler):
             return self.send(200, data, {"Content-Type": "application/json"}, body)
         for name, data in files.items():
             if path in (f"/{REPOSITORY}/resolve/{r}/{name}" for r in ("main", COMMIT)):
+                if self.server.gated:
+                    return self.send(403, b"", {"X-Error-Code": "GatedRepo"}, body)
                 headers = {
                     "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
                     "X-Repo-Commit": COMMIT,
                     "Accept-Ranges": "bytes",
                 }
                 return self.send(200, data, headers, body)
-        return self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
+        if path.startswith(listing):
+            return self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
+        # The hub says 401 to whom it does not know, so as not to tell what is private.
+        return self.send(401, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
 
     def send(self, status, data, headers, body):
         self.send_response(status)
@@ -78,13 +86,14 @@ def hub(make_small):
     """A server with a small network's weights under a published name."""
     model = make_small("tiny")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.requests = []
+    server.requests, server.down, server.gated = [], False, False
     server.files = {
         "model.safetensors": save(flatten(model, model.family.keymaps[0])),
         "config.json": json.dumps(
             {"img_size": 96, "label_names": [f"class {i}" for i in range(10)]}
         ).encode(),
         "pytorch_model.bin": b"not asked for",
+        "tf_model.h5": b"not asked for",
     }
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -154,28 +163,140 @@ def test_a_models_name_alone_means_its_repository(hub, run, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cache"]
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("hf:timm/no_such_model", "cannot be fetched and is not cached"),
-        ("hf:timm/levit_128s.fb_dist_in1k@no_such_revision", "cannot be fetched and is not cached"),
-        ("hf:a/b/c", "not a repository name"),
-    ],
-)
-def test_what_the_hub_does_not_have_is_one_line(run, tmp_path, name, message):
-    result = run("--checkpoint", name)
+def refused(result, name):
+    """The one line that a command says instead of writing anything."""
     assert result.returncode == 1
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {name}")
-    assert message in line
+    return line
 
 
-def test_a_repository_without_safetensors_says_so(hub, run):
-    del hub.files["model.safetensors"]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hf:timm/no_such_model", "no such repository, or it is private: check the name, or log"),
+        (f"hf:{REPOSITORY}@no_such_revision", "the repository has no such revision"),
+        ("hf:a/b/c", "not a repository name"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_one_line(run, tmp_path, name, message):
+    assert message in refused(run("--checkpoint", name), name)
+
+
+def test_what_is_not_for_everybody_is_one_line(hub, run):
+    hub.gated = True
+    name = f"hf:{REPOSITORY}"
+    assert "its owner asks for consent" in refused(run("--checkpoint", name), name)
+
+
+def test_a_hub_that_is_down_is_one_line_or_the_cache(hub, run, tmp_path):
+    name = f"hf:{REPOSITORY}"
+    hub.down = True
+    assert "cannot be fetched and is not cached" in refused(run("--checkpoint", name), name)
+    hub.down = False
+    assert run("--checkpoint", name, "--output", "first").returncode == 0
+    hub.down = True
+    assert run("--checkpoint", name, "--output", "second").returncode == 0
+    first, second = (tmp_path / folder / "manifest.json" for folder in ("first", "second"))
+    assert json.loads(first.read_text())["source"] == json.loads(second.read_text())["source"]
+
+
+def test_a_repository_without_weights_says_so(hub, run):
+    del hub.files["model.safetensors"], hub.files["pytorch_model.bin"]
+    name = f"hf:{REPOSITORY}"
+    line = refused(run("--checkpoint", name), name)
+    assert "has no model.safetensors or pytorch_model.bin" in line
+    assert "--checkpoint PATH" in line
+
+
+def fetched(hub):
+    """Names of the files whose contents were asked for."""
+    paths = [path for command, path in hub.requests if command == "GET" and "/resolve/" in path]
+    return sorted({path.rpartition("/")[2] for path in paths})
+
+
+@pytest.fixture
+def sharded(hub):
+    """The same weights in two files of each form."""
+    tensors = load(hub.files.pop("model.safetensors"))
+    names = sorted(tensors)
+    halves = [{name: tensors[name] for name in names[i::2]} for i in range(2)]
+
+    def put(start, end, content):
+        files = [f"{start}-{i + 1:05}-of-00002{end}" for i in range(2)]
+        for file, half in zip(files, halves, strict=True):
+            hub.files[file] = content(half)
+        mapping = {name: file for file, half in zip(files, halves, strict=True) for name in half}
+        hub.files[f"{start}{end}.index.json"] = json.dumps({"weight_map": mapping}).encode()
+        return files
+
+    return put
+
+
+def pickled(tensors, folder):
+    return write_pth(folder / "pytorch_model.bin", tensors).read_bytes()
+
+
+def test_shards_come_if_there_is_no_single_file(hub, run, tmp_path, sharded):
+    files = sharded("model", ".safetensors", save)
+    sharded("pytorch_model", ".bin", lambda half: b"not asked for")
+    del hub.files["pytorch_model.bin"]
+    hub.files["preprocessor_config.json"] = b"{}"
+    result = run("--checkpoint", f"hf:{REPOSITORY}", "--output", "first")
+    assert result.returncode == 0, result.stderr
+    index = "model.safetensors.index.json"
+    assert fetched(hub) == sorted(["config.json", "preprocessor_config.json", index, *files])
+    source = json.loads((tmp_path / "first" / "manifest.json").read_text())["source"]
+    assert source["file"] == index
+    assert [file["name"] for file in source["files"]] == files
+
+    offline = run("--checkpoint", f"hf:{REPOSITORY}", "--output", "second", HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    again = json.loads((tmp_path / "second" / "manifest.json").read_text())["source"]
+    assert again == source
+
+
+def test_pytorchs_file_comes_if_there_is_no_other(hub, run, tmp_path):
+    tensors = load(hub.files.pop("model.safetensors"))
+    hub.files["pytorch_model.bin"] = pickled(tensors, tmp_path)
+    for output, environment in (("first", {}), ("second", {"HF_HUB_OFFLINE": "1"})):
+        result = run("--checkpoint", f"hf:{REPOSITORY}", "--output", output, **environment)
+        assert result.returncode == 0, result.stderr
+        source = json.loads((tmp_path / output / "manifest.json").read_text())["source"]
+        assert source["file"] == "pytorch_model.bin"
+    assert fetched(hub) == ["config.json", "pytorch_model.bin"]
+
+
+def test_pytorchs_shards_come_last(hub, run, tmp_path, sharded):
+    files = sharded("pytorch_model", ".bin", lambda half: pickled(half, tmp_path))
+    del hub.files["pytorch_model.bin"]
+    result = run("--checkpoint", f"hf:{REPOSITORY}", "--output", "out")
+    assert result.returncode == 0, result.stderr
+    assert fetched(hub) == sorted(["config.json", "pytorch_model.bin.index.json", *files])
+
+
+@pytest.mark.parametrize("name", ["../config.json", "/etc/passwd", "gone.safetensors", "*"])
+def test_a_list_of_shards_that_names_other_files(hub, run, name):
+    del hub.files["model.safetensors"], hub.files["pytorch_model.bin"]
+    index = json.dumps({"weight_map": {"a": name}}).encode()
+    hub.files["model.safetensors.index.json"] = index
     result = run("--checkpoint", f"hf:{REPOSITORY}")
     assert result.returncode == 1
-    assert "has no model.safetensors" in result.stderr
+    (line,) = result.stderr.splitlines()
+    assert "not the plain name of a file" in line or f"names {name}, which is not there" in line
+    assert fetched(hub) == ["config.json", "model.safetensors.index.json"]
+
+
+def test_shards_that_are_half_cached_are_not_cached(hub, run, tmp_path, sharded):
+    files = sharded("model", ".safetensors", save)
+    del hub.files["pytorch_model.bin"]
+    assert run("--checkpoint", f"hf:{REPOSITORY}", "--output", "first").returncode == 0
+    (link,) = (tmp_path / "cache").rglob(files[1])
+    link.unlink()
+    name = f"hf:{REPOSITORY}"
+    line = refused(run("--checkpoint", name, HF_HUB_OFFLINE="1"), name)
+    assert "cannot be fetched and is not cached" in line
 
 
 def test_offline_and_not_cached_is_one_line(run):

@@ -74,18 +74,40 @@ def test_zip64_and_comments(comment):
     assert [(name, archive.read(name).tobytes()) for name in archive.names] == MEMBERS
 
 
-def test_sizes_in_the_extra_field(monkeypatch):
+def test_sizes_in_the_extra_field():
     # zipfile writes the real sizes into the central directory where they fit: put them aside.
     sizes = struct.pack("<HHQQ", 1, 16, 256, 256)
     entry = PLAIN.index(b"PK\x01\x02", DIRECTORY + 4)
     data = patched(PLAIN, entry + 20, "<LL", 0xFFFFFFFF, 0xFFFFFFFF)
     data = patched(data, entry + 30, "<H", len(sizes) + 4)
     at = entry + 46 + len("archive/data/0")
-    data = data[:at] + struct.pack("<HH", 0x7075, 0) + sizes + data[at:]
+    data = data[:at] + struct.pack("<HH", 0x9999, 0) + sizes + data[at:]
     at = data.index(b"PK\x05\x06")
     data = patched(data, at + 12, "<L", at - DIRECTORY)
     assert opened(data).read("archive/data/0").tobytes() == bytes(range(256))
     assert zipfile.ZipFile(io.BytesIO(data)).read("archive/data/0") == bytes(range(256))
+
+
+def test_a_member_beyond_four_gigabytes(tmp_path):
+    # As torch.save writes large files, but with nothing between the members.
+    path = tmp_path / "large.pth"
+    at = (1 << 32) + 64
+    name = b"archive/data/0"
+    local = struct.pack("<4s5H3L2H", b"PK\x03\x04", 0, 0, 0, 0, 0, 0, 3, 3, len(name), 0)
+    field = struct.pack("<HHQ", 1, 8, at)
+    entry = struct.pack(
+        "<4s6H3L5H2L", b"PK\x01\x02", 45, 45, 0, 0, 0, 0, zlib.crc32(b"abc"), 3, 3,
+        len(name), len(field), 0, 0, 0, 0, 0xFFFFFFFF,
+    ) + name + field  # fmt: skip
+    after = at + len(local) + len(name) + 3
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(entry), 0xFFFFFFFF, 0)
+    with path.open("wb") as stream:
+        stream.seek(at)
+        stream.write(local + name + b"abc" + entry)
+        stream.write(zip64_end(1, len(entry), after, after + len(entry)) + end)
+    with zipfile.ZipFile(path) as theirs, path.open("rb") as stream:
+        assert theirs.read("archive/data/0") == b"abc"
+        assert StoredZip(stream, "large.pth").read("archive/data/0").tobytes() == b"abc"
 
 
 def test_sizes_that_the_extra_field_lacks():
