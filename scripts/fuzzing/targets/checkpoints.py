@@ -7,6 +7,7 @@ import io
 import json
 import random
 import struct
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,8 @@ class PthTarget:
     def judge(self, data: bytes, folder: Path, answer: Any) -> None:
         import torch
 
+        if _has_folders(data):
+            return
         try:
             with torch.serialization.safe_globals([argparse.Namespace]):
                 saved = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -200,3 +203,15 @@ class PthTarget:
                 plain = plain.float() if plain.dtype == torch.bfloat16 else plain
                 expected[name] = plain.contiguous().numpy()
         _compare(answer.tensors, expected)
+
+
+def _has_folders(data: bytes) -> bool:
+    """Whether a member of an archive is marked as a folder, whatever it holds.
+
+    PyTorch 2.15 reads nothing for such a member and hands out the memory as it finds it.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return any(info.external_attr & 0x10 for info in archive.infolist())
+    except Exception:  # then PyTorch may still read it
+        return False

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from fuzzing.folders import pack, unpack, write_folder
 from fuzzing.json_mutations import mutate_json
@@ -109,24 +110,78 @@ class ConfigTarget:
         base, _ = unpack(data)
         if base not in self._expected:
             self._expected[base] = _chosen(self._bases[base])
-        model, _, labels = answer
-        expected = self._expected[base][0]
-        said = _objects(folder / "checkpoint" / _CONFIG)
-        if not any("act" in key and "layer" in key for key in set().union(*said)):
-            if model.config.activation != expected.config.activation and base != "timm":
-                raise WrongAnswerError("activation: changed, and nothing says so")
-        if len(labels) != model.config.num_classes:
-            raise WrongAnswerError(f"labels: {len(labels)} for {model.config.num_classes} classes")
-        if "activation" in _differences(model.config, expected.config):
+        model, spec, labels = answer
+        path = folder / "checkpoint"
+        config = _read(path / _CONFIG)
+        _judge_labels(config, labels, model.config.num_classes)
+        _judge_preprocessing(config, _read(path / _PREPROCESSOR), spec, model.config.image_size)
+        self._judge_network(config, model, self._expected[base][0])
+
+    def _judge_network(self, config: Mapping[str, Any], model: Any, expected: Any) -> None:
+        """The same outputs to the last bit, unless the config says another activation or size."""
+        said = {**config, **(config.get("model_args") or {})}
+        free = {"act_layer", "attn_act_layer", "img_size", "image_size"}
+        stated = {name: said.get(name) for name in free}
+        if (
+            model.config.activation != expected.config.activation
+            and "silu" not in str(stated).lower()
+            and "swish" not in str(stated).lower()
+        ):
+            raise WrongAnswerError("activation: another than before, and nothing says so")
+        if model.config.activation != expected.config.activation:
+            return
+        if model.config.attention_activation != expected.config.attention_activation:
             return
         size = expected.config.image_size
         if model.config.image_size != size:
-            return  # said so by the config, and the shapes allow it
+            raise WrongAnswerError(f"size: {model.config.image_size}, and the weights are {size}")
         x = np.linspace(-1, 1, 3 * size[0] * size[1]).reshape(1, 3, *size)
         before = expected.forward(NumpyOps(np.float64), x)
         for name, value in model.forward(NumpyOps(np.float64), x).items():
             if name in before and not np.array_equal(value, before[name]):
                 raise WrongAnswerError(f"network: {name} is not what it was")
+
+
+def _judge_labels(config: Mapping[str, Any], labels: Sequence[str], classes: int) -> None:
+    names = config.get("label_names" if "architecture" in config else "id2label")
+    if isinstance(names, dict):
+        names = [names[key] for key in sorted(names, key=int)]
+    if names is None or not classes:
+        names = range(classes)
+    if list(labels) != [str(name) for name in names]:
+        raise WrongAnswerError(f"labels: {labels[:3]}, and the config says {list(names)[:3]}")
+
+
+def _judge_preprocessing(
+    config: Mapping[str, Any], processor: Mapping[str, Any], spec: Any, size: tuple[int, int]
+) -> None:
+    """What a file says about the numbers, the filter and the crop must be in the spec."""
+    if spec.image_size != size:
+        raise WrongAnswerError(f"preprocessing: {spec.image_size} for a network of {size}")
+    said: dict[str, Any] = {}
+    if spec.flavour == "timm":
+        said = dict(config.get("pretrained_cfg") or {})
+    elif processor:
+        factor = 1.0
+        if processor.get("do_rescale") is not False:
+            given = processor.get("rescale_factor")
+            factor = 1 / 255 if given is None else given
+        if processor.get("do_normalize") is not False:
+            for ours, theirs in (("mean", "image_mean"), ("std", "image_std")):
+                value = processor.get(theirs)
+                if value is not None:
+                    values = value if isinstance(value, list) else [value] * 3
+                    said[ours] = [one / (255 * factor) for one in values]
+        if processor.get("resample") is not None:
+            said["interpolation"] = Image.Resampling(processor["resample"]).name.lower()
+    for name in ("mean", "std", "crop_pct"):
+        if said.get(name) is not None:
+            found, wanted = getattr(spec, name), said[name]
+            if not np.allclose(found, np.asarray(wanted, float), rtol=1e-12, atol=0):
+                raise WrongAnswerError(f"preprocessing: {name} is {found}, not {wanted}")
+    for name in ("interpolation", "crop_mode"):
+        if said.get(name) not in (None, getattr(spec, name)):
+            raise WrongAnswerError(f"preprocessing: {name} is {getattr(spec, name)}")
 
 
 def _chosen(path: Path) -> Any:
@@ -137,23 +192,8 @@ def _chosen(path: Path) -> Any:
     return source.model, spec, labels
 
 
-def _differences(one: Any, other: Any) -> set[str]:
-    return {
-        "activation" if "activation" in name else name
-        for name, value in vars(one).items()
-        if value != getattr(other, name)
-    }
-
-
-def _objects(path: Path) -> list[Mapping[str, Any]]:
-    """Every object of a JSON file."""
-    found = []
-    pending = [json.loads(path.read_bytes().decode("utf-8-sig"))] if path.is_file() else []
-    while pending:
-        value = pending.pop()
-        if isinstance(value, dict):
-            found.append(value)
-            pending += value.values()
-        elif isinstance(value, list):
-            pending += value
-    return found or [{}]
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    values: dict[str, Any] = json.loads(path.read_bytes().decode("utf-8-sig"))
+    return values
