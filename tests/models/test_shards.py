@@ -81,7 +81,7 @@ def test_the_configs_beside_the_list_are_read(sharded, tmp_path):
     (tmp_path / "preprocessor_config.json").write_text("{}")
     checkpoint = read_checkpoint(sharded)
     assert checkpoint.hints.image_size == (96, 96)
-    assert checkpoint.preprocessor == {}
+    assert checkpoint.hints.preprocessor_config == {}
 
 
 @pytest.mark.peers
