@@ -143,7 +143,8 @@ class ConfigTarget:
 
 
 def _judge_labels(config: Mapping[str, Any], labels: Sequence[str], classes: int) -> None:
-    names = config.get("label_names" if "architecture" in config else "id2label")
+    of_transformers = config.get("model_type", "timm_wrapper") != "timm_wrapper"
+    names = config.get("id2label" if of_transformers else "label_names")
     if isinstance(names, dict):
         names = [names[key] for key in sorted(names, key=int)]
     if names is None or not classes:
