@@ -1,93 +1,24 @@
 """The real download code against a small server that answers as the hub does."""
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hub_server import COMMIT, environment_of, serve
 from pth_writer import write_pth
 from safetensors.numpy import load, save
 
 from levit.models.random_weights import flatten
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REPOSITORY = "timm/levit_128s.fb_dist_in1k"
-
-
-class Hub(BaseHTTPRequestHandler):
-    """One repository: its listing, and its files by revision."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_HEAD(self):
-        self.answer(body=False)
-
-    def do_GET(self):
-        self.answer(body=True)
-
-    def answer(self, *, body):
-        self.server.requests.append((self.command, self.path))
-        path = self.path.split("?")[0]
-        files = self.server.files
-        listing = f"/api/models/{REPOSITORY}"
-        if self.server.down:
-            return self.send(503, b"down for repairs", {}, body)
-        if path in (listing, *(f"{listing}/revision/{name}" for name in ("main", COMMIT))):
-            siblings = [{"rfilename": name} for name in files]
-            data = json.dumps(
-                {"id": REPOSITORY, "modelId": REPOSITORY, "sha": COMMIT, "siblings": siblings}
-            ).encode()
-            return self.send(200, data, {"Content-Type": "application/json"}, body)
-        if path in (f"{listing}/tree/{name}" for name in ("main", COMMIT)):
-            tree = [
-                {
-                    "type": "file",
-                    "path": name,
-                    "size": len(data),
-                    "oid": hashlib.sha1(data).hexdigest(),
-                }
-                for name, data in files.items()
-            ]
-            data = json.dumps(tree).encode()
-            return self.send(200, data, {"Content-Type": "application/json"}, body)
-        for name, data in files.items():
-            if path in (f"/{REPOSITORY}/resolve/{r}/{name}" for r in ("main", COMMIT)):
-                if self.server.gated:
-                    return self.send(403, b"", {"X-Error-Code": "GatedRepo"}, body)
-                headers = {
-                    "ETag": f'"{hashlib.sha256(data).hexdigest()}"',
-                    "X-Repo-Commit": COMMIT,
-                    "Accept-Ranges": "bytes",
-                }
-                return self.send(200, data, headers, body)
-        if path.startswith(listing):
-            return self.send(404, b"{}", {"X-Error-Code": "RevisionNotFound"}, body)
-        # The hub says 401 to whom it does not know, so as not to tell what is private.
-        return self.send(401, b"{}", {"X-Error-Code": "RepoNotFound"}, body)
-
-    def send(self, status, data, headers, body):
-        self.send_response(status)
-        for key, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(data)
-
-    def log_message(self, *arguments):
-        pass
 
 
 @pytest.fixture
 def hub(make_small):
     """A server with a small network's weights under a published name."""
     model = make_small("tiny")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.requests, server.down, server.gated = [], False, False
-    server.files = {
+    files = {
         "model.safetensors": save(flatten(model, model.family.keymaps[0])),
         "config.json": json.dumps(
             {"img_size": 96, "label_names": [f"class {i}" for i in range(10)]}
@@ -95,12 +26,8 @@ def hub(make_small):
         "pytorch_model.bin": b"not asked for",
         "tf_model.h5": b"not asked for",
     }
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve(REPOSITORY, files) as server:
+        yield server
 
 
 @pytest.fixture
@@ -108,17 +35,9 @@ def run(hub, tmp_path):
     """(arguments) → a real `levit export` whose hub is the server and whose cache is empty."""
 
     def export(*arguments, **environment):
-        kept = {k: v for k, v in os.environ.items() if not k.upper().endswith("_PROXY")}
         return subprocess.run(
             [sys.executable, "-m", "levit", "export", *arguments],
-            env={
-                **kept,
-                "HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}",
-                "HF_HOME": str(tmp_path / "cache"),
-                "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_DISABLE_TELEMETRY": "1",
-                **environment,
-            },
+            env={**environment_of(hub, tmp_path / "cache"), **environment},
             cwd=tmp_path,
             capture_output=True,
             text=True,
