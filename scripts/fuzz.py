@@ -29,7 +29,7 @@ from pathlib import Path
 
 from fuzzing.isolation import Worker, run_inputs
 from fuzzing.target import FAILURES, Outcome, Target, make_input
-from fuzzing.targets import TARGETS
+from fuzzing.targets import TARGETS, prepared
 
 DEFAULT_COUNT = 4000
 # Of one and the same failure, so many are kept.
@@ -82,20 +82,12 @@ def main() -> int:
             from fuzzing.atheris_engine import run_atheris
 
             return run_atheris(names[0], arguments.runs, arguments.seed, folder, arguments.output)
-        targets = [_prepared(name, folder) for name in names]
+        targets = [prepared(name, folder) for name in names]
         if arguments.replay:
             return _replay(targets[0], arguments.replay, folder)
         tallies = {target.name: _run(target, arguments, folder) for target in targets}
     _print_table(tallies)
     return int(any(tally.failures for tally in tallies.values()))
-
-
-def _prepared(name: str, folder: Path) -> Target:
-    target = TARGETS[name]()
-    own = folder / name
-    own.mkdir()
-    target.prepare(own)
-    return target
 
 
 def _run(target: Target, arguments: argparse.Namespace, folder: Path) -> Tally:

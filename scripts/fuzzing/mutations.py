@@ -157,6 +157,8 @@ def mutate_png(rng: random.Random, data: bytes) -> bytes:
         (length,) = struct.unpack_from(">I", data, at)
         chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
         at += 12 + length
+    if not chunks:
+        return mutate_bytes(rng, data)
     for _ in range(times(rng, 3)):
         i = rng.randrange(len(chunks))
         name, body = chunks[i]

@@ -445,10 +445,17 @@ def test_format_without_a_backend_names_those_there_are(tampered):
         Predictor(folder)
 
 
-@pytest.mark.parametrize("data", [b"", b"garbage", b"\x08\x07" * 50])
-def test_payload_that_the_backend_refuses_is_one_line(tampered, data):
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it is empty"),
+        (b"garbage", "not an ONNX file"),
+        (b"\x08\x07" * 50, "ONNX Runtime .* cannot load it"),
+    ],
+)
+def test_payload_that_is_refused_is_one_line(tampered, data, message):
     folder = tampered(lambda folder, values: (folder / "model.onnx").write_bytes(data))
-    with pytest.raises(CorruptArtifactError, match="cannot load it") as caught:
+    with pytest.raises(CorruptArtifactError, match=message) as caught:
         Predictor(folder)
     assert "\n" not in str(caught.value)
 

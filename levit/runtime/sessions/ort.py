@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError, brief
+from levit.runtime.interface import Tensor, check_interface
+from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.session import SessionOptions
 
 __all__ = ["OrtSession"]
@@ -48,6 +50,7 @@ class OrtSession:
                 f"use device='cpu'"
             )
         _check_version(artifact)
+        check_onnx_file(artifact.payload)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
@@ -62,6 +65,12 @@ class OrtSession:
                 f"({brief(error)})"
             ) from error
         self._outputs = [output.name for output in self._session.get_outputs()]
+        check_interface(
+            artifact,
+            [_tensor(node) for node in self._session.get_inputs()],
+            [_tensor(node) for node in self._session.get_outputs()],
+            self._session.get_modelmeta().custom_metadata_map,
+        )
         _live.add(self)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -78,6 +87,11 @@ class OrtSession:
     def close(self) -> None:
         """Release the session; runs that are under way in other threads end undisturbed."""
         self._session = None
+
+
+def _tensor(node: Any) -> Tensor:
+    dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}.get(node.type, node.type)
+    return node.name, dtype, tuple(node.shape)
 
 
 def _check_version(artifact: Artifact) -> None:
