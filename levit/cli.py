@@ -156,7 +156,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     weights.add_argument(
         "--checkpoint",
         metavar="PATH",
-        help="a .safetensors file, a folder with one, or hf:REPO[@REVISION]",
+        help="a .safetensors or PyTorch file, a folder with one, or hf:REPO[@REVISION]",
     )
     weights.add_argument(
         "--random-weights", type=_seed, metavar="SEED", help="for benchmarks and demos"

@@ -28,7 +28,8 @@ class ExportOptions:
 
     Attributes:
         model: timm's name of a variant, or ``levit_digits``.
-        checkpoint: a ``.safetensors`` file or a folder with one; ``hf:owner/name[@revision]``.
+        checkpoint: a ``.safetensors`` or PyTorch file, or a folder with one;
+            ``hf:owner/name[@revision]``.
         random_weights: a seed, for benchmarks and demos.
         target: ``onnx``.
         precision: ``fp32``.
