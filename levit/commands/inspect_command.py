@@ -132,8 +132,11 @@ def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:
     error = verification.get("max_relative_error")
     fired = ", ".join(f"{p['name']} {p['count']}" for p in values["passes"] if p["count"])
     source = values["source"]
+    # The config of a family that this release does not know may hold anything.
+    known = values["family"] in FAMILIES
+    model = [["model", f"{values['variant']} of {values['family']}, which this release lacks"]]
     return [
-        *_config_rows(values["variant"], values["config"]),
+        *(_config_rows(values["variant"], values["config"]) if known else model),
         *_count_rows(values),
         ["source", f"{source.get('format', '')}, {source.get('file', source.get('seed', ''))}"],
         ["target", f"{values['target']}, {values['precision']}"],

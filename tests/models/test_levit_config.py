@@ -98,6 +98,8 @@ def test_a_config_without_stages_or_with_a_broken_stem_is_refused():
     config = levit_config(**TINY)
     with pytest.raises(ConfigError, match="at least one stage"):
         replace(config, stages=())
+    with pytest.raises(ConfigError, match="blocks of some size"):
+        replace(config, stages=(replace(config.stages[0], block=None), *config.stages[1:]))
     with pytest.raises(ConfigError, match="last width"):
         replace(config, stem_widths=(4, 8, 16, 31))
 

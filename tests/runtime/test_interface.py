@@ -78,6 +78,16 @@ def test_network_whose_own_statement_is_damaged(tampered, text):
         Predictor(tampered(change), threads=1)
 
 
+def test_network_whose_names_are_no_text(tampered):
+    def change(folder, values):
+        data = (folder / "model.onnx").read_bytes()
+        assert data.count(b"levit.variant") == 1
+        (folder / "model.onnx").write_bytes(data.replace(b"levit.variant", b"levit.\xffariant"))
+
+    with pytest.raises(CorruptArtifactError, match="cannot load it"):
+        Predictor(tampered(change), threads=1)
+
+
 def test_network_with_weights_elsewhere_is_not_loaded(tampered, tmp_path):
     # The file is there and ONNX Runtime would read it; no hash covers it.
     def change(folder, values):

@@ -56,21 +56,20 @@ class OrtSession:
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _ERRORS_ONLY
         try:
-            self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
+            session = onnxruntime.InferenceSession(
                 str(artifact.payload), settings, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime's own exceptions share no public base
+            inputs = [_tensor(node) for node in session.get_inputs()]
+            outputs = [_tensor(node) for node in session.get_outputs()]
+            metadata = session.get_modelmeta().custom_metadata_map
+        except Exception as error:  # ONNX Runtime's own share no public base; names may be no text
             raise CorruptArtifactError(
                 f"{artifact.payload}: ONNX Runtime {onnxruntime.__version__} cannot load it "
                 f"({brief(error)})"
             ) from error
-        self._outputs = [output.name for output in self._session.get_outputs()]
-        check_interface(
-            artifact,
-            [_tensor(node) for node in self._session.get_inputs()],
-            [_tensor(node) for node in self._session.get_outputs()],
-            self._session.get_modelmeta().custom_metadata_map,
-        )
+        check_interface(artifact, inputs, outputs, metadata)
+        self._session: onnxruntime.InferenceSession | None = session
+        self._outputs = [name for name, _, _ in outputs]
         _live.add(self)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -107,9 +107,10 @@ class ArtifactTarget:
         """The hashes of before: what a damaged copy has, which must be found."""
         manifest = entries[MANIFEST_FILE]
         if isinstance(manifest, bytes):
-            entries[MANIFEST_FILE] = manifest.replace(b"@sha256:", b"@sha256-base:")
+            manifest = manifest.replace(b"@sha256:", b"@sha256-base:")
             if rng.random() < 0.5:
-                entries[MANIFEST_FILE] = manifest.replace(b"@size:", b"@size-base:")
+                manifest = manifest.replace(b"@size:", b"@size-base:")
+            entries[MANIFEST_FILE] = manifest
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         path = folder / "artifact"
