@@ -20,6 +20,7 @@ from levit.models.model import Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
 from levit.models.recognition import recognise
 from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant, known_names
+from levit.models.state_dict import AVERAGED
 
 __all__ = ["Source", "config_of", "digits_folder", "load_source"]
 
@@ -155,6 +156,9 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
     config = _named_as(config, name, _variant_name(family, config, hints), file)
     variant = _variant_name(family, config, hints)
     _check_stated(hints, family, config, file)
+    if checkpoint.origin.get("key") in AVERAGED:
+        key = checkpoint.origin["key"]
+        assumed = [f"weights: the averaged ones ({key}), as timm takes them", *assumed]
     weights = StrictWeights(checkpoint.tensors)
     params = family.build(config, keymap, weights)
     weights.finish(file, keymap.ignores)

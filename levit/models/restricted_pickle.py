@@ -26,8 +26,8 @@ from typing import Any, Final, TypeAlias
 
 __all__ = ["MOST_OPERATIONS", "Global", "Inert", "read_pickle"]
 
-# A checkpoint of LeViT with optimizer and averages takes 60,000. One byte of a pickle can make
-# an object of a hundred, so this is what bounds memory: to about 500 MB at the worst.
+# LeViT-384 with its optimizer and averages takes 42,000. One byte of a pickle can make an object
+# of a hundred, so this is what bounds memory: to about 300 MB at the worst.
 MOST_OPERATIONS: Final = 4_000_000
 
 Constructors: TypeAlias = Mapping[str, Callable[..., object]]

@@ -99,6 +99,22 @@ def test_what_older_timm_stored_beside_the_weights_is_ignored(write, tensors):
     assert load(write({**tensors, **extra})).variant == "levit_custom"
 
 
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [(("model", "model_ema"), ["weights: the averaged ones (model_ema), as timm takes them"]),
+     (("model",), [])],
+)  # fmt: skip
+def test_the_averaged_weights_are_taken_and_said(tmp_path, tensors, keys, said):
+    saved = {key: {n: v * (key == "model_ema") for n, v in tensors.items()} for key in keys}
+    path = tmp_path / "checkpoint.pth"
+    write_pth(path, saved)
+    source = load(path)
+    assert [text for text in source.assumed if "weights" in text] == said
+    assert source.origin["key"] == keys[-1]
+    norm = source.model.params.head.norm_before
+    assert np.array_equal(norm.weight, saved[keys[-1]]["head.bn.weight"])
+
+
 # ---------------------------------------------------------------------------- folders
 
 
