@@ -8,6 +8,7 @@ whatever base the release at hand exports.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -62,13 +63,17 @@ def write_folder(folder: Path, base: Path, entries: Mapping[str, Entry]) -> None
     for name, entry in entries.items():
         if name != os.path.basename(name) or name in ("", ".", ".."):
             continue  # an input stays in its folder
-        path = folder / name
-        if isinstance(entry, bytes):
-            path.write_bytes(entry)
-        elif isinstance(entry, str):
-            path.symlink_to(entry)
-        elif entry is not None:
-            path.mkdir()
+        with contextlib.suppress(OSError, ValueError):  # a name that no file can have
+            _write(folder / name, entry)
+
+
+def _write(path: Path, entry: Entry) -> None:
+    if isinstance(entry, bytes):
+        path.write_bytes(entry)
+    elif isinstance(entry, str):
+        path.symlink_to(entry)
+    elif entry is not None:
+        path.mkdir()
 
 
 _SEAL = re.compile(rb'"@(sha256|size)(-base)?:([A-Za-z0-9_.]+)@"')

@@ -175,7 +175,7 @@ class PthTarget:
         for i, (name, contents) in enumerate(members):
             if name.endswith("data.pkl"):
                 members[i] = (name, mutate_pickle(rng, contents))
-        if rng.random() < 0.1:
+        if members and rng.random() < 0.1:
             for _ in range(times(rng, 3)):
                 i = rng.randrange(len(members))
                 members[i] = (members[i][0], mutate_bytes(rng, members[i][1]))
