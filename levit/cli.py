@@ -139,7 +139,18 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         "--threads", type=_positive, metavar="N", help="default: the CPUs this process may use"
     )
     parser.add_argument(
+        "--workers",
+        type=_count,
+        metavar="N",
+        help="threads that decode and resize (default: as many as --threads, none beside one)",
+    )
+    parser.add_argument(
         "--exif", action="store_true", help="turn pictures as their EXIF orientation says"
+    )
+    parser.add_argument(
+        "--draft",
+        action="store_true",
+        help="decode large JPEGs at a fraction of their size: faster, not quite the same pixels",
     )
 
 
@@ -283,6 +294,10 @@ def _whole(text: str, least: int) -> int:
 
 def _positive(text: str) -> int:
     return _whole(text, 1)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 0)
 
 
 def _seed(text: str) -> int:

@@ -1,94 +1,346 @@
-"""Whatever names an image → a Pillow image in RGB, or one line that says why not."""
+"""Whatever names an image → a Pillow image in RGB, or one line that says why not.
+
+Pillow's decoders are called here one by one instead of through ``Image.open``, for three reasons.
+Its list holds formats that no service should take from strangers (EPS starts Ghostscript) or
+that any bytes may pass for (TGA). Its pixel limit is a process-wide setting that belongs to the
+application, and it warns where we refuse. And a JPEG's EXIF block is read for a resolution that
+nobody asks for here, with a warning where it is damaged.
+"""
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
-from pathlib import Path
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
 
-__all__ = ["MAX_PIXELS", "ImageLike", "load_image"]
+__all__ = [
+    "FORMATS",
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "ImageLike",
+    "file_contents",
+    "image_endings",
+    "image_name",
+    "load_image",
+]
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]"
+Size: TypeAlias = tuple[int, int]
 
 # A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
 # limit is a process-wide setting that belongs to the application, so it is left alone.
 MAX_PIXELS: Final = 89_478_485
 
+# Of a caller's file or pipe: as many pixels, uncompressed, four channels of 16 bits.
+MAX_BYTES: Final = 2**30
 
-def load_image(image: ImageLike, *, exif: bool = False) -> Image.Image:
+# What is read, in the order in which it is tried, and Pillow's module for it. A new one needs a
+# signature in its first bytes and its size in its header: TGA has no signature, and ICO and ICNS
+# say nothing of the pictures inside. Formats that the application has registered itself, as
+# pillow-heif does, are tried after these.
+FORMATS: Final[Mapping[str, str]] = {
+    "JPEG": "JpegImagePlugin",
+    "PNG": "PngImagePlugin",
+    "WEBP": "WebPImagePlugin",
+    "GIF": "GifImagePlugin",
+    "BMP": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin",
+    "PPM": "PpmImagePlugin",
+    "AVIF": "AvifImagePlugin",
+    "JPEG2000": "Jpeg2KImagePlugin",
+}
+
+_PREFIX: Final = 16
+_CHUNK: Final = 2**20
+
+# EXIF orientation → what turns the picture upright.
+_ORIENTATION: Final = 0x0112
+_UPRIGHT: Final[Mapping[int, Image.Transpose]] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_Opener: TypeAlias = Callable[[BinaryIO, str], Image.Image]
+_Accepts: TypeAlias = Callable[[bytes], Any]
+
+
+class _Jpeg(JpegImageFile):
+    """Pillow's, but for the resolution, whose damage is no reason for a warning."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
+def load_image(
+    image: ImageLike, *, exif: bool = False, draft: Callable[[Size], Size] | None = None
+) -> Image.Image:
     """Open whatever names an image.
+
+    Of an animation it is the first frame; transparency is dropped; grey pixels of 16 bits are
+    clipped at 255: all as Pillow's ``convert("RGB")`` and so every home library does.
 
     Args:
         image: a path, encoded bytes, a binary file object, a Pillow image, or an
             (H, W, 3) uint8 array in RGB order.
         exif: turn the picture as its EXIF orientation says. timm does not, and so
             neither is it the default here.
+        draft: from the (width, height) of a picture to the one that it will be resized to.
+            With it, a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and 1/1 of its size that
+            is at least that large. Pillow images of the caller are never drafted.
 
     Returns:
         A Pillow image in mode RGB.
 
     Raises:
-        InputError: the file is missing, is no image, or is truncated; the array has
-            another rank, type or layout; the picture exceeds 89 megapixels.
+        InputError: the file is missing, is no image in one of :data:`FORMATS`, or is
+            truncated; the array has another rank, type or layout; the picture exceeds
+            89 megapixels, or the limit of an application that set Pillow's to less.
     """
+    name = image_name(image)
     if isinstance(image, np.ndarray):
-        return _from_array(image)
+        return _from_array(image, name)
     if isinstance(image, Image.Image):
-        return _decode(image, "the image", exif)
-    source: Any
+        _check_size(image.size, name)
+        return _decode(image, name, exif=exif, own=False)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        name, source = "the image bytes", io.BytesIO(image)
-    elif isinstance(image, (str, os.PathLike)):
-        name, source = str(image), Path(image)
-    elif hasattr(image, "read"):
-        name, source = str(getattr(image, "name", "the image file")), image
-    else:
-        raise InputError(
-            f"an image is a path, bytes, a binary file, a PIL image or an (H, W, 3) uint8 "
-            f"array, not {type(image).__name__}"
-        )
+        return _from_file(io.BytesIO(image), name, exif, draft)
+    if isinstance(image, (str, os.PathLike)):
+        with _open(name) as file:
+            return _from_file(file, name, exif, draft)
+    if hasattr(image, "read"):
+        return _from_file(image, name, exif, draft)
+    raise InputError(
+        f"an image is a path, bytes, a binary file, a PIL image or an (H, W, 3) uint8 "
+        f"array, not {type(image).__name__}"
+    )
+
+
+def image_name(image: ImageLike) -> str:
+    """What an error calls an image: a file's name, or what it is."""
+    if isinstance(image, (str, os.PathLike)):
+        return os.fsdecode(image)
+    if isinstance(image, np.ndarray):
+        return "the image array"
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return "the image bytes"
+    if isinstance(image, Image.Image):
+        return "the image"
+    return str(getattr(image, "name", "the image file"))
+
+
+def image_endings() -> frozenset[str]:
+    """File name endings, with the dot, of the formats that are read."""
+    known = {name for name in FORMATS if _opener(name) is not None}
+    foreign = {name for name, _ in _foreign_openers()}
+    return frozenset(ending for ending, name in Image.EXTENSION.items() if name in known | foreign)
+
+
+def _open(name: str) -> BinaryIO:
+    # Not by Pillow: it maps uncompressed files into memory, and one that somebody truncates
+    # meanwhile ends the process.
     try:
-        opened = Image.open(source)
+        return open(name, "rb")
     except FileNotFoundError as error:
-        raise InputError(f"{name}: no such file") from error
+        raise InputError(f"{name or repr(name)}: no such file") from error
     except IsADirectoryError as error:
         raise InputError(f"{name}: is a folder, not an image") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image in a format that Pillow reads") from error
-    except Exception as error:  # plug-ins of Pillow and files of callers raise what they like
-        raise InputError(f"{name}: cannot be opened as an image ({brief(error)})") from error
-    with opened:
-        return _decode(opened, name, exif)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or brief(error)
+        raise InputError(f"{name}: cannot be opened ({reason})") from error
 
 
-def _decode(image: Image.Image, name: str, exif: bool) -> Image.Image:
-    width, height = image.size
+def _from_file(
+    file: BinaryIO, name: str, exif: bool, draft: Callable[[Size], Size] | None
+) -> Image.Image:
+    image = _identify(_seekable(file, name), name)
+    _check_size(image.size, name)
+    if draft is not None and isinstance(image, JpegImageFile):
+        _reduce(image, draft, exif)
+    return _decode(image, name, exif=exif, own=True)
+
+
+def _seekable(file: BinaryIO, name: str) -> BinaryIO:
+    """The file at its start, or its contents where it is a pipe."""
+    try:
+        file.seek(0)
+        return file
+    except (AttributeError, OSError, ValueError):
+        return _contents(file, name)
+
+
+def file_contents(file: BinaryIO) -> BinaryIO:
+    """All that is in a binary file from its start, in memory, under the same name.
+
+    Raises:
+        InputError: it cannot be read, is open as text, or has more than :data:`MAX_BYTES`.
+    """
+    name = image_name(file)
+    return _contents(_seekable(file, name), name)
+
+
+def _contents(file: BinaryIO, name: str) -> BinaryIO:
+    contents = io.BytesIO()
+    while chunk := _read(file, _CHUNK, name):
+        contents.write(chunk)
+        if contents.tell() > MAX_BYTES:
+            raise InputError(f"{name}: has more than {MAX_BYTES // 2**20} MiB")
+    contents.seek(0)
+    contents.name = name
+    return contents
+
+
+def _read(file: BinaryIO, count: int, name: str) -> bytes:
+    try:
+        data = file.read(count)
+    except Exception as error:  # files of callers raise what they like
+        raise InputError(f"{name}: cannot be read ({brief(error)})") from error
+    if not isinstance(data, bytes):
+        raise InputError(f"{name}: is open as text; open it with mode 'rb'")
+    return data
+
+
+def _identify(file: BinaryIO, name: str) -> Image.Image:
+    """The image behind the first decoder that takes the file, with its header read."""
+    prefix = _read(file, _PREFIX, name)
+    if not prefix:
+        raise InputError(f"{name}: not an image, it is empty")
+    cause: Exception | None = None
+    for opener, accepts in _openers():
+        if not _accepted(accepts, prefix):
+            continue
+        try:
+            file.seek(0)
+            return opener(file, "")
+        except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            cause = error  # what a decoder says to what is none of its files
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{name}: its pixels {_over_limit()}") from error
+        except MemoryError as error:
+            raise InputError(f"{name}: needs more memory than there is") from error
+        except Exception as error:  # decoders raise what they like
+            raise InputError(f"{name}: cannot be opened as an image ({brief(error)})") from error
+    detail = brief(cause) if cause is not None and str(cause) else ""
+    if cause is None and (other := _other_format(prefix)):
+        detail = f"it looks like {other}"
+    raise InputError(
+        f"{name}: not an image that is read here{detail and f' ({detail})'}; "
+        f"read are {', '.join(FORMATS)}"
+    ) from cause
+
+
+def _accepted(accepts: _Accepts | None, prefix: bytes) -> bool:
+    try:
+        verdict = accepts is None or accepts(prefix)
+    except Exception:
+        return False  # the prefix is too short for it
+    # A string says why this Pillow cannot read a format that it knows.
+    return bool(verdict) and not isinstance(verdict, str)
+
+
+def _openers() -> Iterator[tuple[_Opener, _Accepts | None]]:
+    for name in FORMATS:
+        if (found := _opener(name)) is not None:
+            yield found
+    for _, found in _foreign_openers():
+        yield found
+
+
+def _opener(name: str) -> tuple[_Opener, _Accepts | None] | None:
+    """Pillow's decoder of a format; None where this Pillow has none."""
+    if name not in Image.OPEN:
+        try:
+            importlib.import_module(f"PIL.{FORMATS[name]}")
+        except ImportError:
+            return None
+    entry = Image.OPEN.get(name)
+    if entry is None:
+        return None
+    opener, accepts = entry
+    return (_Jpeg if name == "JPEG" else opener), accepts
+
+
+def _foreign_openers() -> list[tuple[str, tuple[_Opener, _Accepts | None]]]:
+    """What the application has registered with Pillow, and answers for."""
+    return [
+        (name, entry)
+        for name, entry in list(Image.OPEN.items())
+        if entry[0].__module__.partition(".")[0] != "PIL"
+    ]
+
+
+def _other_format(prefix: bytes) -> str:
+    """What a file is that is not read here, by its first bytes alone."""
+    Image.init()
+    for name, (_, accepts) in list(Image.OPEN.items()):
+        if accepts is not None and _accepted(accepts, prefix):
+            return name
+    return ""
+
+
+def _over_limit() -> str:
+    return f"are over the limit of {_max_pixels() / 1e6:.3g} megapixels; scale the picture down"
+
+
+def _max_pixels() -> int:
+    # Pillow refuses twice its setting; an application that has lowered it means it.
+    if Image.MAX_IMAGE_PIXELS is None:
+        return MAX_PIXELS
+    return min(MAX_PIXELS, 2 * Image.MAX_IMAGE_PIXELS)
+
+
+def _check_size(size: Size, name: str) -> None:
+    width, height = size
     if width < 1 or height < 1:
         raise InputError(f"{name}: the image is empty ({width}x{height} pixels)")
-    if width * height > MAX_PIXELS:
-        raise InputError(
-            f"{name}: {width}x{height} pixels are over the limit of {MAX_PIXELS // 10**6} "
-            f"megapixels; scale the picture down first"
-        )
-    try:
-        if exif:
-            from PIL import ImageOps  # a tenth of the cold start, for the few who ask
+    if width * height > _max_pixels():
+        raise InputError(f"{name}: {width}x{height} pixels {_over_limit()}")
 
-            image = ImageOps.exif_transpose(image)
-        # A copy even when the mode is right: the caller's image and file stay the caller's.
+
+def _reduce(image: JpegImageFile, draft: Callable[[Size], Size], exif: bool) -> None:
+    width, height = draft(image.size)
+    if exif:  # which may turn it, and so swap what is asked for
+        turned_height, turned_width = draft((image.height, image.width))
+        width, height = max(width, turned_width), max(height, turned_height)
+    image.draft(None, (width, height))
+
+
+def _decode(image: Image.Image, name: str, *, exif: bool, own: bool) -> Image.Image:
+    try:
+        image.load()
+        if exif:
+            turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+            if turn is not None:
+                image = image.transpose(turn)
+        if isinstance(image.info.get("transparency"), bytes):
+            # RGB has no use for it, and Pillow would warn of that.
+            image = image.copy()
+            del image.info["transparency"]
+        if own and image.mode == "RGB" and isinstance(image, JpegImageFile):
+            return image  # large ones are worth the copy
+        # A copy even when the mode is right: the caller's image stays the caller's.
         return image.convert("RGB")
-    except Exception as error:
+    except MemoryError as error:
+        raise InputError(f"{name}: decoding it needs more memory than there is") from error
+    except Exception as error:  # decoders raise what they like
         raise InputError(f"{name}: damaged or truncated image ({brief(error)})") from error
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
+def _from_array(array: NDArray[Any], name: str) -> Image.Image:
     if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
         hint = ""
         if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
@@ -102,7 +354,6 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
             f"not {array.shape} {array.dtype}{hint}"
         )
     if 0 in array.shape:
-        raise InputError(f"the image array is empty: {array.shape}")
-    if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise InputError(f"the image array is over the limit of {MAX_PIXELS // 10**6} megapixels")
+        raise InputError(f"{name} is empty: {array.shape}")
+    _check_size((array.shape[1], array.shape[0]), name)
     return Image.fromarray(np.ascontiguousarray(array))

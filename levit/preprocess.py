@@ -31,6 +31,7 @@ __all__ = [
     "PreprocessSpec",
     "Rules",
     "normalize",
+    "resized_size",
     "to_pixels",
 ]
 
@@ -225,7 +226,7 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
             make it exceed 89 megapixels; or it is smaller than the crop where the flavour
             does not pad.
     """
-    width, height = _resized_size(image.size, spec)
+    width, height = resized_size(image.size, spec)
     # Pillow resizes one axis after the other: in between, the old height may still stand.
     if width * max(height, image.height) > MAX_PIXELS:
         raise InputError(
@@ -247,7 +248,7 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
     return np.asarray(cropped, dtype=np.uint8)
 
 
-def _resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
+def resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
     """(width, height) after resizing; `size` is Pillow's (width, height)."""
     target = _target(spec)
     if target is None:

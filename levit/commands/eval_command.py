@@ -8,35 +8,30 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from levit.commands.images import images_in
+from levit.commands.images import images_in, open_predictor
 from levit.commands.output import Progress, print_json, print_table
 from levit.errors import InputError
-from levit.runtime.predictor import Predictor
 
 __all__ = ["run"]
 
-_CHUNK = 64
 _TOP = 5
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Top-1, top-5 and images per second on an ImageFolder."""
     folder = Path(arguments.folder)
-    with Predictor(
-        arguments.artifact, arguments.device, arguments.threads, exif=arguments.exif
-    ) as predictor:
+    with open_predictor(arguments) as predictor:
         samples = _samples(folder, predictor.labels)
         first = fifth = 0
         with Progress(len(samples), "images") as progress:
             started = time.perf_counter()
-            for start in range(0, len(samples), _CHUNK):
-                chunk = samples[start : start + _CHUNK]
-                predictions = predictor.predict((path for path, _ in chunk), top_k=_TOP)
-                for (_, index), prediction in zip(chunk, predictions, strict=True):
-                    found = [entry[1] for entry in prediction.top]
-                    first += found[0] == index
-                    fifth += index in found
-                progress.advance(len(chunk))
+            # The first that cannot be read ends it: accuracy on the others is another figure.
+            predictions = predictor.stream((path for path, _ in samples), _TOP)
+            for (_, index), prediction in zip(samples, predictions, strict=True):
+                found = [entry[1] for entry in prediction.top]
+                first += found[0] == index
+                fifth += index in found
+                progress.advance()
             seconds = time.perf_counter() - started
     total = len(samples)
     report = {

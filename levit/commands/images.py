@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import argparse
 import glob
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-from PIL import Image
+from typing import BinaryIO
 
 from levit.errors import InputError
+from levit.images import image_endings
+from levit.runtime.predictor import Predictor
 
-__all__ = ["find_images", "images_in"]
+__all__ = ["find_images", "images_in", "open_predictor"]
 
 
-def find_images(words: Sequence[str]) -> list[tuple[str, str | bytes]]:
-    """(name to show, path or encoded bytes) of every image, in the order of the words.
+def open_predictor(arguments: argparse.Namespace) -> Predictor:
+    """The artifact, with what the command line says about running it."""
+    return Predictor(
+        arguments.artifact,
+        arguments.device,
+        arguments.threads,
+        workers=arguments.workers,
+        exif=arguments.exif,
+        draft=arguments.draft,
+    )
+
+
+def find_images(words: Sequence[str]) -> list[tuple[str, str | BinaryIO]]:
+    """(name to show, path or file) of every image, in the order of the words.
 
     A word is a file, a folder (searched at any depth), a glob, or ``-`` for an image on
     standard input.
@@ -23,13 +38,15 @@ def find_images(words: Sequence[str]) -> list[tuple[str, str | bytes]]:
     Raises:
         InputError: a word names nothing.
     """
-    found: list[tuple[str, str | bytes]] = []
+    found: list[tuple[str, str | BinaryIO]] = []
     for word in words:
         if word == "-":
             data = sys.stdin.buffer.read()
             if not data:
                 raise InputError("standard input is empty: pipe an image into it")
-            found.append(("-", data))
+            file = io.BytesIO(data)
+            file.name = "-"
+            found.append(("-", file))
             continue
         path = Path(word)
         if path.is_dir():
@@ -51,7 +68,7 @@ def find_images(words: Sequence[str]) -> list[tuple[str, str | bytes]]:
 
 def images_in(folder: Path) -> list[Path]:
     """Files below `folder` with the ending of an image format, sorted."""
-    endings = set(Image.registered_extensions())
+    endings = image_endings()
     return sorted(
         path
         for path in folder.rglob("*")

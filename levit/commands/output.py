@@ -62,6 +62,9 @@ def _is_number(text: str) -> bool:
     return True
 
 
+_REDRAW_S = 0.1
+
+
 class Progress:
     """A bar on a terminal, nothing in a pipe."""
 
@@ -71,21 +74,24 @@ class Progress:
         self._done = 0
         self._started = time.monotonic()
         self._shown = sys.stderr.isatty()
+        self._drawn = -math.inf
 
     def advance(self, count: int = 1, title: str | None = None) -> None:
         """`count` more are done."""
         self._done = min(self._done + count, self._total)
         self._title = title or self._title
-        if self._shown:
+        now = time.monotonic()
+        if self._shown and (now - self._drawn >= _REDRAW_S or self._done == self._total):
+            self._drawn = now
             filled = 24 * self._done // self._total
-            elapsed = time.monotonic() - self._started
+            elapsed = now - self._started
             left = elapsed / self._done * (self._total - self._done) if self._done else 0.0
             bar = "█" * filled + "·" * (24 - filled)
             sys.stderr.write(f"\r\x1b[K{bar} {self._done}/{self._total} {self._title} {left:.0f} s")
             sys.stderr.flush()
 
     def clear(self) -> None:
-        """Make room for a line of output; the next step draws the bar again."""
+        """Make room for a line of output; a later step draws the bar again."""
         if self._shown:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

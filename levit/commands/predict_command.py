@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.commands.images import find_images
+from levit.commands.images import find_images, open_predictor
 from levit.commands.output import Progress, print_json, printable
-from levit.errors import ArtifactError
-from levit.runtime.predictor import Prediction, Predictor
+from levit.errors import ArtifactError, InputError
+from levit.runtime.predictor import Prediction
 
 __all__ = ["run"]
 
-_CHUNK = 64
-
 
 def run(arguments: argparse.Namespace) -> int:
-    """Classify, or save embeddings."""
+    """Classify, or save embeddings.
+
+    A picture that cannot be read takes no other down: it gets an error of its own, and the exit
+    status says so. Embeddings are written for all or not at all, as a row has no name.
+    """
     images = find_images(arguments.images)
     names = [name for name, _ in images]
+    status = 0
     with (
-        Predictor(
-            arguments.artifact, arguments.device, arguments.threads, exif=arguments.exif
-        ) as predictor,
+        open_predictor(arguments) as predictor,
         Progress(len(images), "images") as progress,
     ):
         if arguments.embed is not None:
@@ -41,20 +43,25 @@ def run(arguments: argparse.Namespace) -> int:
                 print(f"{arguments.embed}: {len(images)} embeddings of {embeddings.shape[1]}")
             return 0
         results: list[dict[str, object]] = []
-        for start in range(0, len(images), _CHUNK):
-            chunk = images[start : start + _CHUNK]
-            predictions = predictor.predict((i for _, i in chunk), top_k=arguments.top_k)
-            progress.advance(len(chunk))
-            for (name, _), prediction in zip(chunk, predictions, strict=True):
-                if arguments.json:
-                    results.append({"image": name, "top": _entries(prediction)})
-                else:
-                    progress.clear()
-                    print(_line(name, prediction))
+        answers = predictor.stream(
+            (image for _, image in images), arguments.top_k, on_error="return"
+        )
+        for name, answer in zip(names, answers, strict=True):
+            progress.advance()
+            if isinstance(answer, InputError):
+                status = 1
+                progress.clear()
+                print(f"error: {printable(str(answer))}", file=sys.stderr)
+                results.append({"image": name, "error": str(answer)})
+            elif arguments.json:
+                results.append({"image": name, "top": _entries(answer)})
+            else:
+                progress.clear()
+                print(_line(name, answer))
         progress.close()
         if arguments.json:
             print_json(results)
-    return 0
+    return status
 
 
 def _entries(prediction: Prediction) -> list[dict[str, object]]:

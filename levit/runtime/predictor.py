@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +19,25 @@ from levit.errors import (
     LevitError,
     VerificationError,
 )
-from levit.images import ImageLike, load_image
-from levit.preprocess import PreprocessSpec, normalize, to_pixels
+from levit.images import ImageLike
+from levit.runtime.arguments import as_images, is_count
 from levit.runtime.backends import open_session
+from levit.runtime.batching import check_batch, chunks, padded_chunks
 from levit.runtime.cpus import available_cpus, cpu_class, cpu_features
 from levit.runtime.golden import GoldenReport, run_golden
+from levit.runtime.pipeline import Batches, Pipeline
 from levit.runtime.prediction import Prediction, top_predictions
+from levit.runtime.preparation import Preparation
 from levit.runtime.session import Session, SessionOptions
 
 __all__ = ["Prediction", "Predictor"]
 
-DEFAULT_TOP_K: Final = 5
+Images: TypeAlias = Iterable[ImageLike]
+Answers: TypeAlias = list[Prediction]
+AnswersOrErrors: TypeAlias = list[Prediction | InputError]
+Raise: TypeAlias = Literal["raise"]
+Return: TypeAlias = Literal["return"]
+
 MAX_THREADS: Final = 1024
 
 
@@ -42,19 +49,25 @@ class Predictor:
         predictor = Predictor("levit_128-onnx-fp32")
         predictor("cat.jpg").label
 
-    It may be called from many threads at once. It pickles as its path and settings, and
-    reopens where it is unpickled. After a fork it refuses to answer in the child, because
-    the backend's threads are not there: open one in each child. (A forked child of a process
-    that has used ONNX Runtime must also end with ``os._exit``, as those of multiprocessing do:
-    ONNX Runtime's own exit handlers wait for the missing threads. Or use spawn.)
+    It may be called from many threads at once. Over several images, worker threads decode and
+    resize what comes next while the network runs; they end with the call.
+
+    It pickles as its path and settings, and reopens where it is unpickled. After a fork it
+    refuses to answer in the child, because the backend's threads are not there: open one in each
+    child. (A forked child of a process that has used ONNX Runtime must also end with
+    ``os._exit``, as those of multiprocessing do: ONNX Runtime's own exit handlers wait for the
+    missing threads. Or use spawn.)
 
     Args:
         artifact: the artifact's folder.
         device: ``cpu``.
         threads: CPU threads of the backend; by default as many as the process may really
             use (affinity mask and cgroup quota).
+        workers: threads that prepare images beside the network, over all calls at once; 0 for
+            none. By default as many as `threads`, and none where that is one.
         exif: turn pictures as their EXIF orientation says (timm, and so the default, does
             not).
+        draft: decode large JPEGs at a fraction of their size (see docs).
         prove: on a CPU class that the artifact has not seen, compare its golden cases first.
 
     Raises:
@@ -70,30 +83,42 @@ class Predictor:
         device: str = "cpu",
         threads: int | None = None,
         *,
+        workers: int | None = None,
         exif: bool = False,
+        draft: bool = False,
         prove: bool = True,
     ) -> None:
         if not isinstance(artifact, (str, os.PathLike)) or not os.fspath(artifact):
             raise ConfigError(f"an artifact is named by its folder's path, not by {artifact!r}")
         if device not in ("cpu", "gpu"):
             raise ConfigError(f"device must be 'cpu' or 'gpu', not {device!r}")
-        if threads is not None and not (_is_count(threads) and threads <= MAX_THREADS):
+        if threads is not None and not (is_count(threads, 1) and threads <= MAX_THREADS):
             raise ConfigError(
                 f"threads must be a whole number from 1 to {MAX_THREADS}, or None for all, not "
                 f"{threads!r}"
+            )
+        if workers is not None and not (is_count(workers, 0) and workers <= MAX_THREADS):
+            raise ConfigError(
+                f"workers must be a whole number from 0 to {MAX_THREADS}, or None for as many as "
+                f"threads, not {workers!r}"
             )
         # Absolute, so that it reopens after a change of folder or in another process.
         self._artifact: Artifact = open_artifact(os.path.abspath(artifact))
         self._device = device
         self._requested_threads = None if threads is None else int(threads)
         self._threads = self._requested_threads or available_cpus()
+        self._requested_workers = None if workers is None else int(workers)
+        default = self._threads if self._threads > 1 else 0
+        self._workers = default if workers is None else int(workers)
         self._exif = exif
+        self._draft = draft
         self._proves = prove
         self._labels = _checked_labels(self._artifact)
         self._session: Session | None = open_session(
             self._artifact, SessionOptions(device=device, threads=self._threads)
         )
         self._pid = os.getpid()
+        self._image_parts = self._prepared()
         seen = cpu_features() and self.manifest.verification.get("cpu_class") == cpu_class()
         if prove and not seen:
             self._prove()
@@ -120,9 +145,14 @@ class Predictor:
         """CPU threads that the backend was given."""
         return self._threads
 
+    @property
+    def workers(self) -> int:
+        """Threads that may prepare images beside it."""
+        return self._workers
+
     def __repr__(self) -> str:
         state = "" if self._session is not None else ", closed"
-        settings = f"device={self._device!r}, threads={self._threads}"
+        settings = f"device={self._device!r}, threads={self._threads}, workers={self._workers}"
         return f"Predictor({str(self.path)!r}, {settings}{state})"
 
     # ------------------------------------------------------------------ answers
@@ -131,42 +161,96 @@ class Predictor:
         """Classify one image; several go to :meth:`predict`."""
         if isinstance(image, (list, tuple)):
             raise InputError("one image is expected here; several go to predict(images)")
-        return self.predict([image])[0]
+        self._require_output("logits", "classify (it is headless); use embed()")
+        preparation, _ = self._images()
+        batch = preparation.allocate(1)
+        preparation.prepare(image, batch[0])
+        return top_predictions(self.forward(batch)["logits"], self._labels, 5)[0]
 
-    def predict(self, images: Iterable[ImageLike], top_k: int = DEFAULT_TOP_K) -> list[Prediction]:
+    @overload
+    def predict(self, images: Images, top_k: int = 5, *, on_error: Raise = "raise") -> Answers: ...
+
+    @overload
+    def predict(self, images: Images, top_k: int = 5, *, on_error: Return) -> AnswersOrErrors: ...
+
+    def predict(
+        self, images: Images, top_k: int = 5, *, on_error: Raise | Return = "raise"
+    ) -> Answers | AnswersOrErrors:
         """Classify images, batched inside, in their order.
 
         Args:
-            images: any iterable; it is read as it is needed, a batch at a time.
+            images: any iterable, read in this thread, at most three batches
+                (``manifest.batch.opt``) ahead of what is answered. Arrays and Pillow images must
+                stay as they are until then.
             top_k: entries of ``Prediction.top`` (at most the number of classes).
+            on_error: what becomes of an image that cannot be read: ``raise`` its error, which
+                names it and its position, or ``return`` the error in its place and go on.
 
         Raises:
-            InputError: an image cannot be read; the model has no classes.
+            InputError: an image cannot be read; the model has no classes. (What `images` itself
+                raises is passed on as it is.)
         """
-        if not _is_count(top_k):
-            raise InputError(f"top_k must be a whole number of at least 1, not {top_k!r}")
-        self._require_output("logits", "classify (it is headless); use embed()")
-        predictions: list[Prediction] = []
-        for batch in self._batches(images):
-            logits = self.forward(batch)["logits"]
-            predictions += top_predictions(logits, self._labels, int(top_k))
-        return predictions
+        return list(self._stream(images, top_k, on_error))
 
-    def embed(self, images: Iterable[ImageLike]) -> NDArray[np.float32]:
+    @overload
+    def stream(
+        self, images: Images, top_k: int = 5, *, on_error: Raise = "raise"
+    ) -> Iterator[Prediction]: ...
+
+    @overload
+    def stream(
+        self, images: Images, top_k: int = 5, *, on_error: Return
+    ) -> Iterator[Prediction | InputError]: ...
+
+    def stream(
+        self, images: Images, top_k: int = 5, *, on_error: Raise | Return = "raise"
+    ) -> Iterator[Any]:
+        """As :meth:`predict`, but an iterator: answers come as they are ready, and none is kept.
+
+        For more images than fit in a list, without end if need be. It may be dropped at any time.
+        """
+        return self._stream(images, top_k, on_error)
+
+    def _stream(self, images: Images, top_k: int, on_error: Raise | Return) -> Iterator[Any]:
+        if not is_count(top_k, 1):
+            raise InputError(f"top_k must be a whole number of at least 1, not {top_k!r}")
+        if on_error not in ("raise", "return"):
+            raise ConfigError(f"on_error must be 'raise' or 'return', not {on_error!r}")
+        self._require_output("logits", "classify (it is headless); use embed()")
+        _, pipeline = self._images()
+        self._open_session()
+        return self._answers(pipeline.batches(as_images(images), on_error), int(top_k))
+
+    def _answers(self, batches: Batches, top_k: int) -> Iterator[Prediction | InputError]:
+        with batches:
+            for rows, errors in batches:
+                logits = self.forward(rows)["logits"]
+                predictions = iter(top_predictions(logits, self._labels, top_k))
+                for place in range(len(rows) + len(errors)):
+                    yield errors[place] if place in errors else next(predictions)
+
+    def embed(self, images: Images) -> NDArray[np.float32]:
         """Pooled features before the classifier (timm's pre-logits).
+
+        Args:
+            images: any iterable, read as :meth:`predict` does.
 
         Returns:
             (N, D) float32.
 
         Raises:
-            InputError: an image cannot be read; the artifact has no such output.
+            InputError: an image cannot be read (an array has no place for its error, so this is
+                raised, and names it and its position); the artifact has no such output.
         """
         self._require_output("embedding", "embed; export it with --outputs logits,embedding")
         width = next(o.shape[-1] for o in self.manifest.outputs if o.name == "embedding")
-        parts = [self.forward(batch)["embedding"] for batch in self._batches(images)]
+        _, pipeline = self._images()
+        self._open_session()
+        with pipeline.batches(as_images(images)) as batches:
+            parts = [self.forward(rows)["embedding"] for rows, _ in batches]
         return np.concatenate([np.empty((0, int(width)), np.float32), *parts])
 
-    def preprocess(self, images: Iterable[ImageLike]) -> NDArray[Any]:
+    def preprocess(self, images: Images) -> NDArray[Any]:
         """Images → the batch that :meth:`forward` takes.
 
         Returns:
@@ -175,12 +259,12 @@ class Predictor:
         Raises:
             InputError: an image cannot be read; the model takes no RGB images.
         """
-        spec = self._image_spec()
-        pixels = [
-            to_pixels(load_image(image, exif=self._exif), spec) for image in _as_iterable(images)
-        ]
-        batch = np.stack(pixels) if pixels else np.empty((0, *spec.image_size, 3), np.uint8)
-        return batch if self.manifest.inputs[0].dtype == "uint8" else normalize(batch, spec)
+        preparation, pipeline = self._images()
+        with pipeline.batches(as_images(images)) as batches:
+            parts = [rows for rows, _ in batches]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([preparation.allocate(0), *parts])
 
     def forward(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """A preprocessed batch through the network.
@@ -194,15 +278,15 @@ class Predictor:
         Raises:
             InputError: the array is of another rank, shape or dtype.
         """
-        self._check_batch(batch)
+        check_batch(batch, self.manifest.inputs[0])
         profile = self.manifest.batch
         if profile.static:
             parts = [
                 {name: value[: len(chunk)] for name, value in self._run(padded).items()}
-                for chunk, padded in _padded_chunks(batch, profile.max)
+                for chunk, padded in padded_chunks(batch, profile.max)
             ]
         else:
-            parts = [self._run(chunk) for chunk in _chunks(batch, profile.max)]
+            parts = [self._run(chunk) for chunk in chunks(batch, profile.max)]
         if len(parts) == 1:
             return parts[0]
         return {
@@ -239,8 +323,15 @@ class Predictor:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        settings = (self._device, self._requested_threads, self._exif, self._proves)
-        return _reopen, (str(self.path), *settings)
+        settings = {
+            "device": self._device,
+            "threads": self._requested_threads,
+            "workers": self._requested_workers,
+            "exif": self._exif,
+            "draft": self._draft,
+            "prove": self._proves,
+        }
+        return _reopen, (str(self.path), settings)
 
     # ------------------------------------------------------------------ inside
 
@@ -255,20 +346,38 @@ class Predictor:
             )
 
     def _run(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        session = self._session
-        if session is None:
+        session = self._open_session()
+        self._check_process()
+        return session.run({self.manifest.inputs[0].name: batch})
+
+    def _open_session(self) -> Session:
+        if self._session is None:
             raise InputError(f"{self!r} cannot answer: open a new one")
+        return self._session
+
+    def _check_process(self) -> None:
         if os.getpid() != self._pid:
             raise LevitError(
                 "this Predictor was opened before a fork and its threads are not in this "
                 "process: open a Predictor in the child, or start workers with 'spawn'"
             )
-        return session.run({self.manifest.inputs[0].name: batch})
 
-    def _batches(self, images: Iterable[ImageLike]) -> Iterator[NDArray[Any]]:
-        iterator = iter(_as_iterable(images))
-        while group := list(islice(iterator, self.manifest.batch.opt)):
-            yield self.preprocess(group)
+    def _prepared(self) -> tuple[Preparation, Pipeline] | None:
+        """How images become batches; None where the model takes no RGB images."""
+        spec = self.manifest.preprocess
+        if spec is None:
+            return None
+        preparation = Preparation(
+            spec=spec, takes=self.manifest.inputs[0], exif=self._exif, draft=self._draft
+        )
+        return preparation, Pipeline(
+            receive=preparation.receive,
+            prepare=preparation.prepare,
+            allocate=preparation.allocate,
+            check=self._check_process,
+            batch=self.manifest.batch.opt,
+            workers=self.workers,
+        )
 
     def _require_output(self, name: str, purpose: str) -> None:
         names = [output.name for output in self.manifest.outputs]
@@ -278,50 +387,17 @@ class Predictor:
                 f"{purpose}"
             )
 
-    def _image_spec(self) -> PreprocessSpec:
-        spec = self.manifest.preprocess
-        if spec is None:
+    def _images(self) -> tuple[Preparation, Pipeline]:
+        if self._image_parts is None:
             raise InputError(
                 f"{self.path.name} takes tensors of shape {self.manifest.inputs[0].shape}, not RGB "
                 f"images: call forward()"
             )
-        return spec
-
-    def _check_batch(self, batch: NDArray[Any]) -> None:
-        spec = self.manifest.inputs[0]
-        if not isinstance(batch, np.ndarray):
-            raise InputError(f"forward() takes a NumPy array, not {type(batch).__name__}")
-        wanted = ("N", *spec.shape[1:])
-        if (
-            batch.ndim == len(wanted)
-            and batch.shape[1:] == wanted[1:]
-            and batch.dtype == spec.dtype
-        ):
-            return
-        hint = ""
-        if batch.ndim == len(wanted) - 1:
-            hint = "; add the batch axis: batch[None]"
-        elif batch.ndim == 4 and batch.shape[1:] != wanted[1:] and _is_other_layout(batch, wanted):
-            axes = "(0, 3, 1, 2)" if spec.layout == "NCHW" else "(0, 2, 3, 1)"
-            hint = f"; the layout is {spec.layout}: transpose{axes}"
-        elif batch.shape[1:] == wanted[1:]:
-            hint = f"; convert it with .astype('{spec.dtype}')"
-            if spec.dtype == "uint8" or batch.dtype == np.uint8:
-                hint = "; make it with preprocess()"
-        shape = ", ".join(map(str, wanted))
-        raise InputError(
-            f"forward() takes ({shape}) {spec.dtype}, not {batch.shape} {batch.dtype}{hint}"
-        )
+        return self._image_parts
 
 
-def _reopen(path: str, device: str, threads: int | None, exif: bool, prove: bool) -> Predictor:
-    return Predictor(path, device=device, threads=threads, exif=exif, prove=prove)
-
-
-def _is_count(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        return False
-    return int(value) >= 1
+def _reopen(path: str, settings: dict[str, Any]) -> Predictor:
+    return Predictor(path, **settings)
 
 
 def _checked_labels(artifact: Artifact) -> tuple[str, ...]:
@@ -333,31 +409,3 @@ def _checked_labels(artifact: Artifact) -> tuple[str, ...]:
                 f"export again"
             )
     return labels
-
-
-def _as_iterable(images: Iterable[ImageLike]) -> Iterable[ImageLike]:
-    """Guard against one image where images are expected: a path would be read by letters."""
-    single = isinstance(images, (str, bytes, os.PathLike)) or hasattr(images, "read")
-    single = single or (isinstance(images, np.ndarray) and images.ndim == 3)
-    if single or not isinstance(images, Iterable):
-        raise InputError(
-            f"expected images (a list or another iterable), not one {type(images).__name__}: "
-            f"pass [image], or call the predictor itself"
-        )
-    return images
-
-
-def _is_other_layout(batch: NDArray[Any], wanted: tuple[int | str, ...]) -> bool:
-    return sorted(batch.shape[1:]) == sorted(int(n) for n in wanted[1:])
-
-
-def _chunks(batch: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
-    for start in range(0, len(batch), size):
-        yield np.ascontiguousarray(batch[start : start + size])
-
-
-def _padded_chunks(batch: NDArray[Any], size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    for chunk in _chunks(batch, size):
-        missing = size - len(chunk)
-        padding = np.zeros((missing, *chunk.shape[1:]), chunk.dtype)
-        yield chunk, (np.concatenate([chunk, padding]) if missing else chunk)

@@ -4,10 +4,12 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import levit as package
 from levit.artifact import GOLDEN_FILE, LABELS_FILE, open_artifact
@@ -316,7 +318,7 @@ def test_predict_reads_standard_input(process, tiny_artifact, digit):
     assert result.stderr == b"error: standard input is empty: pipe an image into it\n"
     result = process("predict", tiny_artifact, "-", input=b"no image", text=False)
     assert result.returncode == 1
-    assert result.stderr.startswith(b"error: the image bytes: not an image")
+    assert result.stderr.startswith(b"error: -: not an image")
 
 
 @pytest.mark.parametrize(
@@ -337,7 +339,56 @@ def test_predict_says_what_is_wrong_with_a_picture(
     (tmp_path / "notes.txt").write_text("dear diary")
     (tmp_path / "cut.png").write_bytes(digit.read_bytes()[:-60])
     assert_error(levit("predict", tiny_artifact, name), words)
-    assert_error(levit("predict", tiny_artifact, name, "--json"), words)
+    result = levit("predict", tiny_artifact, name, "--json")
+    if name in ("notes.txt", "cut.png", "absent.png"):
+        (answer,) = json.loads(result.stdout)
+        assert answer["image"] == name
+        assert result.stderr == f"error: {answer['error']}\n"
+        result = replace(result, stdout="")
+    assert_error(result, words)
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"], ["--workers", "3"], ["--workers", "0"]])
+def test_one_bad_picture_takes_no_other_down(levit, tiny_artifact, digits, tmp_path, flags):
+    photos = shutil.copytree(digits / "7", tmp_path / "photos")
+    count = len(list(photos.iterdir()))
+    alone = levit("predict", tiny_artifact, photos, *flags)
+    (photos / "0000.jpg").write_bytes(b"")
+    (photos / "0500.png").write_text("dear diary")
+    result = levit("predict", tiny_artifact, photos, tmp_path / "absent.png", *flags)
+    assert result.status == 1
+    lines = result.stderr.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [
+        ["error", str(path)]
+        for path in (photos / "0000.jpg", photos / "0500.png", tmp_path / "absent.png")
+    ]
+    if "--json" not in flags:
+        assert result.stdout == alone.stdout
+        return
+    answers = json.loads(result.stdout)
+    assert len(answers) == count + 3
+    assert [a for a in answers if "error" not in a] == json.loads(alone.stdout)
+    assert [f"error: {a['error']}" for a in answers if "error" in a] == lines
+    assert all(set(a) in ({"image", "error"}, {"image", "top"}) for a in answers)
+
+
+def test_what_is_printed_of_a_bad_name_cannot_move_the_cursor(levit, tiny_artifact, tmp_path):
+    path = tmp_path / "a\x1b[2J.png"
+    path.write_text("no image")
+    assert_error(levit("predict", tiny_artifact, path), r"a\x1b[2J.png: not an image")
+
+
+def test_predict_takes_drafts(levit, tiny_artifact, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    photo = Image.fromarray(pixels).resize((1600, 1200))
+    photo.save(tmp_path / "photo.jpg", quality=95)
+    whole, draft = (
+        json.loads(levit("predict", tiny_artifact, tmp_path / "photo.jpg", "--json", *flags).stdout)
+        for flags in ([], ["--draft"])
+    )
+    scores = [[entry["score"] for entry in answer["top"]] for (answer,) in (whole, draft)]
+    assert scores[0] != scores[1]
+    np.testing.assert_allclose(scores[0], scores[1], atol=0.1)
 
 
 def test_predict_takes_a_file_whose_name_looks_like_a_glob(levit, tiny_artifact, digit, tmp_path):
@@ -428,10 +479,11 @@ def test_embed_on_a_full_disk_keeps_the_old_file(process, named_artifact, digits
     assert file.read_bytes() == b"old"
 
 
-def test_embed_of_a_bad_picture_keeps_the_old_file(levit, named_artifact, tmp_path):
+def test_embed_of_a_bad_picture_keeps_the_old_file(levit, named_artifact, digits, tmp_path):
     file = tmp_path / "vectors.npy"
     file.write_bytes(b"old")
-    assert_error(levit("predict", named_artifact, "absent.png", "--embed", file), "no such file")
+    words = [digits / "7", "absent.png", "--embed", file]
+    assert_error(levit("predict", named_artifact, *words), "absent.png: no such file")
     assert file.read_bytes() == b"old"
 
 
@@ -500,7 +552,7 @@ def test_eval_of_a_folder_without_classes(levit, tiny_artifact, digit, tmp_path,
 def test_eval_of_a_bad_picture_names_it(levit, tiny_artifact, few):
     folder = few("0123456789")
     (folder / "3" / "bad.png").write_text("no image")
-    assert_error(levit("eval", tiny_artifact, folder), "bad.png: not an image")
+    assert_error(levit("eval", tiny_artifact, folder), "bad.png: not an image", "images[16]: ")
 
 
 # ------------------------------------------------------------------ check

@@ -503,7 +503,8 @@ def test_pickle_reopens_with_the_same_settings(tiny_artifact, portrait, protocol
 def test_default_threads_stay_the_default_after_pickling(tiny_artifact):
     # Another machine has another number of CPUs.
     with Predictor(tiny_artifact) as predictor:
-        assert predictor.__reduce__()[1][2] is None
+        assert predictor.__reduce__()[1][1]["threads"] is None
+        assert predictor.__reduce__()[1][1]["workers"] is None
 
 
 def _label(predictor, path):

@@ -21,6 +21,11 @@ __all__ = ["OrtSession"]
 
 _ERRORS_ONLY = 3
 
+# How long an idle thread of a session keeps its CPU, in case there is more to do. Long enough for
+# the gaps between the operations of one run; ONNX Runtime's own default takes the CPUs from the
+# threads that decode images, and from whatever else runs (docs/decisions.md).
+_SPIN_US = 20
+
 # Sessions of this process, for the children it forks.
 _live: weakref.WeakSet[OrtSession] = weakref.WeakSet()
 
@@ -55,6 +60,7 @@ class OrtSession:
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _ERRORS_ONLY
+        settings.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
         try:
             session = onnxruntime.InferenceSession(
                 str(artifact.payload), settings, providers=["CPUExecutionProvider"]
