@@ -32,6 +32,7 @@ __all__ = [
     "GOLDEN_FILE",
     "LABELS_FILE",
     "MANIFEST_FILE",
+    "MAX_BATCH",
     "SCHEMA_VERSION",
     "Artifact",
     "BatchProfile",
@@ -49,6 +50,9 @@ SCHEMA_VERSION: Final = 1
 MANIFEST_FILE: Final = "manifest.json"
 LABELS_FILE: Final = "labels.txt"
 GOLDEN_FILE: Final = "golden.npz"
+
+# Far beyond use, near enough that a slip of the finger is an error and not a full memory.
+MAX_BATCH: Final = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,10 +233,12 @@ def _batch_profile(values: Any) -> BatchProfile:
         min=_count(values["min"]),
         opt=_count(values["opt"]),
         max=_count(values["max"]),
-        static=bool(values["static"]),
+        static=values["static"],
     )
-    if not 1 <= profile.min <= profile.opt <= profile.max:
-        raise ValueError(f"batch profile {profile} is not 1 <= min <= opt <= max")
+    if not isinstance(profile.static, bool):
+        raise TypeError(f"batch.static must be true or false, not {profile.static!r}")
+    if not 1 <= profile.min <= profile.opt <= profile.max <= MAX_BATCH:
+        raise ValueError(f"batch profile {profile} is not 1 <= min <= opt <= max <= {MAX_BATCH}")
     return profile
 
 

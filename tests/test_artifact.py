@@ -394,6 +394,15 @@ def test_manifest_under_which_anything_would_pass_is_refused(copy, field, value)
         open_artifact(copy)
 
 
+@pytest.mark.parametrize("change", [{"max": 2**62}, {"static": "false"}, {"static": 1}])
+def test_batch_profile_that_cannot_be_is_refused(copy, change):
+    values = read_manifest(copy)
+    values["batch"].update(change)
+    save_manifest(copy, values)
+    with pytest.raises(CorruptArtifactError, match="batch"):
+        open_artifact(copy)
+
+
 @pytest.mark.parametrize("path", ["", "x" * 5000])
 def test_paths_that_name_nothing(path):
     with pytest.raises(ArtifactError):

@@ -87,8 +87,10 @@ def _artifact(path: Path) -> dict[str, Any]:
     values = open_artifact(path).manifest.to_dict()
     family = FAMILIES.get(values["family"])
     if family is not None:
-        counts = count(family, family.config_from_dict(values["config"]))
+        config = family.config_from_dict(values["config"])
+        counts = count(family, config)
         values |= {"parameters": counts.parameters, "macs": counts.macs}
+        values["config"] = config.to_dict()  # with what an older release did not write
     return values
 
 

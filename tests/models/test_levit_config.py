@@ -100,6 +100,8 @@ def test_a_config_without_stages_or_with_a_broken_stem_is_refused():
         replace(config, stages=())
     with pytest.raises(ConfigError, match="blocks of some size"):
         replace(config, stages=(replace(config.stages[0], block=None), *config.stages[1:]))
+    with pytest.raises(ConfigError, match="every stage of a LeViT but the first"):
+        replace(config, stages=config.stages[1:])
     with pytest.raises(ConfigError, match="last width"):
         replace(config, stem_widths=(4, 8, 16, 31))
 

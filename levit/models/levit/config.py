@@ -98,6 +98,8 @@ class LevitConfig:
             raise ConfigError(f"a network of {self._weights():.2g} weights is over the limit")
         if any(stage.depth and stage.block is None for stage in self.stages):
             raise ConfigError("a stage of a LeViT that has a depth has blocks of some size")
+        if any((stage.downsample is None) != (i == 0) for i, stage in enumerate(self.stages)):
+            raise ConfigError("every stage of a LeViT but the first begins with a downsampling")
         if self.stem_widths[-1] != self.stages[0].width:
             raise ConfigError("the stem's last width must be the first stage's")
         stride = self.stem_stride

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 
 from fuzzing.image_seeds import image_seeds
 from fuzzing.mutations import mutate_bytes, mutate_png
 from fuzzing.target import WrongAnswerError
 from levit.errors import InputError
-from levit.images import MAX_PIXELS, load_image
+from levit.images import FORMATS, MAX_PIXELS, load_image
 from levit.preprocess import PreprocessSpec, normalize, to_pixels
 
 __all__ = ["ImageTarget"]
@@ -25,6 +26,8 @@ _SPECS = (
     PreprocessSpec(image_size=(64, 64)),
     PreprocessSpec(image_size=(48, 80), crop_pct=0.875, interpolation="bilinear"),
     PreprocessSpec(image_size=(32, 32), crop_pct=1.0, crop_mode="squash"),
+    PreprocessSpec(flavour="transformers", image_size=(96, 96), crop_pct=0.875),
+    PreprocessSpec(flavour="mmpretrain", image_size=(40, 40), crop_pct=None),
 )
 
 
@@ -45,7 +48,10 @@ class ImageTarget:
         self._seeds: list[bytes] = []
 
     def prepare(self, folder: Path) -> None:
-        self._seeds = list(image_seeds().values())
+        seeds = image_seeds()
+        # One of each of those that are refused, and all of the others.
+        read = [name for name in seeds if name.partition("-")[0] in FORMATS or "-" not in name]
+        self._seeds = [seeds[name] for name in read]
 
     def seeds(self) -> Sequence[bytes]:
         return self._seeds
@@ -53,17 +59,19 @@ class ImageTarget:
     def mutate(self, rng: random.Random, data: bytes) -> bytes:
         if data.startswith(b"\x89PNG") and rng.random() < 0.6:
             return mutate_png(rng, data)
-        return mutate_bytes(rng, data, self._seeds)
+        # Mostly behind the signature: without it no decoder gets to see the rest.
+        kept = rng.choice((0, 4, 8, 12))
+        return data[:kept] + mutate_bytes(rng, data[kept:], self._seeds)
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         source: Any = data
-        way, exif, spec = _choices(data)
+        way, exif, draft, spec = _choices(data)
         if way == "path":
             source = folder / "picture"
             source.write_bytes(data)
         elif way == "file":
             source = io.BytesIO(data)
-        image = load_image(source, exif=exif)
+        image = load_image(source, exif=exif, draft=_small if draft else None)
         try:
             pixels = to_pixels(image, spec)
         except InputError:  # too long and thin: said, not answered
@@ -72,10 +80,12 @@ class ImageTarget:
 
     def judge(self, data: bytes, folder: Path, answer: Any) -> None:
         image, pixels = answer
-        _, exif, spec = _choices(data)
+        _, exif, draft, spec = _choices(data)
         if image.mode != "RGB" or min(image.size) < 1 or image.width * image.height > MAX_PIXELS:
             raise WrongAnswerError(f"form: {image.mode} {image.size}")
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=list(FORMATS)) as opened:
+            if draft and isinstance(opened, JpegImageFile):
+                opened.draft(None, _small(opened.size))
             plain = ImageOps.exif_transpose(opened) if exif else opened
             expected = plain.convert("RGB")
         if image.size != expected.size:
@@ -90,7 +100,13 @@ class ImageTarget:
             raise WrongAnswerError("preprocessing: not finite")
 
 
-def _choices(data: bytes) -> tuple[str, bool, PreprocessSpec]:
-    """(way in, EXIF, spec), which follow from the input, so that it alone repeats its run."""
+def _small(size: tuple[int, int]) -> tuple[int, int]:
+    """What a draft is asked for: its longer side is 64 or more."""
+    return max(1, size[0] * 64 // max(size)), max(1, size[1] * 64 // max(size))
+
+
+def _choices(data: bytes) -> tuple[str, bool, bool, PreprocessSpec]:
+    """(way in, EXIF, draft, spec): they follow from the input, so that it alone repeats its run."""
     dice = hashlib.sha256(data).digest()
-    return ("bytes", "path", "file")[dice[0] % 3], dice[1] % 2 == 1, _SPECS[dice[2] % 3]
+    way = ("bytes", "path", "file")[dice[0] % 3]
+    return way, dice[1] % 2 == 1, dice[2] % 3 == 0, _SPECS[dice[3] % len(_SPECS)]
