@@ -18,15 +18,14 @@ import hashlib
 import json
 import os
 import stat
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
+from levit.arrays import read_arrays
 from levit.errors import ArtifactError, ConfigError, CorruptArtifactError, ManifestVersionError
 from levit.preprocess import PreprocessSpec
 
@@ -34,6 +33,7 @@ __all__ = [
     "GOLDEN_FILE",
     "LABELS_FILE",
     "MANIFEST_FILE",
+    "MAX_BATCH",
     "SCHEMA_VERSION",
     "Artifact",
     "BatchProfile",
@@ -54,6 +54,9 @@ GOLDEN_FILE: Final = "golden.npz"
 
 # A thousand times what one has.
 MAX_MANIFEST_BYTES: Final = 2**24
+
+# Far beyond use, near enough that a slip of the finger is an error and not a full memory.
+MAX_BATCH: Final = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +167,15 @@ _MAPPINGS: Final = ("config", "source", "verification", "toolchain", "requiremen
 _TEXTS: Final = ("family", "variant", "target", "format", "precision", "payload")
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; of a name that stands twice, readers take the one or the other."""
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} stands in it twice")
+    return values
+
+
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TypeError(f"expected an object, found {type(value).__name__}")
@@ -225,10 +237,12 @@ def _batch_profile(values: Any) -> BatchProfile:
         min=_count(values["min"]),
         opt=_count(values["opt"]),
         max=_count(values["max"]),
-        static=bool(values["static"]),
+        static=values["static"],
     )
-    if not 1 <= profile.min <= profile.opt <= profile.max:
-        raise ValueError(f"batch profile {profile} is not 1 <= min <= opt <= max")
+    if not isinstance(profile.static, bool):
+        raise TypeError(f"batch.static must be true or false, not {profile.static!r}")
+    if not 1 <= profile.min <= profile.opt <= profile.max <= MAX_BATCH:
+        raise ValueError(f"batch profile {profile} is not 1 <= min <= opt <= max <= {MAX_BATCH}")
     return profile
 
 
@@ -260,10 +274,18 @@ class Artifact:
         return self.path / self.manifest.payload
 
     def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the logits; empty when there are no classes."""
+        """Class names in the order of the logits; empty when there are no classes.
+
+        Raises:
+            CorruptArtifactError: the file is no text.
+        """
         if LABELS_FILE not in self.manifest.files:
             return ()
-        text = (self.path / LABELS_FILE).read_text(encoding="utf-8")
+        path = self.path / LABELS_FILE
+        try:
+            text = path.read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CorruptArtifactError(f"{path}: cannot be read ({error})") from error
         return tuple(text.removesuffix("\n").split("\n"))
 
     def golden(self) -> dict[str, NDArray[Any]]:
@@ -272,20 +294,11 @@ class Artifact:
         Raises:
             CorruptArtifactError: the file is not an archive of plain arrays.
         """
+        path = self.path / GOLDEN_FILE
         try:
-            # Opened here, because NumPy leaves the file open when it is no archive.
-            with (self.path / GOLDEN_FILE).open("rb") as file:
-                # Stored, as np.savez writes it: what unpacks to more than it is, is a bomb.
-                with zipfile.ZipFile(file) as members:
-                    if any(m.compress_type != zipfile.ZIP_STORED for m in members.infolist()):
-                        raise ValueError("compressed members")
-                file.seek(0)
-                archive = np.load(file, allow_pickle=False)
-                return {name: archive[name] for name in archive.files}
-        except Exception as error:  # zipfile, zlib, struct and NumPy share no base
-            raise CorruptArtifactError(
-                f"{self.path / GOLDEN_FILE} is damaged ({error}); export again"
-            ) from error
+            return read_arrays(path)
+        except (OSError, ValueError) as error:
+            raise CorruptArtifactError(f"{path} is damaged ({error}); export again") from error
 
 
 def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> Artifact:
@@ -313,7 +326,7 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptArtifactError(f"{manifest_path}: cannot be read ({error})") from error
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         raise CorruptArtifactError(f"{manifest_path}: not JSON ({error}); export again") from error
     try:

@@ -14,11 +14,14 @@
     ├── InputError                an image or array that is not what the model takes
     └── CalibrationError          calibration data that cannot be used
 
-Every message is one line that says what is wrong and what to do. Exceptions of
-third-party libraries are translated where they enter, with ``from``.
+Every message is one line that says what is wrong and what to do: names and values that come
+from files are shown with their control characters escaped, and very long messages lose their
+middle. Exceptions of third-party libraries are translated where they enter, with ``from``.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 __all__ = [
     "ArtifactError",
@@ -35,8 +38,30 @@ __all__ = [
 ]
 
 
+MAX_MESSAGE: Final = 1000
+
+
 class LevitError(Exception):
     """Base of every error that this package raises on purpose."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    line = printable(message)
+    if len(line) <= MAX_MESSAGE:
+        return line
+    # What to do stands at the end.
+    kept = MAX_MESSAGE - 3
+    return f"{line[: kept * 2 // 3]} … {line[len(line) - kept // 3 :]}"
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, line breaks and lone surrogates as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class ConfigError(LevitError):

@@ -90,6 +90,13 @@ def test_labels_keep_spaces_and_scripts(copy):
     assert open_artifact(copy).labels() == tuple(labels)
 
 
+def test_labels_that_are_no_text(copy):
+    artifact = open_artifact(copy)
+    (copy / LABELS_FILE).write_bytes(b"t\xf6nch\n")
+    with pytest.raises(CorruptArtifactError, match=r"labels\.txt: cannot be read"):
+        artifact.labels()
+
+
 # ------------------------------------------------------------------ open: what is refused
 
 
@@ -169,6 +176,13 @@ def test_missing_field_is_named(copy, field):
 def test_unknown_field_is_named(copy):
     save_manifest(copy, {**read_manifest(copy), "colour": "red"})
     with pytest.raises(CorruptArtifactError, match="colour"):
+        open_artifact(copy)
+
+
+def test_field_that_stands_twice_is_named(copy):
+    text = (copy / MANIFEST_FILE).read_text(encoding="utf-8")
+    (copy / MANIFEST_FILE).write_text('{"target": "other", ' + text.lstrip()[1:], encoding="utf-8")
+    with pytest.raises(CorruptArtifactError, match="'target' stands in it twice"):
         open_artifact(copy)
 
 
@@ -398,6 +412,15 @@ def test_manifest_under_which_anything_would_pass_is_refused(copy, field, value)
     (values if field in values else values["verification"])[field] = value
     save_manifest(copy, values)
     with pytest.raises(CorruptArtifactError):
+        open_artifact(copy)
+
+
+@pytest.mark.parametrize("change", [{"max": 2**62}, {"static": "false"}, {"static": 1}])
+def test_batch_profile_that_cannot_be_is_refused(copy, change):
+    values = read_manifest(copy)
+    values["batch"].update(change)
+    save_manifest(copy, values)
+    with pytest.raises(CorruptArtifactError, match="batch"):
         open_artifact(copy)
 
 

@@ -52,3 +52,30 @@ def test_every_error_is_caught_as_one_and_survives_a_pickle(name):
     assert not isinstance(error, (OSError, ValueError))
     assert str(error) == "what, and what to do"
     assert cls.__doc__
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("a\nb", r"a\nb"),
+        ("\x1b[2Jgone", r"\x1b[2Jgone"),
+        ("\ud800", r"\ud800"),
+        ("\u202egnp.exe", r"\u202egnp.exe"),
+        ("鯉 × – ü", "鯉 × – ü"),
+        ("", ""),
+    ],
+)
+def test_message_is_one_line_whatever_is_in_it(message, shown):
+    error = LevitError(message)
+    assert str(error) == shown
+    assert str(pickle.loads(pickle.dumps(error))) == shown
+
+
+def test_long_message_keeps_what_is_wrong_and_what_to_do():
+    message = f"wrong: {'x' * 100_000}: do this"
+    error = LevitError(message)
+    assert len(str(error)) <= errors.MAX_MESSAGE
+    assert str(error).startswith("wrong: x")
+    assert str(error).endswith(": do this")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+    assert str(LevitError("y" * errors.MAX_MESSAGE)) == "y" * errors.MAX_MESSAGE

@@ -87,8 +87,10 @@ def _artifact(path: Path) -> dict[str, Any]:
     values = open_artifact(path).manifest.to_dict()
     family = FAMILIES.get(values["family"])
     if family is not None:
-        counts = count(family, family.config_from_dict(values["config"]))
+        config = family.config_from_dict(values["config"])
+        counts = count(family, config)
         values |= {"parameters": counts.parameters, "macs": counts.macs}
+        values["config"] = config.to_dict()  # with what an older release did not write
     return values
 
 
@@ -132,8 +134,11 @@ def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:
     error = verification.get("max_relative_error")
     fired = ", ".join(f"{p['name']} {p['count']}" for p in values["passes"] if p["count"])
     source = values["source"]
+    # The config of a family that this release does not know may hold anything.
+    known = values["family"] in FAMILIES
+    model = [["model", f"{values['variant']} of {values['family']}, which this release lacks"]]
     return [
-        *_config_rows(values["variant"], values["config"]),
+        *(_config_rows(values["variant"], values["config"]) if known else model),
         *_count_rows(values),
         ["source", f"{source.get('format', '')}, {source.get('file', source.get('seed', ''))}"],
         ["target", f"{values['target']}, {values['precision']}"],

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast, overload
 
+from levit.artifact import MAX_BATCH
 from levit.errors import ConfigError
 
 __all__ = ["DEFAULT_PROFILE", "ExportOptions", "PathLike"]
@@ -16,7 +17,6 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 
 DEFAULT_PROFILE: Final = (1, 8, 64)
 # Far beyond use, near enough that a slip of the finger is an error and not a full memory.
-MAX_BATCH: Final = 65_536
 MAX_SIDE: Final = 8_192
 
 _CHOICES: Final = {"input": ("float32", "uint8"), "verify": ("host", "source", "none")}

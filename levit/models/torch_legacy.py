@@ -7,6 +7,7 @@ to run code all the same (CVE-2025-32434), so those are not asked.
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from pathlib import Path
@@ -66,7 +67,9 @@ def read_legacy(file: Path) -> tuple[dict[str, Array], str | None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            saved = torch.load(file, map_location="cpu", weights_only=True)
+            # From memory, because of a file Python allocates what a pickle claims to be there.
+            data = io.BytesIO(file.read_bytes())
+            saved = torch.load(data, map_location="cpu", weights_only=True)
     except Exception as error:  # its own errors, pickle's, struct's, the system's
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
         if unsafe is not None:

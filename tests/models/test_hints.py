@@ -134,3 +134,10 @@ def test_a_missing_file_and_a_folder(tmp_path):
         read_config(tmp_path / "config.json")
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config(tmp_path)
+
+
+def test_config_of_transformers_that_has_lost_its_model_type_is_not_taken_for_timms():
+    # Its class names and sizes would not be looked at.
+    values = {"architectures": ["LevitForImageClassification"], "id2label": {"0": "cat"}}
+    with pytest.raises(ConfigError, match=r"no 'model_type'"):
+        hints_from_config(values, "config.json")

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from levit.errors import ConfigError
+from levit.models.counting import count
 from levit.models.levit import FAMILY
 from levit.models.levit.arguments import config_from_arguments
 from levit.models.levit.config import (
+    VARIANTS,
     grids_of_shapes,
     levit_config,
     same_architecture,
@@ -66,10 +68,40 @@ def test_unknown_activations_are_refused(name):
         replace(levit_config(**TINY), attention_activation=name)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(depths=(2, 10**9, 1)), "blocks in all stages"),
+        (dict(depths=(1000, 1000, 1000)), "blocks in all stages"),
+        (dict(heads=(2, 10**8, 4)), "weights is over the limit"),
+        (dict(num_classes=10**9), "weights is over the limit"),
+        (dict(in_channels=10**9), "weights is over the limit"),
+        (dict(widths=(2**40, 2**40, 2**40)), "weights is over the limit"),
+        (dict(image_size=(2**40, 16)), "tokens, over the limit"),
+        (dict(image_size=(1040, 1024)), "tokens, over the limit"),
+    ],
+)
+def test_sizes_far_beyond_use_are_refused_before_anything_is_made(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        levit_config(**{**TINY, **changes})
+
+
+@pytest.mark.parametrize("name", list(VARIANTS))
+def test_every_variant_is_counted_rightly_and_has_room(name):
+    config = VARIANTS[name].config
+    matrices = config._weights()
+    assert matrices == pytest.approx(count(FAMILY, config).parameters, rel=0.05)
+    replace(config, image_size=(1024, 1024) if config.stem_stride == 16 else (512, 512))
+
+
 def test_a_config_without_stages_or_with_a_broken_stem_is_refused():
     config = levit_config(**TINY)
     with pytest.raises(ConfigError, match="at least one stage"):
         replace(config, stages=())
+    with pytest.raises(ConfigError, match="blocks of some size"):
+        replace(config, stages=(replace(config.stages[0], block=None), *config.stages[1:]))
+    with pytest.raises(ConfigError, match="every stage of a LeViT but the first"):
+        replace(config, stages=config.stages[1:])
     with pytest.raises(ConfigError, match="last width"):
         replace(config, stem_widths=(4, 8, 16, 31))
 

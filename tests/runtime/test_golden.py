@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 
 from levit.artifact import GOLDEN_FILE, MANIFEST_FILE, open_artifact
@@ -88,9 +89,19 @@ def test_perturbation_within_tolerance_passes(tampered):
     assert report.max_relative_error == pytest.approx(3e-5, rel=0.1)
 
 
+def restate(folder, values):
+    """Make the network say what its manifest says of preprocessing, as a forger would."""
+    model = onnx.load(folder / "model.onnx")
+    for entry in model.metadata_props:
+        if entry.key == "levit.preprocess":
+            entry.value = json.dumps(values["preprocess"])
+    onnx.save(model, folder / "model.onnx")
+
+
 def test_changed_preprocessing_fails_even_where_the_network_agrees(tampered):
     def change(folder, values):
         values["preprocess"]["interpolation"] = "bilinear"
+        restate(folder, values)
 
     with Predictor(tampered(change), threads=1, prove=False) as predictor:
         report = predictor.check()
@@ -276,6 +287,7 @@ def test_wrong_weights_are_found_on_an_unseen_cpu_class(tampered, make_artifact,
 
     def change(folder, values):
         (folder / "model.onnx").write_bytes((other / "model.onnx").read_bytes())
+        restate(folder, values)
 
     folder = tampered(change)
     monkeypatch.setattr(predictor_module, "cpu_class", lambda: "linux-riscv-00000000")

@@ -33,7 +33,6 @@ from levit.images import load_image
 from levit.preprocess import normalize, to_pixels
 from levit.runtime.cpus import available_cpus
 from levit.runtime.predictor import Prediction, Predictor
-from levit.runtime.sessions import ort
 
 # ------------------------------------------------------------------ one image
 
@@ -450,10 +449,17 @@ def test_format_without_a_backend_names_those_there_are(tampered):
         Predictor(folder)
 
 
-@pytest.mark.parametrize("data", [b"", b"garbage", b"\x08\x07" * 50])
-def test_payload_that_the_backend_refuses_is_one_line(tampered, data):
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "it is empty"),
+        (b"garbage", "not an ONNX file"),
+        (b"\x08\x07" * 50, "ONNX Runtime .* cannot load it"),
+    ],
+)
+def test_payload_that_is_refused_is_one_line(tampered, data, message):
     folder = tampered(lambda folder, values: (folder / "model.onnx").write_bytes(data))
-    with pytest.raises(CorruptArtifactError, match="cannot load it") as caught:
+    with pytest.raises(CorruptArtifactError, match=message) as caught:
         Predictor(folder)
     assert "\n" not in str(caught.value)
 
@@ -486,26 +492,8 @@ def put_outside(location):
 
 @pytest.mark.parametrize("place", ["weights.bin", "../weights.bin", "/proc/self/mem"])
 def test_payload_that_keeps_tensors_elsewhere_is_refused(tampered, place):
-    with pytest.raises(CorruptArtifactError, match="keeps tensors in other files"):
+    with pytest.raises(CorruptArtifactError, match="weights in another file"):
         Predictor(tampered(put_outside(place)))
-
-
-@pytest.mark.parametrize(
-    ("data", "named"),
-    [
-        (b"\n\x08location\x12\x05w.bin", True),
-        (b"\n\x88\x00location\x12\x05w.bin", True),
-        (b"\x8a\x00\x08location\x12\x05w.bin", True),
-        (b"location \n\x08location", True),
-        (b"\x12\x08location", False),  # the value of another key: a label
-        (b"location", False),
-        (b"\n\x0dlabels.location", False),
-        (b"dog\nlocation\ncat", False),
-        (b"", False),
-    ],
-)
-def test_what_names_a_file_in_a_payload(data, named):
-    assert ort._names_a_file(data) is named
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

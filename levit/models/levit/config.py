@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from typing import Any, Final
 
 from levit.errors import ConfigError
@@ -22,8 +23,12 @@ __all__ = [
 ]
 
 
-# Far beyond use, and near enough that a slip of the finger is an error and not a hang.
+# Far beyond use, and near enough that a slip of the finger, or a file that somebody has made to
+# do harm, is an error and not a hang: blocks in all; tokens, whose pairs are counted one by
+# one; and weights, of which the largest variant has 90 million.
 MAX_DEPTH: Final = 1_000
+MAX_TOKENS: Final = 4_096
+MAX_WEIGHTS: Final = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +91,15 @@ class LevitConfig:
             raise ConfigError("widths, heads, depths and channels of a LeViT are whole numbers")
         if min(widths) < 1 or self.num_classes < 0 or min(depths) < 0:
             raise ConfigError("widths, heads, depths and channels of a LeViT must be positive")
-        if max(depths) > MAX_DEPTH:
-            raise ConfigError(f"a stage of {max(depths)} blocks is over the limit of {MAX_DEPTH}")
+        count = sum(depths) + len(depths)
+        if count > MAX_DEPTH:
+            raise ConfigError(f"{count} blocks in all stages are over the limit of {MAX_DEPTH}")
+        if self._weights() > MAX_WEIGHTS:
+            raise ConfigError(f"a network of {self._weights():.2g} weights is over the limit")
+        if any(stage.depth and stage.block is None for stage in self.stages):
+            raise ConfigError("a stage of a LeViT that has a depth has blocks of some size")
+        if any((stage.downsample is None) != (i == 0) for i, stage in enumerate(self.stages)):
+            raise ConfigError("every stage of a LeViT but the first begins with a downsampling")
         if self.stem_widths[-1] != self.stages[0].width:
             raise ConfigError("the stem's last width must be the first stage's")
         stride = self.stem_stride
@@ -102,6 +114,30 @@ class LevitConfig:
                 f"image size {height}x{width} does not fit the stem, whose stride is {stride}: "
                 f"both sides must be multiples of {stride}, such as {near}"
             )
+
+        if math.prod(self.grids[0]) > MAX_TOKENS:
+            raise ConfigError(
+                f"image size {self.image_size[0]}x{self.image_size[1]} makes "
+                f"{math.prod(self.grids[0])} tokens, over the limit of {MAX_TOKENS}"
+            )
+
+    def _weights(self) -> int:
+        """How many weights the matrices have; the rest is a percent."""
+        stem = (self.in_channels, *self.stem_widths)
+        total = 9 * sum(a * b for a, b in pairwise(stem))
+        total += (1 + self.distilled) * self.num_classes * self.stages[-1].width
+        before = 0
+        for stage in self.stages:
+            for block, count, width in (
+                (stage.block, stage.depth, stage.width),
+                (stage.downsample, 1, before),
+            ):
+                if block is not None:
+                    attention = block.heads * (2 * block.key_dim + block.value_dim) * width
+                    out = block.heads * block.value_dim * stage.width
+                    total += count * (attention + out + 2 * block.mlp_width * stage.width)
+            before = stage.width
+        return total
 
     @property
     def stem_stride(self) -> int:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError, brief
+from levit.runtime.interface import Tensor, check_interface
+from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.session import SessionOptions
 
 __all__ = ["OrtSession"]
@@ -23,9 +25,6 @@ _ERRORS_ONLY = 3
 # the gaps between the operations of one run; ONNX Runtime's own default takes the CPUs from the
 # threads that decode images, and from whatever else runs (docs/decisions.md).
 _SPIN_US = 20
-
-_LOCATION = b"location"
-_KEY_BYTES = len(_LOCATION) + 2
 
 # Sessions of this process, for the children it forks.
 _live: weakref.WeakSet[OrtSession] = weakref.WeakSet()
@@ -56,22 +55,27 @@ class OrtSession:
                 f"use device='cpu'"
             )
         _check_version(artifact)
-        _check_self_contained(artifact)
+        check_onnx_file(artifact.payload)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = _ERRORS_ONLY
         settings.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
         try:
-            self._session: onnxruntime.InferenceSession | None = onnxruntime.InferenceSession(
+            session = onnxruntime.InferenceSession(
                 str(artifact.payload), settings, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime's own exceptions share no public base
+            inputs = [_tensor(node) for node in session.get_inputs()]
+            outputs = [_tensor(node) for node in session.get_outputs()]
+            metadata = session.get_modelmeta().custom_metadata_map
+        except Exception as error:  # ONNX Runtime's own share no public base; names may be no text
             raise CorruptArtifactError(
                 f"{artifact.payload}: ONNX Runtime {onnxruntime.__version__} cannot load it "
                 f"({brief(error)})"
             ) from error
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        check_interface(artifact, inputs, outputs, metadata)
+        self._session: onnxruntime.InferenceSession | None = session
+        self._outputs = [name for name, _, _ in outputs]
         _live.add(self)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -90,37 +94,9 @@ class OrtSession:
         self._session = None
 
 
-def _check_self_contained(artifact: Artifact) -> None:
-    """Raise where the payload names files that hold its tensors.
-
-    No hash of the manifest covers them, and ONNX Runtime 1.20 reads any file of the machine that
-    is named there, 1.31 any file beside the payload.
-    """
-    tail = b""
-    with artifact.payload.open("rb") as file:
-        while chunk := file.read(2**20):
-            data = tail + chunk
-            if _names_a_file(data):
-                raise CorruptArtifactError(
-                    f"{artifact.payload}: keeps tensors in other files; export again, which "
-                    f"writes one file"
-                )
-            tail = data[-_KEY_BYTES:]
-
-
-def _names_a_file(data: bytes) -> bool:
-    """Whether there is an entry with the key ``location``, as a tensor outside the file has.
-
-    In protobuf's bytes the key follows its tag, 10, and its length, 8; either may have been
-    padded, and then ends with 0.
-    """
-    at = data.find(_LOCATION)
-    while at >= 0:
-        before = data[max(at - 2, 0) : at]
-        if before[-1:] == b"\0" or before in (b"\n\x08", b"\0\x08"):
-            return True
-        at = data.find(_LOCATION, at + 1)
-    return False
+def _tensor(node: Any) -> Tensor:
+    dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}.get(node.type, node.type)
+    return node.name, dtype, tuple(node.shape)
 
 
 def _check_version(artifact: Artifact) -> None:

@@ -1,0 +1,112 @@
+"""Encoded pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
+
+from fuzzing.image_seeds import image_seeds
+from fuzzing.mutations import mutate_bytes, mutate_png
+from fuzzing.target import WrongAnswerError
+from levit.errors import InputError
+from levit.images import FORMATS, MAX_PIXELS, load_image
+from levit.preprocess import PreprocessSpec, normalize, to_pixels
+
+__all__ = ["ImageTarget"]
+
+_SPECS = (
+    PreprocessSpec(image_size=(64, 64)),
+    PreprocessSpec(image_size=(48, 80), crop_pct=0.875, interpolation="bilinear"),
+    PreprocessSpec(image_size=(32, 32), crop_pct=1.0, crop_mode="squash"),
+    PreprocessSpec(flavour="transformers", image_size=(96, 96), crop_pct=0.875),
+    PreprocessSpec(flavour="mmpretrain", image_size=(40, 40), crop_pct=None),
+)
+
+
+class ImageTarget:
+    """`load_image` and the preprocessing behind it.
+
+    What is answered must be what Pillow alone makes of the same bytes, pixel for pixel, and must
+    come out of the preprocessing as finite numbers of the right shape.
+    """
+
+    name = "image"
+    # Two whole pictures of 89 megapixels at four bytes each, what a decoder keeps beside them,
+    # and some slack.
+    memory_bytes = 1400 << 20
+    seconds = 20.0
+
+    def __init__(self) -> None:
+        self._seeds: list[bytes] = []
+
+    def prepare(self, folder: Path) -> None:
+        seeds = image_seeds()
+        # One of each of those that are refused, and all of the others.
+        read = [name for name in seeds if name.partition("-")[0] in FORMATS or "-" not in name]
+        self._seeds = [seeds[name] for name in read]
+
+    def seeds(self) -> Sequence[bytes]:
+        return self._seeds
+
+    def mutate(self, rng: random.Random, data: bytes) -> bytes:
+        if data.startswith(b"\x89PNG") and rng.random() < 0.6:
+            return mutate_png(rng, data)
+        # Mostly behind the signature: without it no decoder gets to see the rest.
+        kept = rng.choice((0, 4, 8, 12))
+        return data[:kept] + mutate_bytes(rng, data[kept:], self._seeds)
+
+    def attempt(self, data: bytes, folder: Path) -> Any:
+        source: Any = data
+        way, exif, draft, spec = _choices(data)
+        if way == "path":
+            source = folder / "picture"
+            source.write_bytes(data)
+        elif way == "file":
+            source = io.BytesIO(data)
+        image = load_image(source, exif=exif, draft=_small if draft else None)
+        try:
+            pixels = to_pixels(image, spec)
+        except InputError:  # too long and thin: said, not answered
+            pixels = None
+        return image, pixels
+
+    def judge(self, data: bytes, folder: Path, answer: Any) -> None:
+        image, pixels = answer
+        _, exif, draft, spec = _choices(data)
+        if image.mode != "RGB" or min(image.size) < 1 or image.width * image.height > MAX_PIXELS:
+            raise WrongAnswerError(f"form: {image.mode} {image.size}")
+        with Image.open(io.BytesIO(data), formats=list(FORMATS)) as opened:
+            if draft and isinstance(opened, JpegImageFile):
+                opened.draft(None, _small(opened.size))
+            plain = ImageOps.exif_transpose(opened) if exif else opened
+            expected = plain.convert("RGB")
+        if image.size != expected.size:
+            raise WrongAnswerError(f"size: {image.size}, Pillow gives {expected.size}")
+        if not np.array_equal(np.asarray(image), np.asarray(expected)):
+            raise WrongAnswerError(f"pixels: not those of Pillow ({opened.format} {opened.mode})")
+        if pixels is None:
+            return
+        if pixels.shape != (*spec.image_size, 3) or pixels.dtype != np.uint8:
+            raise WrongAnswerError(f"preprocessing: {pixels.shape} {pixels.dtype}")
+        if not np.isfinite(normalize(pixels, spec)).all():
+            raise WrongAnswerError("preprocessing: not finite")
+
+
+def _small(size: tuple[int, int]) -> tuple[int, int]:
+    """What a draft is asked for: its longer side is 64 or more."""
+    return max(1, size[0] * 64 // max(size)), max(1, size[1] * 64 // max(size))
+
+
+def _choices(data: bytes) -> tuple[str, bool, bool, PreprocessSpec]:
+    """(way in, EXIF, draft, spec): they follow from the input, so that it alone repeats its run."""
+    dice = hashlib.sha256(data).digest()
+    way = ("bytes", "path", "file")[dice[0] % 3]
+    return way, dice[1] % 2 == 1, dice[2] % 3 == 0, _SPECS[dice[3] % len(_SPECS)]
