@@ -24,6 +24,7 @@ _PARTS = (
     ("safetensors", "safetensors", "reading checkpoints", "pip install 'levit[export]'"),
     ("huggingface_hub", "huggingface-hub", "published weights", "pip install 'levit[export]'"),
     ("timm", "timm", "--verify source", "pip install 'levit[peers]'"),
+    ("transformers", "transformers", "--verify source", "pip install 'levit[peers]'"),
 )
 
 
