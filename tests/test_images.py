@@ -222,7 +222,7 @@ def test_damaged_exif_of_a_jpeg_is_not_looked_at():
     block = b"Exif\0\0II*\0\x08\0\0\0\x40\0" + b"\x1a\x01\x05\0\x01\0\0\0\xff\xff\0\0"
     marker = b"\xff\xe1" + struct.pack(">H", len(block) + 2)
     data = b"\xff\xd8" + marker + block + plain[start:]
-    with pytest.raises((UserWarning, OSError), match="Truncated|larger|EXIF"):
+    with pytest.raises((UserWarning, OSError), match=r"Truncated|larger|EXIF"):
         Image.open(io.BytesIO(data))
     assert np.array_equal(np.asarray(load_image(data)), np.asarray(load_image(plain)))
 

@@ -297,7 +297,8 @@ def _calls(
 ) -> dict[int, float]:
     rng = np.random.default_rng(0)
     curve = {}
-    marks = {n for n in (200, 500, 1000, 2000, 5000) if n < arguments.calls} | {arguments.calls}
+    marks = {n for n in (200, 500, 1000, 2000, 5000) if n < arguments.calls}
+    marks.add(arguments.calls)
     with Predictor(path, threads=arguments.threads) as predictor:
         tensors = predictor.preprocess(itertools.islice(itertools.cycle(images), arguments.largest))
         for call in range(1, arguments.calls + 1):
