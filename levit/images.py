@@ -80,10 +80,18 @@ _Accepts: TypeAlias = Callable[[bytes], Any]
 
 
 class _Jpeg(JpegImageFile):
-    """Pillow's, but for the resolution, whose damage is no reason for a warning."""
+    """Pillow's, but for the resolution, whose damage is no reason for a warning or an error."""
 
-    def _read_dpi_from_exif(self) -> None:
-        pass
+    _opened = False
+
+    def __init__(self, file: BinaryIO, filename: str) -> None:
+        super().__init__(file, filename)
+        self._opened = True
+
+    def getexif(self) -> Image.Exif:
+        if not self._opened:
+            raise KeyError("resolution")  # as if there were none
+        return super().getexif()
 
 
 def load_image(
