@@ -1,0 +1,67 @@
+"""Work that an image's size does not show, found in its headers before anything is decoded.
+
+A JPEG may send the same coefficients in any number of scans: in a progressive one a scan of a
+hundred bytes passes over every block of the picture, so that a megabyte keeps a CPU busy for
+minutes. A TIFF may be cut into tiles, each larger than the picture and decoded whole.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+__all__ = ["MAX_SCANS", "count_scans", "tile_sizes"]
+
+# Encoders write ten or so; libjpeg's own tools are told to stop at 500 by those who fuzz them.
+MAX_SCANS: Final = 100
+
+_START_OF_SCAN: Final = b"\xff\xda"
+_CHUNK: Final = 2**20
+
+
+def count_scans(file: BinaryIO, enough: int = MAX_SCANS + 1) -> int:
+    """How many scans a JPEG has, those of its thumbnails among them; at most about `enough`.
+
+    In the coded data itself no such two bytes stand, so there is nothing to be parsed.
+    """
+    file.seek(0)
+    count, last = 0, b""
+    while count < enough and (chunk := file.read(_CHUNK)):
+        data = last + chunk
+        count += data.count(_START_OF_SCAN)
+        last = b"\xff" if data.endswith(b"\xff") else b""
+    return count
+
+
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+# Of a number in an entry, by the entry's type: BYTE, SHORT, LONG, LONG8, and the signed ones.
+_NUMBERS: Final = {1: "B", 3: "H", 4: "I", 16: "Q", 6: "b", 8: "h", 9: "i", 17: "q"}
+
+
+def tile_sizes(file: BinaryIO) -> Iterator[int]:
+    """Widths and heights of tiles in the first directory of a TIFF, one after the other.
+
+    Pillow's own reading is not asked: where an entry stands twice, it takes the last and libtiff
+    the first.
+
+    Source: TIFF 6.0, section 2; BigTIFF has other widths and nothing else.
+    """
+    file.seek(0)
+    head = file.read(16)
+    order = "<" if head[:2] == b"II" else ">"
+    big = head[2:4] in (b"\x2b\0", b"\0\x2b")
+    try:
+        (offset,) = struct.unpack_from(order + "Q" if big else order + "I", head, 8 if big else 4)
+        file.seek(offset)
+        form = struct.Struct(order + ("Q" if big else "H"))
+        (count,) = form.unpack(file.read(form.size))
+        entry = struct.Struct(order + ("HHQ8s" if big else "HHI4s"))
+        for _ in range(count):
+            tag, kind, _, value = entry.unpack(file.read(entry.size))
+            if tag in (_TILE_WIDTH, _TILE_LENGTH) and kind in _NUMBERS:
+                number = struct.Struct(order + _NUMBERS[kind])
+                if number.size <= len(value):
+                    yield int(number.unpack_from(value)[0])
+    except (struct.error, OverflowError, ValueError):
+        return  # ends early: the decoder will find so too
