@@ -7,31 +7,56 @@ minutes. A TIFF may be cut into tiles, each larger than the picture and decoded 
 
 from __future__ import annotations
 
+import os
+import re
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
 __all__ = ["MAX_SCANS", "count_scans", "tile_sizes"]
 
-# Encoders write ten or so; libjpeg's own tools are told to stop at 500 by those who fuzz them.
+# Encoders write ten or so; those who fuzz libjpeg have its tools stop at 500.
 MAX_SCANS: Final = 100
 
-_START_OF_SCAN: Final = b"\xff\xda"
 _CHUNK: Final = 2**20
+_SCAN: Final = 0xDA
+_BASELINE: Final = 0xC0
+# Frames of other kinds: progressive, lossless, arithmetic. Between them DHT, JPG and DAC.
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
-def count_scans(file: BinaryIO, enough: int = MAX_SCANS + 1) -> int:
-    """How many scans a JPEG has, those of its thumbnails among them; at most about `enough`.
+def count_scans(file: BinaryIO) -> int:
+    """How many scans of a JPEG are decoded; those of its thumbnails may count among them.
 
-    In the coded data itself no such two bytes stand, so there is nothing to be parsed.
+    Where the first one has all components of a baseline picture, as in most photos, it is the
+    only one, and nothing behind it is looked at.
     """
+    if _in_one_scan(file):
+        return 1
     file.seek(0)
     count, last = 0, b""
-    while count < enough and (chunk := file.read(_CHUNK)):
-        data = last + chunk
-        count += data.count(_START_OF_SCAN)
-        last = b"\xff" if data.endswith(b"\xff") else b""
+    while count <= MAX_SCANS and (chunk := file.read(_CHUNK)):
+        # In coded data no such two bytes stand, so there is nothing to be parsed.
+        count += len(re.findall(b"\xff\xda", last + chunk))
+        last = b"\xff" if chunk.endswith(b"\xff") else b""
     return count
+
+
+def _in_one_scan(file: BinaryIO) -> bool:
+    """Whether the first scan is surely the only one. No where a segment is not as it should be."""
+    file.seek(2)
+    components = 0
+    while len(head := file.read(4)) == 4 and head[0] == 0xFF:
+        marker, length = head[1], int.from_bytes(head[2:], "big")
+        if marker == _SCAN:
+            return components > 0 and file.read(1) == bytes([components])
+        if marker in _FRAMES:
+            frame = file.read(6)
+            if components or marker > _BASELINE + 1 or len(frame) < 6:
+                return False
+            components, length = frame[5], length - 6
+        file.seek(length - 2, os.SEEK_CUR)
+    return False
 
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323

@@ -117,7 +117,9 @@ def test_folder_without_manifest(nest):
 
 
 @pytest.mark.parametrize("name", ["model.onnx", LABELS_FILE, GOLDEN_FILE])
-@pytest.mark.parametrize("damage", ["missing", "changed", "truncated", "longer", "link", "folder"])
+@pytest.mark.parametrize(
+    "damage", ["missing", "changed", "truncated", "longer", "link", "folder", "pipe"]
+)
 def test_damaged_file_is_named(copy, name, damage):
     path = copy / name
     data = path.read_bytes()
@@ -134,6 +136,8 @@ def test_damaged_file_is_named(copy, name, damage):
         path.symlink_to(copy.parent / "elsewhere")
     elif damage == "folder":
         path.mkdir()
+    elif damage == "pipe":
+        os.mkfifo(path)
     words = {
         "missing": "is missing",
         "changed": "have changed",
@@ -141,6 +145,7 @@ def test_damaged_file_is_named(copy, name, damage):
         "longer": f"has {len(data) + 1} bytes where {len(data)}",
         "link": "is a link",
         "folder": "is missing",
+        "pipe": "is missing",
     }[damage]
     with pytest.raises(CorruptArtifactError, match=words) as caught:
         open_artifact(copy)
@@ -268,6 +273,22 @@ def test_manifest_that_is_a_folder(copy):
     (copy / MANIFEST_FILE).unlink()
     (copy / MANIFEST_FILE).mkdir()
     with pytest.raises(ArtifactError):
+        open_artifact(copy)
+    assert not is_artifact(copy)
+
+
+def test_manifest_that_is_a_pipe_is_not_waited_for(copy):
+    (copy / MANIFEST_FILE).unlink()
+    os.mkfifo(copy / MANIFEST_FILE)
+    with pytest.raises(CorruptArtifactError, match="not a file"):
+        open_artifact(copy)
+    assert not is_artifact(copy)
+
+
+def test_manifest_of_endless_size_is_not_read(copy):
+    with (copy / MANIFEST_FILE).open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(CorruptArtifactError, match="over 16 MiB"):
         open_artifact(copy)
     assert not is_artifact(copy)
 

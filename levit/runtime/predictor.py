@@ -165,7 +165,7 @@ class Predictor:
         preparation, _ = self._images()
         batch = preparation.allocate(1)
         preparation.prepare(image, batch[0])
-        return top_predictions(self.forward(batch)["logits"], self._labels, 5)[0]
+        return top_predictions(self._output("logits", batch), self._labels, 5)[0]
 
     @overload
     def predict(self, images: Images, top_k: int = 5, *, on_error: Raise = "raise") -> Answers: ...
@@ -189,6 +189,7 @@ class Predictor:
         Raises:
             InputError: an image cannot be read; the model has no classes. (What `images` itself
                 raises is passed on as it is.)
+            VerificationError: the network answers with NaN or infinity.
         """
         return list(self._stream(images, top_k, on_error))
 
@@ -224,7 +225,7 @@ class Predictor:
     def _answers(self, batches: Batches, top_k: int) -> Iterator[Prediction | InputError]:
         with batches:
             for rows, errors in batches:
-                logits = self.forward(rows)["logits"]
+                logits = self._output("logits", rows)
                 predictions = iter(top_predictions(logits, self._labels, top_k))
                 for place in range(len(rows) + len(errors)):
                     yield errors[place] if place in errors else next(predictions)
@@ -247,7 +248,7 @@ class Predictor:
         _, pipeline = self._images()
         self._open_session()
         with pipeline.batches(as_images(images)) as batches:
-            parts = [self.forward(rows)["embedding"] for rows, _ in batches]
+            parts = [self._output("embedding", rows) for rows, _ in batches]
         return np.concatenate([np.empty((0, int(width)), np.float32), *parts])
 
     def preprocess(self, images: Images) -> NDArray[Any]:
@@ -349,6 +350,16 @@ class Predictor:
         session = self._open_session()
         self._check_process()
         return session.run({self.manifest.inputs[0].name: batch})
+
+    def _output(self, name: str, batch: NDArray[Any]) -> NDArray[Any]:
+        """One output for images, whose numbers are finite, as their tensors were."""
+        values = self.forward(batch)[name]
+        if not np.isfinite(values).all():
+            raise VerificationError(
+                f"{self.path}: the network's {name} are not finite numbers; try levit check, and "
+                f"export again"
+            )
+        return values
 
     def _open_session(self) -> Session:
         if self._session is None:

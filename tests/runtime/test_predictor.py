@@ -13,7 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
+from onnx.external_data_helper import set_external_data
 from PIL import Image
 
 import levit
@@ -24,6 +27,7 @@ from levit.errors import (
     ConfigError,
     CorruptArtifactError,
     InputError,
+    VerificationError,
 )
 from levit.images import load_image
 from levit.preprocess import normalize, to_pixels
@@ -458,6 +462,69 @@ def test_payload_that_is_refused_is_one_line(tampered, data, message):
     with pytest.raises(CorruptArtifactError, match=message) as caught:
         Predictor(folder)
     assert "\n" not in str(caught.value)
+
+
+def change_graph(change):
+    """What `tampered` takes, to change the payload's graph."""
+
+    def apply(folder, values):
+        model = onnx.load(folder / "model.onnx")
+        change(model.graph)
+        (folder / "model.onnx").write_bytes(model.SerializeToString())
+
+    return apply
+
+
+def put_outside(location):
+    """Keep one tensor of the payload in another file."""
+
+    def apply(folder, values):
+        model = onnx.load(folder / "model.onnx")
+        tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+        (folder / "weights.bin").write_bytes(tensor.raw_data)
+        (folder.parent / "weights.bin").write_bytes(tensor.raw_data)
+        set_external_data(tensor, location, length=len(tensor.raw_data))
+        tensor.ClearField("raw_data")
+        (folder / "model.onnx").write_bytes(model.SerializeToString())
+
+    return apply
+
+
+@pytest.mark.parametrize("place", ["weights.bin", "../weights.bin", "/proc/self/mem"])
+def test_payload_that_keeps_tensors_elsewhere_is_refused(tampered, place):
+    with pytest.raises(CorruptArtifactError, match="it has weights in another file"):
+        Predictor(tampered(put_outside(place)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_numbers_that_are_not_finite_are_no_answer(
+    tampered, embedding_artifact, digit_paths, value, workers
+):
+    def spoil(graph):
+        # The last bias of the head; what goes before it is as it was.
+        (output,) = [node for node in graph.node if "logits" in node.output]
+        names = [t.name for t in graph.initializer if t.name in output.input]
+        for tensor in graph.initializer:
+            if tensor.name == names[-1]:
+                array = numpy_helper.to_array(tensor).copy()
+                array.flat[3] = value
+                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+    folder = tampered(change_graph(spoil), source=embedding_artifact)
+    with Predictor(folder, threads=1, workers=workers, prove=False) as predictor:
+        for use in (
+            lambda: predictor(digit_paths[0]),
+            lambda: predictor.predict(digit_paths),
+            lambda: predictor.predict(digit_paths, on_error="return"),
+        ):
+            with pytest.raises(VerificationError, match=r"logits are not finite.*levit check"):
+                use()
+        assert np.isfinite(predictor.embed(digit_paths[:3])).all()
+        assert not np.isfinite(
+            predictor.forward(predictor.preprocess(digit_paths[:1]))["logits"]
+        ).all()
+        assert not predictor.check().passed
 
 
 @pytest.mark.parametrize("labels", ["", "only\ntwo\n", "\n".join("0123456789ab") + "\n"])
