@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
+from levit.image_limits import MAX_SCANS, count_scans, tile_sizes
 
 __all__ = [
     "FORMATS",
@@ -175,8 +177,10 @@ def _open(name: str) -> BinaryIO:
 def _from_file(
     file: BinaryIO, name: str, exif: bool, draft: Callable[[Size], Size] | None
 ) -> Image.Image:
-    image = _identify(_seekable(file, name), name)
+    file = _seekable(file, name)
+    image = _identify(file, name)
     _check_size(image.size, name)
+    _check_hidden_work(image, file, name)
     if draft is not None and isinstance(image, JpegImageFile):
         _reduce(image, draft, exif)
     return _decode(image, name, exif=exif, own=True)
@@ -317,6 +321,21 @@ def _check_size(size: Size, name: str) -> None:
         raise InputError(f"{name}: the image is empty ({width}x{height} pixels)")
     if width * height > _max_pixels():
         raise InputError(f"{name}: {width}x{height} pixels {_over_limit()}")
+
+
+def _check_hidden_work(image: Image.Image, file: BinaryIO, name: str) -> None:
+    """Raise where decoding takes far more than the size of the picture shows."""
+    try:
+        position = file.tell()
+        scans = count_scans(file) if isinstance(image, JpegImageFile) else 1
+        tile = math.prod(sorted(tile_sizes(file))[-2:]) if image.format == "TIFF" else 1
+        file.seek(position)
+    except Exception as error:  # files of callers raise what they like
+        raise InputError(f"{name}: cannot be read ({brief(error)})") from error
+    if scans > MAX_SCANS:
+        raise InputError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it anew")
+    if tile > _max_pixels():
+        raise InputError(f"{name}: a TIFF whose tiles {_over_limit()}")
 
 
 def _reduce(image: JpegImageFile, draft: Callable[[Size], Size], exif: bool) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import sys
 import tempfile
 import time
@@ -29,7 +30,7 @@ from pathlib import Path
 
 from fuzzing.isolation import Worker, run_inputs
 from fuzzing.target import FAILURES, Outcome, Target, make_input
-from fuzzing.targets import TARGETS, prepared
+from fuzzing.targets import SHARES, TARGETS, prepared
 
 DEFAULT_COUNT = 4000
 # Of one and the same failure, so many are kept.
@@ -93,7 +94,7 @@ def main() -> int:
 def _run(target: Target, arguments: argparse.Namespace, folder: Path) -> Tally:
     tally = Tally()
     started = time.monotonic()
-    indices = range(arguments.count)
+    indices = range(math.ceil(arguments.count * SHARES.get(target.name, 1)))
     for index, outcome in run_inputs(target, arguments.seed, indices, folder, arguments.jobs):
         tally.add(index, outcome)
         if outcome.failed and tally.places[outcome.kind, outcome.place] <= KEPT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import warnings
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-__all__ = ["image_seeds"]
+__all__ = ["giant_seeds", "image_seeds"]
 
 _WIDTH, _HEIGHT = 37, 29
 
@@ -31,6 +32,30 @@ def image_seeds() -> dict[str, bytes]:
             continue  # this Pillow is built without that codec; a test counts what remains
         seeds[name] = out.getvalue()
     return seeds | dict(_by_hand())
+
+
+def giant_seeds() -> dict[str, bytes]:
+    """Little data that says much: pictures of one colour, just under levit's limit of pixels."""
+    seeds = {}
+    for name, mode, options in (
+        ("PNG-1", "1", {}),
+        ("PNG-RGBA", "RGBA", {"compress_level": 1}),
+        ("GIF", "P", {}),
+        ("JPEG", "CMYK", {}),
+        ("JPEG-progressive", "RGB", {"progressive": True}),
+        ("WEBP", "RGBA", {"lossless": True, "method": 0, "quality": 0}),
+        ("TIFF-deflate", "RGBA", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF-float", "F", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF-group4", "1", {"compression": "group4"}),
+        ("BMP", "1", {}),
+        ("JPEG2000", "RGB", {}),
+        ("AVIF", "RGB", {"speed": 10}),
+    ):
+        out = io.BytesIO()
+        with contextlib.suppress(KeyError, OSError, ValueError):
+            Image.new(mode, (9400, 9400)).save(out, name.partition("-")[0], **options)
+            seeds[name] = out.getvalue()
+    return seeds
 
 
 def _picture(mode: str = "RGB", size: tuple[int, int] = (_WIDTH, _HEIGHT)) -> Image.Image:
@@ -171,6 +196,17 @@ def _by_hand() -> Iterator[tuple[str, bytes]]:
     for name, form, data in (("FTEX", 1, pixels), ("FTEX-dxt", 0, bytes(range(area // 2)))):
         head = struct.pack("<4sIIIIII", b"FTEX", 0x100, width, height, 1, 1, form)
         yield name, head + struct.pack("<I", 32) + struct.pack("<I", len(data)) + data
+
+    entries = {256: 40, 257: 24, 258: 8, 259: 1, 262: 1, 277: 1, 322: 32, 323: 16, 324: 0, 325: 512}
+    at = 10 + 12 * len(entries)
+    tiles = struct.pack("<8I", *range(at + 36, at + 36 + 4 * 512, 512), *[512] * 4)
+    entries |= {324: at + 4, 325: at + 20}
+    directory = b"".join(
+        struct.pack("<HHII", tag, 4, 4 if tag in (324, 325) else 1, value)
+        for tag, value in entries.items()
+    )
+    head = b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + tiles
+    yield "TIFF-tiled", head + bytes(range(256)) * 8
 
     yield "GBR", struct.pack(">IIIII4sI", 29, 2, width, height, 1, b"GIMP", 10) + b"\0" + grey
 

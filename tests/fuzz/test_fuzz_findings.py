@@ -191,7 +191,10 @@ def test_config_with_a_number_of_four_hundred_digits(tmp_path, outcome_of, fuzze
 # ------------------------------------------------------------------ stored inputs
 
 
-STORED = sorted((DATA / "fuzz").glob("*.bin"))
+STORED = [
+    pytest.param(path, marks=[pytest.mark.peers] if path.stem.startswith("pth") else [])
+    for path in sorted((DATA / "fuzz").glob("*.bin"))
+]
 
 
 @pytest.mark.parametrize("path", STORED, ids=lambda path: path.stem)

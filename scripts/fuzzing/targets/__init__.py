@@ -9,17 +9,21 @@ from typing import Final
 
 from fuzzing.target import Target
 
-__all__ = ["TARGETS", "prepared"]
+__all__ = ["SHARES", "TARGETS", "prepared"]
 
 # Imported when they are used: atheris must be there before what it watches.
 TARGETS: Final[Mapping[str, str]] = {
     "image": "fuzzing.targets.image:ImageTarget",
+    "giant": "fuzzing.targets.image:GiantTarget",
     "artifact": "fuzzing.targets.artifact:ArtifactTarget",
     "onnx": "fuzzing.targets.onnx:OnnxTarget",
     "safetensors": "fuzzing.targets.checkpoints:SafetensorsTarget",
     "pth": "fuzzing.targets.checkpoints:PthTarget",
     "config": "fuzzing.targets.configs:ConfigTarget",
 }
+
+# Of the inputs of a run, where it is not all: those that are slow.
+SHARES: Final[Mapping[str, float]] = {"giant": 0.02}
 
 
 def prepared(name: str, folder: Path) -> Target:

@@ -1,0 +1,219 @@
+"""What stands in ``manifest.json``, checked field by field; ``docs/manifest.md`` describes it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
+
+from levit.errors import ConfigError, CorruptArtifactError, ManifestVersionError
+from levit.preprocess import PreprocessSpec
+
+__all__ = [
+    "MANIFEST_FILE",
+    "MAX_BATCH",
+    "SCHEMA_VERSION",
+    "BatchProfile",
+    "Manifest",
+    "TensorSpec",
+]
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_FILE: Final = "manifest.json"
+
+# Far beyond use, near enough that a slip of the finger is an error and not a full memory.
+MAX_BATCH: Final = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """One input or output: ``shape`` holds numbers, and ``"batch"`` where any number may stand."""
+
+    name: str
+    dtype: str
+    layout: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchProfile:
+    """Batch sizes: `static` artifacts take `max` and no other; dynamic ones take any.
+
+    `opt` is what the runtime batches by; `max` is the most that it passes at once.
+    """
+
+    min: int
+    opt: int
+    max: int
+    static: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What stands in ``manifest.json``; ``docs/manifest.md`` describes every field."""
+
+    schema_version: int = SCHEMA_VERSION
+    family: str
+    variant: str
+    config: Mapping[str, Any]
+    source: Mapping[str, Any]
+    assumed: tuple[str, ...] = ()
+    passes: tuple[Mapping[str, Any], ...] = ()
+    target: str
+    format: str
+    precision: str
+    payload: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    batch: BatchProfile
+    preprocess: PreprocessSpec | None
+    verification: Mapping[str, Any]
+    calibration: Mapping[str, Any] | None = None
+    toolchain: Mapping[str, str] = field(default_factory=dict)
+    requirements: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary, in the order of the fields."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Manifest:
+        """Parse what ``json.loads`` returned.
+
+        Raises:
+            ManifestVersionError: a newer release wrote it.
+            CorruptArtifactError: a field is missing, unknown or of the wrong type.
+        """
+        if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
+            raise CorruptArtifactError(f"{MANIFEST_FILE} is not a manifest of this package")
+        version = values["schema_version"]
+        if version > SCHEMA_VERSION:
+            raise ManifestVersionError(
+                f"the artifact has schema version {version}, this release reads up to "
+                f"{SCHEMA_VERSION}: upgrade levit, or export again with this release"
+            )
+        names = {f.name for f in fields(cls)}
+        odd = sorted(names ^ set(values))
+        if odd or version < 1:
+            raise CorruptArtifactError(
+                f"{MANIFEST_FILE} of schema version {version} has missing or unknown fields: "
+                f"{', '.join(odd) or 'schema_version'}; export again"
+            )
+        try:
+            return cls(
+                **{
+                    **values,
+                    "assumed": tuple(map(str, values["assumed"])),
+                    "passes": tuple(map(_pass_entry, values["passes"])),
+                    "inputs": _one_input(values["inputs"]),
+                    "outputs": _some_outputs(values["outputs"]),
+                    "batch": _batch_profile(values["batch"]),
+                    "preprocess": (
+                        None
+                        if values["preprocess"] is None
+                        else PreprocessSpec.from_dict(values["preprocess"])
+                    ),
+                    **{name: _mapping(values[name]) for name in _MAPPINGS},
+                    "verification": _verification(_mapping(values["verification"])),
+                    **{name: _text(values[name]) for name in _TEXTS},
+                    "files": {
+                        _plain_name(name): _file_entry(entry)
+                        for name, entry in _mapping(values["files"]).items()
+                    },
+                }
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+            raise CorruptArtifactError(
+                f"{MANIFEST_FILE} is damaged ({error}); export again"
+            ) from error
+
+
+_MAPPINGS: Final = ("config", "source", "verification", "toolchain", "requirements")
+_TEXTS: Final = ("family", "variant", "target", "format", "precision", "payload")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, found {type(value).__name__}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, found {type(value).__name__}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"expected a count, found {value!r}")
+    return value
+
+
+def _tensor_spec(values: Any) -> TensorSpec:
+    first, *rest = values["shape"]
+    shape = (first if first == "batch" else _count(first), *map(_count, rest))
+    return TensorSpec(
+        name=_text(values["name"]),
+        dtype=_text(values["dtype"]),
+        layout=_text(values["layout"]),
+        shape=shape,
+    )
+
+
+def _pass_entry(values: Any) -> dict[str, Any]:
+    return {**_mapping(values), "name": _text(values["name"]), "count": _count(values["count"])}
+
+
+def _verification(values: Any) -> dict[str, Any]:
+    for name in ("tolerance", "max_relative_error", "max_abs_error", "top1_agreement"):
+        value = values.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise TypeError(f"verification.{name} must be a number, not {value!r}")
+    tolerance = values["tolerance"]
+    if tolerance is None or not 0 < tolerance < 1:
+        raise ValueError(f"verification.tolerance must lie between 0 and 1, not {tolerance!r}")
+    return {**values, "status": _text(values["status"])}
+
+
+def _one_input(values: Any) -> tuple[TensorSpec, ...]:
+    (value,) = values
+    return (_tensor_spec(value),)
+
+
+def _some_outputs(values: Any) -> tuple[TensorSpec, ...]:
+    outputs = tuple(map(_tensor_spec, values))
+    if not outputs:
+        raise ValueError("no outputs")
+    return outputs
+
+
+def _batch_profile(values: Any) -> BatchProfile:
+    profile = BatchProfile(
+        min=_count(values["min"]),
+        opt=_count(values["opt"]),
+        max=_count(values["max"]),
+        static=values["static"],
+    )
+    if not isinstance(profile.static, bool):
+        raise TypeError(f"batch.static must be true or false, not {profile.static!r}")
+    if not 1 <= profile.min <= profile.opt <= profile.max <= MAX_BATCH:
+        raise ValueError(f"batch profile {profile} is not 1 <= min <= opt <= max <= {MAX_BATCH}")
+    return profile
+
+
+def _plain_name(name: str) -> str:
+    if (
+        not name
+        or name in (".", "..")
+        or name != os.path.basename(name)
+        or set(name) & set("\\:\0")
+    ):
+        raise ValueError(f"file name {name!r} is not a plain name inside the artifact")
+    return name
+
+
+def _file_entry(values: Any) -> dict[str, Any]:
+    return {"sha256": _text(values["sha256"]), "size_bytes": _count(values["size_bytes"])}
