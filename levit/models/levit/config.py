@@ -12,6 +12,7 @@ from levit.models.layers import ACTIVATIONS
 from levit.models.model import Variant
 
 __all__ = [
+    "MAX_TOKENS",
     "VARIANTS",
     "BlockConfig",
     "LevitConfig",
@@ -24,6 +25,8 @@ __all__ = [
 
 # Far beyond use, and near enough that a slip of the finger is an error and not a hang.
 MAX_DEPTH: Final = 1_000
+# 1536x1536 pixels at a stride of 16. Tables of token pairs grow with the square: 680 MB here.
+MAX_TOKENS: Final = 96 * 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +104,12 @@ class LevitConfig:
             raise ConfigError(
                 f"image size {height}x{width} does not fit the stem, whose stride is {stride}: "
                 f"both sides must be multiples of {stride}, such as {near}"
+            )
+        tokens = math.prod(n // stride for n in self.image_size)
+        if tokens > MAX_TOKENS:
+            raise ConfigError(
+                f"image size {self.image_size[0]}x{self.image_size[1]} makes {tokens:,} tokens, "
+                f"over the limit of {MAX_TOKENS:,}"
             )
 
     @property
