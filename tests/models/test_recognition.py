@@ -37,7 +37,9 @@ def tensors(make_small):
 
 def test_a_student_and_its_teacher_are_two_models(tensors):
     both = {f"{who}.{n}": t for who in ("student", "teacher") for n, t in tensors.items()}
-    with pytest.raises(CheckpointError, match=r"a LeViT of timm under 'student\.' beside") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"a LeViT of timm under 'student\.' beside"
+    ) as caught:
         recognise(checkpoint(both))
     assert f"{len(tensors)} other tensors (teacher.stem" in str(caught.value)
 
