@@ -20,6 +20,8 @@ third-party libraries are translated where they enter, with ``from``.
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = [
     "ArtifactError",
     "BackendUnavailableError",
@@ -35,8 +37,22 @@ __all__ = [
 ]
 
 
+_LONGEST: Final = 3_000
+_END: Final = 300
+
+
 class LevitError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Its text is one line that a terminal can show, whatever a file name or a file has put into
+    it: what is wrong stands at the beginning and what to do at the end, so a long middle goes.
+    """
+
+    def __str__(self) -> str:
+        text = " ".join(super().__str__().splitlines())
+        if len(text) <= _LONGEST:
+            return text
+        return f"{text[: _LONGEST - _END]} … {text[-_END:]}"
 
 
 class ConfigError(LevitError):

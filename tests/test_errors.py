@@ -5,7 +5,7 @@ import re
 import pytest
 
 from levit import errors
-from levit.errors import LevitError
+from levit.errors import ConfigError, LevitError
 
 
 def drawn_tree():
@@ -52,3 +52,12 @@ def test_every_error_is_caught_as_one_and_survives_a_pickle(name):
     assert not isinstance(error, (OSError, ValueError))
     assert str(error) == "what, and what to do"
     assert cls.__doc__
+
+
+def test_a_message_is_one_line_of_a_length_to_read():
+    assert str(ConfigError("runs\n/m.pth: no such file")) == "runs /m.pth: no such file"
+    assert str(ConfigError("x" * 3_000)) == "x" * 3_000
+    shown = str(ConfigError(f"size: not {'9' * 100_000}; correct that"))
+    assert shown.startswith("size: not 999")
+    assert shown.endswith("999; correct that")
+    assert len(shown) < 3_010

@@ -66,7 +66,7 @@ def choose_preprocess(
             spec = FLAVOURS[flavour](config.image_size, beside)
         if not beside and name is None:
             assumed = (
-                f"preprocessing: {flavour}'s defaults ({spec.interpolation}, {spec.resizing}, "
+                f"preprocessing: the defaults of {flavour} ({spec.interpolation}, {spec.resizing}, "
                 f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)})",
             )
     elif name.endswith(".json"):
@@ -128,7 +128,7 @@ def choose_labels(
     classes = source.model.config.num_classes
     if options.labels is None:
         labels = source.hints.label_names
-        origin = "label_names in the config"
+        origin = "the class names in the config"
         if not classes:
             return (), ()
         if labels is None and classes == 1000:

@@ -69,7 +69,7 @@ def test_the_flavour_is_that_of_the_checkpoints_home(choose, home):
     (text,) = assumed
     crop_pct = 0.9 if home == "timm" else 0.875
     assert text == (
-        f"preprocessing: {home}'s defaults (bicubic, crop_pct {crop_pct}, mean "
+        f"preprocessing: the defaults of {home} (bicubic, crop_pct {crop_pct}, mean "
         f"0.485/0.456/0.406, std 0.229/0.224/0.225)"
     )
 
