@@ -42,7 +42,11 @@ MAX_MESSAGE: Final = 1000
 
 
 class LevitError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Its text is one line that a terminal can show, whatever a file name or a file has put into
+    it: what is wrong stands at the beginning and what to do at the end, so a long middle goes.
+    """
 
     def __init__(self, message: str = "") -> None:
         super().__init__(_one_line(message))

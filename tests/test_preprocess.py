@@ -336,6 +336,33 @@ def test_any_value_in_a_spec_is_taken_or_a_config_error(key, value):
         assert "\n" not in str(error)  # noqa: PT017
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"image_size": "88"},
+        {"image_size": [8.9, 8]},
+        {"image_size": [True, 8]},
+        {"image_size": {"8": 1, "9": 2}},
+        {"resize_size": "88"},
+        {"crop_pct": True},
+        {"crop_pct": "0.9"},
+        {"mean": "000"},
+        {"std": "224"},
+        {"std": [True, True, True]},
+        {"mean": ["0.5", "0.5", "0.5"]},
+        {"mean": {"0": "r", "1": "g", "2": "b"}},
+        {"flavour": ["timm"]},
+        {"crop_mode": None},
+        {"rescale_factor": "1"},
+    ],
+    ids=str,
+)
+def test_values_of_a_spec_are_not_bent_until_they_fit(values):
+    """The string "224" as std would be 2, 2 and 4, and the logits wrong without a word."""
+    with pytest.raises(ConfigError, match="preprocessing is not as it should be: TypeError"):
+        PreprocessSpec.from_dict({"image_size": [8, 8], **values})
+
+
 def test_unknown_keys_of_a_spec_are_named():
     with pytest.raises(ConfigError, match=r"crop_percent.*known: crop_mode, crop_pct"):
         PreprocessSpec.from_dict({"image_size": [8, 8], "crop_percent": 0.9})

@@ -58,17 +58,13 @@ def choose_preprocess(
             )
         return None, ()
     name = None if options.preprocess is None else str(options.preprocess)
-    assumed: tuple[str, ...] = ()
+    assumes = False
     if name is None or name in FLAVOURS:
         flavour = name or source.keymap.source
         origin, beside = settings_for(flavour, source.hints)
         with _said_by(origin, "; correct it, or pass another with --preprocess"):
             spec = FLAVOURS[flavour](config.image_size, beside)
-        if not beside and name is None:
-            assumed = (
-                f"preprocessing: {flavour}'s defaults ({spec.interpolation}, {spec.resizing}, "
-                f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)})",
-            )
+        assumes = not beside and name is None
     elif name.endswith(".json"):
         values = read_config(Path(name))
         with _said_by(name):
@@ -90,7 +86,19 @@ def choose_preprocess(
     spec = replace(spec, **changes)
     if len(spec.mean) != 3:
         raise ConfigError(f"mean and std have three values, one per colour, not {len(spec.mean)}")
-    return spec, assumed
+    return spec, _assumed(spec, changes) if assumes else ()
+
+
+def _assumed(spec: PreprocessSpec, said: Mapping[str, Any]) -> tuple[str, ...]:
+    """What of the flavour's defaults is left after what the options said."""
+    words = {
+        "interpolation": spec.interpolation,
+        "crop_pct": spec.resizing,
+        "mean": f"mean {_numbers(spec.mean)}",
+        "std": f"std {_numbers(spec.std)}",
+    }
+    left = [text for name, text in words.items() if name not in said]
+    return (f"preprocessing: the defaults of {spec.flavour} ({', '.join(left)})",) if left else ()
 
 
 def settings_for(flavour: str, hints: Hints) -> tuple[str, Mapping[str, Any]]:
@@ -128,7 +136,7 @@ def choose_labels(
     classes = source.model.config.num_classes
     if options.labels is None:
         labels = source.hints.label_names
-        origin = "label_names in the config"
+        origin = "the class names in the config"
         if not classes:
             return (), ()
         if labels is None and classes == 1000:

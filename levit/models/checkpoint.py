@@ -62,7 +62,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     file = find_file(path)
     tensors, origin = read_shards(file) if begins_as_json(file) else read_file(file)
     if not tensors:
-        raise CheckpointError(f"{file}: holds no tensors")
+        where = f" under {origin['key']!r}" if "key" in origin else ""
+        raise CheckpointError(f"{file}: holds no tensors{where}")
     tensors = clean_names(tensors, str(file))
     _refuse_bad_numbers(tensors, file)
     config, preprocessor = file.with_name("config.json"), file.with_name(_PREPROCESSOR)

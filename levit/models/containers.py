@@ -11,15 +11,19 @@ import numpy as np
 
 from levit.errors import CheckpointError, brief
 from levit.models.ops import Array
-from levit.models.state_dict import choose_state_dict
+from levit.models.state_dict import choose_state_dict, listing
 from levit.models.torch_legacy import is_legacy_pickle, is_legacy_tar, read_legacy, refuse_tar
 from levit.models.torch_zip import StoredTensor, TorchZip
 
-__all__ = ["begins_as_json", "read_file"]
+__all__ = ["begins_as_json", "read_file", "written"]
 
 _HEAD_BYTES: Final = 512
 # The safetensors library stops at 100 MB; this only tells a length from other bytes.
 _LONGEST_HEADER: Final = 1 << 48
+# As .safetensors calls them.
+_DTYPES: Final = frozenset(
+    ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+)
 
 
 def read_file(file: Path) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -40,10 +44,15 @@ def read_file(file: Path) -> tuple[dict[str, Array], dict[str, Any]]:
             size = stream.seek(0, os.SEEK_END)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
-    origin: dict[str, Any] = {"file": file.name, "sha256": digest, "size_bytes": size}
+    origin: dict[str, Any] = {"file": written(file), "sha256": digest, "size_bytes": size}
     if key is not None:
         origin["key"] = key
     return {name: _widened(tensor) for name, tensor in tensors.items()}, origin
+
+
+def written(file: Path) -> str:
+    """A file's name as text: what of its bytes is no UTF-8 is escaped, for the manifest is."""
+    return os.fsencode(file.name).decode("utf-8", "backslashreplace")
 
 
 def begins_as_json(file: Path) -> bool:
@@ -116,12 +125,21 @@ def _read_safetensors(file: Path) -> dict[str, Array]:
         ) from error
     try:
         with safe_open(str(file), framework="numpy") as archive:
-            return {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except Exception as error:  # its own errors, and those of types that NumPy lacks
+            # The dtypes first: NumPy lacks some, and then says that it has no such attribute.
+            kinds = {n: str(archive.get_slice(n).get_dtype()) for n in archive.keys()}  # noqa: SIM118
+            odd = {name: kind for name, kind in kinds.items() if kind not in _DTYPES}
+            if not odd:
+                return {name: archive.get_tensor(name) for name in kinds}
+    except Exception as error:  # its own errors, and the system's
         raise CheckpointError(
             f"{file}: cannot be read as .safetensors ({brief(error)}); it may be truncated: "
             f"download or save it again"
         ) from error
+    name, kind = next(iter(odd.items()))
+    raise CheckpointError(
+        f"{file}: {listing([name])} is {listing([kind])}, which is not supported; save it as "
+        f"float32"
+    )
 
 
 def _widened(tensor: Array) -> Array:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
+from typing import Final
 
 from levit.errors import CheckpointError
 from levit.models.checkpoint import Checkpoint
@@ -12,6 +14,10 @@ from levit.models.model import Family, Keymap
 from levit.models.registry import FAMILIES
 
 __all__ = ["recognise"]
+
+# How many models are looked for in one file: a student, a teacher, their averages. Each look
+# goes through all names, and a file may have any number of them.
+_MOST_MODELS: Final = 8
 
 
 def recognise(checkpoint: Checkpoint) -> tuple[Checkpoint, Family, Keymap]:
@@ -53,12 +59,12 @@ def _known() -> Iterator[tuple[Family, Keymap]]:
 
 def _wrapped(checkpoint: Checkpoint) -> Iterator[tuple[Family, Keymap, str]]:
     """(family, keymap, prefix) of models whose names all begin with something."""
+    shapes = checkpoint.shapes
     for family, keymap in _known():
-        for name in checkpoint.tensors:
+        signs = (name for name in shapes if name.endswith("." + keymap.sign))
+        for name in islice(signs, _MOST_MODELS):
             prefix = name.removesuffix(keymap.sign)
-            if name.endswith("." + keymap.sign) and keymap.matches(
-                {n.removeprefix(prefix): s for n, s in checkpoint.shapes.items()}
-            ):
+            if keymap.matches({n.removeprefix(prefix): s for n, s in shapes.items()}):
                 yield family, keymap, prefix
 
 

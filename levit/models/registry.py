@@ -17,6 +17,10 @@ FAMILIES: Final[dict[str, Family]] = {family.name: family for family in (LEVIT,)
 
 DIGITS: Final = "levit_digits"
 
+# Whose weights the published ones are. Anybody else's levit_128 is another model.
+_OWNERS: Final = ("", "timm", "facebook")
+_TAGS: Final = ("", "fb_dist_in1k")
+
 
 def known_names() -> list[str]:
     """Every model name, in the order of the tables."""
@@ -36,6 +40,11 @@ def find_variant(name: str) -> tuple[str, Family, Variant]:
     for family in FAMILIES.values():
         if plain in family.variants:
             return plain, family, family.variants[plain]
+    if re.search(r"[^\s/][/\\]", plain):
+        raise ConfigError(
+            f"unknown model {name!r}: weights of your own are named with --checkpoint PATH, those "
+            f"of a repository with --checkpoint hf:OWNER/NAME"
+        )
     near = _near(plain)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ConfigError(f"unknown model {name!r}{hint} (see: levit list)")
@@ -53,6 +62,13 @@ def _near(name: str) -> list[str]:
 
 
 def canonical(name: str) -> str:
-    """A model name as timm spells it: no owner, no tag, lower case, underscores."""
-    plain = name.strip().rsplit("/", 1)[-1].split(".", 1)[0].lower().replace("-", "_")
+    """A model name as timm spells it: no owner, no tag, lower case, underscores.
+
+    With somebody else's owner or tag it is not a name of ours, and stays as it is.
+    """
+    owner, _, tagged = name.strip().rpartition("/")
+    plain, _, tag = tagged.partition(".")
+    if owner.lower() not in _OWNERS or tag.lower() not in _TAGS:
+        return name.strip()
+    plain = plain.lower().replace("-", "_")
     return re.sub(r"^levit_?conv_?", "levit_conv_", re.sub(r"^levit_?(?=\d)", "levit_", plain))

@@ -6,13 +6,14 @@ A folder is one of transformers, of ``huggingface_hub``, or of somebody's own.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from levit.artifact import sha256_of
 from levit.errors import CheckpointError, ConfigError
-from levit.models.containers import read_file
+from levit.models.containers import read_file, written
 from levit.models.hints import read_config
 from levit.models.ops import Array
 from levit.models.state_dict import listing
@@ -27,7 +28,8 @@ WEIGHTS: Final = (
     "pytorch_model.bin",
     f"pytorch_model.bin{INDEX}",
 )
-_SUFFIXES: Final = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # the last is timm's
+_PYTORCH: Final = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")  # the last is timm's
+_SUFFIXES: Final = (".safetensors", *_PYTORCH)
 
 
 def find_file(path: Path) -> Path:
@@ -36,26 +38,38 @@ def find_file(path: Path) -> Path:
     Raises:
         CheckpointError: there is none, or the folder leaves a choice.
     """
-    # os.path says no where Path raises: of names that are too long.
+    # os.path says no where Path raises: of names that are too long, in folders that are closed.
     if os.path.isdir(path):
         return _find_in_folder(path)
     if not os.path.exists(path):
-        raise CheckpointError(f"{path}: no such file")
+        raise CheckpointError(f"{path}: no such file{_elsewhere(path)}")
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: is not a file")
     return path
 
 
+def _elsewhere(path: Path) -> str:
+    """What to do where a path that is not there may name something that is not here."""
+    name = path.as_posix()
+    if re.match(r"https?:/", name):
+        return "; download it, and pass the file"
+    if re.match(r"hf(-hub)?:", name, re.IGNORECASE):
+        return "; a repository of the hub is hf:OWNER/NAME"
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not name.endswith(_SUFFIXES):
+        return f"; if it is a repository of the hub: hf:{name}"
+    return ""
+
+
 def _find_in_folder(folder: Path) -> Path:
     for name in WEIGHTS:
-        if (folder / name).is_file():
+        if os.path.isfile(folder / name):
             return folder / name
     try:
-        files = sorted(path for path in folder.iterdir() if path.is_file())
+        files = sorted(path for path in folder.iterdir() if os.path.isfile(path))
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read ({error.strerror})") from error
     found = [path for path in files if path.suffix == ".safetensors"]
-    found = found or [path for path in files if path.name.endswith(_SUFFIXES)]
+    found = found or [path for path in files if path.name.endswith(_PYTORCH)]
     if len(found) == 1:
         return found[0]
     what = f"several: {listing([path.name for path in found])}" if found else "none"
@@ -123,7 +137,7 @@ def read_shards(index: Path) -> tuple[dict[str, Array], dict[str, Any]]:
         tensors.update(part)
         files.append({"name": name, **{key: origin[key] for key in ("sha256", "size_bytes")}})
     return tensors, {
-        "file": index.name,
+        "file": written(index),
         "sha256": sha256_of(index),
         "size_bytes": index.stat().st_size,
         "files": files,

@@ -8,6 +8,9 @@ weights first. That also finds the weights of the others:
   ``state_dict`` already and ``ema_state_dict`` holds those that are not averaged
   (mmengine/hooks/ema_hook.py, ``_swap_ema_state_dict``), so that one is not looked at;
 - transformers and ``torch.save(model.state_dict())`` save the tensors by name and nothing else.
+
+``model_state_dict``, which timm's loader does not know, is what PyTorch's own tutorial on saving
+calls them.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ __all__ = ["AVERAGED", "PLAIN", "choose_state_dict", "clean_names", "listing"]
 T = TypeVar("T")
 
 AVERAGED: Final = ("state_dict_ema", "model_ema")
-PLAIN: Final = ("state_dict", "model")
+PLAIN: Final = ("state_dict", "model", "model_state_dict")
 
 # Of DistributedDataParallel and torch.compile, in timm's order: either may be in the other.
 _WRAPPERS: Final = ("_orig_mod.", "module.", "_orig_mod.")

@@ -749,7 +749,7 @@ def test_export_prints_what_it_assumed_on_stderr(levit, tmp_path, digits):
     assert result.status == 0
     assert result.stdout.count("\n") == 1
     assert result.stderr.startswith("assumed: ")
-    assert "preprocessing: timm's defaults" in result.stderr
+    assert "preprocessing: the defaults of timm" in result.stderr
     assumed = open_artifact(tmp_path / "out").manifest.assumed
     assert result.stderr.splitlines() == [f"assumed: {choice}" for choice in assumed]
 

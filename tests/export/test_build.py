@@ -618,7 +618,7 @@ def test_a_json_file_that_is_not_as_it_should_be(here, text):
 
 def test_what_nothing_states_is_recorded_as_assumed(here, checkpoint):
     manifest = export(ExportOptions(checkpoint=checkpoint(), image_size=96)).manifest
-    assert any(text.startswith("preprocessing: timm's defaults") for text in manifest.assumed)
+    assert any(text.startswith("preprocessing: the defaults of timm") for text in manifest.assumed)
     assert any(text.startswith("activation hard_swish") for text in manifest.assumed)
     assert manifest.variant == "levit_custom"
 

@@ -69,9 +69,16 @@ def test_the_flavour_is_that_of_the_checkpoints_home(choose, home):
     (text,) = assumed
     crop_pct = 0.9 if home == "timm" else 0.875
     assert text == (
-        f"preprocessing: {home}'s defaults (bicubic, crop_pct {crop_pct}, mean "
+        f"preprocessing: the defaults of {home} (bicubic, crop_pct {crop_pct}, mean "
         f"0.485/0.456/0.406, std 0.229/0.224/0.225)"
     )
+
+
+def test_what_the_options_say_is_not_assumed(choose):
+    (text,) = choose("timm", mean=(0.5, 0.5, 0.5), interpolation="bilinear")[1]
+    assert text == "preprocessing: the defaults of timm (crop_pct 0.9, std 0.229/0.224/0.225)"
+    everything = dict(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_pct=1.0)
+    assert choose("timm", **everything)[1] == ()
 
 
 def test_each_library_reads_its_own_file_and_no_other():

@@ -180,4 +180,4 @@ def test_the_preprocessor_config_beside_the_weights_is_what_preprocesses(folder,
     (path / "preprocessor_config.json").unlink()
     manifest = export(ExportOptions(checkpoint=path, output=tmp_path / "b")).manifest
     assert manifest.preprocess.mean == (0.485, 0.456, 0.406)
-    assert any("preprocessing: transformers's defaults" in text for text in manifest.assumed)
+    assert any("preprocessing: the defaults of transformers" in text for text in manifest.assumed)

@@ -1,6 +1,8 @@
 import hashlib
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -115,6 +117,13 @@ def test_the_averaged_weights_are_taken_and_said(tmp_path, tensors, keys, said):
     assert np.array_equal(norm.weight, saved[keys[-1]]["head.bn.weight"])
 
 
+def test_averaged_models_count_what_they_average(tmp_path, tensors):
+    """``torch.optim.swa_utils.AveragedModel``: the network is its `module`."""
+    saved = {f"module.{name}": value for name, value in tensors.items()}
+    path = write_pth(tmp_path / "swa.pth", {"n_averaged": np.array(3, np.int64), **saved})
+    assert load(path).origin["format"] == "timm"
+
+
 # ---------------------------------------------------------------------------- folders
 
 
@@ -194,6 +203,58 @@ def test_a_damaged_config_beside_the_file_is_an_error_of_its_own(write, tensors,
 def test_a_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match="no such file"):
         read_checkpoint(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("timm/levit_128.fb_dist_in1k", "if it is a repository of the hub: hf:timm/levit_128.fb_"),
+        ("facebook/levit-256", "if it is a repository of the hub: hf:facebook/levit-256"),
+        ("hf-hub:facebook/levit-256", "a repository of the hub is hf:OWNER/NAME"),
+        ("HF:facebook/levit-256", "a repository of the hub is hf:OWNER/NAME"),
+        ("https://dl.fbaipublicfiles.com/LeViT/LeViT-128S-96703c44.pth", "download it, and"),
+        ("runs/last.pth", ""),
+        ("runs/model.safetensors", ""),
+        ("../runs", ""),
+        ("/a/b", ""),
+        ("a/b/c", ""),
+    ],
+)
+def test_a_name_of_the_hub_is_no_path(said, advice):
+    with pytest.raises(CheckpointError, match="no such file") as caught:
+        read_checkpoint(Path(said))
+    text = message_of(caught).split("no such file")[1]
+    assert text.startswith(f"; {advice}") if advice else text == ""
+
+
+def test_a_folder_that_is_closed(tmp_path):
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    with pytest.raises(CheckpointError, match="closed: cannot be read") as caught:
+        read_checkpoint(folder)
+    folder.chmod(0o700)
+    assert "Permission denied" in message_of(caught)
+
+
+def test_a_name_that_is_no_text_is_escaped_in_the_manifest(write, tensors):
+    path = write(tensors)
+    odd = path.with_name(os.fsdecode(b"b\xff.safetensors"))
+    try:
+        path.rename(odd)
+    except OSError:
+        pytest.skip("this file system has names of UTF-8 only")
+    assert read_checkpoint(odd).origin["file"] == "b\\xff.safetensors"
+
+
+def test_a_type_that_numpy_lacks_is_named(tmp_path):
+    header = {"a": {"dtype": "F8_E4M3", "shape": [2], "data_offsets": [0, 2]}}
+    text = json.dumps(header).encode()
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(2))
+    with pytest.raises(CheckpointError, match="a is F8_E4M3, which is not supported; save it as"):
+        read_checkpoint(path)
 
 
 def test_an_empty_file(tmp_path):

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from levit.errors import ConfigError
+from levit.errors import CheckpointError, ConfigError
 from levit.models.counting import count
+from levit.models.hints import Hints
 from levit.models.levit import FAMILY
 from levit.models.levit.arguments import config_from_arguments
 from levit.models.levit.config import (
@@ -16,6 +17,8 @@ from levit.models.levit.config import (
     levit_config,
     same_architecture,
 )
+from levit.models.levit.infer import infer_config
+from levit.models.random_weights import flatten, random_model
 
 TINY = dict(widths=(32, 48, 64), key_dim=16, heads=(2, 3, 4), depths=(2, 1, 1))
 ARGUMENTS = dict(embed_dim=[32, 48, 64], key_dim=16, num_heads=[2, 3, 4], depth=[2, 1, 1])
@@ -78,7 +81,7 @@ def test_unknown_activations_are_refused(name):
         (dict(in_channels=10**9), "weights is over the limit"),
         (dict(widths=(2**40, 2**40, 2**40)), "weights is over the limit"),
         (dict(image_size=(2**40, 16)), "tokens, over the limit"),
-        (dict(image_size=(1040, 1024)), "tokens, over the limit"),
+        (dict(image_size=(1552, 1536)), "tokens, over the limit"),
     ],
 )
 def test_sizes_far_beyond_use_are_refused_before_anything_is_made(changes, message):
@@ -155,6 +158,25 @@ def test_the_true_grid_is_among_those_found(height, width, halves):
     # The nearest to a square comes first.
     ratios = [max(h / w, w / h) for h, w in found]
     assert ratios == sorted(ratios)
+
+
+@pytest.mark.parametrize("size", [(1552, 1536), (16, 16 * 9217), (2**62, 2**62)])
+def test_images_whose_tables_fill_the_memory_are_refused(size):
+    with pytest.raises(ConfigError, match=r"makes [\d,]+ tokens, over the limit of 9,216"):
+        levit_config(**TINY, image_size=size)
+    levit_config(**TINY, image_size=(1536, 1536))
+
+
+@pytest.mark.parametrize("tokens", [9217, 2**40])
+def test_a_checkpoint_of_too_many_tokens_is_refused_before_anything_is_made_of_it(tokens):
+    keymap = FAMILY.keymaps[0]
+    model = random_model(FAMILY, levit_config(**TINY), 1)
+    shapes = {key: value.shape for key, value in flatten(model, keymap).items()}
+    for key, (heads, *_) in shapes.items():
+        if key.endswith("attention_biases"):
+            shapes[key] = (heads, tokens)
+    with pytest.raises(CheckpointError, match=f"{tokens:,} tokens, over the limit"):
+        infer_config(shapes, keymap, Hints())
 
 
 def test_counts_that_no_grid_has_give_none():

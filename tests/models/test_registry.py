@@ -63,6 +63,19 @@ def test_a_near_miss_gets_suggestions(said, suggestion):
     assert "levit list" in message
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["somebody/levit_128", "me/levit_digits", "timm/levit_128.mine", "levit_128.fb_dist_in22k",
+     "./levit_128", "runs/levit_128", "hf:facebook/levit-128", "hf-hub:timm/levit_128"],
+)  # fmt: skip
+def test_somebody_elses_model_is_not_the_published_one(said):
+    """Its weights are other weights, which nobody should get unawares."""
+    with pytest.raises(ConfigError, match="unknown model") as caught:
+        find_variant(said)
+    assert canonical(said) not in known_names()
+    assert ("--checkpoint hf:OWNER/NAME" in str(caught.value)) == ("/" in said)
+
+
 @pytest.mark.parametrize("said", ["resnet50", "", "/", "."])
 def test_something_else_gets_none(said):
     with pytest.raises(ConfigError, match="unknown model") as caught:

@@ -32,6 +32,8 @@ def choose(saved):
         (("state_dict", "model", "model_ema", "state_dict_ema"), "state_dict_ema"),
         (("state_dict", "ema_state_dict"), "state_dict"),
         (("model", "optimizer", "epoch"), "model"),
+        (("epoch", "model_state_dict", "optimizer_state_dict"), "model_state_dict"),
+        (("model_state_dict", "model_ema"), "model_ema"),
     ],
 )
 def test_averaged_weights_come_first(tmp_path, keys, key):
@@ -128,7 +130,9 @@ def test_a_tensor_may_be_called_model():
 
 
 def test_an_empty_state_dict_holds_no_tensors(tmp_path):
-    refused(write_pth(tmp_path / "m.pth", {"model": {}}), "holds no tensors")
+    refused(write_pth(tmp_path / "m.pth", {}), "holds no tensors")
+    saved = {"model": weights(1), "model_ema": {}}
+    refused(write_pth(tmp_path / "m.pth", saved), "holds no tensors under 'model_ema'")
 
 
 def test_a_list_of_names_is_one_line():

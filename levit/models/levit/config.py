@@ -13,6 +13,7 @@ from levit.models.layers import ACTIVATIONS
 from levit.models.model import Variant
 
 __all__ = [
+    "MAX_TOKENS",
     "VARIANTS",
     "BlockConfig",
     "LevitConfig",
@@ -27,7 +28,8 @@ __all__ = [
 # do harm, is an error and not a hang: blocks in all; tokens, whose pairs are counted one by
 # one; and weights, of which the largest variant has 90 million.
 MAX_DEPTH: Final = 1_000
-MAX_TOKENS: Final = 4_096
+# 1536x1536 pixels at a stride of 16. Tables of token pairs grow with the square: 680 MB here.
+MAX_TOKENS: Final = 96 * 96
 MAX_WEIGHTS: Final = 2**28
 
 
@@ -114,11 +116,11 @@ class LevitConfig:
                 f"image size {height}x{width} does not fit the stem, whose stride is {stride}: "
                 f"both sides must be multiples of {stride}, such as {near}"
             )
-
-        if math.prod(self.grids[0]) > MAX_TOKENS:
+        tokens = math.prod(n // stride for n in self.image_size)
+        if tokens > MAX_TOKENS:
             raise ConfigError(
-                f"image size {self.image_size[0]}x{self.image_size[1]} makes "
-                f"{math.prod(self.grids[0])} tokens, over the limit of {MAX_TOKENS}"
+                f"image size {self.image_size[0]}x{self.image_size[1]} makes {tokens:,} tokens, "
+                f"over the limit of {MAX_TOKENS:,}"
             )
 
     def _weights(self) -> int:

@@ -9,6 +9,7 @@ from typing import cast
 from levit.errors import CheckpointError, ConfigError
 from levit.models.hints import Hints
 from levit.models.levit.config import (
+    MAX_TOKENS,
     VARIANTS,
     BlockConfig,
     LevitConfig,
@@ -118,6 +119,10 @@ def infer_config(
     if not any(depths) and len(stages) == 1:
         raise CheckpointError("the checkpoint has a LeViT stem but no stages")
     tokens = _fill_token_counts(tokens, depths, read, keymap)
+    if max(tokens) > MAX_TOKENS:
+        raise CheckpointError(
+            f"the checkpoint has {max(tokens):,} tokens, over the limit of {MAX_TOKENS:,}"
+        )
     in_channels = read.stem(0)[1]
     num_classes = read.head(0) or 0
     stride = 2 ** len(stem_widths)

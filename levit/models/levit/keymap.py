@@ -85,7 +85,8 @@ class LevitKeymap:
     weight: str
     head_weight: str
     norm: Mapping[str, str]
-    ignored: tuple[str, ...] = ("*.num_batches_tracked",)
+    # The second is how many models torch.optim.swa_utils.AveragedModel has averaged.
+    ignored: tuple[str, ...] = ("*.num_batches_tracked", "n_averaged")
 
     @property
     def sign(self) -> str:
