@@ -35,6 +35,7 @@ Settings: TypeAlias = Mapping[str, Any]
 _ZEROS: Final[tuple[float, ...]] = (0.0, 0.0, 0.0)
 _ONES: Final[tuple[float, ...]] = (1.0, 1.0, 1.0)
 
+_TIMM_CROP_PCT: Final = 0.875  # timm.data.constants.DEFAULT_CROP_PCT
 _TIMM: Final = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 
 
@@ -43,9 +44,13 @@ def timm_spec(
 ) -> PreprocessSpec:
     """Timm's evaluation transform for a LeViT, from its defaults and a ``pretrained_cfg``.
 
+    Its LeViTs crop 0.9; what a ``pretrained_cfg`` leaves out is 0.875, as for any model.
+
     Source: ``timm.data.resolve_data_config`` and ``transforms_imagenet_eval``.
     """
     stated = {name: value for name, value in _stated(pretrained_cfg).items() if name in _TIMM}
+    if pretrained_cfg:
+        stated.setdefault("crop_pct", _TIMM_CROP_PCT)
     return PreprocessSpec.from_dict({"flavour": "timm", "image_size": image_size, **stated})
 
 

@@ -243,6 +243,19 @@ def test_timm_reads_a_pretrained_cfg():
     assert (spec.mean, spec.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
+@pytest.mark.peers
+@pytest.mark.parametrize("left_out", [*PRETRAINED_CFG, None])
+def test_timm_says_what_a_pretrained_cfg_leaves_out(left_out):
+    from timm.data import resolve_data_config
+
+    stated = {key: value for key, value in PRETRAINED_CFG.items() if key != left_out}
+    theirs = resolve_data_config({}, pretrained_cfg=stated)
+    ours = timm_spec((224, 224), stated)
+    assert (ours.crop_pct, ours.crop_mode) == (theirs["crop_pct"], theirs["crop_mode"])
+    assert ours.interpolation == theirs["interpolation"]
+    assert (ours.mean, ours.std) == (tuple(theirs["mean"]), tuple(theirs["std"]))
+
+
 def test_mmpretrain_reads_a_data_preprocessor_on_0_to_255():
     stated = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "to_rgb": True}
     spec = mmpretrain_spec((224, 224), {**stated, "num_classes": 1000})

@@ -14,6 +14,8 @@ from levit.models.layers import activation_name
 __all__ = ["Hints", "hints_from_config", "read_config", "refuse_pooling", "whole"]
 
 _WIDTHS = {"embed_dim", "key_dim", "num_heads", "depth"}
+# Of timm's pretrained_cfg.
+_PREPROCESSING = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,9 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
     Args:
         values: the parsed file. timm: ``architecture``, ``num_classes``, ``label_names``,
             ``pretrained_cfg``, ``model_args``; arguments of the model may also stand at
-            the top. transformers: ``model_type``, ``architectures``, ``id2label``,
-            ``image_size``, ``num_channels`` and the widths of the network.
+            the top, as the ``pretrained_cfg`` did in older timm. transformers:
+            ``model_type``, ``architectures``, ``id2label``, ``image_size``,
+            ``num_channels`` and the widths of the network.
         name: of the file, for messages.
 
     Raises:
@@ -92,9 +95,11 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
         return _transformers_hints(values, name)
     arguments = {**values, **_mapping(values, "model_args", name)}
     pretrained = _mapping(values, "pretrained_cfg", name)
+    if "pretrained_cfg" not in values and _PREPROCESSING & set(values):
+        pretrained = {key: values[key] for key in _PREPROCESSING & set(values)}
     try:
         refuse_pooling(arguments)
-        labels = values.get("label_names")
+        labels = values.get("label_names", pretrained.get("label_names", values.get("labels")))
         return Hints(
             image_size=_size(arguments.get("img_size")),
             image_size_from=name,

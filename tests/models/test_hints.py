@@ -31,6 +31,16 @@ def test_timms_config_is_read():
     )
 
 
+def test_the_single_dict_that_timm_wrote_before_it_had_a_pretrained_cfg():
+    """As timm's ``_parse_model_cfg`` splits it."""
+    cfg = {"input_size": [3, 224, 224], "mean": [0.5, 0.5, 0.5], "crop_pct": 0.95}
+    old = {"architecture": "levit_128s", "num_classes": 2, "labels": ["a", "b"], **cfg}
+    hints = hints_from_config(old, "c")
+    assert hints.pretrained_cfg == cfg
+    assert (hints.input_size, hints.num_classes, hints.label_names) == ((224, 224), 2, ("a", "b"))
+    assert hints_from_config({**old, "pretrained_cfg": {}}, "c").pretrained_cfg == {}
+
+
 def test_an_empty_config_says_nothing():
     assert hints_from_config({}, "c") == Hints(image_size_from="c")
 
@@ -70,6 +80,9 @@ def test_activations_have_more_than_one_name(said, name):
 
 def test_labels_stand_in_the_config():
     assert hints_from_config({"label_names": ["a", "b"]}, "c").label_names == ("a", "b")
+    cfg = {"pretrained_cfg": {"label_names": ["a", "b"]}}
+    assert hints_from_config(cfg, "c").label_names == ("a", "b")
+    assert hints_from_config({"label_names": ["x"], **cfg}, "c").label_names == ("x",)
     by_index = {str(i): chr(ord("a") + i) for i in (10, 0, 3, 1, 2, 9, 4, 8, 5, 6, 7)}
     assert hints_from_config({"label_names": by_index}, "c").label_names == tuple("abcdefghijk")
 

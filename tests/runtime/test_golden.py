@@ -82,6 +82,19 @@ def test_perturbed_reference_fails(tampered, embedding_artifact, name, amount):
     assert report.max_relative_error > 5e-4
 
 
+@pytest.mark.parametrize("name", ["input", "output/logits"])
+@pytest.mark.parametrize("bits", [0x7FA00000, 0x7FC00000, 0x7F800000, 0xFF800000])
+def test_numbers_that_are_none_fail_without_a_warning(tampered, name, bits):
+    # The first is a NaN that signals: NumPy warns where it is widened.
+    def change(arrays):
+        array = arrays[name].copy()
+        array.view(np.uint32).flat[1] = bits
+        arrays[name] = array
+
+    with Predictor(tampered(change_golden(change)), threads=1, prove=False) as predictor:
+        assert not predictor.check().passed
+
+
 def test_perturbation_within_tolerance_passes(tampered):
     with Predictor(tampered(perturb("output/logits", 3e-5)), threads=1, prove=False) as predictor:
         report = predictor.check()
