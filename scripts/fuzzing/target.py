@@ -113,6 +113,8 @@ def _examine(target: Target, data: bytes, folder: Path) -> tuple[str, str, str]:
             target.judge(data, folder, answer)
     except WrongAnswerError as error:
         return "wrong", str(error).partition(":")[0], str(error)
+    except Exception as error:  # of what the answer is compared with
+        return "exception", f"judging: {type(error).__name__} {_place(error)}", _traceback(error)
     return "answered", "", ""
 
 
