@@ -55,7 +55,7 @@ def _compare(tensors: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
                 f"type: {name} is {found.dtype} {found.shape}, not {wanted.dtype} {wanted.shape}"
             )
         if wanted.dtype == np.bool_:  # any byte but 0 is true
-            wanted = wanted.view(np.uint8) != 0
+            found, wanted = found.view(np.uint8) != 0, wanted.view(np.uint8) != 0
         if found.tobytes() != wanted.tobytes():
             raise WrongAnswerError(f"values: {name} differs")
 
