@@ -65,8 +65,11 @@ class Worker:
         if outcome is not None:
             return outcome
         hung = self.overdue()
-        log = _tail(self._folder / "log")
+        if hung and self._process is not None:
+            # Its last words are where it hangs.
+            os.kill(self._process.pid, signal.SIGXCPU)
         status = self.stop()
+        log = _tail(self._folder / "log")
         if hung or status in (-signal.SIGXCPU, -signal.SIGKILL):
             return Outcome(kind="hang", place=_innermost(log), detail=log)
         name = signal.Signals(-status).name if status < 0 else f"exit {status}"

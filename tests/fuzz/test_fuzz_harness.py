@@ -72,6 +72,7 @@ def test_misbehaviour_is_seen_for_what_it_is(outcomes, behaviour, kind):
 def test_failures_say_where_they_were(outcomes):
     assert outcomes["raise"][1].startswith("IndexError misbehaving.py:")
     assert outcomes["spin"][1].startswith("misbehaving.py:")
+    assert outcomes["sleep"][1].startswith("misbehaving.py:")
     assert outcomes["abort"][1].startswith("SIGABRT misbehaving.py:")
     assert outcomes["segfault"][1].startswith("SIGSEGV misbehaving.py:")
 
