@@ -12,6 +12,7 @@ from typing import Any
 from levit.errors import CheckpointError, ConfigError
 from levit.export.options import ExportOptions
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
+from levit.models.containers.state_dict import AVERAGED
 from levit.models.hints import Hints, hints_from_config, read_config
 from levit.models.hub import download
 from levit.models.levit.arguments import config_from_arguments, holds_arguments
@@ -20,7 +21,6 @@ from levit.models.model import Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
 from levit.models.recognition import recognise
 from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant, known_names
-from levit.models.state_dict import AVERAGED
 
 __all__ = ["Source", "config_of", "digits_folder", "load_source"]
 

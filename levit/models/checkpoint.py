@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import CheckpointError
-from levit.models.containers import begins_as_json, read_file
+from levit.models.containers.file import begins_as_json, read_file
+from levit.models.containers.shards import find_file, read_shards
+from levit.models.containers.state_dict import clean_names, listing
 from levit.models.hints import Hints, hints_from_config, read_config
 from levit.models.ops import Array
-from levit.models.shards import find_file, read_shards
-from levit.models.state_dict import clean_names, listing
 
 __all__ = ["Checkpoint", "StrictWeights", "read_checkpoint"]
 

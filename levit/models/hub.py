@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from levit.errors import CheckpointError, brief
-from levit.models.shards import INDEX, WEIGHTS, shard_names
+from levit.models.containers.shards import INDEX, WEIGHTS, shard_names
 
 __all__ = ["download"]
 

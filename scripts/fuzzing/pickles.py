@@ -20,7 +20,8 @@ _GLOBALS = (
     "torch._utils _rebuild_parameter", "torch._tensor _rebuild_from_type_v2", "torch float8_e4m3fn",
     "torch._utils _rebuild_device_tensor_from_cpu_tensor", "torch._utils _rebuild_sparse_tensor",
     "numpy.core.multiarray _reconstruct", "_codecs encode", "copyreg _reconstructor",
-    "levit.models.torch_zip StoredTensor", "builtins object.__subclasses__", " ", "a" * 300 + " b",
+    "levit.models.containers.torch_zip StoredTensor", "builtins object.__subclasses__", " ",
+    "a" * 300 + " b",
 )  # fmt: skip
 _TEXTS = (
     "storage", "cpu", "cuda:0", "0", "1", "../0", "", "model", "state_dict", "model_ema", "module.",

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pth_writer import Call, Name, Persistent, pickled
 
-from levit.models import restricted_pickle
-from levit.models.restricted_pickle import Global, Inert, read_pickle
+from levit.models.containers import restricted_pickle
+from levit.models.containers.restricted_pickle import Global, Inert, read_pickle
 
 PROTOCOLS = [1, 2, 3, 4, 5]
 

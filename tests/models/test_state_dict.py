@@ -9,7 +9,7 @@ from pth_writer import Call, Name, write_pth
 
 from levit.errors import CheckpointError
 from levit.models.checkpoint import read_checkpoint
-from levit.models.state_dict import choose_state_dict, clean_names, listing
+from levit.models.containers.state_dict import choose_state_dict, clean_names, listing
 
 
 def weights(value):

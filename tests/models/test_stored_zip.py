@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from levit.errors import CheckpointError
-from levit.models import stored_zip
-from levit.models.stored_zip import StoredZip
+from levit.models.containers import stored_zip
+from levit.models.containers.stored_zip import StoredZip
 
 
 def opened(data):

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from levit.errors import CheckpointError
-from levit.models.restricted_pickle import Global, Inert
+from levit.models.containers.restricted_pickle import Global, Inert
 
 __all__ = ["AVERAGED", "PLAIN", "choose_state_dict", "clean_names", "listing"]
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from levit.errors import CheckpointError, brief
+from levit.models.containers.state_dict import choose_state_dict
 from levit.models.ops import Array
-from levit.models.state_dict import choose_state_dict
 
 __all__ = ["is_legacy_pickle", "is_legacy_tar", "read_legacy", "refuse_tar"]
 

@@ -10,10 +10,15 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from levit.errors import CheckpointError, brief
+from levit.models.containers.state_dict import choose_state_dict, listing
+from levit.models.containers.torch_legacy import (
+    is_legacy_pickle,
+    is_legacy_tar,
+    read_legacy,
+    refuse_tar,
+)
+from levit.models.containers.torch_zip import StoredTensor, TorchZip
 from levit.models.ops import Array
-from levit.models.state_dict import choose_state_dict, listing
-from levit.models.torch_legacy import is_legacy_pickle, is_legacy_tar, read_legacy, refuse_tar
-from levit.models.torch_zip import StoredTensor, TorchZip
 
 __all__ = ["begins_as_json", "read_file", "written"]
 

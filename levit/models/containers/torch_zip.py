@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.errors import CheckpointError, brief
+from levit.models.containers.restricted_pickle import Global, Inert, read_pickle
+from levit.models.containers.state_dict import listing
+from levit.models.containers.stored_zip import StoredZip
 from levit.models.ops import Array
-from levit.models.restricted_pickle import Global, Inert, read_pickle
-from levit.models.state_dict import listing
-from levit.models.stored_zip import StoredZip
 
 __all__ = ["StoredTensor", "TorchZip"]
 

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from levit.artifact import sha256_of
 from levit.errors import CheckpointError, ConfigError
-from levit.models.containers import read_file, written
+from levit.models.containers.file import read_file, written
+from levit.models.containers.state_dict import listing
 from levit.models.hints import read_config
 from levit.models.ops import Array
-from levit.models.state_dict import listing
 
 __all__ = ["INDEX", "WEIGHTS", "find_file", "read_shards", "shard_names"]
 
