@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.artifact import TensorSpec
+from levit.artifact import Manifest, TensorSpec
 from levit.errors import InputError
 
-__all__ = ["check_batch", "chunks", "padded_chunks"]
+__all__ = ["check_batch", "run_in_chunks"]
 
 
 def check_batch(batch: NDArray[Any], spec: TensorSpec) -> None:
@@ -45,15 +45,44 @@ def _is_other_layout(batch: NDArray[Any], wanted: tuple[int | str, ...]) -> bool
     return sorted(batch.shape[1:]) == sorted(int(n) for n in wanted[1:])
 
 
-def chunks(batch: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
+def run_in_chunks(
+    run: Callable[[NDArray[Any]], dict[str, NDArray[Any]]], batch: NDArray[Any], manifest: Manifest
+) -> dict[str, NDArray[Any]]:
+    """A batch of any N through a network that takes other sizes: cut, padded, put together.
+
+    Returns:
+        Every output by name, N first.
+    """
+    profile = manifest.batch
+    if profile.static:
+        parts = [
+            {name: value[: len(chunk)] for name, value in run(padded).items()}
+            for chunk, padded in _padded_chunks(batch, profile.max)
+        ]
+    else:
+        parts = [run(chunk) for chunk in _chunks(batch, profile.max)]
+    if len(parts) == 1:
+        return parts[0]
+    return {
+        output.name: np.concatenate(
+            [
+                np.empty((0, *map(int, output.shape[1:])), output.dtype),
+                *(part[output.name] for part in parts),
+            ]
+        )
+        for output in manifest.outputs
+    }
+
+
+def _chunks(batch: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
     """Pieces of `size` rows or fewer, contiguous."""
     for start in range(0, len(batch), size):
         yield np.ascontiguousarray(batch[start : start + size])
 
 
-def padded_chunks(batch: NDArray[Any], size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+def _padded_chunks(batch: NDArray[Any], size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """Pieces of `size` rows or fewer, each beside itself with rows of zeros up to `size`."""
-    for chunk in chunks(batch, size):
+    for chunk in _chunks(batch, size):
         missing = size - len(chunk)
         padding = np.zeros((missing, *chunk.shape[1:]), chunk.dtype)
         yield chunk, (np.concatenate([chunk, padding]) if missing else chunk)

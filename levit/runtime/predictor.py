@@ -22,7 +22,7 @@ from levit.errors import (
 from levit.images import ImageLike
 from levit.runtime.arguments import as_images, is_count
 from levit.runtime.backends import open_session
-from levit.runtime.batching import check_batch, chunks, padded_chunks
+from levit.runtime.batching import check_batch, run_in_chunks
 from levit.runtime.cpus import available_cpus, cpu_class, cpu_features
 from levit.runtime.golden import GoldenReport, run_golden
 from levit.runtime.pipeline import Batches, Pipeline
@@ -283,25 +283,7 @@ class Predictor:
             InputError: the array is of another rank, shape or dtype.
         """
         check_batch(batch, self.manifest.inputs[0])
-        profile = self.manifest.batch
-        if profile.static:
-            parts = [
-                {name: value[: len(chunk)] for name, value in self._run(padded).items()}
-                for chunk, padded in padded_chunks(batch, profile.max)
-            ]
-        else:
-            parts = [self._run(chunk) for chunk in chunks(batch, profile.max)]
-        if len(parts) == 1:
-            return parts[0]
-        return {
-            output.name: np.concatenate(
-                [
-                    np.empty((0, *map(int, output.shape[1:])), output.dtype),
-                    *(part[output.name] for part in parts),
-                ]
-            )
-            for output in self.manifest.outputs
-        }
+        return run_in_chunks(self._run, batch, self.manifest)
 
     # ------------------------------------------------------------------ self-check and life
 

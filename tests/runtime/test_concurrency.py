@@ -241,9 +241,9 @@ GROWTH = """
         for size in sizes:
             predictor.forward(tensors[:size])
             predictor.predict([*images[:size], b""], on_error="return")
-    work(150)
+    work(100)
     before = resident()
-    work(450)
+    work(200)
     print(before, resident())
 """
 
