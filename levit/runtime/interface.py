@@ -15,7 +15,7 @@ from levit.artifact import Artifact, TensorSpec
 from levit.errors import ConfigError, CorruptArtifactError
 from levit.preprocess import PreprocessSpec
 
-__all__ = ["Tensor", "check_interface"]
+__all__ = ["Tensor", "check_interface", "checked_labels"]
 
 # (name, dtype, shape), with "batch" where any number may stand.
 Tensor: TypeAlias = tuple[str, str, tuple[int | str, ...]]
@@ -52,6 +52,22 @@ def check_interface(
             f"{artifact.path}: the {' and the '.join(wrong)} that it states are not those of "
             f"{artifact.manifest.payload}; copy it again, or export again"
         )
+
+
+def checked_labels(artifact: Artifact) -> tuple[str, ...]:
+    """Class names, as many as the network has classes.
+
+    Raises:
+        CorruptArtifactError: there are more, or fewer.
+    """
+    labels = artifact.labels()
+    for output in artifact.manifest.outputs:
+        if output.name == "logits" and output.shape[-1:] != (len(labels),):
+            raise CorruptArtifactError(
+                f"{artifact.path}: {len(labels)} labels for logits of shape {output.shape}; "
+                f"export again"
+            )
+    return labels
 
 
 def _tensor(spec: TensorSpec) -> Tensor:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from levit.artifact import Artifact, Manifest, open_artifact
 from levit.errors import (
     ConfigError,
-    CorruptArtifactError,
     InputError,
     LevitError,
     VerificationError,
@@ -25,6 +24,7 @@ from levit.runtime.backends import open_session
 from levit.runtime.batching import check_batch, run_in_chunks
 from levit.runtime.cpus import available_cpus, cpu_class, cpu_features
 from levit.runtime.golden import GoldenReport, run_golden
+from levit.runtime.interface import checked_labels
 from levit.runtime.pipeline import Batches, Pipeline
 from levit.runtime.prediction import Prediction, top_predictions
 from levit.runtime.preparation import Preparation
@@ -116,7 +116,7 @@ class Predictor:
         self._exif = exif
         self._draft = draft
         self._proves = prove
-        self._labels = _checked_labels(self._artifact)
+        self._labels = checked_labels(self._artifact)
         self._session: Session | None = open_session(
             self._artifact, SessionOptions(device=device, threads=self._threads)
         )
@@ -394,14 +394,3 @@ class Predictor:
 
 def _reopen(path: str, settings: dict[str, Any]) -> Predictor:
     return Predictor(path, **settings)
-
-
-def _checked_labels(artifact: Artifact) -> tuple[str, ...]:
-    labels = artifact.labels()
-    for output in artifact.manifest.outputs:
-        if output.name == "logits" and output.shape[-1:] != (len(labels),):
-            raise CorruptArtifactError(
-                f"{artifact.path}: {len(labels)} labels for logits of shape {output.shape}; "
-                f"export again"
-            )
-    return labels
