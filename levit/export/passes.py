@@ -196,7 +196,8 @@ def require_exact(name: str, difference: float) -> None:
     if not difference <= EXACT:
         raise VerificationError(
             f"{name} changed the outputs by {difference:.1e} of the largest, allowed is "
-            f"{EXACT:.0e}: the weights are badly conditioned, or this is a bug; please report it"
+            f"{EXACT:.0e}: the weights are badly conditioned (--force exports them all the same "
+            f"and says so in the manifest), or this is a bug: please report it"
         )
 
 

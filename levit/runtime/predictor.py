@@ -40,6 +40,8 @@ Return: TypeAlias = Literal["return"]
 
 MAX_THREADS: Final = 1024
 
+_CLASSIFY: Final = "classify (it is headless, or was exported without logits); use embed()"
+
 
 class Predictor:
     """A loaded artifact.
@@ -164,7 +166,7 @@ class Predictor:
         """Classify one image; several go to :meth:`predict`."""
         if isinstance(image, (list, tuple)):
             raise InputError("one image is expected here; several go to predict(images)")
-        self._require_output("logits", "classify (it is headless); use embed()")
+        self._require_output("logits", _CLASSIFY)
         preparation, _ = self._images()
         batch = preparation.allocate(1)
         preparation.prepare(image, batch[0])
@@ -220,7 +222,7 @@ class Predictor:
             raise InputError(f"top_k must be a whole number of at least 1, not {top_k!r}")
         if on_error not in ("raise", "return"):
             raise ConfigError(f"on_error must be 'raise' or 'return', not {on_error!r}")
-        self._require_output("logits", "classify (it is headless); use embed()")
+        self._require_output("logits", _CLASSIFY)
         _, pipeline = self._images()
         self._open_session()
         return self._answers(pipeline.batches(as_images(images), on_error), int(top_k))
