@@ -19,6 +19,9 @@ from levit.errors import LevitError
 
 __all__ = ["build_parser", "main", "main_export"]
 
+# The signals that have asked this command to stop.
+_received: list[int] = []
+
 _DESCRIPTION = "Compile LeViT checkpoints for deployment, and run them."
 
 
@@ -58,9 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error.strerror or error} (--debug shows where)", file=sys.stderr)
         return 1
     except Exception as error:
-        # A bug of ours, and still one line: scripts read this.
         if debug:
             raise
+        if _received:  # while a module in C++ was being loaded, which made an error of it
+            if signal.SIGINT in _received:
+                print("error: interrupted", file=sys.stderr)
+            return 128 + _received[0]
+        # A bug of ours, and still one line: scripts read this.
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         print(f"error: internal: {text}; --debug shows where, please report it", file=sys.stderr)
         return 1
@@ -85,7 +92,10 @@ def _run(arguments: argparse.Namespace) -> int:
     # lose a factor of five to their spinning. Read once, when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("MKL_NUM_THREADS", "1")
+    _received.clear()
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     if not arguments.debug:
         warnings.simplefilter("ignore")  # Pillow's, beside our own line about the same picture
     module = importlib.import_module(f"levit.commands.{arguments.command}_command")
@@ -105,8 +115,14 @@ def main_export() -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    _received.append(number)
     # As an exception, so that half-written folders go.
     raise SystemExit(128 + number)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    _received.append(number)
+    raise KeyboardInterrupt
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -294,7 +294,7 @@ def test_stopped_export_leaves_nothing(nest, tiny_artifact, number, status, old)
     destination = nest / "artifact"
     before = put_old_artifact(tiny_artifact, destination) if old else {}
     returncode, stdout, stderr = stop_export(destination, number, force=old)
-    assert returncode == status
+    assert returncode == status, stderr
     assert stdout == ""
     assert stderr == ("error: interrupted\n" if number == signal.SIGINT else "")
     assert [p.name for p in nest.iterdir()] == (["artifact"] if old else [])

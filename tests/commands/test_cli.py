@@ -2,6 +2,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from PIL import Image
 import levit as package
 from levit.artifact import GOLDEN_FILE, LABELS_FILE, open_artifact
 from levit.cli import build_parser
+from levit.commands import doctor_command
 from levit.export import ExportOptions, export
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -186,6 +188,32 @@ def test_version_and_bare_call(levit):
     assert levit("--version").stdout == f"levit {package.__version__}\n"
     bare, asked = levit(), levit("--help")
     assert (bare.status, bare.stdout) == (0, asked.stdout)
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(signal.SIGINT, "error: interrupted\n"), (signal.SIGTERM, "")],
+    ids=["INT", "TERM"],
+)
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_a_signal_ends_it_however_it_arrives(levit, monkeypatch, number, message, swallowed):
+    # While a module in C++ is being loaded, the exception comes out as "initialization failed".
+    def stopped(arguments):
+        try:
+            signal.raise_signal(number)
+        except BaseException:
+            if not swallowed:
+                raise
+        raise ImportError("initialization failed")
+
+    monkeypatch.setattr(doctor_command, "run", stopped)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    result = levit("doctor")
+    assert (result.status, result.stdout, result.stderr) == (128 + number, "", message)
+    # The next command is another one.
+    monkeypatch.undo()
+    monkeypatch.setattr(doctor_command, "run", lambda arguments: 1 / 0)
+    assert_error(levit("doctor"), "internal: ZeroDivisionError")
 
 
 def test_help_is_quick(process):
