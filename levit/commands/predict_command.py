@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
             if isinstance(answer, InputError):
                 status = 1
                 progress.clear()
-                print(f"error: {printable(str(answer))}", file=sys.stderr)
+                print(f"error: {answer}", file=sys.stderr)
                 results.append({"image": name, "error": str(answer)})
             elif arguments.json:
                 results.append({"image": name, "top": _entries(answer)})

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
+from parity import run_artifact
 from safetensors.numpy import load_file, save_file
 
 from levit.export import ExportOptions, export
@@ -91,10 +91,6 @@ def test_the_artifact_gives_them_in_float32(name, tmp_path):
         ExportOptions(checkpoint=CASES / name, outputs=tuple(names), output=tmp_path / "out")
     )
     assert artifact.manifest.source["format"] == source
-    session = onnxruntime.InferenceSession(
-        str(artifact.payload), providers=["CPUExecutionProvider"]
-    )
-    outputs = [output.name for output in session.get_outputs()]
-    found = dict(zip(outputs, session.run(None, {"image": x}), strict=True))
+    found = run_artifact(artifact, x)
     for output, value in expected.items():
         assert np.abs(found[output] - value).max() <= 1e-5 * np.abs(value).max(), output

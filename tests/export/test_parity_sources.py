@@ -20,8 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
+from parity import relative_error, run_artifact
 
 from levit.export import ExportOptions, export
 from levit.export.sources import load_source
@@ -229,12 +229,7 @@ def compare(kind, config, seed, folder):
     reference = loaded.model.with_plan(outputs=tuple(exact)).forward(
         NumpyOps(), x.astype(np.float64)
     )
-    artifact = export(options)
-    session = onnxruntime.InferenceSession(
-        str(artifact.payload), providers=["CPUExecutionProvider"]
-    )
-    names = [output.name for output in session.get_outputs()]
-    deployed = dict(zip(names, session.run(None, {"image": x}), strict=True))
+    deployed = run_artifact(export(options), x)
     for name, tensor in exact.items():
         expected = tensor.numpy()
         at = f"{source.source} {config.image_size} {name}, LEVIT_TEST_SEED={seed}"
@@ -246,11 +241,6 @@ def compare(kind, config, seed, folder):
         assert error <= max(DEPLOYED, 2 * own), (
             f"artifact off by {error:.1e}, the source's own float32 is by {own:.1e}: {at}"
         )
-
-
-def relative_error(found, expected):
-    assert found.shape == expected.shape
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
 LARGE = ("levit_256", "levit_384")

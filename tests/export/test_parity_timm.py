@@ -5,8 +5,8 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
-import onnxruntime
 import pytest
+from parity import relative_error, run_artifact
 from safetensors.numpy import save_file
 
 from levit.export import ExportOptions, export
@@ -69,21 +69,6 @@ def evaluate(network, x, function):
         single = function(copy.deepcopy(network), torch.from_numpy(x)).numpy()
         exact = function(copy.deepcopy(network).double(), torch.from_numpy(x).double()).numpy()
     return exact, relative_error(single, exact)
-
-
-def relative_error(found, expected):
-    assert found.shape == expected.shape
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
-def run_artifact(artifact, x):
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        str(artifact.payload), options, providers=["CPUExecutionProvider"]
-    )
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {"image": x}), strict=True))
 
 
 def compare(name, config, seed, folder, *, outputs=("logits",)):

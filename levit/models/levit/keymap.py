@@ -30,25 +30,38 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlockNames:
-    """Layers of one block; `bias` is a tensor's name, `index` that of the stored indices."""
+class _Tables:
+    """What stands before an attention's own tensors, dot included."""
+
+    attn: str
+
+    @property
+    def bias(self) -> str:
+        """The bias table's name, the same in every source."""
+        return self.attn + "attention_biases"
+
+    @property
+    def index(self) -> str:
+        """The name of the stored indices into it."""
+        return self.attn + "attention_bias_idxs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockNames(_Tables):
+    """Layers of one block."""
 
     qkv: str
-    bias: str
-    index: str
     proj: str
     up: str
     down: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class DownsampleNames:
+class DownsampleNames(_Tables):
     """Layers of one downsampling block."""
 
     kv: str
     q: str
-    bias: str
-    index: str
     proj: str
     up: str
     down: str
@@ -153,8 +166,7 @@ def _timm(*, conv: bool) -> LevitKeymap:
         stem="stem.conv{i}",
         block=BlockNames(
             qkv=block + "attn.qkv",
-            bias=block + "attn.attention_biases",
-            index=block + "attn.attention_bias_idxs",
+            attn=block + "attn.",
             proj=block + "attn.proj.ln",
             up=block + "mlp.ln1",
             down=block + "mlp.ln2",
@@ -162,8 +174,7 @@ def _timm(*, conv: bool) -> LevitKeymap:
         downsample=DownsampleNames(
             kv=attn + "kv",
             q=attn + "q.ln",
-            bias=attn + "attention_biases",
-            index=attn + "attention_bias_idxs",
+            attn=attn,
             proj=attn + "proj.ln",
             up=down + "mlp.ln1",
             down=down + "mlp.ln2",
@@ -186,8 +197,7 @@ def _original(*, conv: bool) -> LevitKeymap:
         stem="patch_embed.{z}",
         block=BlockNames(
             qkv="blocks.{n}.m.qkv",
-            bias="blocks.{n}.m.attention_biases",
-            index="blocks.{n}.m.attention_bias_idxs",
+            attn="blocks.{n}.m.",
             proj="blocks.{n}.m.proj.1",
             up="blocks.{o}.m.0",
             down="blocks.{o}.m.2",
@@ -195,8 +205,7 @@ def _original(*, conv: bool) -> LevitKeymap:
         downsample=DownsampleNames(
             kv="blocks.{n}.kv",
             q="blocks.{n}.q.1",
-            bias="blocks.{n}.attention_biases",
-            index="blocks.{n}.attention_bias_idxs",
+            attn="blocks.{n}.",
             proj="blocks.{n}.proj.1",
             up="blocks.{o}.m.0",
             down="blocks.{o}.m.2",
@@ -219,8 +228,7 @@ def _mmpretrain(prefix: str) -> LevitKeymap:
         stem="patch_embed.patch_embed.{z}",
         block=BlockNames(
             qkv="stages.{s}.{d}.block.qkv",
-            bias="stages.{s}.{d}.block.attention_biases",
-            index="stages.{s}.{d}.block.attention_bias_idxs",
+            attn="stages.{s}.{d}.block.",
             proj="stages.{s}.{d}.block.proj.1",
             up="stages.{s}.{e}.block.linear1",
             down="stages.{s}.{e}.block.linear2",
@@ -228,8 +236,7 @@ def _mmpretrain(prefix: str) -> LevitKeymap:
         downsample=DownsampleNames(
             kv="stages.{s}.{d}.kv",
             q="stages.{s}.{d}.q.1",
-            bias="stages.{s}.{d}.attention_biases",
-            index="stages.{s}.{d}.attention_bias_idxs",
+            attn="stages.{s}.{d}.",
             proj="stages.{s}.{d}.proj.1",
             up="stages.{s}.{e}.block.linear1",
             down="stages.{s}.{e}.block.linear2",
@@ -254,8 +261,7 @@ def _transformers(prefix: str) -> LevitKeymap:
         stem="patch_embeddings.embedding_layer_{i}",
         block=BlockNames(
             qkv=module + "queries_keys_values",
-            bias=module + "attention_biases",
-            index=module + "attention_bias_idxs",
+            attn=module,
             proj=module + "projection",
             up=layers + "{m}.module.linear_up",
             down=layers + "{m}.module.linear_down",
@@ -263,8 +269,7 @@ def _transformers(prefix: str) -> LevitKeymap:
         downsample=DownsampleNames(
             kv=down + "keys_values",
             q=down + "queries",
-            bias=down + "attention_biases",
-            index=down + "attention_bias_idxs",
+            attn=down,
             proj=down + "projection",
             up=mlp + "linear_up",
             down=mlp + "linear_down",
