@@ -1,0 +1,105 @@
+"""The engines that take part in a benchmark: ours, and what people would use instead.
+
+A new engine is one module and one line of `ENGINES`. A module of an engine has two functions, both
+called in a worker process, so that no engine shares threads or memory with another:
+
+``open_runner(job) -> Runner``
+    Load what `job` says; the runner takes (batch, 3, H, W) float32 and returns (batch, classes)
+    once the answer is there (a GPU's too).
+``open_image_runner(job) -> ImageRunner``
+    The same from the bytes of a JPEG: returns the top-1 class and the nanoseconds of each stage.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from numpy.typing import NDArray
+
+__all__ = ["ENGINES", "Engine", "ImageRunner", "Job", "Runner"]
+
+Runner: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
+# bytes of a picture → (top-1 class, nanoseconds by stage: decode, resize, infer)
+ImageRunner: TypeAlias = Callable[[bytes], tuple[int, Mapping[str, int]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What an engine is asked to load.
+
+    Attributes:
+        model: timm's name, or ``matmul``.
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``.
+        batch: images of every call; engines that gain from a fixed size may fix it.
+        threads: CPU threads of the engine.
+        device: ``cpu`` or ``gpu``.
+        image_size: (height, width) in pixels.
+        files: the folder with the model's prepared files: ``artifact/`` (ours),
+            ``weights.npz`` and ``reference.npz``, and what the engine's preparation has added.
+    """
+
+    model: str
+    precision: str
+    batch: int
+    threads: int
+    device: str
+    image_size: tuple[int, int]
+    files: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """One way to run a model.
+
+    Attributes:
+        title: what people call it.
+        runtime: who does the arithmetic; engines of one runtime are compared with each other.
+        kind: ``ours``, ``peer`` or ``ceiling``.
+        precisions: what it can be asked for.
+        devices: of ``cpu``, ``gpu``.
+        module: dotted name of its module.
+        needs: imports, each with the command that installs it.
+    """
+
+    title: str
+    runtime: str
+    kind: str
+    precisions: tuple[str, ...]
+    devices: tuple[str, ...]
+    module: str
+    needs: Mapping[str, str]
+
+    def missing(self) -> str:
+        """The install command of the first import that is not here; empty if none lacks."""
+        for name, install in self.needs.items():
+            if importlib.util.find_spec(name) is None:
+                return install
+        return ""
+
+
+_EXPORT: Final = {"onnx": "pip install 'levit[export]'"}
+
+ENGINES: Final[Mapping[str, Engine]] = {
+    "levit-onnx": Engine(
+        title="levit → ONNX Runtime",
+        runtime="onnxruntime",
+        kind="ours",
+        precisions=("fp32",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.levit_artifact",
+        needs={"onnxruntime": "pip install onnxruntime"},
+    ),
+    "null": Engine(
+        title="nothing (the runner's own overhead)",
+        runtime="null",
+        kind="ours",
+        precisions=("fp32",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.null",
+        needs={},
+    ),
+}

@@ -1,0 +1,111 @@
+"""Medians with confidence intervals, and what may be said of a ratio.
+
+No distribution is assumed: timings have long tails. Intervals cover the true value with 95 %.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+__all__ = [
+    "Interval",
+    "Verdict",
+    "median_interval",
+    "percentile_interval",
+    "ratio_interval",
+    "unpaired_ratio",
+    "verdict_of",
+]
+
+Verdict: TypeAlias = Literal["faster", "slower", "equal", "cannot tell"]
+
+# The smallest difference that is called one. Where a session's weights happen to lie in memory
+# moves its time by a percent or so for as long as it lives, which no number of rounds shows.
+SMALLEST: Final = 0.02
+# The widest interval on either side of which "equal" is still an answer.
+WIDEST_EQUAL: Final = 0.05
+
+_RESAMPLES: Final = 1000
+
+
+class Interval(NamedTuple):
+    """A median (or percentile) and the ends of its 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+def median_interval(values: Sequence[float]) -> Interval:
+    """(median, low, high): the order statistics that cover the true median with 95 %.
+
+    The number of values below the true median is binomial; the interval leaves out the most
+    extreme values whose total probability is at most 5 % (none, where there are few).
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    left_out, tail = 0, 0.5**n
+    while 2 * (tail := tail + math.comb(n, left_out + 1) * 0.5**n) <= 0.05:
+        left_out += 1
+    return Interval(statistics.median(ordered), ordered[left_out], ordered[n - 1 - left_out])
+
+
+def ratio_interval(above: Sequence[float], below: Sequence[float]) -> Interval:
+    """Median and interval of the ratios of values that were taken side by side."""
+    return median_interval([a / b for a, b in zip(above, below, strict=True)])
+
+
+def percentile_interval(rounds: Sequence[Sequence[float]], percent: float) -> Interval:
+    """A percentile of all values together, with an interval from resampled rounds.
+
+    Neighbouring calls share the machine's state, rounds hardly do: so whole rounds are drawn
+    with replacement (the cluster bootstrap), from a fixed seed.
+
+    Args:
+        rounds: the values of each round; empty rounds do not count.
+    """
+    full = [np.asarray(r, np.float64) for r in rounds if len(r)]
+    value = float(np.percentile(np.concatenate(full), percent))
+    rng = np.random.default_rng(0)
+    # A round of thousands of calls says no more here than its quantiles do.
+    thin = [r if len(r) <= 200 else np.quantile(r, np.linspace(0, 1, 201)) for r in full]
+    draws = [
+        np.percentile(np.concatenate([thin[i] for i in rng.integers(len(thin), size=len(thin))]), percent)
+        for _ in range(_RESAMPLES)
+    ]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return Interval(value, min(value, float(low)), max(value, float(high)))
+
+
+def unpaired_ratio(above: Interval, below: Interval, drift: float = 0.0) -> Interval:
+    """The ratio of two medians that were measured apart.
+
+    The ends are the worst that both intervals allow (wider than 95 %), and wider still by
+    `drift`, the relative change of the machine itself between the two.
+    """
+    slack = 1 + abs(drift)
+    return Interval(
+        above.median / below.median,
+        above.low / below.high / slack,
+        above.high / below.low * slack,
+    )
+
+
+def verdict_of(ratio: Interval) -> Verdict:
+    """What a ratio of speeds (above 1: faster) allows to say.
+
+    Faster or slower: the interval leaves out 1, and the median is at least 2 % away from it.
+    Equal: neither, and the interval lies within 5 % of 1. Otherwise it cannot be told.
+    """
+    if ratio.low > 1 and ratio.median >= 1 + SMALLEST:
+        return "faster"
+    if ratio.high < 1 and ratio.median <= 1 - SMALLEST:
+        return "slower"
+    if ratio.low >= 1 - WIDEST_EQUAL and ratio.high <= 1 + WIDEST_EQUAL:
+        return "equal"
+    return "cannot tell"

@@ -1,0 +1,122 @@
+"""What a benchmark run leaves behind: every raw value, and under what conditions it was taken.
+
+The JSON document's schema is these dataclasses, field by field; docs/benchmarking.md describes
+it. Nothing computed is stored: summaries are made on reading (`levit.benchmarks.summary`), so
+that a better statistic serves old runs too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+__all__ = ["SCHEMA", "SCHEMA_VERSION", "Contender", "Measurement", "Record", "Round"]
+
+SCHEMA: Final = "levit-bench"
+SCHEMA_VERSION: Final = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A model on an engine.
+
+    Attributes:
+        name: unique in its run, for people: ``levit_128s · levit · ONNX Runtime fp32``.
+        model: timm's name, or that of an artifact's folder, or ``matmul`` for a ceiling.
+        engine: key of ``ENGINES``.
+        title: what people call the engine: ``levit → ONNX Runtime``.
+        runtime: who does the arithmetic: ``onnxruntime``, ``openvino``, ``pytorch``.
+        kind: ``ours``, ``peer``, or ``ceiling`` (a plain matrix product).
+        precision: ``fp32``, ``fp16``, ``bf16``, ``int8``.
+        image_size: (height, width) in pixels.
+        macs: multiply-accumulates of one image (of one product, for a ceiling), or None.
+        parameters: learnable values, or None.
+        top1: published ImageNet-1k accuracy in percent, or None.
+    """
+
+    name: str
+    model: str
+    engine: str
+    title: str
+    runtime: str
+    kind: str
+    precision: str
+    image_size: tuple[int, int]
+    macs: int | None = None
+    parameters: int | None = None
+    top1: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """One turn of one contender.
+
+    Attributes:
+        elapsed_ns: of the whole turn; with several streams less than the sum of its calls.
+        values: of each call its nanoseconds; for ``memory`` the peak resident bytes; for
+            ``cold-start`` the nanoseconds of each process.
+        stages: for ``end-to-end``, the nanoseconds of each stage (decode, resize, infer) of
+            each call.
+    """
+
+    elapsed_ns: int
+    values: tuple[int, ...]
+    stages: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One contender under one protocol.
+
+    Attributes:
+        contender: its name.
+        protocol: ``paper``, ``latency``, ``throughput``, ``end-to-end``, ``cold-start``,
+            ``memory``.
+        settings: batch, threads, streams, device, seconds, warmup_s: what must be equal for two
+            measurements to be compared.
+        status: ``ok``; ``failed`` or ``wrong`` (its answers are not the reference's) or
+            ``skipped``, with a reason.
+        reason: one line, empty where all is well.
+        error: largest difference of its logits from the reference's over their largest.
+        rounds: in the order they were taken; round i of all contenders lie side by side.
+        scan: for ``throughput``, what was tried: batch, streams, images_per_second.
+    """
+
+    contender: str
+    protocol: str
+    settings: Mapping[str, Any]
+    status: str = "ok"
+    reason: str = ""
+    error: float | None = None
+    rounds: tuple[Round, ...] = ()
+    scan: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One run.
+
+    Attributes:
+        created: ISO 8601, UTC.
+        command: as it was typed.
+        status: ``complete`` or ``interrupted``.
+        machine: `levit.benchmarks.machine.fingerprint` (nested plain values).
+        settings: device, seed, and what else was chosen for the run.
+        noise: the calibration kernel's nanoseconds and the system's counters
+            (`levit.benchmarks.noise`).
+        gpu_samples: clocks in MHz and temperature in °C between rounds; empty on a CPU.
+        contenders, measurements: who took part, and what came out.
+    """
+
+    created: str
+    command: tuple[str, ...]
+    status: str
+    machine: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    noise: Mapping[str, Any]
+    gpu_samples: tuple[Mapping[str, Any], ...] = ()
+    contenders: tuple[Contender, ...]
+    measurements: tuple[Measurement, ...]
+    schema: str = SCHEMA
+    schema_version: int = SCHEMA_VERSION
