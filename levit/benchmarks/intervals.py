@@ -17,6 +17,7 @@ __all__ = [
     "Verdict",
     "median_interval",
     "percentile_interval",
+    "percentile_intervals",
     "ratio_interval",
     "unpaired_ratio",
     "verdict_of",
@@ -69,17 +70,30 @@ def percentile_interval(rounds: Sequence[Sequence[float]], percent: float) -> In
     Args:
         rounds: the values of each round; empty rounds do not count.
     """
+    return percentile_intervals(rounds, (percent,))[percent]
+
+
+def percentile_intervals(
+    rounds: Sequence[Sequence[float]], percents: Sequence[float]
+) -> dict[float, Interval]:
+    """`percentile_interval` of each of `percents`, from the same draws."""
     full = [np.asarray(r, np.float64) for r in rounds if len(r)]
-    value = float(np.percentile(np.concatenate(full), percent))
-    rng = np.random.default_rng(0)
+    values = np.percentile(np.concatenate(full), percents)
     # A round of thousands of calls says no more here than its quantiles do.
     thin = [r if len(r) <= 200 else np.quantile(r, np.linspace(0, 1, 201)) for r in full]
-    draws = [
-        np.percentile(np.concatenate([thin[i] for i in rng.integers(len(thin), size=len(thin))]), percent)
-        for _ in range(_RESAMPLES)
-    ]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(value, min(value, float(low)), max(value, float(high)))
+    count = len(thin)
+    # How often each draw has each round, and how many values of a round are at most x: their
+    # product is the distribution of each draw, without a draw ever being put together.
+    drawn = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=_RESAMPLES)
+    places = np.unique(np.concatenate(thin))
+    below = np.stack([np.searchsorted(np.sort(r), places, side="right") for r in thin])
+    reached = drawn.astype(np.float32) @ below.astype(np.float32)  # (draws, places)
+    found = {}
+    for percent, value in zip(percents, map(float, values), strict=True):
+        enough = reached >= np.maximum(1, reached[:, -1:] * (percent / 100) - 1e-3)
+        low, high = np.percentile(places[enough.argmax(axis=1)], [2.5, 97.5])
+        found[percent] = Interval(value, min(value, float(low)), max(value, float(high)))
+    return found
 
 
 def unpaired_ratio(above: Interval, below: Interval, drift: float = 0.0) -> Interval:

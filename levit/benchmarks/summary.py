@@ -1,0 +1,318 @@
+"""What a record says: speeds, latencies, ratios and fractions, computed on reading.
+
+Everything is a plain function of a `Record`. Rounds that are empty (a run was interrupted, a
+process gave nothing) do not count; where no round is left, there is no figure either: None.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from levit.benchmarks.intervals import (
+    Interval,
+    Verdict,
+    median_interval,
+    percentile_intervals,
+    ratio_interval,
+    verdict_of,
+)
+from levit.benchmarks.record import Contender, Measurement, Record, Round
+
+__all__ = [
+    "PROTOCOLS",
+    "STAGES",
+    "Comparison",
+    "Summary",
+    "ceilings",
+    "comparisons",
+    "headline_rates",
+    "images_per_second",
+    "latency_ms",
+    "ok",
+    "paper_images_per_second",
+    "peak_mb",
+    "stages_ms",
+    "start_s",
+    "summaries",
+]
+
+# In the order in which people want to read them.
+PROTOCOLS: Final = ("paper", "latency", "throughput", "end-to-end", "cold-start", "memory")
+STAGES: Final = ("decode", "resize", "infer")
+PERCENTS: Final = (50, 90, 99)
+
+# Of these, every value is a call of the network.
+_CALLS: Final = ("paper", "latency", "throughput", "end-to-end")
+# Of these, a call is what somebody waits for.
+_SINGLE: Final = ("latency", "end-to-end")
+# `throughput` is the best of batch × streams: those are found, not asked for.
+_FOUND: Final[Mapping[str, frozenset[str]]] = {"throughput": frozenset({"batch", "streams"})}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """One measurement in figures; what its protocol does not measure is None or empty.
+
+    Attributes:
+        contender, measurement: whose, and of what.
+        images_per_s: median over rounds of batch · calls ÷ elapsed.
+        paper_images_per_s: the paper's figure, batch ÷ mean time of all calls.
+        latency_ms: by percent (50, 90, 99), of one call.
+        stages_ms: median of each stage of ``end-to-end``.
+        start_s: from the start of a process to its first prediction.
+        peak_mb: largest resident memory, in 10^6 bytes.
+        gflop_per_s: 2 · multiply-accumulates, per second.
+        ceiling_fraction: of this machine's matrix products at that precision and threads.
+    """
+
+    contender: Contender
+    measurement: Measurement
+    images_per_s: Interval | None = None
+    paper_images_per_s: float | None = None
+    latency_ms: Mapping[int, Interval]
+    stages_ms: Mapping[str, float]
+    start_s: Interval | None = None
+    peak_mb: Interval | None = None
+    gflop_per_s: Interval | None = None
+    ceiling_fraction: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Ours beside a peer on the same model, protocol and settings.
+
+    Attributes:
+        ours, peer: the contenders.
+        protocol, settings: of both measurements (ours, where they differ in what was found).
+        quantity: ``speed``, ``latency``, ``start`` or ``memory``.
+        ratio: above 1 ours is better: median over pairs of neighbouring rounds.
+        verdict: what that allows to say; for ``memory`` read "faster" as "smaller".
+        pairs: how many rounds both have.
+    """
+
+    ours: Contender
+    peer: Contender
+    protocol: str
+    settings: Mapping[str, Any]
+    quantity: str
+    ratio: Interval
+    verdict: Verdict
+    pairs: int
+
+
+# ------------------------------------------------------------------------- one measurement
+
+
+def images_per_second(measurement: Measurement) -> Interval | None:
+    """Median over rounds of batch · calls ÷ elapsed time; None where there is none."""
+    rates = [rate for r in measurement.rounds if (rate := _rate(measurement, r)) is not None]
+    return median_interval(rates) if rates and measurement.protocol in _CALLS else None
+
+
+def paper_images_per_second(measurement: Measurement) -> float | None:
+    """Batch ÷ mean time of all calls (facebookresearch/LeViT, speed_test.py)."""
+    calls = [v for r in measurement.rounds for v in r.values]
+    if not calls or not sum(calls) or measurement.protocol not in _CALLS:
+        return None
+    return _batch(measurement) * 1e9 * len(calls) / sum(calls)
+
+
+def latency_ms(measurement: Measurement) -> dict[int, Interval]:
+    """Percentiles of one call's milliseconds, with intervals from resampled rounds."""
+    rounds = [[v / 1e6 for v in r.values] for r in measurement.rounds if r.values]
+    if not rounds or measurement.protocol not in _CALLS:
+        return {}
+    found = percentile_intervals(rounds, PERCENTS)
+    return {percent: found[percent] for percent in PERCENTS}
+
+
+def stages_ms(measurement: Measurement) -> dict[str, float]:
+    """Median milliseconds of each stage, in the order in which they happen."""
+    found: dict[str, list[int]] = {}
+    for turn in measurement.rounds:
+        for stage, values in turn.stages.items():
+            found.setdefault(stage, []).extend(values)
+    known = [s for s in STAGES if s in found]
+    ordered = known + sorted(found.keys() - set(known))
+    return {s: statistics.median(found[s]) / 1e6 for s in ordered if found[s]}
+
+
+def start_s(measurement: Measurement) -> Interval | None:
+    """Seconds from a process's start to its first prediction."""
+    values = [v / 1e9 for r in measurement.rounds for v in r.values]
+    return median_interval(values) if values and measurement.protocol == "cold-start" else None
+
+
+def peak_mb(measurement: Measurement) -> Interval | None:
+    """Peak resident memory of a fresh process in 10^6 bytes."""
+    values = [max(r.values) / 1e6 for r in measurement.rounds if r.values]
+    return median_interval(values) if values and measurement.protocol == "memory" else None
+
+
+def _batch(measurement: Measurement) -> int:
+    return int(measurement.settings.get("batch", 1))
+
+
+def _rate(measurement: Measurement, turn: Round) -> float | None:
+    if not turn.values or turn.elapsed_ns <= 0:
+        return None
+    return _batch(measurement) * len(turn.values) * 1e9 / turn.elapsed_ns
+
+
+# ------------------------------------------------------------------------------- all of them
+
+
+def summaries(record: Record) -> tuple[Summary, ...]:
+    """Every measurement of the record in figures, in the record's order."""
+    contenders = {c.name: c for c in record.contenders}
+    tops = ceilings(record)
+    return tuple(_summary(contenders[m.contender], m, tops) for m in record.measurements)
+
+
+def ceilings(record: Record) -> dict[tuple[str, int], float]:
+    """Best measured matrix products in GFLOP/s, by (precision, threads)."""
+    contenders = {c.name: c for c in record.contenders}
+    best: dict[tuple[str, int], float] = {}
+    for measurement in record.measurements:
+        contender = contenders[measurement.contender]
+        if contender.kind != "ceiling" or measurement.status != "ok":
+            continue
+        speed = _gflops(contender, measurement)
+        if speed is not None:
+            key = (contender.precision, _threads(measurement))
+            best[key] = max(speed.median, best.get(key, 0.0))
+    return best
+
+
+def _summary(
+    contender: Contender, measurement: Measurement, tops: Mapping[tuple[str, int], float]
+) -> Summary:
+    if measurement.status != "ok":
+        return Summary(contender=contender, measurement=measurement, latency_ms={}, stages_ms={})
+    speed = _gflops(contender, measurement)
+    top = tops.get((contender.precision, _threads(measurement)))
+    return Summary(
+        contender=contender,
+        measurement=measurement,
+        images_per_s=images_per_second(measurement) if contender.kind != "ceiling" else None,
+        paper_images_per_s=(
+            paper_images_per_second(measurement) if measurement.protocol == "paper" else None
+        ),
+        latency_ms=latency_ms(measurement) if measurement.protocol in _SINGLE else {},
+        stages_ms=stages_ms(measurement),
+        start_s=start_s(measurement),
+        peak_mb=peak_mb(measurement),
+        gflop_per_s=speed,
+        ceiling_fraction=speed.median / top if speed is not None and top else None,
+    )
+
+
+def _gflops(contender: Contender, measurement: Measurement) -> Interval | None:
+    rate = images_per_second(measurement)
+    # What is timed end to end is not only the network.
+    if rate is None or contender.macs is None or measurement.protocol == "end-to-end":
+        return None
+    per_image = 2 * contender.macs / 1e9
+    return Interval(*(per_image * value for value in rate))
+
+
+def _threads(measurement: Measurement) -> int:
+    return int(measurement.settings.get("threads", 1))
+
+
+# ------------------------------------------------------------------------------------ ratios
+
+
+def comparisons(record: Record) -> tuple[Comparison, ...]:
+    """Each of ours against each peer of its model under equal settings, round by round."""
+    contenders = {c.name: c for c in record.contenders}
+    by_case: dict[tuple[str, str, str], list[Measurement]] = {}
+    for measurement in record.measurements:
+        if measurement.status == "ok" and contenders[measurement.contender].kind != "ceiling":
+            model = contenders[measurement.contender].model
+            case = (model, measurement.protocol, _asked_for(measurement))
+            by_case.setdefault(case, []).append(measurement)
+    found = []
+    for same in by_case.values():
+        ours = [m for m in same if contenders[m.contender].kind == "ours"]
+        peers = [m for m in same if contenders[m.contender].kind == "peer"]
+        for one in ours:
+            for other in peers:
+                found.append(
+                    _compare(contenders[one.contender], one, contenders[other.contender], other)
+                )
+    return tuple(c for c in found if c is not None)
+
+
+def headline_rates(record: Record, protocol: str) -> list[tuple[Contender, tuple[float, ...]]]:
+    """Every contender of a protocol with its images/s round by round, for the headline."""
+    contenders = {c.name: c for c in record.contenders}
+    found = []
+    for measurement in record.measurements:
+        contender = contenders[measurement.contender]
+        if measurement.protocol != protocol or measurement.status != "ok":
+            continue
+        rates = tuple(r for turn in measurement.rounds if (r := _rate(measurement, turn)))
+        if rates and contender.kind != "ceiling" and protocol in _CALLS:
+            found.append((contender, rates))
+    return found
+
+
+def _asked_for(measurement: Measurement) -> str:
+    found = _FOUND.get(measurement.protocol, frozenset())
+    return repr(sorted((k, v) for k, v in measurement.settings.items() if k not in found))
+
+
+def _compare(
+    ours: Contender, one: Measurement, peer: Contender, other: Measurement
+) -> Comparison | None:
+    quantity, higher_is_better = _QUANTITIES.get(one.protocol, ("speed", True))
+    pairs = [
+        (a, b)
+        for a, b in zip(
+            _by_round(one, quantity), _by_round(other, quantity), strict=False
+        )  # an interrupted run has more rounds of the one than of the other
+        if a and b
+    ]
+    if not pairs:
+        return None
+    mine, theirs = zip(*pairs, strict=True)
+    ratio = ratio_interval(mine, theirs) if higher_is_better else ratio_interval(theirs, mine)
+    return Comparison(
+        ours=ours,
+        peer=peer,
+        protocol=one.protocol,
+        settings=one.settings,
+        quantity=quantity,
+        ratio=ratio,
+        verdict=verdict_of(ratio),
+        pairs=len(pairs),
+    )
+
+
+_QUANTITIES: Final[Mapping[str, tuple[str, bool]]] = {
+    "latency": ("latency", False),
+    "cold-start": ("start", False),
+    "memory": ("memory", False),
+}
+
+
+def _by_round(measurement: Measurement, quantity: str) -> Sequence[float | None]:
+    if quantity == "speed":
+        return [_rate(measurement, r) for r in measurement.rounds]
+    typical = max if quantity == "memory" else statistics.median
+    return [float(typical(r.values)) if r.values else None for r in measurement.rounds]
+
+
+def ok(items: Iterable[Summary], protocol: str) -> list[Summary]:
+    """Those of one protocol that were measured, without the ceilings."""
+    return [
+        s
+        for s in items
+        if s.measurement.protocol == protocol
+        and s.measurement.status == "ok"
+        and s.contender.kind != "ceiling"
+    ]

@@ -1,0 +1,236 @@
+import dataclasses
+import math
+
+import pytest
+import records
+
+from levit.benchmarks.intervals import percentile_interval, percentile_intervals
+from levit.benchmarks.record import Contender, Measurement, Record, Round
+from levit.benchmarks.summary import (
+    ceilings,
+    comparisons,
+    headline_rates,
+    images_per_second,
+    latency_ms,
+    paper_images_per_second,
+    peak_mb,
+    stages_ms,
+    start_s,
+    summaries,
+)
+
+MS = 1_000_000
+
+
+def contender(name, kind="ours", **changes):
+    known = dict(
+        name=name,
+        model="levit_128s",
+        engine=name,
+        title=name,
+        runtime="onnxruntime",
+        kind=kind,
+        precision="fp32",
+        image_size=(224, 224),
+        macs=500_000_000,
+    )
+    return Contender(**known | changes)
+
+
+def measured(name, rounds, protocol="paper", **changes):
+    known = dict(
+        contender=name,
+        protocol=protocol,
+        settings={"batch": 16, "threads": 1, "streams": 1, "device": "cpu"},
+        rounds=tuple(rounds),
+    )
+    return Measurement(**known | changes)
+
+
+def record(contenders, measurements):
+    return Record(
+        created="2026-11-20T12:00:00Z",
+        command=("levit-bench",),
+        status="complete",
+        machine={},
+        settings={},
+        noise={},
+        contenders=tuple(contenders),
+        measurements=tuple(measurements),
+    )
+
+
+def turn(elapsed_ms, *values_ms, **stages):
+    return Round(
+        elapsed_ns=elapsed_ms * MS,
+        values=tuple(v * MS for v in values_ms),
+        stages={k: tuple(v * MS for v in values) for k, values in stages.items()},
+    )
+
+
+def test_images_per_second_are_those_of_whole_rounds():
+    # 16 · 2 ÷ 0.1 s, 16 · 2 ÷ 0.2 s, 16 · 4 ÷ 0.1 s
+    m = measured("a", [turn(100, 40, 50), turn(200, 90, 100), turn(100, 20, 20, 20, 30)])
+    assert images_per_second(m) == (320.0, 160.0, 640.0)
+
+
+def test_several_streams_take_less_than_the_sum_of_their_calls():
+    m = measured("a", [turn(100, 90, 90, 90, 90)], protocol="throughput")
+    assert images_per_second(m).median == 640.0
+
+
+def test_the_papers_figure_is_the_batch_over_the_mean_time():
+    m = measured("a", [turn(100, 40, 50), turn(200, 90, 100), turn(10, 20)])
+    assert paper_images_per_second(m) == pytest.approx(16 / 0.060)
+
+
+def test_latency_of_a_single_call():
+    m = measured("a", [turn(1, *range(1, 51)), turn(1, *range(51, 102))], protocol="latency")
+    found = latency_ms(m)
+    assert (found[50].median, found[90].median) == (51, 91)
+    assert found[99].median == pytest.approx(100)
+    assert all(i.low <= i.median <= i.high for i in found.values())
+    # Two rounds that differ: the interval of the median reaches into both.
+    assert found[50].low < 40 < 60 < found[50].high
+
+
+def test_percentiles_together_are_those_one_by_one(rng):
+    rounds = [list(rng.gamma(3, size=n)) for n in (30, 500, 1, 0, 44)]
+    together = percentile_intervals(rounds, (50, 90, 99))
+    assert together == {p: percentile_interval(rounds, p) for p in (50, 90, 99)}
+
+
+def test_intervals_of_percentiles_cover_the_true_one(rng):
+    covered = 0
+    for _ in range(100):
+        rounds = rng.exponential(size=(12, 40))
+        found = percentile_interval([list(r) for r in rounds], 50)
+        covered += found.low <= math.log(2) <= found.high
+    assert covered >= 85  # of 95 expected
+
+
+def test_stages_are_in_the_order_in_which_they_happen():
+    rounds = [
+        turn(9, 6, 7, infer=(3, 5), resize=(2, 2), decode=(1, 1)),
+        turn(9, 6, infer=(4,), resize=(2,), decode=(10,), upload=(7,)),
+    ]
+    found = stages_ms(measured("a", rounds, protocol="end-to-end"))
+    assert list(found.items()) == [("decode", 1), ("resize", 2), ("infer", 4), ("upload", 7)]
+
+
+def test_cold_start_and_memory():
+    m = measured("a", [turn(240, 240), turn(250, 250), turn(230, 230)], protocol="cold-start")
+    assert start_s(m) == (0.24, 0.23, 0.25)
+    rounds = [Round(elapsed_ns=1, values=(v,)) for v in (120_000_000, 100_000_000)]
+    m = measured("a", rounds, protocol="memory")
+    assert peak_mb(m) == (110.0, 100.0, 120.0)
+    assert images_per_second(m) is None
+    assert start_s(m) is None
+    assert latency_ms(m) == {}
+
+
+@pytest.mark.parametrize(
+    "rounds", [(), (Round(elapsed_ns=5, values=()),), (Round(elapsed_ns=0, values=(0,)),)]
+)
+@pytest.mark.parametrize("protocol", ["paper", "latency", "cold-start", "memory", "end-to-end"])
+def test_nothing_measured_gives_no_figure(rounds, protocol):
+    r = record([contender("a"), contender("b", "peer")], [])
+    m = [measured(name, rounds, protocol=protocol) for name in "ab"]
+    for item in summaries(dataclasses.replace(r, measurements=tuple(m))):
+        assert item.images_per_s is None
+        assert item.paper_images_per_s is None
+        assert item.ceiling_fraction is None
+
+
+def test_the_ceiling_is_the_best_product_of_that_precision_and_threads():
+    top = dict(model="matmul", macs=10**9)
+    them = [
+        contender("a"),
+        contender("m1", "ceiling", **top),
+        contender("m2", "ceiling", **top),
+        contender("m3", "ceiling", precision="bf16", **top),
+    ]
+    one = {"batch": 1, "threads": 1}
+    r = record(
+        them,
+        [
+            measured("a", [turn(160, 160)]),  # 100 images/s, 1 GFLOP each: 100 GFLOP/s
+            measured("m1", [turn(20, 10, 10)], settings=one),  # 200 GFLOP/s
+            measured("m2", [turn(25, 10, 10)], settings=one),
+            measured("m3", [turn(10, 10)], settings=one),
+            measured("m1", [turn(5, 10, 10)], settings={"batch": 1, "threads": 2}),
+            measured("m2", [turn(1, 10)], settings=one, status="wrong", reason="no product"),
+        ],
+    )
+    assert ceilings(r) == {("fp32", 1): 200.0, ("bf16", 1): 200.0, ("fp32", 2): 800.0}
+    ours = summaries(r)[0]
+    assert ours.gflop_per_s.median == pytest.approx(100)
+    assert ours.ceiling_fraction == pytest.approx(0.5)
+
+
+def test_ratios_are_of_neighbouring_rounds():
+    # The machine slows down by half: each pair still says 1.25.
+    fast = [turn(100 * k, 100 * k) for k in (1, 1, 2, 2, 4, 4)]
+    slow = [turn(125 * k, 125 * k) for k in (1, 1, 2, 2, 4, 4)]
+    r = record([contender("a"), contender("b", "peer")], [measured("a", fast), measured("b", slow)])
+    (found,) = comparisons(r)
+    assert found.ratio == pytest.approx((1.25, 1.25, 1.25))
+    assert (found.verdict, found.pairs, found.quantity) == ("faster", 6, "speed")
+
+
+def test_an_interrupted_run_has_unequal_rounds():
+    r = record(
+        [contender("a"), contender("b", "peer")],
+        [
+            measured("a", [turn(100, 100), Round(elapsed_ns=0, values=()), turn(100, 100)] * 3),
+            measured("b", [turn(50, 50)] * 7),
+        ],
+    )
+    (found,) = comparisons(r)
+    assert (found.pairs, found.verdict) == (5, "slower")
+
+
+@pytest.mark.parametrize("protocol", ["latency", "cold-start", "memory"])
+def test_where_less_is_better_the_ratio_is_turned(protocol):
+    r = record(
+        [contender("a"), contender("b", "peer")],
+        [
+            measured("a", [turn(100, 100)] * 6, protocol=protocol),
+            measured("b", [turn(200, 200)] * 6, protocol=protocol),
+        ],
+    )
+    (found,) = comparisons(r)
+    assert found.ratio.median == 2.0
+    assert found.verdict == "faster"
+
+
+def test_only_equals_are_compared():
+    them = [
+        contender("a"),
+        contender("b", "peer"),
+        contender("c", "peer", model="levit_256"),
+        contender("d", "peer"),
+        contender("e", "ceiling"),
+        contender("f", "peer"),
+    ]
+    ms = [measured(name, [turn(100, 100)] * 6) for name in "abcde"]
+    ms[3] = dataclasses.replace(ms[3], settings={"batch": 1})
+    ms.append(measured("f", [turn(100, 100)] * 6, status="wrong", reason="other answers"))
+    found = comparisons(record(them, ms))
+    assert [(c.ours.name, c.peer.name, c.verdict) for c in found] == [("a", "b", "equal")]
+
+
+def test_the_best_batch_and_streams_may_differ():
+    ours = measured("a", [turn(100, 100)] * 6, protocol="throughput")
+    found = dict(ours.settings) | {"batch": 8, "streams": 2}
+    theirs = dataclasses.replace(ours, contender="b", settings=found)
+    r = record([contender("a"), contender("b", "peer")], [ours, theirs])
+    assert comparisons(r)[0].ratio.median == 2.0
+
+
+def test_rates_for_the_headline():
+    r = records.build(models=("levit_128s", "efficientnet_b0"), rounds=4)
+    found = headline_rates(r, "paper")
+    assert {c.model for c, _ in found} == {"levit_128s", "efficientnet_b0"}
+    assert all(len(rates) == 4 and c.kind != "ceiling" for c, rates in found)
+    assert headline_rates(r, "memory") == []
