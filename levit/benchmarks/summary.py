@@ -192,14 +192,17 @@ def _summary(
 ) -> Summary:
     if measurement.status != "ok":
         return Summary(contender=contender, measurement=measurement, latency_ms={}, stages_ms={})
+    is_model = contender.kind != "ceiling"
     speed = _gflops(contender, measurement)
     top = tops.get((contender.precision, _threads(measurement)))
     return Summary(
         contender=contender,
         measurement=measurement,
-        images_per_s=images_per_second(measurement) if contender.kind != "ceiling" else None,
+        images_per_s=images_per_second(measurement) if is_model else None,
         paper_images_per_s=(
-            paper_images_per_second(measurement) if measurement.protocol == "paper" else None
+            paper_images_per_second(measurement)
+            if is_model and measurement.protocol == "paper"
+            else None
         ),
         latency_ms=latency_ms(measurement) if measurement.protocol in _SINGLE else {},
         stages_ms=stages_ms(measurement),
@@ -308,11 +311,12 @@ def _by_round(measurement: Measurement, quantity: str) -> Sequence[float | None]
 
 
 def ok(items: Iterable[Summary], protocol: str) -> list[Summary]:
-    """Those of one protocol that were measured, without the ceilings."""
+    """Those of one protocol that were measured, if only once, without the ceilings."""
     return [
         s
         for s in items
         if s.measurement.protocol == protocol
         and s.measurement.status == "ok"
+        and any(r.values for r in s.measurement.rounds)
         and s.contender.kind != "ceiling"
     ]

@@ -1,0 +1,168 @@
+"""The accuracy–speed figure and the bars as a picture, through matplotlib."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from levit.benchmarks.record import Record
+from levit.benchmarks.report.context import Context
+from levit.benchmarks.report.figures import figure, log_ticks, plain_tick
+from levit.benchmarks.report.series import Curve, Panel, by_model, engine_label, panels
+from levit.benchmarks.summary import Summary, summaries
+from levit.benchmarks.whole_file import write_whole
+from levit.errors import BackendUnavailableError, ConfigError
+
+__all__ = ["require_matplotlib", "to_png", "write_png"]
+
+_INK, _SOFT, _GRID, _ACCENT, _PEER = "#1d2126", "#59616b", "#ecebe6", "#c2410c", "#9aa5b1"
+_COLOURS: Final = {
+    "levit": _INK,
+    "efficientnet": "#0069a8",
+    "deit": "#00805c",
+    "resnet": "#a3467f",
+    "other": "#5b6876",
+}
+_MARKERS: Final = {"levit": "o", "efficientnet": "s", "deit": "^", "resnet": "D", "other": "X"}
+_DASHES: Final = ("-", "--", ":", "-.")
+_COLUMNS: Final = 3
+_INCHES: Final = (4.6, 3.9)
+
+
+def require_matplotlib() -> None:
+    """Raise `BackendUnavailableError` where matplotlib is missing, before anything is measured."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "PNG needs matplotlib, which is not here: pip install 'levit[bench]'"
+        ) from error
+
+
+def write_png(record: Record, path: Path | str, context: Context | None = None) -> None:
+    """Write `to_png` at `path`.
+
+    Raises:
+        ConfigError: the path cannot be written, or nothing was measured that could be drawn.
+        BackendUnavailableError: matplotlib is missing.
+    """
+    write_whole(path, to_png(record, context))
+
+
+def to_png(record: Record, context: Context | None = None) -> bytes:
+    """One picture: a panel for each engine, then images/s of each model by engine."""
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    items = summaries(record)
+    found = panels(items, context or Context())
+    models = by_model(items, "paper") or by_model(items, "throughput")
+    count = len(found) + len(models)
+    if not count:
+        raise ConfigError(
+            "PNG: no images/s were measured, so there is nothing to draw; add --protocol paper"
+        )
+    columns = min(_COLUMNS, count)
+    rows = math.ceil(len(found) / columns) + math.ceil(len(models) / columns)
+    page = Figure(figsize=(columns * _INCHES[0], rows * _INCHES[1]), layout="constrained")
+    FigureCanvasAgg(page)
+    page.get_layout_engine().set(w_pad=0.15, h_pad=0.15)  # type: ignore[union-attr, call-arg]
+    grid = page.add_gridspec(rows, columns)
+    first = None
+    for index, panel in enumerate(found):
+        place = grid[index // columns, index % columns]
+        axes = page.add_subplot(place, sharex=first, sharey=first)
+        first = first or axes
+        _draw_panel(axes, panel)
+    below = math.ceil(len(found) / columns)
+    for index, (model, group) in enumerate(models):
+        axes = page.add_subplot(grid[below + index // columns, index % columns])
+        _draw_bars(axes, model, group, max(len(g) for _, g in models))
+    written = io.BytesIO()
+    # Without the date and the versions, the same record gives the same bytes.
+    page.savefig(written, format="png", dpi=110, metadata={"Software": None})
+    return written.getvalue()
+
+
+def _draw_panel(axes: Any, panel: Panel) -> None:
+    axes.set_title(_text(panel.title), fontsize=11, color=_INK, loc="left")
+    for curve in sorted(panel.curves, key=lambda c: c.ours):
+        _draw_curve(axes, curve)
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    ticks = log_ticks(low, high)
+    axes.set_xticks(ticks, [plain_tick(t) for t in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("images/s, logarithmic", color=_SOFT, fontsize=9)
+    axes.set_ylabel("published ImageNet-1k top-1, %", color=_SOFT, fontsize=9)
+    # Below the plot, where no curve runs.
+    place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
+    axes.legend(fontsize=7, frameon=False, labelcolor=_INK, **place)
+    _quiet(axes)
+    axes.grid(visible=True, color=_GRID, linewidth=0.8)
+
+
+def _draw_curve(axes: Any, curve: Curve) -> None:
+    colour = _ACCENT if curve.ours else _COLOURS[curve.architecture]
+    speeds = [p.speed.median for p in curve.points]
+    whiskers = [
+        [p.speed.median - p.speed.low for p in curve.points],
+        [p.speed.high - p.speed.median for p in curve.points],
+    ]
+    axes.errorbar(
+        speeds,
+        [p.top1 for p in curve.points],
+        xerr=whiskers,
+        color=colour,
+        marker=_MARKERS[curve.architecture],
+        markerfacecolor=colour if curve.ours else "white",
+        markersize=5.5,
+        linewidth=2.4 if curve.ours else 1.4,
+        linestyle=_DASHES[curve.engine_index % len(_DASHES)],
+        elinewidth=0.8,
+        label=_text(curve.title),
+        zorder=3 if curve.ours else 2,
+    )
+
+
+def _draw_bars(axes: Any, model: str, group: Sequence[Summary], most: int) -> None:
+    drawn = [s for s in group if s.images_per_s is not None]
+    drawn.sort(key=lambda s: s.images_per_s.median if s.images_per_s else 0.0)
+    for place, item in enumerate(drawn):
+        speed = item.images_per_s
+        assert speed is not None
+        ours = item.contender.kind == "ours"
+        axes.barh(place, speed.median, height=0.35, color=_ACCENT if ours else _PEER)
+        axes.plot([speed.low, speed.high], [place, place], color=_INK, linewidth=1)
+        label = _text(f"{engine_label(item.contender)}: {figure(speed.median)}")
+        colour = _ACCENT if ours else _INK
+        axes.text(0, place + 0.27, label, fontsize=8, color=colour, va="bottom")
+    axes.set_title(_text(model), fontsize=11, color=_INK, loc="left")
+    axes.set_ylim(len(drawn) - most - 0.6, len(drawn) - 0.1)
+    axes.set_yticks([])
+    axes.set_xlabel("images/s", color=_SOFT, fontsize=9)
+    _quiet(axes)
+    axes.spines["left"].set_visible(False)
+
+
+def _quiet(axes: Any) -> None:
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=_SOFT, labelsize=8, length=0)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color("#c9c7c0")
+
+
+def _text(text: str) -> str:
+    """`text` as matplotlib shows it: no formulas, and no characters that its font lacks."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    shown = "".join(c if font.get_char_index(ord(c)) else "?" for c in " ".join(text.split()))
+    if shown.startswith("_"):  # which would keep a curve out of the legend
+        shown = f"\N{ZERO WIDTH SPACE}{shown}" if font.get_char_index(0x200B) else f" {shown}"
+    return shown.replace("\\", "/").replace("$", r"\$")

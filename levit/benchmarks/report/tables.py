@@ -1,0 +1,290 @@
+"""The tables of a report as rows of text, for the page and for Markdown alike."""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from levit.benchmarks.record import Record
+from levit.benchmarks.report.context import Context
+from levit.benchmarks.report.figures import figure, interval_text, percent_text
+from levit.benchmarks.report.series import by_model, engine_label, model_order
+from levit.benchmarks.summary import Comparison, Summary, ok
+
+__all__ = [
+    "Column",
+    "Table",
+    "command_line",
+    "gpu_table",
+    "headline_table",
+    "machine_table",
+    "protocol_tables",
+    "ratio_tables",
+    "refused_table",
+]
+
+_TITLES: Final = {
+    "paper": "Images per second, the paper's protocol",
+    "latency": "Latency",
+    "throughput": "Throughput, best of batch × streams",
+    "end-to-end": "End to end: JPEG bytes to top-1",
+    "cold-start": "Cold start to the first prediction",
+    "memory": "Peak resident memory",
+}
+_QUANTITIES: Final = {
+    "speed": "images/s",
+    "latency": "median latency",
+    "start": "start to first prediction",
+    "memory": "peak memory",
+}
+# What a verdict on speed means where less is better and nothing is fast.
+_SMALLER: Final = {"faster": "smaller", "slower": "larger"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column: its heading, and whether it holds numbers (set flush right)."""
+
+    title: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text; `ours` are the indices of rows to set off."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    ours: frozenset[int] = frozenset()
+    note: str = ""
+
+
+def protocol_tables(items: Sequence[Summary], context: Context) -> dict[str, Table]:
+    """A table for each protocol that has been measured."""
+    found = {}
+    for protocol, (columns, cells) in _protocols(context).items():
+        rows: list[tuple[str, ...]] = []
+        where = f"published: {context.published_title}" if "published" in str(columns) else ""
+        ours = set()
+        for model, group in by_model(items, protocol):
+            for item in group:
+                if item.contender.kind == "ours":
+                    ours.add(len(rows))
+                rows.append((model, engine_label(item.contender), *cells(item)))
+        if rows:
+            found[protocol] = Table(
+                title=_TITLES[protocol],
+                columns=(
+                    Column(title="model", numeric=False),
+                    Column(title="engine", numeric=False),
+                    *(Column(title=c) for c in columns),
+                ),
+                rows=tuple(rows),
+                ours=frozenset(ours),
+                note="; ".join(filter(None, (_settings_note(ok(items, protocol)), where))),
+            )
+    return found
+
+
+def _protocols(context: Context) -> dict[str, tuple[tuple[str, ...], Any]]:
+    paper_columns: tuple[str, ...] = ("top-1, %", "images/s", "batch ÷ mean time")
+    if context.published:
+        paper_columns += ("published, images/s",)
+    paper_columns += ("GFLOP/s", "of ceiling", "error")
+
+    def paper(s: Summary) -> tuple[str, ...]:
+        cells = [_top1(s), interval_text(s.images_per_s), figure(s.paper_images_per_s)]
+        if context.published:
+            known = context.published.get(s.contender.model)
+            cells.append(figure(known.images_per_s) if known else "–")
+        cells.append(figure(s.gflop_per_s.median) if s.gflop_per_s else "–")
+        return (*cells, percent_text(s.ceiling_fraction), _error(s))
+
+    return {
+        "paper": (paper_columns, paper),
+        "latency": (
+            ("p50, ms", "p90, ms", "p99, ms", "of ceiling", "error"),
+            lambda s: (
+                *(interval_text(s.latency_ms.get(p)) for p in (50, 90, 99)),
+                percent_text(s.ceiling_fraction),
+                _error(s),
+            ),
+        ),
+        "throughput": (
+            ("images/s", "batch", "streams", "of ceiling", "error"),
+            lambda s: (
+                interval_text(s.images_per_s),
+                str(s.measurement.settings.get("batch", "–")),
+                str(s.measurement.settings.get("streams", "–")),
+                percent_text(s.ceiling_fraction),
+                _error(s),
+            ),
+        ),
+        "end-to-end": (
+            ("p50, ms", "decode, ms", "resize, ms", "infer, ms", "images/s"),
+            lambda s: (
+                interval_text(s.latency_ms.get(50)),
+                *(figure(s.stages_ms.get(n)) for n in ("decode", "resize", "infer")),
+                interval_text(s.images_per_s),
+            ),
+        ),
+        "cold-start": (("seconds",), lambda s: (interval_text(s.start_s),)),
+        "memory": (("MB",), lambda s: (interval_text(s.peak_mb),)),
+    }
+
+
+def _top1(item: Summary) -> str:
+    return "–" if item.contender.top1 is None else f"{item.contender.top1:.1f}"
+
+
+def _error(item: Summary) -> str:
+    error = item.measurement.error
+    return "–" if error is None else f"{error:.1e}"
+
+
+def _settings_note(items: Sequence[Summary]) -> str:
+    """What all measurements have in common: the settings that do not differ."""
+    first = items[0].measurement.settings
+    same = {
+        key: value
+        for key, value in first.items()
+        if all(s.measurement.settings.get(key) == value for s in items)
+    }
+    rounds = sorted({len(s.measurement.rounds) for s in items})
+    said = [f"{key} {value}" for key, value in same.items()]
+    said.append(f"rounds {rounds[0]}" + (f" to {rounds[-1]}" if len(rounds) > 1 else ""))
+    return ", ".join(said)
+
+
+def ratio_tables(found: Sequence[Comparison]) -> list[Table]:
+    """Ours beside each peer of the same model, a table for each protocol."""
+    tables = []
+    for protocol, title in _TITLES.items():
+        chosen = [c for c in found if c.protocol == protocol]
+        if not chosen:
+            continue
+        order = model_order(c.ours for c in chosen)
+        chosen.sort(key=lambda c: order.index(c.ours.model))
+        rows = tuple(
+            (
+                c.ours.model,
+                engine_label(c.ours),
+                engine_label(c.peer),
+                interval_text(c.ratio),
+                _SMALLER.get(c.verdict, c.verdict) if c.quantity == "memory" else c.verdict,
+            )
+            for c in chosen
+        )
+        quantity = _QUANTITIES[chosen[0].quantity]
+        tables.append(
+            Table(
+                title=title,
+                columns=(
+                    Column(title="model", numeric=False),
+                    Column(title="ours", numeric=False),
+                    Column(title="peer", numeric=False),
+                    Column(title="ratio"),
+                    Column(title="ours is", numeric=False),
+                ),
+                rows=rows,
+                note=f"{quantity}; above 1 ours is better; ratios of neighbouring rounds",
+            )
+        )
+    return tables
+
+
+def headline_table(context: Context) -> Table | None:
+    """LeViT ÷ another architecture at equal published accuracy, by engine."""
+    if not context.headline:
+        return None
+    rows = tuple(
+        (
+            row.engine,
+            row.over,
+            f"{row.top1:.1f}",
+            row.model or "interpolated",
+            interval_text(row.ratio),
+            row.note,
+        )
+        for row in context.headline
+    )
+    columns = (
+        Column(title="engine", numeric=False),
+        Column(title="LeViT over", numeric=False),
+        Column(title="at top-1, %"),
+        Column(title="LeViT", numeric=False),
+        Column(title="times as fast"),
+        Column(title="note", numeric=False),
+    )
+    return Table(title="At every accuracy that both reach", columns=columns, rows=rows)
+
+
+def refused_table(items: Sequence[Summary]) -> Table | None:
+    """What was not measured, and why."""
+    # What fails once usually fails under every protocol: one line.
+    where: dict[tuple[str, str, str, str], list[str]] = {}
+    for s in items:
+        if s.measurement.status != "ok":
+            reason = s.measurement.reason or "no reason given"
+            case = (s.contender.model, engine_label(s.contender), s.measurement.status, reason)
+            where.setdefault(case, []).append(s.measurement.protocol)
+        elif not any(r.values for r in s.measurement.rounds):
+            reason = "the run ended before its turn"
+            case = (s.contender.model, engine_label(s.contender), "not reached", reason)
+            where.setdefault(case, []).append(s.measurement.protocol)
+    rows = tuple(
+        (model, engine, status, reason, ", ".join(protocols))
+        for (model, engine, status, reason), protocols in where.items()
+    )
+    titles = ("model", "engine", "status", "reason", "protocols")
+    columns = tuple(Column(title=t, numeric=False) for t in titles)
+    return Table(title="Not measured", columns=columns, rows=rows) if rows else None
+
+
+def machine_table(record: Record) -> Table:
+    """The machine's fingerprint, one line a value."""
+    rows = tuple(_flat(record.machine, ""))
+    columns = (Column(title="what", numeric=False), Column(title="value", numeric=False))
+    return Table(title="The machine", columns=columns, rows=rows)
+
+
+def _flat(values: Mapping[str, Any], beginning: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in values.items():
+        name = f"{beginning}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            found += _flat(value, f"{name}: ")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            found.append((name, " ".join(map(str, value)) or "–"))
+        elif key.endswith("_bytes") and isinstance(value, int):
+            found.append((name.removesuffix(" bytes"), f"{figure(value / 1e9)} GB"))
+        elif isinstance(value, bool):
+            found.append((name, "yes" if value else "no"))
+        else:
+            found.append((name, "–" if value is None or value == "" else str(value)))
+    return found
+
+
+def gpu_table(record: Record) -> Table | None:
+    """Clocks and temperatures of the GPU over the run; None on a CPU."""
+    rows = []
+    for name in dict.fromkeys(key for sample in record.gpu_samples for key in sample):
+        values = [sample.get(name) for sample in record.gpu_samples]
+        numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+        if numbers:
+            shown = (min(numbers), statistics.median(numbers), max(numbers))
+            rows.append((name.replace("_", " "), *map(figure, shown)))
+    titles = ("what", "least", "median", "most")
+    columns = tuple(Column(title=t, numeric=t != "what") for t in titles)
+    return (
+        Table(title="The GPU between rounds", columns=columns, rows=tuple(rows)) if rows else None
+    )
+
+
+def command_line(record: Record) -> str:
+    """The command that makes this record again."""
+    return shlex.join(record.command)

@@ -1,0 +1,350 @@
+import csv
+import dataclasses
+import html
+import html.parser
+import io
+import itertools
+import re
+import subprocess
+import sys
+
+import pytest
+import records
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from levit.benchmarks.intervals import Interval
+from levit.benchmarks.record import Measurement
+from levit.benchmarks.report import (
+    Context,
+    PublishedSpeed,
+    write_csv,
+    write_html,
+    write_markdown,
+    write_png,
+)
+from levit.benchmarks.report.csv import to_csv
+from levit.benchmarks.report.figures import figure, linear_ticks, log_ticks, percent_text
+from levit.benchmarks.report.html import to_html
+from levit.benchmarks.report.labels import Box, Placer
+from levit.benchmarks.report.markdown import to_markdown
+from levit.benchmarks.report.markup import Markup, fitted, tag, text_width
+from levit.benchmarks.report.series import architecture, panels, short_name
+from levit.benchmarks.report.tables import machine_table
+from levit.benchmarks.summary import summaries
+from levit.errors import BackendUnavailableError, ConfigError
+
+SMALL = records.build(models=("levit_128s", "levit_192", "efficientnet_b0"), rounds=3)
+HOSTILE = records.build(models=("levit_128s",), rounds=2, hostile=True)
+
+
+# ------------------------------------------------------------------------------------ numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (12879.8, "12880"),
+        (131.08, "131"),
+        (99.96, "100"),
+        (23.12, "23.1"),
+        (9.996, "10.0"),
+        (2.4599, "2.46"),
+        (0.99961, "1.00"),
+        (0.012345, "0.0123"),
+        (0.0000123, "1.23e-05"),
+        (0, "0"),
+        (-3.14159, "−3.14"),
+        (None, "–"),
+        (float("inf"), "–"),
+    ],
+)
+def test_three_significant_digits(value, text):
+    assert figure(value) == text
+
+
+@settings(deadline=None)
+@given(st.floats(1e-4, 1e9))
+def test_a_figure_is_near_its_value(value):
+    text = figure(value)
+    assert float(text) == pytest.approx(value, rel=0.0051)
+    assert len(text.replace(".", "").lstrip("0")) >= 3
+
+
+def test_percents():
+    assert [percent_text(f) for f in (0.9249, 0.05321, None, 0.0996)] == [
+        "92 %",
+        "5.3 %",
+        "–",
+        "10 %",
+    ]
+
+
+@settings(deadline=None)
+@given(st.floats(1e-3, 1e6), st.floats(1.05, 1e5))
+def test_ticks_lie_within_and_suffice(low, factor):
+    high = low * factor
+    for ticks in (log_ticks(low, high), linear_ticks(low, high)):
+        assert all(low * 0.999 <= t <= high * 1.001 for t in ticks)
+        assert ticks == sorted(set(ticks))
+        assert 1 <= len(ticks) <= 14
+    assert len(log_ticks(low, high)) >= 2 or factor < 2
+
+
+# ------------------------------------------------------------------------------------- pieces
+
+
+def test_text_becomes_no_markup():
+    assert tag("p", {"title": '"><b>'}, "<i>&", Markup("<b>x</b>")) == (
+        '<p title="&quot;&gt;&lt;b&gt;">&lt;i&gt;&amp;<b>x</b></p>'
+    )
+
+
+def test_labels_cover_neither_each_other_nor_marks(rng):
+    frame = Box(0, 0, 400, 300)
+    for _ in range(20):
+        points = [tuple(p) for p in rng.uniform((0, 0), (400, 300), size=(12, 2))]
+        marks = [Box(x - 5, y - 5, x + 5, y + 5) for x, y in points]
+        placer = Placer(frame=frame, marks=marks, lines=points, size=12)
+        for i, (x, y) in enumerate(points):
+            placer.place(f"label {i}", x, y, bool(i % 2))
+        assert placer.taken
+        for one, other in itertools.combinations(placer.taken, 2):
+            assert not one.meets(other)
+        for box in placer.taken:
+            assert not any(box.meets(mark) for mark in marks)
+            assert 0 <= box.left <= box.right <= 400
+            assert 0 <= box.top <= box.bottom <= 300
+
+
+def test_text_is_fitted_to_its_room():
+    assert fitted("short", 12, 100) == "short"
+    long = fitted("timm → ONNX → ONNX Runtime · fp32, and more", 12, 150)
+    assert long.endswith("…")
+    assert text_width(long, 12) <= 150
+
+
+@pytest.mark.parametrize(
+    ("model", "key", "short"),
+    [
+        ("levit_128s", "levit", "128S"),
+        ("levit_conv_256", "levit", "256"),
+        ("efficientnet_b3", "efficientnet", "B3"),
+        ("tf_efficientnet_b0", "efficientnet", "B0"),
+        ("deit_tiny_distilled_patch16_224", "deit", "tiny"),
+        ("resnet50", "resnet", "50"),
+        ("my-model", "other", "my-model"),
+    ],
+)
+def test_names_beside_curves(model, key, short):
+    assert architecture(model) == key
+    assert short_name(model) == short
+
+
+def test_panels_are_of_runtimes_and_precisions():
+    found = panels(summaries(records.build(rounds=2)), records.context())
+    assert [p.title for p in found] == [
+        "ONNX Runtime · fp32",
+        "PyTorch · fp32",
+        "OpenVINO · fp32",
+        "OpenVINO · bf16",
+        "OpenVINO · int8",
+        "Published: Intel Xeon Gold 6138, one thread, fp32",
+    ]
+    first = found[0].curves
+    assert [(c.architecture, c.ours) for c in first][:2] == [("levit", True), ("levit", False)]
+    assert {c.architecture for c in first} == {"levit", "efficientnet", "deit", "resnet"}
+    for curve in (c for p in found for c in p.curves):
+        assert [p.top1 for p in curve.points] == sorted(p.top1 for p in curve.points)[::-1]
+    # Two engines in one panel differ in their dashes.
+    assert {c.engine_index for c in found[1].curves} == {0, 1}
+
+
+def test_the_published_column_takes_its_top1_from_the_run_where_it_has_none():
+    context = Context(published={"levit_192": PublishedSpeed(images_per_s=65.0)})
+    (curve,) = panels(summaries(SMALL), context)[-1].curves
+    assert curve.points[0].top1 == 80.0
+    assert curve.points[0].speed == Interval(65.0, 65.0, 65.0)
+
+
+# --------------------------------------------------------------------------------------- page
+
+
+class _Checker(html.parser.HTMLParser):
+    """Every element is closed where it should be."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.text = [], [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        if tag not in ("meta", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.parametrize(
+    ("record", "context"),
+    [(SMALL, records.context()), (SMALL, None), (HOSTILE, records.context(hostile=True))],
+)
+def test_the_page_is_well_formed_and_self_contained(record, context):
+    page = to_html(record, context)
+    checker = _Checker()
+    checker.feed(page)
+    assert checker.open == []
+    assert not {"script", "img", "link", "iframe", "object", "image", "use"} & set(checker.seen)
+    assert "default-src 'none'" in html.unescape(page)
+    assert not re.search(r"""(src|href)=["'](?!#)|url\(|@import""", re.sub(r">[^<]*<", "><", page))
+
+
+def test_the_same_record_gives_the_same_bytes():
+    context = records.context()
+    assert to_html(SMALL, context) == to_html(SMALL, context)
+    command = (
+        "import records, hashlib; from levit.benchmarks.report.html import to_html;"
+        "page = to_html(records.build(models=('levit_128s',), rounds=3), records.context());"
+        "print(hashlib.sha256(page.encode()).hexdigest())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", command],
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(filter(None, sys.path))},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(digests) == 1
+
+
+def test_a_name_of_half_a_character_is_written(tmp_path):
+    record = dataclasses.replace(SMALL, command=("levit-bench", "--output", "\udcff.json"))
+    write_html(record, tmp_path / "r.html")
+    write_markdown(record, tmp_path / "r.md")
+    write_csv(record, tmp_path / "r.csv")
+    assert (tmp_path / "r.html").read_text("utf-8").count("?.json") == 1
+
+
+def test_a_run_in_which_nothing_came_out(tmp_path):
+    nothing = tuple(
+        Measurement(contender=c.name, protocol="paper", settings={}, rounds=())
+        for c in SMALL.contenders
+    )
+    for measurements in ((), nothing):
+        record = dataclasses.replace(SMALL, measurements=measurements, status="interrupted")
+        page = to_html(record, Context(calibration_ns=(8e6,)))
+        assert "interrupted: fewer rounds" in page
+        assert to_markdown(record).startswith("Measured on")
+        assert to_csv(record).count("\n") == 1 + len(measurements)
+        with pytest.raises(ConfigError, match="nothing to draw"):
+            write_png(record, tmp_path / "r.png")
+        assert ("the run ended before its turn" in page) == bool(measurements)
+
+
+def test_bytes_are_read_as_gigabytes():
+    rows = dict(machine_table(SMALL).rows)
+    assert rows["memory: total"] == "25.0 GB"
+    assert rows["cpu: smt"] == "yes"
+    assert rows["cpu: governor"] == "–"
+
+
+# ------------------------------------------------------------------------- other forms of it
+
+
+def test_csv_has_a_row_for_each_measurement_and_all_digits():
+    rows = list(csv.DictReader(io.StringIO(to_csv(SMALL))))
+    items = summaries(SMALL)
+    assert len(rows) == len(SMALL.measurements)
+    for row, item in zip(rows, items, strict=True):
+        assert row["contender"] == item.contender.name
+        if item.images_per_s is not None:
+            found = [float(row[f"images_per_s{end}"]) for end in ("", "_low", "_high")]
+            assert found == list(item.images_per_s)
+        assert (row["peak_mb"] == "") == (item.peak_mb is None)
+        assert (row["latency_p99_ms"] == "") == (99 not in item.latency_ms)
+    speeds = [r for r in rows if r["protocol"] == "paper" and r["paper_images_per_s"]]
+    assert speeds
+    assert {r["batch"] for r in speeds} == {"16"}
+
+
+def test_csv_holds_no_formulas():
+    contender = dataclasses.replace(SMALL.contenders[0], name="=cmd|' /C calc'!A0", title="+1")
+    measurement = dataclasses.replace(
+        SMALL.measurements[0], contender=contender.name, status="failed", reason="@SUM(1)"
+    )
+    record = dataclasses.replace(SMALL, contenders=(contender,), measurements=(measurement,))
+    (row,) = csv.DictReader(io.StringIO(to_csv(record)))
+    assert [row[k] for k in ("contender", "title", "reason")] == [
+        "'=cmd|' /C calc'!A0",
+        "'+1",
+        "'@SUM(1)",
+    ]
+
+
+@pytest.mark.parametrize("record", [SMALL, HOSTILE])
+def test_markdown_tables_have_equal_rows(record):
+    text = to_markdown(record, records.context(hostile=record is HOSTILE))
+    tables = [t for t in text.split("\n\n") if t.startswith("|")]
+    assert len(tables) > 10
+    for table in tables:
+        widths = {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}
+        assert len(widths) == 1
+    assert not re.search(r"(?<!\\)<script", text)
+    assert all(line == line.rstrip() for line in text.splitlines())
+
+
+def test_markdown_names_the_machine_and_the_intervals():
+    text = to_markdown(SMALL, records.context())
+    assert "an invented machine" in text
+    ours = next(s for s in summaries(SMALL) if s.images_per_s)
+    low, high = figure(ours.images_per_s.low), figure(ours.images_per_s.high)
+    assert rf"{figure(ours.images_per_s.median)} \[{low}, {high}\]" in text
+    assert "levit-bench --device cpu" in text
+
+
+@pytest.mark.parametrize("record", [SMALL, HOSTILE])
+def test_png_shows_something(tmp_path, record):
+    path = tmp_path / "figure.png"
+    write_png(record, path, records.context(hostile=record is HOSTILE))
+    picture = Image.open(path).convert("RGB")
+    assert min(picture.size) > 400
+    colours = {c: n for n, c in picture.getcolors(1 << 24)}
+    assert colours.get((0xC2, 0x41, 0x0C), 0) > 300
+    assert colours[255, 255, 255] / (picture.size[0] * picture.size[1]) > 0.5
+
+
+def test_png_is_the_same_for_the_same_record(tmp_path):
+    for name in ("a.png", "b.png"):
+        write_png(SMALL, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_without_matplotlib_one_line_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(BackendUnavailableError, match=r"pip install 'levit\[bench\]'"):
+        write_png(SMALL, tmp_path / "figure.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reports_do_without_matplotlib_until_a_picture_is_asked_for():
+    command = (
+        "import sys, levit.benchmarks.report; sys.exit('matplotlib' in sys.modules "
+        "or 'onnx' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", command], check=True)
+
+
+@pytest.mark.parametrize("write", [write_html, write_csv, write_markdown, write_png])
+def test_paths_that_cannot_be_written(tmp_path, write):
+    with pytest.raises(ConfigError, match="does not exist; create it"):
+        write(SMALL, tmp_path / "no" / "file")
+    with pytest.raises(ConfigError, match="is a folder"):
+        write(SMALL, tmp_path)
