@@ -38,8 +38,9 @@ class Job:
         threads: CPU threads of the engine.
         device: ``cpu`` or ``gpu``.
         image_size: (height, width) in pixels.
-        files: the folder with the model's prepared files: ``artifact/`` (ours),
-            ``weights.npz`` and ``reference.npz``, and what the engine's preparation has added.
+        files: the folder with the model's prepared files: ``reference.npz``, our artifacts, and
+            what the peers' preparation has added.
+        artifact: the folder of ours in it.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Job:
     device: str
     image_size: tuple[int, int]
     files: Path
+    artifact: str = "artifact"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,7 @@ class Engine:
         devices: of ``cpu``, ``gpu``.
         module: dotted name of its module.
         needs: imports, each with the command that installs it.
+        target: of ours, the target that its artifacts are exported for.
     """
 
     title: str
@@ -72,6 +75,7 @@ class Engine:
     devices: tuple[str, ...]
     module: str
     needs: Mapping[str, str]
+    target: str = ""
 
     def missing(self) -> str:
         """The install command of the first import that is not here; empty if none lacks."""
@@ -91,7 +95,8 @@ ENGINES: Final[Mapping[str, Engine]] = {
         precisions=("fp32",),
         devices=("cpu",),
         module="levit.benchmarks.engines.levit_artifact",
-        needs={"onnxruntime": "pip install onnxruntime"},
+        needs={"onnxruntime": "pip install onnxruntime", **_EXPORT},
+        target="onnx",
     ),
     "null": Engine(
         title="nothing (the runner's own overhead)",
