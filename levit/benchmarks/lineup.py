@@ -9,12 +9,14 @@ from typing import Final
 
 from levit.artifact import open_artifact
 from levit.benchmarks.engines import ENGINES, Engine
+from levit.benchmarks.engines.ceiling import MACS, SIDE
 from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Contender
 from levit.errors import BackendUnavailableError, ConfigError
-from levit.models.registry import FAMILIES, find_variant
+from levit.export.sources import config_of
+from levit.models.registry import known_names
 
-__all__ = ["SIZES", "Entrant", "Lineup", "choose_lineup"]
+__all__ = ["SIZES", "Entrant", "Lineup", "ceilings", "choose_lineup"]
 
 # The five of the paper.
 SIZES: Final = ("levit_128s", "levit_128", "levit_192", "levit_256", "levit_384")
@@ -94,13 +96,14 @@ def choose_lineup(
 def ceilings(entrants: Iterable[Entrant], device: str) -> list[Entrant]:
     """Plain matrix products at every precision that takes part, on every library that is here."""
     precisions = {e.contender.precision for e in entrants}
-    return [
-        _entrant("matmul", name, engine, precision, (0, 0))
+    found = [
+        _entrant("matmul", name, engine, precision, (SIDE, SIDE))
         for name, engine in ENGINES.items()
         if engine.kind == "ceiling" and device in engine.devices and not engine.missing()
         for precision in engine.precisions
         if precision in precisions
     ]
+    return [replace(e, contender=replace(e.contender, macs=MACS)) for e in found]
 
 
 def _engines(names: Sequence[str] | None, *, device: str, peers: bool) -> dict[str, Engine]:
@@ -122,20 +125,19 @@ def _engines(names: Sequence[str] | None, *, device: str, peers: bool) -> dict[s
 
 def _known(names: Iterable[str]) -> list[str]:
     """Model names as timm spells them; raises `ConfigError` for one that nobody knows."""
-    return [name if name in PUBLISHED else find_variant(name)[0] for name in names]
+    return [name if name in PUBLISHED else config_of(name)[0] for name in names]
 
 
 def _is_ours(model: str) -> bool:
-    return any(model in family.variants for family in FAMILIES.values())
+    return model in known_names()
 
 
 def _of_model(model: str, engines: dict[str, Engine]) -> list[Entrant]:
-    size = (224, 224)
-    if model in PUBLISHED:
-        size = (PUBLISHED[model].image_size,) * 2
+    ours = _is_ours(model)
+    size = config_of(model)[2].image_size if ours else PUBLISHED[model].image_size
     entrants = []
     for name, engine in engines.items():
-        if engine.target and not _is_ours(model):
+        if engine.target and not ours:
             continue  # we do not compile it
         for precision in engine.precisions:
             entrants.append(_entrant(model, name, engine, precision, size))
