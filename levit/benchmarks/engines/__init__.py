@@ -98,6 +98,15 @@ ENGINES: Final[Mapping[str, Engine]] = {
         needs={"onnxruntime": "pip install onnxruntime", **_EXPORT},
         target="onnx",
     ),
+    "levit-onnx-cuda": Engine(
+        title="levit → ONNX Runtime (CUDA)",
+        runtime="onnxruntime-cuda",
+        kind="ours",
+        precisions=("fp32",),
+        devices=("gpu",),
+        module="levit.benchmarks.engines.levit_onnx_cuda",
+        needs={"onnxruntime": "pip install onnxruntime-gpu"},
+    ),
     "ceiling-onnxruntime": Engine(
         title="matrix product in ONNX Runtime",
         runtime="onnxruntime",
