@@ -8,6 +8,12 @@ called in a worker process, so that no engine shares threads or memory with anot
     once the answer is there (a GPU's too).
 ``open_image_runner(job) -> ImageRunner``
     The same from the bytes of a JPEG: returns the top-1 class and the nanoseconds of each stage.
+
+and for the protocols that start a process each time
+
+``script(job) -> str``
+    What a user of the engine would write to get, in a fresh process, the top-1 class of the JPEG
+    in ``sys.argv[1]``, printed as the last line.
 """
 
 from __future__ import annotations
@@ -38,8 +44,8 @@ class Job:
         threads: CPU threads of the engine.
         device: ``cpu`` or ``gpu``.
         image_size: (height, width) in pixels.
-        files: the folder with the model's prepared files: ``artifact/`` (ours),
-            ``weights.npz`` and ``reference.npz``, and what the engine's preparation has added.
+        files: the folder with the model's prepared files: ``artifact/`` (ours), and those of
+            `levit.benchmarks.peer_files`.
     """
 
     model: str
@@ -82,6 +88,9 @@ class Engine:
 
 
 _EXPORT: Final = {"onnx": "pip install 'levit[export]'"}
+_PEERS: Final = "pip install 'levit[peers]'"
+_TIMM: Final = {"torch": _PEERS, "timm": _PEERS, "safetensors": _PEERS}
+_NAIVE: Final = _TIMM | {"onnxscript": _PEERS}
 
 ENGINES: Final[Mapping[str, Engine]] = {
     "levit-onnx": Engine(
@@ -101,5 +110,106 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.null",
         needs={},
+    ),
+    "timm-eager": Engine(
+        title="timm, PyTorch eager",
+        runtime="pytorch",
+        kind="peer",
+        precisions=("fp32",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.timm_eager",
+        needs=_TIMM,
+    ),
+    "timm-traced": Engine(
+        title="timm, BatchNorm folded, traced (as in the paper)",
+        runtime="pytorch",
+        kind="peer",
+        precisions=("fp32",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.timm_traced",
+        needs=_TIMM,
+    ),
+    # Only where LEVIT_ORIGINAL_REPO names a clone, and only LeViT.
+    "original-traced": Engine(
+        title="facebookresearch/LeViT, as its speed_test.py",
+        runtime="pytorch",
+        kind="peer",
+        precisions=("fp32",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.original_traced",
+        needs=_TIMM,
+    ),
+    "timm-compile": Engine(
+        title="timm, torch.compile, frozen",
+        runtime="pytorch",
+        kind="peer",
+        precisions=("fp32",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.timm_compile",
+        needs=_TIMM,
+    ),
+    "naive-onnxruntime": Engine(
+        title="timm → ONNX → ONNX Runtime",
+        runtime="onnxruntime",
+        kind="peer",
+        precisions=("fp32",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.naive_onnxruntime",
+        needs=_NAIVE | {"onnxruntime": "pip install onnxruntime"},
+    ),
+    "naive-openvino": Engine(
+        title="timm → ONNX → OpenVINO",
+        runtime="openvino",
+        kind="peer",
+        precisions=("fp32",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.naive_openvino",
+        needs=_NAIVE | {"openvino": "pip install 'levit[openvino]'"},
+    ),
+    # Where OpenVINO chooses float32, as naive-openvino: it says so and does not run.
+    "naive-openvino-default": Engine(
+        title="timm → ONNX → OpenVINO as it comes",
+        runtime="openvino",
+        kind="peer",
+        precisions=("bf16",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.naive_openvino",
+        needs=_NAIVE | {"openvino": "pip install 'levit[openvino]'"},
+    ),
+    "nncf-openvino": Engine(
+        title="timm → ONNX → NNCF → OpenVINO",
+        runtime="openvino",
+        kind="peer",
+        precisions=("int8",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.nncf_openvino",
+        needs=_NAIVE | {"openvino": "pip install 'levit[openvino]'", "nncf": _PEERS},
+    ),
+    "timm-eager-cuda": Engine(
+        title="timm, PyTorch eager, CUDA autocast",
+        runtime="pytorch",
+        kind="peer",
+        precisions=("fp16",),
+        devices=("gpu",),
+        module="levit.benchmarks.engines.timm_eager",
+        needs=_TIMM,
+    ),
+    "timm-traced-cuda": Engine(
+        title="timm, BatchNorm folded, traced, CUDA autocast (as in the paper)",
+        runtime="pytorch",
+        kind="peer",
+        precisions=("fp16",),
+        devices=("gpu",),
+        module="levit.benchmarks.engines.timm_traced",
+        needs=_TIMM,
+    ),
+    "timm-compile-cuda": Engine(
+        title="timm, torch.compile, frozen, CUDA autocast",
+        runtime="pytorch",
+        kind="peer",
+        precisions=("fp16",),
+        devices=("gpu",),
+        module="levit.benchmarks.engines.timm_compile",
+        needs=_TIMM,
     ),
 }
