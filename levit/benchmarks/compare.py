@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from levit.benchmarks.intervals import Interval, Verdict, unpaired_ratio, verdict_of
-from levit.benchmarks.machine import differences
+from levit.benchmarks.machine import changes, differences
 from levit.benchmarks.noise import drift
 from levit.benchmarks.record import Measurement, Record
 from levit.benchmarks.summary import Summary, summaries
@@ -49,14 +49,14 @@ class Comparison:
     Attributes:
         drift: relative change of the machine itself between the runs.
         only_before, only_after: ``contender (protocol)``, measured in one run alone.
-        versions: what differs of the software: its name, before, after.
+        circumstances: what else differs and may explain a change: versions, revision, settings.
     """
 
     changes: tuple[Change, ...]
     drift: float
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
-    versions: tuple[tuple[str, str, str], ...]
+    circumstances: tuple[str, ...]
 
 
 def compare(before: Record, after: Record) -> Comparison:
@@ -76,7 +76,7 @@ def compare(before: Record, after: Record) -> Comparison:
     if not common:
         raise ConfigError("the runs have no measurement in common: nothing to compare")
     change_of_machine = drift(before.noise, after.noise)
-    changes = []
+    found = []
     for name, protocol in common:
         one, other = first[name, protocol], second[name, protocol]
         _require_equal_settings(one.measurement, other.measurement)
@@ -87,7 +87,7 @@ def compare(before: Record, after: Record) -> Comparison:
         ratio = (
             unpaired_ratio(new, old, slack) if faster_is_more else unpaired_ratio(old, new, slack)
         )
-        changes.append(
+        found.append(
             Change(
                 contender=name,
                 protocol=protocol,
@@ -99,11 +99,11 @@ def compare(before: Record, after: Record) -> Comparison:
             )
         )
     return Comparison(
-        changes=tuple(changes),
+        changes=tuple(found),
         drift=change_of_machine,
         only_before=_names(first, second),
         only_after=_names(second, first),
-        versions=_versions(before, after),
+        circumstances=tuple(changes(before.machine, after.machine)),
     )
 
 
@@ -148,12 +148,3 @@ def _require_equal_settings(before: Measurement, after: Measurement) -> None:
 
 def _names(here: Mapping[_Key, Any], there: Mapping[_Key, Any]) -> tuple[str, ...]:
     return tuple(f"{name} ({protocol})" for name, protocol in here if (name, protocol) not in there)
-
-
-def _versions(before: Record, after: Record) -> tuple[tuple[str, str, str], ...]:
-    old, new = (dict(record.machine.get("versions") or {}) for record in (before, after))
-    return tuple(
-        (name, str(old.get(name)), str(new.get(name)))
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    )

@@ -75,7 +75,9 @@ def percentile_interval(rounds: Sequence[Sequence[float]], percent: float) -> In
     # A round of thousands of calls says no more here than its quantiles do.
     thin = [r if len(r) <= 200 else np.quantile(r, np.linspace(0, 1, 201)) for r in full]
     draws = [
-        np.percentile(np.concatenate([thin[i] for i in rng.integers(len(thin), size=len(thin))]), percent)
+        np.percentile(
+            np.concatenate([thin[i] for i in rng.integers(len(thin), size=len(thin))]), percent
+        )
         for _ in range(_RESAMPLES)
     ]
     low, high = np.percentile(draws, [2.5, 97.5])

@@ -113,7 +113,7 @@ def _engines(names: Sequence[str] | None, *, device: str, peers: bool) -> dict[s
         return {
             name: engine
             for name, engine in on_device.items()
-            if name != "null" and (peers or engine.kind == "ours")
+            if not engine.by_name_only and (peers or engine.kind == "ours")
         }
     for name in names:
         if name not in on_device:
@@ -137,8 +137,8 @@ def _of_model(model: str, engines: dict[str, Engine]) -> list[Entrant]:
     size = config_of(model)[2].image_size if ours else PUBLISHED[model].image_size
     entrants = []
     for name, engine in engines.items():
-        if engine.target and not ours:
-            continue  # we do not compile it
+        if (engine.target and not ours) or not model.startswith(engine.models):
+            continue  # we do not compile it, or the engine has no such model
         for precision in engine.precisions:
             entrants.append(_entrant(model, name, engine, precision, size))
     return entrants

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from levit.artifact import Artifact
-from levit.benchmarks.engines import Job
+from levit.benchmarks.engines import ENGINES, Job
 from levit.benchmarks.lineup import Entrant
-from levit.benchmarks.peer_files import prepare_peer_files
+from levit.benchmarks.peer_files import prepare
 from levit.benchmarks.record import Contender
 from levit.errors import LevitError
 from levit.export import ExportOptions, export
@@ -70,14 +71,14 @@ def prepare_material(
     folder: Path,
     *,
     seed: int,
-    cache: Path | None,
+    cache: bool,
     progress: Progress,
 ) -> Material:
     """Write what every entrant needs into `folder`, one sub-folder per model.
 
     Args:
         seed: of the random weights, which are the same for all engines.
-        cache: where the peers' files are kept between runs; None keeps nothing.
+        cache: whether the peers' files are kept between runs.
     """
     material = Material(folder=folder)
     groups: dict[str | Path, list[Entrant]] = {}
@@ -102,11 +103,11 @@ def _use_artifact(source: Path, group: Sequence[Entrant], material: Material) ->
 
 
 def _prepare_model(
-    model: str, group: Sequence[Entrant], material: Material, *, seed: int, cache: Path | None
+    model: str, entrants: Sequence[Entrant], material: Material, *, seed: int, cache: bool
 ) -> None:
     folder = material.files(model)
-    ours = [e for e in group if e.contender.kind == "ours" and e.artifact != "artifact"]
-    peers = [e for e in group if e.contender.kind == "peer"]
+    ours = [e for e in entrants if e.contender.kind == "ours" and e.artifact != "artifact"]
+    peers = [e for e in entrants if e.contender.kind == "peer"]
     for entrant in _first_of_each(ours):
         target, precision = entrant.artifact.split("-", 1)[1].rsplit("-", 1)
         try:
@@ -126,15 +127,29 @@ def _prepare_model(
     if ours:
         _, family, config = config_of(model)
         material.counts[model] = count(family, config)
-    if peers:
+    for formats, group in _by_formats(peers).items():
         try:
-            counts = prepare_peer_files(
-                model, folder, engines=[e.contender.engine for e in peers], seed=seed, cache=cache
+            prepare(
+                model,
+                folder,
+                formats=formats,
+                image_size=group[0].contender.image_size,
+                seed=seed,
+                cache=cache,
             )
         except LevitError as error:
-            _fail(material, peers, str(error))
+            _fail(material, group, str(error))
         else:
-            material.counts.setdefault(model, counts)
+            counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
+            material.counts.setdefault(model, Counts(**counts))
+
+
+def _by_formats(peers: Iterable[Entrant]) -> dict[tuple[str, ...], list[Entrant]]:
+    """Peers by what they load: what cannot be made for one is no reason against another."""
+    groups: dict[tuple[str, ...], list[Entrant]] = {}
+    for entrant in peers:
+        groups.setdefault(ENGINES[entrant.contender.engine].formats, []).append(entrant)
+    return groups
 
 
 def _first_of_each(entrants: Iterable[Entrant]) -> list[Entrant]:

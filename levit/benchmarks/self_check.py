@@ -82,7 +82,7 @@ def _measure(
         replace(entrant, handicap=handicap)
         for entrant, handicap in zip(lineup.entrants, handicaps, strict=True)
     ]
-    material = prepare_material(entrants, folder, seed=0, cache=None, progress=lambda title: None)
+    material = prepare_material(entrants, folder, seed=0, cache=True, progress=lambda title: None)
     plan = Plan(
         entrants=tuple(entrants),
         protocols={"latency": protocol},

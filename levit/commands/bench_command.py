@@ -17,7 +17,6 @@ from levit.benchmarks import gpu
 from levit.benchmarks.compare import Comparison, compare
 from levit.benchmarks.lineup import Lineup, choose_lineup
 from levit.benchmarks.material import prepare_material
-from levit.benchmarks.peer_files import default_cache
 from levit.benchmarks.photographs import write_photographs
 from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, Protocol, schedule
 from levit.benchmarks.record import Record
@@ -121,13 +120,12 @@ def _run(
     pictures: tuple[Path, ...] = ()
     if photos is not None or any(p.kind != "tensor" for p in protocols.values()):
         pictures = write_photographs(folder / "photographs", photos, arguments.seed)
-    cache = None if arguments.no_cache else default_cache()
     with Progress(len(lineup.entrants), "preparing") as progress:
         material = prepare_material(
             lineup.entrants,
             folder,
             seed=arguments.seed,
-            cache=cache,
+            cache=not arguments.no_cache,
             progress=lambda title: progress.advance(title=title),
         )
     for name, reason in material.failed.items():

@@ -206,8 +206,8 @@ def print_comparison(comparison: Comparison) -> None:
         ["contender", "protocol", "before", "after", "unit", "better by", "at least 95 %", "verdict"],
     )
     print(f"\nthe machine itself changed by {comparison.drift:+.1%}, by which intervals are wider")
-    for name, old, new in comparison.versions:
-        print(printable(f"{name}: {old} before, {new} after"))
+    for line in comparison.circumstances:
+        print(printable(line))
     for which, names in (("first", comparison.only_before), ("second", comparison.only_after)):
         for name in names:
             print(printable(f"only in the {which}: {name}"))
