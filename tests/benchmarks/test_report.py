@@ -19,6 +19,7 @@ from levit.benchmarks.record import Measurement
 from levit.benchmarks.report import (
     Context,
     PublishedSpeed,
+    gathered,
     write_csv,
     write_html,
     write_markdown,
@@ -146,7 +147,10 @@ def test_panels_are_of_runtimes_and_precisions():
     found = panels(summaries(records.build(rounds=2)), records.context())
     assert [p.title for p in found] == [
         "ONNX Runtime · fp32",
-        "PyTorch · fp32",
+        "timm, PyTorch eager · fp32",
+        "timm, BatchNorm folded, traced (as in the paper) · fp32",
+        "facebookresearch/LeViT, as its speed_test.py · fp32",
+        "timm, torch.compile, frozen · fp32",
         "OpenVINO · fp32",
         "OpenVINO · bf16",
         "OpenVINO · int8",
@@ -158,7 +162,7 @@ def test_panels_are_of_runtimes_and_precisions():
     for curve in (c for p in found for c in p.curves):
         assert [p.top1 for p in curve.points] == sorted(p.top1 for p in curve.points)[::-1]
     # Two engines in one panel differ in their dashes.
-    assert {c.engine_index for c in found[1].curves} == {0, 1}
+    assert {c.engine_index for c in first} == {0, 1}
 
 
 def test_the_published_column_takes_its_top1_from_the_run_where_it_has_none():
@@ -254,6 +258,40 @@ def test_bytes_are_read_as_gigabytes():
     assert rows["memory: total"] == "25.0 GB"
     assert rows["cpu: smt"] == "yes"
     assert rows["cpu: governor"] == "–"
+
+
+def test_what_stands_beside_a_record_comes_from_it():
+    record = records.build(rounds=3)
+    found = gathered(record)
+    assert found.published["levit_192"].images_per_s == pytest.approx(65.01, abs=0.01)
+    assert "Xeon" in found.published_title
+    assert found.quietness == "quiet"
+    assert len(found.calibration_ns) == 120
+    # Ours over the EfficientNets of the same runtime and precision, at 80 % and at its own top-1.
+    ours = [row for row in found.headline if row.engine == "levit → ONNX Runtime · fp32"]
+    assert {row.over for row in ours} == {"EfficientNet by timm → ONNX → ONNX Runtime"}
+    (at_80,) = [row for row in ours if not row.model]
+    assert at_80.top1 == 80.0
+    # 92 images/s over what lies between B1 (52) and B2 (37) of that engine, as invented.
+    assert at_80.ratio.median == pytest.approx(92 / (37.6 * 0.84 * 1.1), rel=0.05)
+    arm = dataclasses.replace(record, machine={"cpu": {"architecture": "aarch64"}})
+    assert "ARM" in gathered(arm).published_title
+    gpu = dataclasses.replace(record, settings={"device": "gpu"})
+    assert "V100" in gathered(gpu).published_title
+    assert to_html(record) == to_html(record, found)
+
+
+@pytest.mark.parametrize("noise", [{"samples": [1] * 9}, {"samples": [{"at_s": 0}] * 9}])
+def test_noise_that_cannot_be_read(noise):
+    with pytest.raises(ConfigError, match="noise is damaged"):
+        gathered(dataclasses.replace(SMALL, noise=noise))
+
+
+def test_clocks_and_temperature_of_a_gpu():
+    samples = ({"sm_mhz": 1980, "temperature_c": 41}, {"sm_mhz": 1755, "temperature_c": 63})
+    page = to_html(dataclasses.replace(SMALL, gpu_samples=samples))
+    assert "The GPU between rounds" in page
+    assert re.search(r"sm mhz</th><td[^>]*>1755</td><td[^>]*>1868</td><td[^>]*>1980", page)
 
 
 # ------------------------------------------------------------------------- other forms of it

@@ -2,6 +2,7 @@
 
 from levit.benchmarks.report.context import Context, HeadlineRow, PublishedSpeed
 from levit.benchmarks.report.csv import write_csv
+from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.html import write_html
 from levit.benchmarks.report.markdown import write_markdown
 from levit.benchmarks.report.png import write_png
@@ -10,6 +11,7 @@ __all__ = [
     "Context",
     "HeadlineRow",
     "PublishedSpeed",
+    "gathered",
     "write_csv",
     "write_html",
     "write_markdown",

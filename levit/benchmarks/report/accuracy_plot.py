@@ -20,6 +20,8 @@ HEIGHT: Final = 320
 _FONT: Final = 12.0
 _PLOT: Final = Box(46, 10, WIDTH - 10, HEIGHT - 46)
 _MARK: Final = 4.5
+# Characters of an engine's name beside a curve.
+_LONGEST: Final = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +68,9 @@ def curve_label(curve: Curve, panel: Panel) -> str:
     alike = [c for c in panel.curves if c.architecture == curve.architecture]
     if len(alike) < 2:
         return name
-    engine = curve.title.split(", ", 1)[1].split("→")[0].strip()
-    return f"{name} ({engine})" if len(engine) <= 16 else name
+    parts = [part.strip() for part in curve.engine.split("→")[0].split(",")]
+    engine = parts[1] if parts[0] == "timm" and len(parts) > 1 else parts[0]
+    return f"{name} ({engine})" if len(engine) <= _LONGEST else name
 
 
 def panel_figure(panel: Panel, others: Sequence[Panel], axes: Axes, key: str) -> Markup:
@@ -155,7 +158,7 @@ def _curve(curve: Curve, axes: Axes) -> Markup:
         x, y = axes.x(point.speed.median), axes.y(point.top1)
         left, right = axes.x(point.speed.low), axes.x(point.speed.high)
         said = (
-            f"{point.model}, {curve.title.split(', ', 1)[1]}: {figure(point.speed.median)} "
+            f"{point.model}, {curve.engine}: {figure(point.speed.median)} "
             f"images/s [{figure(point.speed.low)}, {figure(point.speed.high)}], "
             f"top-1 {figure(point.top1)} %"
         )

@@ -12,6 +12,7 @@ from levit.benchmarks.record import Record
 from levit.benchmarks.report.accuracy_plot import axes_of, panel_figure
 from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.figures import figure
+from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.markup import Markup, tag
 from levit.benchmarks.report.model_charts import bar_charts, distribution_charts, stage_charts
 from levit.benchmarks.report.row_charts import noise_plot
@@ -47,8 +48,8 @@ def write_html(record: Record, path: Path | str, context: Context | None = None)
 
 
 def to_html(record: Record, context: Context | None = None) -> str:
-    """The whole report; the same text for the same record and context."""
-    context = context or Context()
+    """The whole report; the same text for the same record and context (default: `gathered`)."""
+    context = context or gathered(record)
     items = summaries(record)
     tables = protocol_tables(items, context)
     sections = [

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from levit.benchmarks.record import Record
 from levit.benchmarks.report.context import Context
+from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.tables import (
     Table,
     command_line,
@@ -36,7 +37,7 @@ def write_markdown(record: Record, path: Path | str, context: Context | None = N
 
 def to_markdown(record: Record, context: Context | None = None) -> str:
     """All tables under headings of the second and third level, the machine first."""
-    context = context or Context()
+    context = context or gathered(record)
     items = summaries(record)
     parts = [
         f"Measured on {_escaped(record.created)} by `{_code(command_line(record))}`"

@@ -11,6 +11,7 @@ from typing import Any, Final
 from levit.benchmarks.record import Record
 from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.figures import figure, log_ticks, plain_tick
+from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.series import Curve, Panel, by_model, engine_label, panels
 from levit.benchmarks.summary import Summary, summaries
 from levit.benchmarks.whole_file import write_whole
@@ -59,7 +60,7 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
     from matplotlib.figure import Figure
 
     items = summaries(record)
-    found = panels(items, context or Context())
+    found = panels(items, context or gathered(record))
     models = by_model(items, "paper") or by_model(items, "throughput")
     count = len(found) + len(models)
     if not count:

@@ -33,6 +33,8 @@ ARCHITECTURES: Final = (
 )
 OTHER: Final = ("other", "other", ())
 
+_ENGINES_IN_A_PANEL: Final = 2
+
 _RUNTIMES: Final = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
@@ -55,17 +57,22 @@ class Point:
 class Curve:
     """An architecture on an engine, from the most accurate model to the fastest."""
 
-    title: str
+    engine: str
     architecture: str
     ours: bool
     points: tuple[Point, ...]
     # 0 for the first engine of a panel: later ones are drawn with other dashes.
     engine_index: int
 
+    @property
+    def title(self) -> str:
+        """``EfficientNet, timm → ONNX → OpenVINO``."""
+        return f"{architecture_title(self.architecture)}, {self.engine}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """The curves of engines that share a runtime and a precision."""
+    """The curves of engines that share a runtime and a precision, or of one of many."""
 
     title: str
     curves: tuple[Curve, ...]
@@ -135,11 +142,23 @@ def panels(items: Sequence[Summary], context: Context) -> list[Panel]:
         groups.items(), key=lambda item: not any(s.contender.kind == "ours" for s in item[1])
     )
     found = [
-        Panel(title=f"{_RUNTIMES.get(runtime, runtime)} · {precision}", curves=_curves(group))
+        panel
         for (runtime, precision), group in ordered
+        for panel in _panels(f"{_RUNTIMES.get(runtime, runtime)} · {precision}", group)
     ]
     published = _published(chosen, context)
-    return [*found, *([published] if published.curves else [])]
+    return [*found, *([published] if found and published.curves else [])]
+
+
+def _panels(title: str, group: Sequence[Summary]) -> list[Panel]:
+    """One panel; with more engines than can be told apart, one for each of them."""
+    engines = {s.contender.engine: engine_label(s.contender) for s in group}
+    if len(engines) <= _ENGINES_IN_A_PANEL:
+        return [Panel(title=title, curves=_curves(group))]
+    return [
+        Panel(title=label, curves=_curves([s for s in group if s.contender.engine == engine]))
+        for engine, label in engines.items()
+    ]
 
 
 def _curves(group: Sequence[Summary]) -> tuple[Curve, ...]:
@@ -155,11 +174,10 @@ def _curves(group: Sequence[Summary]) -> tuple[Curve, ...]:
             ]
             if not mine:
                 continue
-            title = f"{architecture_title(key)}, {mine[0].contender.title}"
             points = [_point(s.contender.model, s.images_per_s, s.contender.top1) for s in mine]
             curves.append(
                 Curve(
-                    title=title,
+                    engine=mine[0].contender.title,
                     architecture=key,
                     ours=_is_ours(mine[0], engine),
                     points=_sorted(points),
@@ -193,7 +211,7 @@ def _published(chosen: Sequence[Summary], context: Context) -> Panel:
             by_key.setdefault(architecture(model), []).append(_point(model, rate, top1))
     curves = tuple(
         Curve(
-            title=f"{architecture_title(key)}, published",
+            engine="published",
             architecture=key,
             ours=False,
             points=_sorted(by_key[key]),

@@ -1,0 +1,144 @@
+"""The paper's headline, computed: LeViT ÷ EfficientNet at equal published accuracy.
+
+The paper reads it off its figure: at 80 % top-1 LeViT is five times faster on a CPU. Here
+EfficientNet's curve is drawn through its measured sizes, log images per second linear in top-1,
+and each LeViT divided by it at its own accuracy; at 80.0 % both curves are. Where a curve has
+no size on both sides there is no answer: nothing is extrapolated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from levit.benchmarks.intervals import Interval, median_interval
+from levit.benchmarks.published import PUBLISHED, is_efficientnet
+from levit.benchmarks.record import Contender
+
+__all__ = ["REFERENCE_TOP1", "Headline", "Lead", "headlines", "leads"]
+
+# Where the paper states its headline.
+REFERENCE_TOP1: Final = 80.0
+
+Rates = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lead:
+    """LeViT ÷ EfficientNet at one accuracy.
+
+    Attributes:
+        top1: the accuracy, in percent.
+        model: the LeViT of that accuracy, or None where its curve is interpolated too.
+        between: the two EfficientNets around it (the same one twice if it has that accuracy).
+        ratio: of images per second; above 1 LeViT is faster.
+    """
+
+    top1: float
+    model: str | None
+    between: tuple[str, str]
+    ratio: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The leads of one engine's LeViTs over the EfficientNets of another, or of its own.
+
+    Attributes:
+        runtime, precision: of both.
+        levit: title of the engine that runs LeViT.
+        efficientnet: title of the engine that runs EfficientNet.
+        kind: ``ours`` or ``peer``, of the LeViT engine.
+        leads: by accuracy; empty where no curve reaches any.
+    """
+
+    runtime: str
+    precision: str
+    levit: str
+    efficientnet: str
+    kind: str
+    leads: tuple[Lead, ...]
+
+
+def leads(levit: Rates, efficientnet: Rates) -> tuple[Lead, ...]:
+    """Every lead that the measured models allow, by accuracy, `REFERENCE_TOP1` among them.
+
+    Args:
+        levit, efficientnet: timm's name → images per second of each round; round i of all lies
+            side by side, so the ratio is taken round by round. Models without published
+            accuracy do not count, nor do rounds that one of the models lacks.
+    """
+    upper, lower = _by_accuracy(levit), _by_accuracy(efficientnet)
+    places: list[tuple[float, str | None]] = [(PUBLISHED[name].top1, name) for name in upper]
+    places.append((REFERENCE_TOP1, None))
+    found = []
+    for top1, model in sorted(places, key=lambda place: (place[0], place[1] or "")):
+        ours, theirs = _around(upper, top1), _around(lower, top1)
+        if ours is None or theirs is None:
+            continue
+        above = _interpolated(levit, ours, top1)
+        below = _interpolated(efficientnet, theirs, top1)
+        ratios = [a / b for a, b in zip(above, below, strict=False)]
+        if ratios:
+            ratio = median_interval(ratios)
+            found.append(Lead(top1=top1, model=model, between=theirs, ratio=ratio))
+    return tuple(found)
+
+
+def headlines(measured: Iterable[tuple[Contender, Sequence[float]]]) -> tuple[Headline, ...]:
+    """The headline of every engine, ours first, where it ran LeViTs beside EfficientNets.
+
+    A peer is compared with itself. Ours runs no EfficientNet, so it is compared with each peer
+    that does in the same runtime at the same precision.
+
+    Args:
+        measured: contenders of one protocol with the images per second of each round.
+    """
+    engines: dict[tuple[str, str], tuple[Contender, dict[str, Sequence[float]]]] = {}
+    for contender, rates in measured:
+        key = contender.engine, contender.precision
+        engines.setdefault(key, (contender, {}))[1][contender.model] = rates
+    rows = []
+    for runner, rates in engines.values():
+        levits = {name: r for name, r in rates.items() if name.startswith("levit_")}
+        for other, other_rates in engines.values():
+            bases = {name: r for name, r in other_rates.items() if is_efficientnet(name)}
+            same = (runner.runtime, runner.precision) == (other.runtime, other.precision)
+            if runner.kind == "peer":
+                same = (runner.engine, runner.precision) == (other.engine, other.precision)
+            if not (levits and bases and same):
+                continue
+            rows.append(
+                Headline(
+                    runtime=runner.runtime,
+                    precision=runner.precision,
+                    levit=runner.title,
+                    efficientnet=other.title,
+                    kind=runner.kind,
+                    leads=leads(levits, bases),
+                )
+            )
+    return tuple(sorted(rows, key=lambda row: row.kind != "ours"))
+
+
+def _by_accuracy(rates: Rates) -> list[str]:
+    known = [name for name, values in rates.items() if name in PUBLISHED and values]
+    return sorted(known, key=lambda name: PUBLISHED[name].top1)
+
+
+def _around(names: Sequence[str], top1: float) -> tuple[str, str] | None:
+    """The models right below and right above an accuracy; one twice if it is exactly there."""
+    below = [name for name in names if PUBLISHED[name].top1 <= top1]
+    above = [name for name in names if PUBLISHED[name].top1 >= top1]
+    return (below[-1], above[0]) if below and above else None
+
+
+def _interpolated(rates: Rates, around: tuple[str, str], top1: float) -> list[float]:
+    """Images per second at `top1`, round by round."""
+    low, high = around
+    start, end = PUBLISHED[low].top1, PUBLISHED[high].top1
+    share = (top1 - start) / (end - start) if end > start else 0.0
+    pairs = zip(rates[low], rates[high], strict=False)
+    return [math.exp((1 - share) * math.log(a) + share * math.log(b)) for a, b in pairs]

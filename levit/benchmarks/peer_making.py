@@ -1,0 +1,153 @@
+"""How each of the peers' files is made. Every function needs the extra ``peers``.
+
+Nothing is downloaded, and OpenVINO's telemetry stays off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit.benchmarks.engines.openvino_module import import_openvino
+from levit.benchmarks.peer_weights import conditioning, network, random_network, state_of
+from levit.errors import ConfigError, ExportError, LevitError, brief
+from levit.models.counting import count
+from levit.models.levit import FAMILY as LEVIT
+from levit.models.pictures import smooth_pictures, standardized
+
+__all__ = [
+    "load_network",
+    "make_int8",
+    "make_onnx",
+    "make_openvino",
+    "make_weights",
+    "third_party",
+]
+
+# Of the reference's inputs: on some pictures a random network's float32 is wrong by 1e-4.
+_MIN_SPREAD: Final = 0.1
+_MAX_ERROR: Final = 1e-5
+_DRAWS: Final = 24
+# Of 300, NNCF's default. Ranges of smooth pictures settle after a few dozen, and how fast the
+# quantized network runs does not depend on them.
+_CALIBRATION: Final = 64
+
+
+@contextlib.contextmanager
+def third_party(doing: str) -> Iterator[None]:
+    """Errors of other libraries as one line of ours, and none of what they print."""
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except (LevitError, OSError):
+        raise
+    except ImportError as error:
+        raise ConfigError(f"{doing}: {brief(error)}; pip install 'levit[peers]'") from error
+    except Exception as error:
+        kind = type(error).__name__
+        raise ExportError(f"{doing} cannot be made ({kind}: {brief(error)})") from error
+
+
+def make_weights(model: str, image_size: tuple[int, int], seed: int, folder: Path) -> Any:
+    """Write weights, reference, counts and preprocessing into `folder`; the network itself."""
+    import safetensors.numpy
+    import timm
+
+    net = random_network(model, image_size, seed)
+    safetensors.numpy.save_file(dict(state_of(net)), folder / "weights.safetensors")
+    inputs, logits = _reference(net, image_size, seed)
+    np.savez(folder / "reference.npz", input=inputs, logits=logits)
+    config = timm.data.resolve_model_data_config(net) | {"input_size": (3, *image_size)}
+    for name, content in (("counts", _counts(model, net, inputs[:1])), ("preprocess", config)):
+        (folder / f"{name}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
+    return net
+
+
+def load_network(model: str, folder: Path) -> Any:
+    """The network that `make_weights` has written."""
+    import safetensors.torch
+
+    net = network(model)
+    net.load_state_dict(safetensors.torch.load_file(folder / "weights.safetensors"), strict=True)
+    return net
+
+
+def make_onnx(net: Any, image_size: tuple[int, int], path: Path) -> None:
+    """What PyTorch's own exporter makes of the module, with a dynamic batch."""
+    import torch
+
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    torch.onnx.export(
+        net,
+        (torch.zeros(2, 3, *image_size),),
+        str(path),
+        dynamo=True,
+        dynamic_shapes=({0: batch},),
+        verbose=False,
+        external_data=True,
+    )
+
+
+def make_openvino(onnx: Path, path: Path) -> None:
+    """OpenVINO's own format, weights as they were (by default they become float16)."""
+    openvino = import_openvino()
+    openvino.save_model(openvino.Core().read_model(onnx), path, compress_to_fp16=False)
+
+
+def make_int8(naive: Path, image_size: tuple[int, int], seed: int, path: Path) -> None:
+    """Quantize as ``nncf.quantize`` does by default, calibrated with smooth pictures."""
+    openvino = import_openvino()
+    import nncf
+
+    rng = np.random.default_rng([seed, 1])
+    pictures = [standardized(smooth_pictures(rng, 1, image_size)) for _ in range(_CALIBRATION)]
+    model = openvino.Core().read_model(naive)
+    dataset = nncf.Dataset(pictures)
+    quantized = nncf.quantize(model, dataset, subset_size=_CALIBRATION)
+    openvino.save_model(quantized, path, compress_to_fp16=False)
+
+
+def _reference(
+    net: Any, image_size: tuple[int, int], seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Two pictures that the network tells apart and float32 computes well, and its answers."""
+    import copy
+
+    import torch
+
+    rng = np.random.default_rng([seed, 2])
+    exact = copy.deepcopy(net).double()
+    for _ in range(_DRAWS):
+        inputs = standardized(smooth_pictures(rng, 2, image_size))
+        spread, error = conditioning(net, torch.from_numpy(inputs))
+        if spread >= _MIN_SPREAD and error <= _MAX_ERROR:
+            with torch.no_grad():
+                logits = exact(torch.from_numpy(inputs).double())
+            return inputs, logits.numpy()
+    raise ExportError(
+        f"no two pictures make the network fit to compare (the last: spread {spread:.3f}, float32 "
+        f"error {error:.1e}); try another seed"
+    )
+
+
+def _counts(model: str, net: Any, image: NDArray[np.float32]) -> dict[str, int]:
+    """Multiply-accumulates of one image, and learnable values."""
+    if model in LEVIT.variants:
+        counts = count(LEVIT, LEVIT.variants[model].config)
+        return {"macs": counts.macs, "parameters": counts.parameters}
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(torch.from_numpy(image))
+    parameters = sum(parameter.numel() for parameter in net.parameters())
+    return {"macs": counter.get_total_flops() // 2, "parameters": parameters}
