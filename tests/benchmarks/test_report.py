@@ -151,9 +151,9 @@ def test_panels_are_of_runtimes_and_precisions():
         "timm, BatchNorm folded, traced (as in the paper) · fp32",
         "facebookresearch/LeViT, as its speed_test.py · fp32",
         "timm, torch.compile, frozen · fp32",
-        "OpenVINO · fp32",
-        "OpenVINO · bf16",
-        "OpenVINO · int8",
+        "timm → ONNX → OpenVINO · fp32",
+        "timm → ONNX → OpenVINO as it comes · bf16",
+        "timm → ONNX → NNCF → OpenVINO · int8",
         "Published: Intel Xeon Gold 6138, one thread, fp32",
     ]
     first = found[0].curves

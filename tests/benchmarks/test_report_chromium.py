@@ -269,6 +269,14 @@ def test_a_screenshot_shows_something(page, path, scheme):
 
 
 def test_it_prints(opened):
+    folded = "return [...document.querySelectorAll('details table')].map(t=>t.checkVisibility())"
+    assert not any(opened.ask(folded))
+    opened.devtools("Emulation.setEmulatedMedia", media="print")
+    try:
+        # On paper there is nothing to unfold.
+        assert all(opened.ask(folded))
+    finally:
+        opened.devtools("Emulation.setEmulatedMedia", media="")
     found = opened.devtools("Page.printToPDF", printBackground=True)
     assert found["data"].startswith("JVBERi0")  # %PDF-
 

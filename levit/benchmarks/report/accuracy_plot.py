@@ -11,7 +11,7 @@ from typing import Final
 from levit.benchmarks.report.figures import figure, linear_ticks, log_ticks, plain_tick
 from levit.benchmarks.report.labels import Box, Placer
 from levit.benchmarks.report.markup import DASHES, Markup, marker, swatch, tag, words
-from levit.benchmarks.report.series import Curve, Panel, architecture_title
+from levit.benchmarks.report.series import Curve, Panel, architecture_title, legend_text
 
 __all__ = ["Axes", "axes_of", "curve_label", "panel_figure"]
 
@@ -102,7 +102,9 @@ def panel_figure(panel: Panel, others: Sequence[Panel], axes: Axes, key: str) ->
         "ul",
         {"class": "legend"},
         *(
-            tag("li", {}, swatch(c.architecture, _classes(c), c.engine_index), c.title)
+            tag(
+                "li", {}, swatch(c.architecture, _classes(c), c.engine_index), legend_text(c, panel)
+            )
             for c in panel.curves
         ),
     )

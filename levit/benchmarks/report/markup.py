@@ -50,12 +50,16 @@ def text_width(text: str, size: float) -> float:
 
 
 def fitted(text: str, size: float, width: float) -> str:
-    """`text`, or as much of its beginning as fits, with an ellipsis."""
+    """`text`, or as much of its beginning as fits, an ellipsis, and a short last part."""
     if text_width(text, size) <= width:
         return text
-    while text and text_width(text + "…", size) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    # An engine's precision stands at the end, and tells it from its neighbours.
+    head, dot, tail = text.rpartition(" · ")
+    ending = f"…{dot}{tail}" if len(tail) <= 8 else "…"
+    kept = head if len(tail) <= 8 else text
+    while kept and text_width(kept + ending, size) > width:
+        kept = kept[:-1]
+    return kept.rstrip() + ending
 
 
 # ------------------------------------------------------------------------------------ markers

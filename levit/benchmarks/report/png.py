@@ -12,7 +12,8 @@ from levit.benchmarks.record import Record
 from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.figures import figure, log_ticks, plain_tick
 from levit.benchmarks.report.gathered import gathered
-from levit.benchmarks.report.series import Curve, Panel, by_model, engine_label, panels
+from levit.benchmarks.report.markup import fitted
+from levit.benchmarks.report.series import Curve, Panel, by_model, engine_label, legend_text, panels
 from levit.benchmarks.summary import Summary, summaries
 from levit.benchmarks.whole_file import write_whole
 from levit.errors import BackendUnavailableError, ConfigError
@@ -31,6 +32,8 @@ _MARKERS: Final = {"levit": "o", "efficientnet": "s", "deit": "^", "resnet": "D"
 _DASHES: Final = ("-", "--", ":", "-.")
 _COLUMNS: Final = 3
 _INCHES: Final = (4.6, 3.9)
+# Points that a title of a panel may be wide.
+_TITLE: Final = 300
 
 
 def require_matplotlib() -> None:
@@ -90,9 +93,9 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
-    axes.set_title(_text(panel.title), fontsize=11, color=_INK, loc="left")
+    axes.set_title(_text(fitted(panel.title, 10, _TITLE)), fontsize=10, color=_INK, loc="left")
     for curve in sorted(panel.curves, key=lambda c: c.ours):
-        _draw_curve(axes, curve)
+        _draw_curve(axes, curve, legend_text(curve, panel))
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     ticks = log_ticks(low, high)
@@ -107,7 +110,7 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     axes.grid(visible=True, color=_GRID, linewidth=0.8)
 
 
-def _draw_curve(axes: Any, curve: Curve) -> None:
+def _draw_curve(axes: Any, curve: Curve, legend: str) -> None:
     colour = _ACCENT if curve.ours else _COLOURS[curve.architecture]
     speeds = [p.speed.median for p in curve.points]
     whiskers = [
@@ -125,7 +128,7 @@ def _draw_curve(axes: Any, curve: Curve) -> None:
         linewidth=2.4 if curve.ours else 1.4,
         linestyle=_DASHES[curve.engine_index % len(_DASHES)],
         elinewidth=0.8,
-        label=_text(curve.title),
+        label=_text(legend),
         zorder=3 if curve.ours else 2,
     )
 
@@ -142,7 +145,7 @@ def _draw_bars(axes: Any, model: str, group: Sequence[Summary], most: int) -> No
         label = _text(f"{engine_label(item.contender)}: {figure(speed.median)}")
         colour = _ACCENT if ours else _INK
         axes.text(0, place + 0.27, label, fontsize=8, color=colour, va="bottom")
-    axes.set_title(_text(model), fontsize=11, color=_INK, loc="left")
+    axes.set_title(_text(fitted(model, 10, _TITLE)), fontsize=10, color=_INK, loc="left")
     axes.set_ylim(len(drawn) - most - 0.6, len(drawn) - 0.1)
     axes.set_yticks([])
     axes.set_xlabel("images/s", color=_SOFT, fontsize=9)

@@ -19,6 +19,7 @@ __all__ = [
     "architecture",
     "by_model",
     "engine_label",
+    "legend_text",
     "model_order",
     "panels",
     "short_name",
@@ -150,10 +151,16 @@ def panels(items: Sequence[Summary], context: Context) -> list[Panel]:
     return [*found, *([published] if found and published.curves else [])]
 
 
+def legend_text(curve: Curve, panel: Panel) -> str:
+    """The engine too, unless it is that of the whole panel and stands in its title."""
+    engines = {c.engine for c in panel.curves}
+    return curve.title if len(engines) > 1 else architecture_title(curve.architecture)
+
+
 def _panels(title: str, group: Sequence[Summary]) -> list[Panel]:
     """One panel; with more engines than can be told apart, one for each of them."""
     engines = {s.contender.engine: engine_label(s.contender) for s in group}
-    if len(engines) <= _ENGINES_IN_A_PANEL:
+    if 1 < len(engines) <= _ENGINES_IN_A_PANEL:
         return [Panel(title=title, curves=_curves(group))]
     return [
         Panel(title=label, curves=_curves([s for s in group if s.contender.engine == engine]))
