@@ -124,6 +124,11 @@ def test_text_is_fitted_to_its_room():
     long = fitted("timm → ONNX → ONNX Runtime · fp32, and more", 12, 150)
     assert long.endswith("…")
     assert text_width(long, 12) <= 150
+    engine = fitted("timm, BatchNorm folded, traced (as in the paper) · fp32", 12, 250)
+    assert engine.startswith("timm, BatchNorm folded")
+    assert engine.endswith("… · fp32")
+    assert text_width(engine, 12) <= 250
+    assert fitted("", 12, 1) == ""
 
 
 @pytest.mark.parametrize(

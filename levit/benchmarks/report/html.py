@@ -160,7 +160,7 @@ def _header(record: Record, context: Context) -> Markup:
 
 def _headline(context: Context) -> _Section | None:
     table = headline_table(context)
-    if table is None:
+    if table is None or not any(row.ratio for row in context.headline):
         return None
     tiles = []
     at_reference = [row for row in context.headline if not row.model] or context.headline

@@ -57,7 +57,7 @@ margin:18px 0 24px}
 padding:16px 18px;min-width:0}
 .card svg.plot{margin-top:10px}
 svg.accuracy{max-width:490px;margin-inline:auto}
-@supports selector(:has(a)){.cards:has(>:only-child){grid-template-columns:minmax(0,600px)}}
+@supports selector(:has(a)){.cards:has(>:only-child){grid-template-columns:minmax(0,460px)}}
 .single{max-width:640px}
 svg.plot{display:block;width:100%;height:auto}
 svg text{font-size:12px;fill:var(--ink);font-variant-numeric:tabular-nums}
@@ -103,7 +103,7 @@ caption .note{display:block;font-weight:400;font-size:13px}
 th,td{padding:6px 14px;text-align:left;border-top:1px solid var(--rule);vertical-align:top}
 thead th{font-weight:600;color:var(--soft);font-size:13px;vertical-align:bottom}
 tbody th{font-weight:500}
-td.n{text-align:right;white-space:nowrap}th.n{text-align:right;min-width:5.6em}
+td.n{text-align:right;white-space:nowrap}th.n{text-align:right;min-width:7.8em}
 td.t,tbody th{white-space:nowrap}td.long,.narrow th{white-space:normal;min-width:20em}
 tr.ours td,tr.ours th{background:var(--accent-soft)}
 tr.ours th{color:var(--accent);font-weight:600}

@@ -155,7 +155,11 @@ def _settings_note(items: Sequence[Summary]) -> str:
         if all(s.measurement.settings.get(key) == value for s in items)
     }
     rounds = sorted({len(s.measurement.rounds) for s in items})
-    said = [f"{key} {value}" for key, value in same.items()]
+    said = [
+        f"{key} {figure(value) if isinstance(value, float) else value}"
+        for key, value in same.items()
+        if key != "rounds"  # those that were asked for; an interrupted run has fewer
+    ]
     said.append(f"rounds {rounds[0]}" + (f" to {rounds[-1]}" if len(rounds) > 1 else ""))
     return ", ".join(said)
 
@@ -259,14 +263,20 @@ def _flat(values: Mapping[str, Any], beginning: str) -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             found += _flat(value, f"{name}: ")
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            found.append((name, " ".join(map(str, value)) or "–"))
+            found.append((name, " ".join(map(_cell, value)) or "–"))
         elif key.endswith("_bytes") and isinstance(value, int):
             found.append((name.removesuffix(" bytes"), f"{figure(value / 1e9)} GB"))
-        elif isinstance(value, bool):
-            found.append((name, "yes" if value else "no"))
         else:
-            found.append((name, "–" if value is None or value == "" else str(value)))
+            found.append((name, _cell(value)))
     return found
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None or value == "" else str(value)
 
 
 def gpu_table(record: Record) -> Table | None:
