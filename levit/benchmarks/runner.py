@@ -154,6 +154,8 @@ class _Run:
         if self._plan.device == "gpu" and name == "paper":
             published = PUBLISHED.get(entrant.contender.model)
             batch = _GPU_BATCH if published is None else published.gpu_batch
+        if entrant.contender.kind == "ceiling":
+            batch = 1
         standing = Standing(
             entrant=entrant, batch=batch, threads=protocol.threads or self._plan.threads
         )

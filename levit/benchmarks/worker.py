@@ -128,8 +128,6 @@ class Slot:
                 self.top1 = first.ask(lambda run: [run(data)[0] for data in pictures])
             elif request.get("check"):
                 self.error = first.ask(lambda run: _compare(run, job))
-            effective = getattr(module, "effective_precision", None)
-            self.precision = first.ask(effective) if effective and not pictures else None
         except BaseException:
             self.close()
             raise
@@ -224,7 +222,6 @@ class Worker:
             "error": None if wrong else error,
             "finite": not wrong,
             "top1": slot.top1,
-            "precision": slot.precision,
         }
 
     def do_turn(self, request: Mapping[str, Any]) -> dict[str, Any]:
