@@ -29,7 +29,7 @@ from levit.benchmarks.protocols import Protocol as Measured
 from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Measurement, Record, Round
 from levit.benchmarks.turns import Standing, Turns
-from levit.benchmarks.worker_process import WorkerFailedError
+from levit.errors import LevitError
 
 __all__ = ["Plan", "Watcher", "run_benchmark"]
 
@@ -201,10 +201,14 @@ class _Run:
                     threads=standing.threads,
                     device=self._plan.device,
                 )
-                script = importlib.import_module(standing.entrant.module).script(job)
+                module = importlib.import_module(standing.entrant.module)
+                if not hasattr(module, "script"):
+                    standing.fail("this engine is not measured in fresh processes yet", "skipped")
+                    continue
                 try:
+                    script = module.script(job)
                     found = first_prediction(script, self._plan.pictures[0], standing.threads)
-                except WorkerFailedError as error:
+                except LevitError as error:
                     standing.fail(str(error))
                     continue
                 if answers.setdefault(standing.name, found.top1) != found.top1:
