@@ -4,7 +4,7 @@ The work knows nothing of what is measured, so whatever moves it moves the machi
 process, a hypervisor that gives the CPU to someone else, a clock that sinks. The counters say
 which of these it was. `NoiseLog` keeps raw values; verdicts are made on reading.
 
-A sample takes about 25 ms of one CPU and should be taken while no contender runs (threads that
+A sample takes about 22 ms of a quiet CPU and should be taken while no contender runs (threads that
 still spin after their last call count as noise where there are as many as CPUs).
 """
 
@@ -52,7 +52,7 @@ def _buffers() -> _Buffers:
 
 
 def calibrate() -> int:
-    """Nanoseconds of the fixed work, about 8 ms: element by element, so in one thread always."""
+    """Nanoseconds of the fixed work, about 7 ms: element by element, so in one thread always."""
     buffers = _buffers()
     start = time.perf_counter_ns()
     for _ in range(_CALLS):
@@ -120,9 +120,10 @@ class NoiseLog:
 # (noisy, very noisy) above these.
 #
 # How much longer the slowest tenth of the calibrations takes than the fastest tenth. On a shared
-# virtual machine with 2 CPUs, windows of 15 rounds of one matrix product against itself: 0.2
-# while nobody else ran, 0.6 to 0.7 beside an eighth of the CPUs in use by others (intervals of 1
-# to 2 %), 1.2 and more beside a half (and of 10 to 30 % beside two thirds).
+# virtual machine with 2 CPUs: 0.20 in the only window in which nobody else ran, 0.6 to 0.7 beside
+# an eighth of the CPUs in use by others. It does not grow for ever: where others take all they
+# can get, every calibration is slow, and half of 156 windows of 13 samples were below 0.92 (the
+# least 0.44). So it tells quiet from noisy, and OTHERS tells how noisy.
 SPREAD: Final = (0.35, 1.0)
 # CPUs that other processes used, in CPUs and not as a share of all: a product over all threads
 # waits for the one that had to share its CPU. There, 0.2 CPUs of others made an interval of one

@@ -66,7 +66,8 @@ def make_weights(model: str, image_size: tuple[int, int], seed: int, folder: Pat
     safetensors.numpy.save_file(dict(state_of(net)), folder / "weights.safetensors")
     inputs, logits = _reference(net, image_size, seed)
     np.savez(folder / "reference.npz", input=inputs, logits=logits)
-    config = timm.data.resolve_model_data_config(net) | {"input_size": (3, *image_size)}
+    resolve: Any = timm.data.resolve_model_data_config  # type: ignore[attr-defined]
+    config = resolve(net) | {"input_size": (3, *image_size)}
     for name, content in (("counts", _counts(model, net, inputs[:1])), ("preprocess", config)):
         (folder / f"{name}.json").write_text(json.dumps(content) + "\n", encoding="utf-8")
     return net

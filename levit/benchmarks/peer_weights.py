@@ -33,7 +33,7 @@ _EMBEDDING: Final = 0.3
 
 
 def network(model: str) -> Any:
-    """timm's module of that name, untrained, ready to infer.
+    """The module of timm of that name, untrained, ready to infer.
 
     Raises:
         ConfigError: timm has none of that name.
@@ -48,7 +48,7 @@ def network(model: str) -> Any:
 
 
 def random_network(model: str, image_size: tuple[int, int], seed: int) -> Any:
-    """timm's module with random weights fit to compare, in eval mode on the CPU.
+    """A module of timm with random weights fit to compare, in eval mode on the CPU.
 
     Raises:
         ConfigError: timm has none of that name.

@@ -1,4 +1,4 @@
-"""What is published about the models that take part: figures with their sources, none measured here.
+"""What is published about the models that take part: figures and their sources.
 
 Speeds and batch sizes: facebookresearch/LeViT, ``.github/timings.txt`` and ``speed_test.py``
 (2022-08-27), which the LeViT paper's table rounds. CPU columns: one thread, batch 16, float32,

@@ -29,7 +29,7 @@ from levit.benchmarks.protocols import Protocol as Measured
 from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Measurement, Record, Round
 from levit.benchmarks.turns import Standing, Turns
-from levit.benchmarks.worker_process import WorkerFailedError
+from levit.errors import LevitError
 
 __all__ = ["Plan", "Watcher", "run_benchmark"]
 
@@ -154,6 +154,8 @@ class _Run:
         if self._plan.device == "gpu" and name == "paper":
             published = PUBLISHED.get(entrant.contender.model)
             batch = _GPU_BATCH if published is None else published.gpu_batch
+        if entrant.contender.kind == "ceiling":
+            batch = 1
         standing = Standing(
             entrant=entrant, batch=batch, threads=protocol.threads or self._plan.threads
         )
@@ -199,10 +201,14 @@ class _Run:
                     threads=standing.threads,
                     device=self._plan.device,
                 )
-                script = importlib.import_module(standing.entrant.module).script(job)
+                module = importlib.import_module(standing.entrant.module)
+                if not hasattr(module, "script"):
+                    standing.fail("this engine is not measured in fresh processes yet", "skipped")
+                    continue
                 try:
+                    script = module.script(job)
                     found = first_prediction(script, self._plan.pictures[0], standing.threads)
-                except WorkerFailedError as error:
+                except LevitError as error:
                     standing.fail(str(error))
                     continue
                 if answers.setdefault(standing.name, found.top1) != found.top1:

@@ -23,6 +23,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from levit.benchmarks.correctness import REFERENCE_FILE, check
 from levit.benchmarks.engines import Job
 from levit.errors import LevitError, brief
 
@@ -107,6 +108,7 @@ class Slot:
         self._handicap = float(request.get("handicap", 0))
         pictures = [Path(path).read_bytes() for path in request.get("pictures", ())]
         self.error: float | None = None
+        self.wrong = ""
         self.top1: list[int] = []
         self._streams: list[Stream] = []
 
@@ -126,10 +128,8 @@ class Slot:
             first = self._streams[0]
             if pictures:
                 self.top1 = first.ask(lambda run: [run(data)[0] for data in pictures])
-            elif request.get("check"):
-                self.error = first.ask(lambda run: _compare(run, job))
-            effective = getattr(module, "effective_precision", None)
-            self.precision = first.ask(effective) if effective and not pictures else None
+            elif request.get("check") and (job.files / REFERENCE_FILE).exists():
+                self.error, self.wrong = first.ask(lambda run: check(run, job))
         except BaseException:
             self.close()
             raise
@@ -182,22 +182,6 @@ def _image_call(run: Callable[[bytes], tuple[int, Mapping[str, int]]], pictures:
     return call
 
 
-def _compare(run: Callable[[NDArray[Any]], NDArray[Any]], job: Job) -> float | None:
-    """Largest difference of the logits from the reference's, over the reference's largest."""
-    path = job.files / "reference.npz"
-    if not path.exists():
-        return None
-    with np.load(path, allow_pickle=False) as arrays:
-        inputs, expected = arrays["input"], arrays["logits"].astype(np.float64)
-    # As many as the batch is long, over and over: a fixed batch takes no other number.
-    batch = np.resize(inputs, (job.batch, *inputs.shape[1:]))
-    wanted = np.resize(expected, (job.batch, *expected.shape[1:]))
-    found = np.asarray(run(batch), np.float64)
-    if found.shape != wanted.shape or not np.isfinite(found).all():
-        return float("inf")
-    return float(np.abs(found - wanted).max() / np.abs(wanted).max())
-
-
 class Worker:
     """The requests, by name."""
 
@@ -218,14 +202,8 @@ class Worker:
 
     def do_load(self, request: Mapping[str, Any]) -> dict[str, Any]:
         slot = self._slots[request["slot"]] = Slot(request)
-        error = slot.error
-        wrong = error is not None and not np.isfinite(error)
-        return {
-            "error": None if wrong else error,
-            "finite": not wrong,
-            "top1": slot.top1,
-            "precision": slot.precision,
-        }
+        known = slot.error is not None and np.isfinite(slot.error)
+        return {"error": slot.error if known else None, "wrong": slot.wrong, "top1": slot.top1}
 
     def do_turn(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return self._slots[request["slot"]].turn(request["seconds"])

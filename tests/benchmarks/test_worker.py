@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 
+from levit.benchmarks.correctness import REFERENCE_FILE
 from levit.benchmarks.fresh import first_prediction
 from levit.benchmarks.worker import timed_turn
 from levit.benchmarks.worker_process import WorkerFailedError, WorkerProcess
@@ -30,7 +31,7 @@ ENGINE = """
         def run(batch):
             assert threading.get_ident() == owner  # one thread opens and runs
             time.sleep(0.002)
-            logits = batch.reshape(len(batch), -1)[:, :3].astype(np.float64)
+            logits = batch.reshape(len(batch), -1)[:, :8].astype(np.float64)
             if job.model == "wrong":
                 logits = logits + 1
             if job.model == "nan":
@@ -80,8 +81,9 @@ def load(engine, tmp_path):
 
 @pytest.fixture
 def reference(tmp_path, rng):
-    inputs = rng.standard_normal((3, 3, 4, 4)).astype(np.float32)
-    np.savez(tmp_path / "reference.npz", input=inputs, logits=inputs.reshape(3, -1)[:, :3])
+    inputs = rng.standard_normal((2, 3, 4, 4)).astype(np.float32)
+    logits = inputs.reshape(2, -1)[:, :8].astype(np.float64)
+    np.savez(tmp_path / REFERENCE_FILE, input=inputs, logits=logits)
 
 
 def turn(slot=1, seconds=0.05):
@@ -92,12 +94,16 @@ def turn(slot=1, seconds=0.05):
 def test_the_reference_fits_any_batch(worker, load, reference, batch):
     reply = worker.ask(load(batch=batch), 30)
     assert reply["error"] == pytest.approx(0, abs=1e-6)
+    assert reply["wrong"] == ""
 
 
 def test_wrong_answers_are_seen(worker, load, reference):
-    assert worker.ask(load("wrong"), 30)["error"] > 0.1
+    reply = worker.ask(load("wrong"), 30)
+    assert reply["error"] > 0.1
+    assert "from the reference's" in reply["wrong"]
     reply = worker.ask(load("nan", slot=2), 30)
-    assert reply["finite"] is False
+    assert reply["error"] is None
+    assert reply["wrong"]
 
 
 def test_a_turn_times_every_call(worker, load):

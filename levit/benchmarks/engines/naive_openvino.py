@@ -96,5 +96,5 @@ def _threads(job: Job) -> dict[str, Any]:
 
 
 def _name(precision: Any) -> str:
-    name = precision.get_type_name()
+    name: str = precision.get_type_name()
     return _NAMES.get(name, name)

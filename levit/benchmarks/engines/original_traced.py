@@ -47,7 +47,7 @@ def open_runner(job: Job) -> Runner:
         tools.replace_batchnorm(net)
         net.eval()
         example = torch.zeros(job.batch, 3, *job.image_size)
-        traced = torch.jit.trace(net, example)
+        traced = torch.jit.trace(net, example)  # type: ignore[no-untyped-call]
     return timm_modules.runner(traced, job, torch.no_grad)
 
 

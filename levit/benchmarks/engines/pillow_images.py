@@ -23,7 +23,7 @@ from levit.errors import ConfigError
 __all__ = ["image_runner", "preprocessed", "script"]
 
 
-def preprocessed(image, size, crop_pct, mean, std):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, D103
+def preprocessed(image, size, crop_pct, mean, std):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     short = math.floor(size / crop_pct)
     width, height = image.size
     if width <= height:

@@ -64,20 +64,20 @@ def folded(net: Any, example: Any) -> Any:
         example: an input, (N, 3, H, W).
     """
     import torch
-    from timm.utils import reparameterize_model
+    from timm.utils import reparameterize_model  # type: ignore[attr-defined]
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
     net = reparameterize_model(net, inplace=True)
-    made_by: dict[int, nn.Module] = {}
+    made_by: dict[int, Any] = {}
     kept: list[Any] = []  # so that no two outputs share an id
-    pairs: list[tuple[nn.Module, nn.Module]] = []
+    pairs: list[tuple[Any, Any]] = []
 
-    def remember(conv: nn.Module, inputs: Any, output: Any) -> None:
+    def remember(conv: Any, inputs: Any, output: Any) -> None:
         made_by[id(output)] = conv
         kept.append(output)
 
-    def match(norm: nn.Module, inputs: Any) -> None:
+    def match(norm: Any, inputs: Any) -> None:
         if id(inputs[0]) in made_by:
             pairs.append((made_by[id(inputs[0])], norm))
 
@@ -88,7 +88,7 @@ def folded(net: Any, example: Any) -> Any:
         net(example)
     for hook in hooks:
         hook.remove()
-    replaced: dict[nn.Module, nn.Module] = {}
+    replaced: dict[Any, Any] = {}
     for conv, norm in pairs:
         replaced[conv] = fuse_conv_bn_eval(conv, norm)
         # timm's norms may have the activation in them.
@@ -134,7 +134,7 @@ def runner(module: Any, job: Job, context: Any) -> Runner:
 
 def image_runner(run: Runner, job: Job) -> ImageRunner:
     """JPEGs through timm's own transform and a runner of one image."""
-    from timm.data import create_transform
+    from timm.data import create_transform  # type: ignore[attr-defined]
 
     transform = create_transform(**_data_config(job))
 

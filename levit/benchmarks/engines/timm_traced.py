@@ -19,7 +19,8 @@ def open_runner(job: Job) -> Runner:
     net = timm_modules.load_module(job)
     example = torch.zeros(job.batch, 3, *job.image_size, device=next(net.parameters()).device)
     with timm_modules.quiet(), torch.no_grad():
-        traced = torch.jit.trace(timm_modules.folded(net, example), example)
+        net = timm_modules.folded(net, example)
+        traced = torch.jit.trace(net, example)  # type: ignore[no-untyped-call]
     return timm_modules.runner(traced, job, torch.no_grad)
 
 

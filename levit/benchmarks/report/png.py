@@ -61,6 +61,7 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     items = summaries(record)
     found = panels(items, context or gathered(record))
@@ -72,9 +73,9 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
         )
     columns = min(_COLUMNS, count)
     rows = math.ceil(len(found) / columns) + math.ceil(len(models) / columns)
-    page = Figure(figsize=(columns * _INCHES[0], rows * _INCHES[1]), layout="constrained")
+    layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
+    page = Figure(figsize=(columns * _INCHES[0], rows * _INCHES[1]), layout=layout)
     FigureCanvasAgg(page)
-    page.get_layout_engine().set(w_pad=0.15, h_pad=0.15)  # type: ignore[union-attr, call-arg]
     grid = page.add_gridspec(rows, columns)
     first = None
     for index, panel in enumerate(found):

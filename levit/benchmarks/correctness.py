@@ -1,0 +1,143 @@
+"""Correctness before speed: does a contender answer as the reference does?
+
+The reference is timm's float64 evaluation of two pictures (`levit.benchmarks.peer_files`). Two
+numbers decide. The **error** is the largest difference of a logit over the largest logit. It
+grows with how coarse the arithmetic is, up to where a wrong network would pass too, so there is
+a second one, which roundings hardly move: the **agreement** is the correlation of the logits of
+each picture, and of the difference between the two pictures, with the reference's, whichever is
+lowest. Another network, shuffled classes and swapped pictures have an agreement of about 0 or
+below, whatever the precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit.benchmarks.engines import Job, Runner
+
+__all__ = ["REFERENCE_FILE", "TOLERANCES", "Tolerance", "agreement_of", "check", "error_of", "judge"]
+
+# Of a model's files: `input` (2, 3, H, W) float32 and `logits` (2, classes) float64.
+REFERENCE_FILE: Final = "reference.npz"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """What still counts as the reference's answer.
+
+    Attributes:
+        error: largest that is allowed.
+        agreement: smallest that is allowed.
+        reason: why these.
+    """
+
+    error: float
+    agreement: float
+    reason: str
+
+
+TOLERANCES: Final[Mapping[str, Tolerance]] = {
+    "fp32": Tolerance(
+        error=1e-4,
+        agreement=0.9999,
+        reason="engines show 4e-7 to 4e-6 on these networks; a missing bias or norm, over 1e-2",
+    ),
+    "fp16": Tolerance(
+        error=0.03,
+        agreement=0.99,
+        reason="an eighth of bf16's rounding, and bf16 shows up to 0.06; no GPU was at hand",
+    ),
+    "bf16": Tolerance(
+        error=0.2,
+        agreement=0.97,
+        reason="8 significant bits; engines show 0.006 to 0.06 on these networks",
+    ),
+    "int8": Tolerance(
+        error=1.0,
+        agreement=0.6,
+        reason="random weights quantize badly, and worse the less a picture is like those of the "
+        "calibration: engines show 0.05 to 0.7 at an agreement of 0.8 and more",
+    ),
+}
+
+
+def error_of(logits: NDArray[Any], reference: NDArray[np.float64]) -> float:
+    """Largest difference over the reference's largest value; infinite where one is no number."""
+    difference = np.abs(np.asarray(logits, np.float64) - reference)
+    if not np.isfinite(difference).all():
+        return float("inf")
+    return float(difference.max() / np.abs(reference).max())
+
+
+def agreement_of(logits: NDArray[Any], reference: NDArray[np.float64]) -> float:
+    """Lowest correlation with the reference, of each picture's logits and of their difference.
+
+    Args:
+        logits, reference: (2, classes).
+    """
+    found = np.asarray(logits, np.float64)
+    if not np.isfinite(found).all():
+        return -1.0
+    pairs = [
+        *zip(found, reference, strict=True),
+        (found[0] - found[1], reference[0] - reference[1]),
+    ]
+    return min(_correlation(a, b) for a, b in pairs)
+
+
+def judge(logits: NDArray[Any], reference: NDArray[np.float64], precision: str) -> str:
+    """One line that says what is wrong with the answers; empty if nothing is."""
+    if logits.shape != reference.shape:
+        return f"answers {tuple(logits.shape)}, the reference {tuple(reference.shape)}"
+    tolerance = TOLERANCES[precision]
+    error, agreement = error_of(logits, reference), agreement_of(logits, reference)
+    if error > tolerance.error:
+        return (
+            f"its logits are {error:.2g} from the reference's, {precision} may {tolerance.error:g}"
+        )
+    if agreement < tolerance.agreement:
+        return (
+            f"its logits agree with the reference's to {agreement:.3f} only, {precision} has to "
+            f"{tolerance.agreement:g}"
+        )
+    return ""
+
+
+def check(run: Runner, job: Job) -> tuple[float, str]:
+    """Run the reference's pictures through a contender: (error, what is wrong or nothing).
+
+    A batch of one sees one picture after the other; a larger one both in turns, and every row of
+    it is looked at.
+    """
+    inputs, reference = _reference(job.files)
+    rows = np.arange(max(2, job.batch)) % 2  # which picture
+    found = [
+        np.asarray(run(np.ascontiguousarray(inputs[rows[start : start + job.batch]])))
+        for start in range(0, len(rows), job.batch)
+    ]
+    answers = np.concatenate(found)
+    expected = reference[rows]
+    if answers.shape != expected.shape:
+        return float("inf"), f"answers {answers.shape}, the reference {expected.shape}"
+    worst = error_of(answers, expected)
+    neighbours = [slice(first, first + 2) for first in range(len(rows) - 1)]
+    said = (judge(answers[pair], expected[pair], job.precision) for pair in neighbours)
+    return worst, next(filter(None, said), "")
+
+
+def _reference(files: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    with np.load(files / REFERENCE_FILE, allow_pickle=False) as stored:
+        return stored["input"], stored["logits"]
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Pearson's; 0 where one is constant."""
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / size if size else 0.0
