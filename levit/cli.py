@@ -17,7 +17,7 @@ from typing import NoReturn
 from levit import __version__
 from levit.errors import LevitError
 
-__all__ = ["build_parser", "main", "main_export"]
+__all__ = ["build_parser", "main", "main_bench", "main_export"]
 
 # The signals that have asked this command to stop.
 _received: list[int] = []
@@ -114,6 +114,11 @@ def main_export() -> int:
     return main(["export", *sys.argv[1:]])
 
 
+def main_bench() -> int:
+    """Entry point of ``levit-bench``."""
+    return main(["bench", *sys.argv[1:]])
+
+
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     _received.append(number)
     # As an exception, so that half-written folders go.
@@ -131,7 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"levit {__version__}")
     parser.set_defaults(command=None, debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_export, _predict, _eval, _check, _inspect, _list, _doctor):
+    for add in (_export, _predict, _eval, _check, _inspect, _list, _doctor, _bench):
         add(commands)
     return parser
 
@@ -295,6 +300,102 @@ def _doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     _json_flag(parser)
 
 
+def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = _command(commands, "bench", "measure speed and memory, as the LeViT paper does")
+    parser.set_defaults(action="measure")
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        choices=["cpu", "gpu", "arm"],
+        help="default: cpu; arm is the CPU run on an arm64 machine",
+    )
+    who = parser.add_argument_group("who takes part (default: the five sizes through this package)")
+    who.add_argument(
+        "--models", "--model", type=_names, metavar="LIST", help="timm's names, with commas"
+    )
+    who.add_argument(
+        "--artifact",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="an artifact of your own, with its own weights; may be repeated",
+    )
+    who.add_argument(
+        "--peers",
+        action="store_true",
+        help="what people would use instead too: timm, torch.compile, ONNX Runtime and OpenVINO "
+        "on timm's export, NNCF; and the paper's other architectures (needs 'levit[peers]')",
+    )
+    who.add_argument("--engines", type=_names, metavar="LIST", help="only these, with commas")
+
+    how = parser.add_argument_group("how (default: paper and latency, within five minutes)")
+    how.add_argument(
+        "--protocol",
+        type=_names,
+        metavar="LIST",
+        help="of paper,latency,throughput,end-to-end,cold-start,memory; each at its full length",
+    )
+    how.add_argument("--quick", action="store_true", help="all within a minute; wider intervals")
+    how.add_argument(
+        "--seconds", type=_seconds, metavar="S", help="of timed work for each contender"
+    )
+    how.add_argument("--rounds", type=_positive, metavar="N", help="turns of each contender")
+    how.add_argument(
+        "--threads", type=_positive, metavar="N", help="default: the CPUs this process may use"
+    )
+    how.add_argument("--photos", metavar="FOLDER", help="JPEGs to classify instead of drawn ones")
+    how.add_argument("--seed", type=_seed, default=0, help="of weights and order; default: 0")
+    how.add_argument(
+        "--no-cache", action="store_true", help="do not keep the peers' networks between runs"
+    )
+
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--output", metavar="FILE.json", help="default: ./levit-bench-DEVICE-DATE-TIME.json"
+    )
+    _report_flags(results)
+    results.add_argument(
+        "--fail-under",
+        type=_ratio,
+        metavar="RATIO",
+        help="exit 1 where ours is surely slower than RATIO times a peer of the same runtime",
+    )
+    _json_flag(parser)
+
+    actions = parser.add_subparsers(title="on results", metavar="ACTION")
+    compare = _action(actions, "compare", "what has changed from one result to another")
+    compare.add_argument("before", metavar="A.json")
+    compare.add_argument("after", metavar="B.json")
+    compare.add_argument(
+        "--fail-under",
+        type=_ratio,
+        default=argparse.SUPPRESS,
+        metavar="RATIO",
+        help="exit 1 where B is surely slower than RATIO times A",
+    )
+    _json_flag(compare)
+    report = _action(actions, "report", "show a result again, as tables or a page")
+    report.add_argument("record", metavar="FILE.json")
+    _report_flags(report)
+    _json_flag(report)
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+    parser.set_defaults(action=name)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _report_flags(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--report", metavar="FILE.html", help="a page with figures and tables")
+    parser.add_argument("--png", metavar="FILE.png", help="the figures (needs 'levit[bench]')")
+    parser.add_argument("--csv", metavar="FILE.csv", help="one line per measurement")
+    parser.add_argument("--markdown", metavar="FILE.md", help="the tables, for documents")
+
+
 # ---------------------------------------------------------------------------- values
 
 
@@ -338,6 +439,24 @@ def _batch(text: str) -> int | tuple[int, int, int]:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _above_zero(text: str, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected {what} above 0, not {text}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    return _above_zero(text, "a number of seconds")
+
+
+def _ratio(text: str) -> float:
+    return _above_zero(text, "a ratio")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -21,7 +21,10 @@ from numpy.typing import NDArray
 
 from levit.benchmarks.engines import Job, Runner
 
-__all__ = ["TOLERANCES", "Tolerance", "agreement_of", "check", "error_of", "judge"]
+__all__ = ["REFERENCE_FILE", "TOLERANCES", "Tolerance", "agreement_of", "check", "error_of", "judge"]
+
+# Of a model's files: `input` (2, 3, H, W) float32 and `logits` (2, classes) float64.
+REFERENCE_FILE: Final = "reference.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +133,7 @@ def check(run: Runner, job: Job) -> tuple[float, str]:
 
 
 def _reference(files: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    with np.load(files / "reference.npz", allow_pickle=False) as stored:
+    with np.load(files / REFERENCE_FILE, allow_pickle=False) as stored:
         return stored["input"], stored["logits"]
 
 

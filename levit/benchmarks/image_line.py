@@ -34,7 +34,7 @@ import numpy as np
 from PIL import Image
 
 from levit import Predictor
-from levit.benchmarks.main_path import median_interval
+from levit.benchmarks.intervals import median_interval
 from levit.errors import InputError
 from levit.export import ExportOptions, export
 from levit.images import load_image

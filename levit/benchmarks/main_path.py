@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shutil
 import statistics
 import subprocess
@@ -27,22 +26,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from levit.benchmarks.intervals import median_interval
+
 SIZES = ("levit_128s", "levit_128", "levit_192", "levit_256", "levit_384")
 PACKAGE = Path(__file__).resolve().parents[1]
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """(median, low, high): the order statistics that cover the true median with 95 %.
-
-    The number of values below the true median is binomial; the interval leaves out the most
-    extreme values whose total probability is at most 5 % (none, where there are few).
-    """
-    ordered = sorted(values)
-    n = len(ordered)
-    left_out, tail = 0, 0.5**n
-    while 2 * (tail := tail + math.comb(n, left_out + 1) * 0.5**n) <= 0.05:
-        left_out += 1
-    return statistics.median(ordered), ordered[left_out], ordered[n - 1 - left_out]
 
 
 # ---------------------------------------------------------------------------- processes

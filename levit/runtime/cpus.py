@@ -13,7 +13,7 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["available_cpus", "cpu_class", "cpu_features", "cpu_model"]
+__all__ = ["available_cpus", "cpu_class", "cpu_features", "cpu_model", "cpu_quota"]
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
@@ -39,6 +39,11 @@ def available_cpus() -> int:
         count = os.cpu_count() or 1
     quotas = [count, *(max(1, math.floor(quota)) for quota in _cgroup_quotas())]
     return max(1, min(quotas))
+
+
+def cpu_quota() -> float | None:
+    """The smallest cgroup quota that holds for this process, in CPUs; None without one."""
+    return min(_cgroup_quotas(), default=None)
 
 
 def _cgroup_quotas() -> Iterator[float]:

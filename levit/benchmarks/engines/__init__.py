@@ -44,8 +44,9 @@ class Job:
         threads: CPU threads of the engine.
         device: ``cpu`` or ``gpu``.
         image_size: (height, width) in pixels.
-        files: the folder with the model's prepared files: ``artifact/`` (ours), and those of
-            `levit.benchmarks.peer_files`.
+        files: the folder with the model's prepared files: ``reference.npz``, our artifacts, and
+            those of `levit.benchmarks.peer_files`.
+        artifact: the folder of ours in it.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Job:
     device: str
     image_size: tuple[int, int]
     files: Path
+    artifact: str = "artifact"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,10 @@ class Engine:
         devices: of ``cpu``, ``gpu``.
         module: dotted name of its module.
         needs: imports, each with the command that installs it.
+        target: of ours, the target that its artifacts are exported for.
+        formats: of a peer, the prepared files that it loads (keys of ``peer_files.FORMATS``).
+        models: with what the names of its models begin.
+        by_name_only: whether it takes part only when it is named.
     """
 
     title: str
@@ -78,6 +84,10 @@ class Engine:
     devices: tuple[str, ...]
     module: str
     needs: Mapping[str, str]
+    target: str = ""
+    formats: tuple[str, ...] = ()
+    models: str = ""
+    by_name_only: bool = False
 
     def missing(self) -> str:
         """The install command of the first import that is not here; empty if none lacks."""
@@ -100,7 +110,45 @@ ENGINES: Final[Mapping[str, Engine]] = {
         precisions=("fp32",),
         devices=("cpu",),
         module="levit.benchmarks.engines.levit_artifact",
-        needs={"onnxruntime": "pip install onnxruntime"},
+        needs={"onnxruntime": "pip install onnxruntime", **_EXPORT},
+        target="onnx",
+    ),
+    "levit-onnx-cuda": Engine(
+        title="levit → ONNX Runtime (CUDA)",
+        runtime="onnxruntime-cuda",
+        kind="ours",
+        precisions=("fp32",),
+        devices=("gpu",),
+        module="levit.benchmarks.engines.levit_onnx_cuda",
+        needs={"onnxruntime": "pip install onnxruntime-gpu", **_EXPORT},
+        target="onnx",
+    ),
+    "ceiling-onnxruntime": Engine(
+        title="matrix product in ONNX Runtime",
+        runtime="onnxruntime",
+        kind="ceiling",
+        precisions=("fp32", "int8"),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.ceiling_onnxruntime",
+        needs={"onnxruntime": "pip install onnxruntime", **_EXPORT},
+    ),
+    "ceiling-openvino": Engine(
+        title="matrix product in OpenVINO",
+        runtime="openvino",
+        kind="ceiling",
+        precisions=("fp32", "bf16", "int8"),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.ceiling_openvino",
+        needs={"openvino": "pip install 'levit[openvino]'"},
+    ),
+    "ceiling-torch": Engine(
+        title="matrix product in PyTorch",
+        runtime="pytorch",
+        kind="ceiling",
+        precisions=("fp32", "bf16", "int8"),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.ceiling_torch",
+        needs={"torch": "pip install 'levit[peers]'"},
     ),
     "null": Engine(
         title="nothing (the runner's own overhead)",
@@ -110,6 +158,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.null",
         needs={},
+        by_name_only=True,
     ),
     "timm-eager": Engine(
         title="timm, PyTorch eager",
@@ -119,6 +168,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.timm_eager",
         needs=_TIMM,
+        formats=("weights",),
     ),
     "timm-traced": Engine(
         title="timm, BatchNorm folded, traced (as in the paper)",
@@ -128,8 +178,9 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.timm_traced",
         needs=_TIMM,
+        formats=("weights",),
     ),
-    # Only where LEVIT_ORIGINAL_REPO names a clone, and only LeViT.
+    # LEVIT_ORIGINAL_REPO names a clone.
     "original-traced": Engine(
         title="facebookresearch/LeViT, as its speed_test.py",
         runtime="pytorch",
@@ -138,6 +189,9 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.original_traced",
         needs=_TIMM,
+        formats=("weights",),
+        models="levit_",
+        by_name_only=True,
     ),
     "timm-compile": Engine(
         title="timm, torch.compile, frozen",
@@ -147,6 +201,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.timm_compile",
         needs=_TIMM,
+        formats=("weights",),
     ),
     "naive-onnxruntime": Engine(
         title="timm → ONNX → ONNX Runtime",
@@ -156,6 +211,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.naive_onnxruntime",
         needs=_NAIVE | {"onnxruntime": "pip install onnxruntime"},
+        formats=("onnx",),
     ),
     "naive-openvino": Engine(
         title="timm → ONNX → OpenVINO",
@@ -165,6 +221,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.naive_openvino",
         needs=_NAIVE | {"openvino": "pip install 'levit[openvino]'"},
+        formats=("openvino",),
     ),
     # Where OpenVINO chooses float32, as naive-openvino: it says so and does not run.
     "naive-openvino-default": Engine(
@@ -175,6 +232,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.naive_openvino",
         needs=_NAIVE | {"openvino": "pip install 'levit[openvino]'"},
+        formats=("openvino",),
     ),
     "nncf-openvino": Engine(
         title="timm → ONNX → NNCF → OpenVINO",
@@ -184,6 +242,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("cpu",),
         module="levit.benchmarks.engines.nncf_openvino",
         needs=_NAIVE | {"openvino": "pip install 'levit[openvino]'", "nncf": _PEERS},
+        formats=("int8",),
     ),
     "timm-eager-cuda": Engine(
         title="timm, PyTorch eager, CUDA autocast",
@@ -193,6 +252,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("gpu",),
         module="levit.benchmarks.engines.timm_eager",
         needs=_TIMM,
+        formats=("weights",),
     ),
     "timm-traced-cuda": Engine(
         title="timm, BatchNorm folded, traced, CUDA autocast (as in the paper)",
@@ -202,6 +262,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("gpu",),
         module="levit.benchmarks.engines.timm_traced",
         needs=_TIMM,
+        formats=("weights",),
     ),
     "timm-compile-cuda": Engine(
         title="timm, torch.compile, frozen, CUDA autocast",
@@ -211,5 +272,6 @@ ENGINES: Final[Mapping[str, Engine]] = {
         devices=("gpu",),
         module="levit.benchmarks.engines.timm_compile",
         needs=_TIMM,
+        formats=("weights",),
     ),
 }

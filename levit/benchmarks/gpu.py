@@ -1,0 +1,179 @@
+"""The NVIDIA GPU of this machine, as its driver's nvidia-smi tells it.
+
+Written from nvidia-smi's documented output; it has not been run on hardware yet.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from levit.errors import BackendUnavailableError, brief
+
+__all__ = ["gpu_fingerprint", "require_gpu", "sample"]
+
+# Our name → nvidia-smi's (``nvidia-smi --help-query-gpu``).
+_SAMPLE: Final[Mapping[str, str]] = {
+    "sm_mhz": "clocks.sm",
+    "memory_mhz": "clocks.mem",
+    "temperature_c": "temperature.gpu",
+    "power_w": "power.draw",
+    "utilization_percent": "utilization.gpu",
+}
+_NUMBERS: Final[Mapping[str, str]] = {
+    "memory_mib": "memory.total",
+    "highest_sm_mhz": "clocks.max.sm",
+    "highest_memory_mhz": "clocks.max.mem",
+    "power_limit_w": "power.limit",
+}
+_WORDS: Final[Mapping[str, str]] = {
+    "name": "name",
+    "driver": "driver_version",
+    "compute_capability": "compute_cap",
+    "persistence_mode": "persistence_mode",
+}
+
+_TIMEOUT_S: Final = 20
+
+_INSTALL: Final = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+
+
+def require_gpu() -> None:
+    """Make sure that there is an NVIDIA GPU and an ONNX Runtime that can use it.
+
+    Raises:
+        BackendUnavailableError: no driver, no GPU, or ONNX Runtime without CUDA, each with what
+            to do.
+    """
+    _query(["name"])
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError(
+            f"a GPU is here, but ONNX Runtime cannot be imported ({brief(error)}): "
+            "pip install onnxruntime-gpu"
+        ) from error
+
+    require_provider(onnxruntime.get_available_providers(), _distributions())
+
+
+def require_provider(providers: Sequence[str], distributions: Sequence[str]) -> None:
+    """BackendUnavailableError unless CUDA is among ONNX Runtime's `providers`.
+
+    Args:
+        distributions: which packages of ONNX Runtime are installed: both write into one folder,
+            so that with two of them it depends on the order which one is there.
+    """
+    if "CUDAExecutionProvider" in providers:
+        return
+    if len(distributions) > 1:
+        raise BackendUnavailableError(
+            f"{' and '.join(distributions)} are installed over each other: "
+            f"pip uninstall {' '.join(distributions)} && pip install onnxruntime-gpu"
+        )
+    raise BackendUnavailableError(
+        f"a GPU is here, but this ONNX Runtime has no CUDAExecutionProvider: {_INSTALL}"
+    )
+
+
+def _distributions() -> list[str]:
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found.append(name)
+    return found
+
+
+def sample() -> dict[str, float | None]:
+    """The first GPU now: clocks in MHz, °C, W and percent; None for what it does not tell.
+
+    Raises:
+        BackendUnavailableError: no driver or no GPU.
+    """
+    return numbers(list(_SAMPLE), _query(list(_SAMPLE.values())))
+
+
+def gpu_fingerprint() -> dict[str, Any]:
+    """Name, driver, memory in MiB, limits of clocks in MHz and of power in W; how many GPUs.
+
+    Raises:
+        BackendUnavailableError: no driver or no GPU.
+    """
+    fields = [*_WORDS.values(), *_NUMBERS.values()]
+    text = _query(fields)
+    cells = first_gpu(text, len(fields))
+    words = {name: word(cell) for name, cell in zip(_WORDS, cells, strict=False)}
+    numerals = {
+        name: number(cell) for name, cell in zip(_NUMBERS, cells[len(_WORDS) :], strict=True)
+    }
+    return {**words, **numerals, "count": len(text.strip().splitlines())}
+
+
+def numbers(names: Sequence[str], text: str) -> dict[str, float | None]:
+    """The first GPU's cells of nvidia-smi's CSV as numbers, by our names."""
+    cells = first_gpu(text, len(names))
+    return {name: number(cell) for name, cell in zip(names, cells, strict=True)}
+
+
+def first_gpu(text: str, count: int) -> list[str]:
+    """The cells of the first line of ``--format=csv,noheader,nounits``.
+
+    Raises:
+        BackendUnavailableError: the line is missing or has not `count` cells.
+    """
+    lines = text.strip().splitlines()
+    cells = [cell.strip() for cell in lines[0].split(",")] if lines else []
+    if len(cells) != count:
+        raise BackendUnavailableError(
+            f"nvidia-smi answers {text.strip()[:80]!r}, not {count} values: check that it works"
+        )
+    return cells
+
+
+def word(cell: str) -> str | None:
+    """A cell's text; None for ``[N/A]``, ``[Not Supported]``, ``[Unknown Error]`` and the like."""
+    return None if cell.startswith("[") or cell in ("", "N/A") else cell
+
+
+def number(cell: str) -> float | None:
+    """A cell's number, with a unit or without; None where there is none."""
+    try:
+        return float(cell.split()[0])
+    except (ValueError, IndexError):
+        return None
+
+
+def _query(fields: Sequence[str]) -> str:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        raise BackendUnavailableError(
+            "no NVIDIA GPU here (there is no nvidia-smi): install NVIDIA's driver, "
+            "or use --device cpu"
+        )
+    try:
+        done = subprocess.run(
+            [command, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BackendUnavailableError(
+            f"nvidia-smi cannot be asked ({brief(error)}): check the driver, or use --device cpu"
+        ) from error
+    # Its complaints about the driver go to stdout.
+    said = f"{done.stdout} {done.stderr}".split()
+    if done.returncode or not done.stdout.strip() or said[:2] == ["No", "devices"]:
+        raise BackendUnavailableError(
+            f"no NVIDIA GPU answers ({' '.join(said)[:160] or 'nvidia-smi says nothing'}): "
+            "check the driver, or use --device cpu"
+        )
+    return done.stdout

@@ -1,0 +1,346 @@
+"""What a run was measured on: enough to refuse a comparison, or to look for a cause.
+
+Results get published, so nothing here names a host, a user or a folder. Where a system does not
+tell something (no /proc, no /sys, a container that hides them) it is None.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import levit
+from levit.benchmarks.gpu import gpu_fingerprint
+from levit.runtime.cpus import available_cpus, cpu_class, cpu_features, cpu_model, cpu_quota
+
+__all__ = ["changes", "differences", "fingerprint", "identity"]
+
+_PROC = Path("/proc")
+_SYS = Path("/sys")
+
+# Distributions that compute something here; where one comes under several names, the first found.
+_DISTRIBUTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "numpy": ("numpy",),
+    "pillow": ("pillow", "pillow-simd"),
+    "onnx": ("onnx",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
+    "openvino": ("openvino",),
+    "torch": ("torch",),
+    "timm": ("timm",),
+    "nncf": ("nncf",),
+}
+
+# Variables that move threads, allocators or kernels. Some share a prefix with credentials.
+_VARIABLES: Final = re.compile(
+    r"(OMP|KMP|GOMP|OPENBLAS|GOTO|MKL|BLIS|ORT|ONEDNN|DNNL|OV|TBB|TORCHINDUCTOR|MALLOC)_[A-Z0-9_]+"
+    r"|LD_PRELOAD|GLIBC_TUNABLES|PYTHONMALLOC|NVIDIA_TF32_OVERRIDE"
+    r"|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER|MODULE_LOADING|LAUNCH_BLOCKING)"
+)
+_PRIVATE: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|USER|HOST|URL")
+
+# What must be the same for two runs to be compared, in words: where it stands. Versions, kernel
+# and environment are not here: comparing those is what people compare runs for.
+_IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
+    "operating system": ("system", "name"),
+    "architecture": ("cpu", "architecture"),
+    "CPU": ("cpu", "model"),
+    "CPU revision": ("cpu", "revision"),
+    "CPU features": ("cpu", "features"),
+    "CPUs online": ("cpu", "online"),
+    "CPUs allowed": ("cpu", "allowed"),
+    "CPU quota": ("cpu", "quota"),
+    "SMT": ("cpu", "smt"),
+    "frequency governor": ("cpu", "governor"),
+    "highest frequency in MHz": ("cpu", "highest_mhz"),
+    "frequency boost": ("cpu", "boost"),
+    "hypervisor": ("cpu", "hypervisor"),
+    "transparent huge pages": ("memory", "transparent_huge_pages"),
+    "GPU": ("gpu", "name"),
+    "GPU memory in MiB": ("gpu", "memory_mib"),
+    "GPU's highest SM clock in MHz": ("gpu", "highest_sm_mhz"),
+    "GPU power limit in W": ("gpu", "power_limit_w"),
+}
+
+# What else may explain a difference: groups of the fingerprint.
+_CIRCUMSTANCES: Final = ("versions", "revision", "environment", "system")
+
+
+def fingerprint(device: str) -> dict[str, Any]:
+    """The machine as it is now, in values that JSON keeps.
+
+    Args:
+        device: ``cpu`` or ``gpu``; the GPU is only asked about in the second case.
+
+    Returns:
+        Groups ``cpu`` (frequencies in MHz, quota in CPUs), ``memory`` (bytes), ``gpu`` (None for
+        a run on the CPU), ``load`` (averages over 1, 5, 15 minutes), ``system``, ``versions``,
+        ``revision`` and ``environment``.
+    """
+    return {
+        "cpu": _cpu(),
+        "memory": _memory(),
+        "gpu": gpu_fingerprint() if device == "gpu" else None,
+        "load": _load(),
+        "system": _system(),
+        "versions": _versions(),
+        "revision": _revision(Path(levit.__file__).resolve().parent),
+        "environment": _environment(os.environ),
+    }
+
+
+def identity(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a fingerprint that two runs must share to be compared, by its words."""
+    return {
+        name: (fingerprint.get(group) or {}).get(key) for name, (group, key) in _IDENTITY.items()
+    }
+
+
+def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """One line for each thing in which the identities of two fingerprints differ."""
+    first, second = identity(a), identity(b)
+    return [
+        _difference(name, first[name], second[name])
+        for name in first
+        if first[name] != second[name]
+    ]
+
+
+def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """One line for each version, revision, setting or system part that changed from a to b.
+
+    They do not keep two runs from being compared; they are what may explain a difference.
+    """
+    lines = []
+    for group in _CIRCUMSTANCES:
+        first, second = (fingerprint.get(group) or {} for fingerprint in (a, b))
+        for key in sorted({*first, *second}):
+            if first.get(key) != second.get(key):
+                name = key if group != "revision" else f"levit's {key}"
+                lines.append(_difference(name, first.get(key), second.get(key)))
+    return lines
+
+
+def _difference(name: str, first: Any, second: Any) -> str:
+    if isinstance(first, list) and isinstance(second, list):
+        only = [
+            f"{' '.join(map(str, lacking))} only in the {which}"
+            for which, has, other in (("first", first, second), ("second", second, first))
+            if (lacking := [item for item in has if item not in other])
+        ]
+        return f"{name}: {', '.join(only) or 'in another order'}"
+    return f"{name}: {_shown(first)} in the first, {_shown(second)} in the second"
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cpu() -> dict[str, Any]:
+    told = _cpuinfo()
+    frequency = _SYS / "devices/system/cpu/cpu0/cpufreq"
+    current = _number(_read(frequency / "scaling_cur_freq"), 1000)
+    return {
+        "model": cpu_model(),
+        # Virtual machines shorten the name; these tell a Zen 4 from a Zen 5.
+        "revision": _cpu_revision(told),
+        "class": cpu_class(),
+        "features": list(cpu_features()),
+        "architecture": platform.machine(),
+        "online": os.cpu_count(),
+        "cores": _cores(),
+        "allowed": _allowed(),
+        "usable": available_cpus(),
+        "mask": _mask(),
+        "quota": cpu_quota(),
+        "smt": _flag(_read(_SYS / "devices/system/cpu/smt/active")),
+        "governor": _read(frequency / "scaling_governor"),
+        "driver": _read(frequency / "scaling_driver"),
+        "current_mhz": current if current is not None else _number(told.get("cpu MHz"), 1),
+        "highest_mhz": _number(_read(frequency / "scaling_max_freq"), 1000),
+        "boost": _boost(),
+        "hypervisor": "hypervisor" in told["flags"].split() if "flags" in told else None,
+        "caches": _caches(),
+    }
+
+
+def _cpuinfo() -> dict[str, str]:
+    """The first processor's lines of /proc/cpuinfo, by name."""
+    text = _read(_PROC / "cpuinfo") or ""
+    pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def _cpu_revision(told: Mapping[str, str]) -> str | None:
+    names = {
+        "family": "cpu family",
+        "model": "model",
+        "stepping": "stepping",
+        "implementer": "CPU implementer",
+        "part": "CPU part",
+        "variant": "CPU variant",
+    }
+    return " ".join(f"{word} {told[name]}" for word, name in names.items() if name in told) or None
+
+
+def _cores() -> int | None:
+    """Physical cores: threads that are siblings count once."""
+    folders = (_SYS / "devices/system/cpu").glob("cpu[0-9]*/topology")
+    siblings = {
+        _read(folder / "core_cpus_list") or _read(folder / "thread_siblings_list")
+        for folder in folders
+    }
+    return len(siblings - {None}) or None
+
+
+def _allowed() -> int | None:
+    mask = _mask()
+    return os.cpu_count() if mask is None else len(mask)
+
+
+def _mask() -> list[int] | None:
+    try:
+        return sorted(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return None
+
+
+def _boost() -> bool | None:
+    boost = _flag(_read(_SYS / "devices/system/cpu/cpufreq/boost"))
+    without_turbo = _flag(_read(_SYS / "devices/system/cpu/intel_pstate/no_turbo"))
+    if boost is None and without_turbo is not None:
+        return not without_turbo
+    return boost
+
+
+def _caches() -> dict[str, str]:
+    """Name (L1d, L2…) → size of the first CPU's caches, as the kernel writes it."""
+    letters = {"Data": "d", "Instruction": "i", "Unified": ""}
+    caches = {}
+    for folder in sorted((_SYS / "devices/system/cpu/cpu0/cache").glob("index*")):
+        level, kind, size = (_read(folder / name) for name in ("level", "type", "size"))
+        if level and size:
+            caches[f"L{level}{letters.get(kind or '', '')}"] = size
+    return caches
+
+
+def _memory() -> dict[str, Any]:
+    total = re.search(r"^MemTotal:\s*(\d+) kB", _read(_PROC / "meminfo") or "", re.MULTILINE)
+    chosen = re.search(r"\[(\w+)\]", _read(_SYS / "kernel/mm/transparent_hugepage/enabled") or "")
+    return {
+        "total_bytes": int(total[1]) * 1024 if total else _total_memory(),
+        "transparent_huge_pages": chosen[1] if chosen else None,
+    }
+
+
+def _total_memory() -> int | None:
+    """Where there is no /proc (macOS)."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _load() -> list[float] | None:
+    try:
+        return list(os.getloadavg())
+    except (AttributeError, OSError):
+        return None
+
+
+def _system() -> dict[str, Any]:
+    vendor, product = (
+        _read(_SYS / f"class/dmi/id/{name}") for name in ("sys_vendor", "product_name")
+    )
+    return {
+        "name": platform.system(),
+        "distribution": _distribution(),
+        "kernel": platform.release(),
+        "libc": " ".join(platform.libc_ver()).strip() or None,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        # What a cloud calls the machine: "Amazon EC2 c7a.large".
+        "platform": " ".join(filter(None, (vendor, product))) or None,
+    }
+
+
+def _distribution() -> str | None:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME")
+    except OSError:
+        return " ".join(filter(None, (platform.mac_ver()[0], platform.win32_ver()[0]))) or None
+
+
+def _versions() -> dict[str, str | None]:
+    versions: dict[str, str | None] = {"levit": levit.__version__}
+    for name, candidates in _DISTRIBUTIONS.items():
+        versions[name] = None
+        for candidate in candidates:
+            try:
+                version = importlib.metadata.version(candidate)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+            versions[name] = version if candidate == name else f"{version} ({candidate})"
+            break
+    return versions
+
+
+def _revision(package: Path) -> dict[str, Any] | None:
+    """Commit of the checkout that the package runs from, and whether its code was changed since.
+
+    None for an installed package, also where its environment lies inside some repository.
+    """
+    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
+        return None
+    commit = _git(package, "rev-parse", "HEAD")
+    changed = _git(package, "status", "--porcelain", "--", ".")
+    if commit is None or changed is None:
+        return None
+    return {"commit": commit, "changed": bool(changed)}
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *words],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables that change speed; of paths in their values only the last part."""
+    return {
+        name: re.sub(r"[^:;,=]*[/\\]", "", value)
+        for name, value in sorted(variables.items())
+        if _VARIABLES.fullmatch(name) and not _PRIVATE.search(name)
+    }
+
+
+def _read(path: Path) -> str | None:
+    """A file's text without the white space around it; None if it cannot be read or is empty."""
+    try:
+        return path.read_text(errors="replace").strip() or None
+    except OSError:
+        return None
+
+
+def _number(text: str | None, divisor: int) -> float | None:
+    try:
+        return None if text is None else float(text) / divisor
+    except ValueError:
+        return None
+
+
+def _flag(text: str | None) -> bool | None:
+    return None if text is None else text == "1"

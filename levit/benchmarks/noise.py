@@ -1,0 +1,294 @@
+"""How quiet the machine was: a fixed piece of work timed between rounds, and its counters.
+
+The work knows nothing of what is measured, so whatever moves it moves the machine: another
+process, a hypervisor that gives the CPU to someone else, a clock that sinks. The counters say
+which of these it was. `NoiseLog` keeps raw values; verdicts are made on reading.
+
+A sample takes about 22 ms of a quiet CPU and should be taken while no contender runs (threads that
+still spin after their last call count as noise where there are as many as CPUs).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Counters", "NoiseLog", "Quietness", "calibrate", "drift", "quietness"]
+
+Quietness: TypeAlias = Literal["quiet", "noisy", "very noisy"]
+
+_PROC = Path("/proc")
+_SYS = Path("/sys")
+
+# Half of the kernel's time each on a Zen 5 core: a multiplication and an addition over 32 KiB,
+# which stay in the nearest caches, and copies of 32 MiB, which do not fit them.
+_CALLS: Final = 2000
+_COPIES: Final = 2
+_PER_SAMPLE: Final = 3
+
+
+class _Buffers(NamedTuple):
+    near: NDArray[np.float32]
+    result: NDArray[np.float32]
+    far: NDArray[np.float32]
+    copy: NDArray[np.float32]
+
+
+@functools.cache
+def _buffers() -> _Buffers:
+    near = np.linspace(-1, 1, 8 << 10, dtype=np.float32)
+    # Written once, so that every page is there before the first timing.
+    return _Buffers(
+        near, np.ones_like(near), np.ones(8 << 20, np.float32), np.ones(8 << 20, np.float32)
+    )
+
+
+def calibrate() -> int:
+    """Nanoseconds of the fixed work, about 7 ms: element by element, so in one thread always."""
+    buffers = _buffers()
+    start = time.perf_counter_ns()
+    for _ in range(_CALLS):
+        np.multiply(buffers.near, buffers.near, out=buffers.result)
+        np.add(buffers.result, buffers.near, out=buffers.result)
+    for _ in range(_COPIES):
+        np.copyto(buffers.copy, buffers.far)
+    return time.perf_counter_ns() - start
+
+
+class Counters(NamedTuple):
+    """What the system has counted since it started; None where it does not tell.
+
+    Attributes:
+        busy_s: CPU time of all processes, in seconds.
+        steal_s: time in which the hypervisor gave our CPUs to others.
+        ours_s: CPU time of this process and all that it has started.
+        load: the load average over one minute.
+        throttled: how often our cgroup's quota has stopped us.
+        overheated: how often the CPU has lowered its clock for heat.
+    """
+
+    busy_s: float | None
+    steal_s: float | None
+    ours_s: float | None
+    load: float | None
+    throttled: int | None
+    overheated: int | None
+
+    @classmethod
+    def read(cls) -> Counters:
+        """The counters now."""
+        busy_s, steal_s = _system_times()
+        return cls(busy_s, steal_s, _our_time(), _load(), _throttled(), _overheated())
+
+
+class NoiseLog:
+    """Samples of one run, for `Record.noise`."""
+
+    def __init__(self) -> None:
+        calibrate()  # makes the buffers, and wakes the clock
+        self._start = time.monotonic()
+        self._samples: list[dict[str, Any]] = []
+
+    def sample(self) -> None:
+        """Time the work three times, and read the counters."""
+        kernel_ns = [calibrate() for _ in range(_PER_SAMPLE)]
+        self._samples.append(
+            {
+                "at_s": time.monotonic() - self._start,
+                "kernel_ns": kernel_ns,
+                **Counters.read()._asdict(),
+            }
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """``cpus`` (online, which the counters' seconds are of) and ``samples``: raw values.
+
+        Each sample has ``at_s`` (seconds since the log began), ``kernel_ns`` and the fields of
+        `Counters`.
+        """
+        return {"cpus": os.cpu_count() or 1, "samples": list(self._samples)}
+
+
+# (noisy, very noisy) above these.
+#
+# How much longer the slowest tenth of the calibrations takes than the fastest tenth. On a shared
+# virtual machine with 2 CPUs: 0.20 in the only window in which nobody else ran, 0.6 to 0.7 beside
+# an eighth of the CPUs in use by others. It does not grow for ever: where others take all they
+# can get, every calibration is slow, and half of 156 windows of 13 samples were below 0.92 (the
+# least 0.44). So it tells quiet from noisy, and OTHERS tells how noisy.
+SPREAD: Final = (0.35, 1.0)
+# CPUs that other processes used, in CPUs and not as a share of all: a product over all threads
+# waits for the one that had to share its CPU. There, 0.2 CPUs of others made an interval of one
+# thread 2 % wide, which is the smallest difference that is told at all; one CPU made a product
+# over both threads three times slower, round after round, with an interval as narrow as before.
+OTHERS: Final = (0.1, 0.5)
+# Share of the time that the hypervisor took: half of the smallest difference that is told, and
+# the widest interval that may still be called equal (`levit.benchmarks.intervals`).
+STEAL: Final = (0.01, 0.05)
+# Fewer samples than this say nothing about tenths.
+FEWEST: Final = 4
+
+_VERDICTS: Final[tuple[Quietness, ...]] = ("quiet", "noisy", "very noisy")
+
+
+def quietness(noise: Mapping[str, Any]) -> tuple[Quietness, list[str]]:
+    """(verdict, reasons) on a run's `NoiseLog.to_dict`; no reasons where it was quiet.
+
+    The worst single reason decides. A run without enough samples to tell is noisy.
+    """
+    samples = noise.get("samples", ())
+    if len(samples) < FEWEST:
+        return "noisy", [f"only {len(samples)} calibrations were taken, too few to tell"]
+    level, reasons = 0, []
+    low, high = np.percentile([ns for sample in samples for ns in sample["kernel_ns"]], [10, 90])
+    others, steal = _others_cpus(samples), _steal_share(noise)
+    for value, limits, text in (
+        (
+            high / low - 1,
+            SPREAD,
+            "the slowest tenth of the calibrations took {:.0%} longer than the fastest",
+        ),
+        (others, OTHERS, "other processes used {:.2f} CPUs"),
+        (steal, STEAL, "the hypervisor took {:.1%} of the CPUs' time"),
+    ):
+        if value is not None and value > limits[0]:
+            level = max(level, 2 if value > limits[1] else 1)
+            reasons.append(text.format(value))
+    for name, text in (
+        ("throttled", "the container's CPU quota stopped the run {} times"),
+        ("overheated", "the CPU lowered its clock for heat {} times"),
+    ):
+        if count := _increase(samples, name):
+            level = max(level, 1)
+            reasons.append(text.format(int(count)))
+    return _VERDICTS[level], reasons
+
+
+def _others_cpus(samples: Sequence[Mapping[str, Any]]) -> float | None:
+    busy_s, ours_s = _increase(samples, "busy_s"), _increase(samples, "ours_s")
+    wall_s = _increase(samples, "at_s")
+    if busy_s is None or ours_s is None or not wall_s:
+        return None
+    return max(0.0, busy_s - ours_s) / wall_s
+
+
+def _steal_share(noise: Mapping[str, Any]) -> float | None:
+    steal_s = _increase(noise["samples"], "steal_s")
+    wall_s = _increase(noise["samples"], "at_s")
+    return steal_s / (wall_s * noise.get("cpus", 1)) if steal_s is not None and wall_s else None
+
+
+def _increase(samples: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """From the first sample that has the value to the last; None if fewer than two have it."""
+    values = [value for sample in samples if (value := sample.get(name)) is not None]
+    return float(values[-1] - values[0]) if len(values) > 1 else None
+
+
+def kernel_times(noise: Mapping[str, Any]) -> list[int]:
+    """The best of each sample's calibrations, in nanoseconds, in the order they were taken."""
+    return [min(sample["kernel_ns"]) for sample in noise.get("samples", ())]
+
+
+def drift(noise_a: Mapping[str, Any], noise_b: Mapping[str, Any]) -> float:
+    """How much slower (positive) or faster the machine was in b than in a: 0.03 is 3 % slower.
+
+    By the medians of the calibration kernel; 0 where one of the two has no sample. The kernel
+    runs in NumPy: another NumPy may show as a drift.
+    """
+    a, b = kernel_times(noise_a), kernel_times(noise_b)
+    return statistics.median(b) / statistics.median(a) - 1 if a and b else 0.0
+
+
+def _system_times() -> tuple[float | None, float | None]:
+    """(busy, stolen) seconds of all CPUs together, from the first line of /proc/stat."""
+    # cpu  user nice system idle iowait irq softirq steal guest guest_nice
+    cells = (_read(_PROC / "stat") or "").partition("\n")[0].split()
+    try:
+        ticks = [int(cell) for cell in cells[1:9]]
+        user, nice, system, _idle, _iowait, irq, softirq, steal = ticks
+    except ValueError:
+        return None, None
+    # user and nice hold the guests' time already.
+    return (user + nice + system + irq + softirq) / _hertz(), steal / _hertz()
+
+
+def _our_time() -> float | None:
+    """CPU seconds of this process, of children that have ended, and of all that live.
+
+    None where the system does not list children: they would pass for others.
+    """
+    if not (_PROC / "self/task" / str(os.getpid()) / "children").exists():
+        return None
+    try:
+        times = os.times()
+        own = times.user + times.system + times.children_user + times.children_system
+        return own + sum(map(_time_of, _descendants(os.getpid())))
+    except (AttributeError, OSError):
+        return None
+
+
+def _descendants(pid: int) -> Iterable[int]:
+    for task in (_PROC / str(pid) / "task").glob("*"):
+        for child in (_read(task / "children") or "").split():
+            yield int(child)
+            yield from _descendants(int(child))
+
+
+def _time_of(pid: int) -> float:
+    """CPU seconds of a process and of its ended children; 0 where it has just ended itself."""
+    # The name in parentheses may hold anything; utime is the 12th field after it.
+    cells = (_read(_PROC / str(pid) / "stat") or "").rpartition(")")[2].split()
+    return sum(map(int, cells[11:15])) / _hertz() if len(cells) > 15 else 0.0
+
+
+def _hertz() -> int:
+    return os.sysconf("SC_CLK_TCK")
+
+
+def _load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
+def _throttled() -> int | None:
+    """nr_throttled of the nearest cgroup that counts it (v2, then v1)."""
+    for line in (_read(_PROC / "self/cgroup") or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        root = _SYS / "fs/cgroup" / ("cpu" if controllers else "")
+        for folder in (root / path.lstrip("/"), root):
+            for told in (_read(folder / "cpu.stat") or "").splitlines():
+                name, _, value = told.partition(" ")
+                if name == "nr_throttled" and value.isdecimal():
+                    return int(value)
+    return None
+
+
+def _overheated() -> int | None:
+    counts = [
+        _read(path)
+        for path in (_SYS / "devices/system/cpu").glob(
+            "cpu[0-9]*/thermal_throttle/core_throttle_count"
+        )
+    ]
+    known = [int(count) for count in counts if count and count.strip().isdecimal()]
+    return sum(known) if known else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return None

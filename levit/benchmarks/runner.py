@@ -1,0 +1,219 @@
+"""The order of things: who runs when, and what is written down.
+
+Every engine has a worker process of its own, which holds all of its models. Contenders take turns
+in rounds, in an order drawn anew for each round, so that whatever the machine does beside them
+hits all alike; what is compared later are turns of the same round. Between turns the machine
+itself is timed (`levit.benchmarks.noise`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from levit.benchmarks import gpu
+from levit.benchmarks.fresh import first_prediction
+from levit.benchmarks.lineup import Entrant, ceilings
+from levit.benchmarks.machine import fingerprint
+from levit.benchmarks.material import Material
+from levit.benchmarks.noise import NoiseLog
+from levit.benchmarks.protocols import Protocol as Measured
+from levit.benchmarks.published import PUBLISHED
+from levit.benchmarks.record import Measurement, Record, Round
+from levit.benchmarks.turns import Standing, Turns
+from levit.errors import LevitError
+
+__all__ = ["Plan", "Watcher", "run_benchmark"]
+
+# How often the machine is timed, at most: a sample takes some 20 ms.
+_BETWEEN_S: Final = 2.0
+# About what a process of a `process` protocol takes, for the progress bar.
+_PROCESS_S: Final = 2.0
+_GPU_BATCH: Final = 2048
+
+
+class Watcher(Protocol):
+    """Who is told how far it is."""
+
+    def plan(self, seconds: float) -> None:
+        """There is about so much work in all."""
+
+    def advance(self, seconds: float, title: str) -> None:
+        """So much more is done; this comes next."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run measures.
+
+    Attributes:
+        protocols: names, with their lengths.
+        threads: what "all threads" means here.
+        pictures: JPEG files, for the protocols that begin with one.
+        seed: of the order of turns.
+        command: as it was typed, for the record.
+        settings: what else the record should say of the run.
+    """
+
+    entrants: tuple[Entrant, ...]
+    protocols: Mapping[str, Measured]
+    device: str
+    threads: int
+    pictures: tuple[Path, ...]
+    seed: int
+    command: tuple[str, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_benchmark(plan: Plan, material: Material, watcher: Watcher) -> tuple[Record, int]:
+    """Measure everything that `plan` says.
+
+    Returns:
+        The record, and 0; or 128 plus the signal that has interrupted it, with what was
+        measured before.
+    """
+    run = _Run(plan, material, watcher)
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    machine = fingerprint(plan.device)
+    status = 0
+    try:
+        run.all()
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except SystemExit as stop:  # SIGTERM
+        status = stop.code if isinstance(stop.code, int) else 128 + signal.SIGTERM
+    return (
+        Record(
+            created=created,
+            command=plan.command,
+            status="interrupted" if status else "complete",
+            machine=machine,
+            settings={
+                "device": plan.device,
+                "threads": plan.threads,
+                "seed": plan.seed,
+                "pictures": len(plan.pictures),
+                **plan.settings,
+            },
+            noise=run.noise.to_dict(),
+            gpu_samples=tuple(run.gpu_samples),
+            contenders=tuple(material.counted(e.contender) for e in run.entrants),
+            measurements=tuple(run.measurements),
+        ),
+        status,
+    )
+
+
+class _Run:
+    def __init__(self, plan: Plan, material: Material, watcher: Watcher) -> None:
+        self._plan = plan
+        self._material = material
+        self._watcher = watcher
+        self._rng = np.random.default_rng(plan.seed)
+        self._ceilings = ceilings(plan.entrants, plan.device)
+        self._sampled = -_BETWEEN_S
+        self.entrants = [*plan.entrants, *self._ceilings]
+        self.noise = NoiseLog()
+        self.gpu_samples: list[dict[str, Any]] = []
+        self.measurements: list[Measurement] = []
+
+    def all(self) -> None:
+        self._watcher.plan(sum(self._seconds(p) for p in self._plan.protocols.values()))
+        for name, protocol in self._plan.protocols.items():
+            standings = [self._standing(e, name, protocol) for e in self._who(protocol)]
+            try:
+                if protocol.kind == "process":
+                    self._processes(name, protocol, standings)
+                else:
+                    self._turns(protocol, standings)
+            finally:  # an interruption keeps what was measured
+                device = self._plan.device
+                self.measurements += [s.measurement(name, protocol, device) for s in standings]
+
+    def _who(self, protocol: Measured) -> Sequence[Entrant]:
+        return self.entrants if protocol.kind == "tensor" else self._plan.entrants
+
+    def _seconds(self, protocol: Measured) -> float:
+        """About how long a protocol takes."""
+        count = len(self._who(protocol))
+        if protocol.kind == "process":
+            return protocol.rounds * count * _PROCESS_S
+        scan = Turns.scan_seconds(self._plan.threads) if protocol.batch == 0 else 0.0
+        return count * (protocol.seconds + protocol.warmup_s + scan)
+
+    def _standing(self, entrant: Entrant, name: str, protocol: Measured) -> Standing:
+        batch = protocol.batch or 1
+        if self._plan.device == "gpu" and name == "paper":
+            published = PUBLISHED.get(entrant.contender.model)
+            batch = _GPU_BATCH if published is None else published.gpu_batch
+        if entrant.contender.kind == "ceiling":
+            batch = 1
+        standing = Standing(
+            entrant=entrant, batch=batch, threads=protocol.threads or self._plan.threads
+        )
+        reason = self._material.failed.get(standing.name)
+        if reason is not None:
+            standing.fail(reason)
+        return standing
+
+    def _between(self) -> None:
+        """Time the machine itself, now and then."""
+        if time.monotonic() - self._sampled < _BETWEEN_S:
+            return
+        self.noise.sample()
+        if self._plan.device == "gpu":
+            self.gpu_samples.append(gpu.sample())
+        self._sampled = time.monotonic()
+
+    def _turns(self, protocol: Measured, standings: list[Standing]) -> None:
+        with Turns(
+            protocol,
+            standings,
+            job=lambda standing, batch, threads: self._material.job(
+                standing.entrant, batch=batch, threads=threads, device=self._plan.device
+            ),
+            pictures=self._plan.pictures,
+            done=self._watcher.advance,
+            between=self._between,
+            rng=self._rng,
+        ) as turns:
+            turns.run()
+
+    def _processes(self, name: str, protocol: Measured, standings: list[Standing]) -> None:
+        """Fresh processes in turns; the first of each fills the page cache, and does not count."""
+        answers: dict[str, int] = {}
+        for number in range(protocol.rounds + 1):
+            order = [s for s in standings if s.running]
+            self._rng.shuffle(order)  # type: ignore[arg-type]
+            for standing in order:
+                self._between()
+                job = self._material.job(
+                    standing.entrant,
+                    batch=1,
+                    threads=standing.threads,
+                    device=self._plan.device,
+                )
+                module = importlib.import_module(standing.entrant.module)
+                if not hasattr(module, "script"):
+                    standing.fail("this engine is not measured in fresh processes yet", "skipped")
+                    continue
+                try:
+                    script = module.script(job)
+                    found = first_prediction(script, self._plan.pictures[0], standing.threads)
+                except LevitError as error:
+                    standing.fail(str(error))
+                    continue
+                if answers.setdefault(standing.name, found.top1) != found.top1:
+                    standing.fail("its answer changes from process to process", "wrong")
+                elif number:
+                    value = found.peak_bytes if name == "memory" else found.elapsed_ns
+                    standing.rounds.append(Round(elapsed_ns=found.elapsed_ns, values=(value,)))
+                self._watcher.advance(_PROCESS_S, f"{standing.name}, process {number + 1}")

@@ -1,0 +1,142 @@
+"""Does the benchmark tell the truth? The same contender twice, and once slower on purpose.
+
+::
+
+    python -m levit.benchmarks.self_check              # ten runs; three minutes
+
+Each run is one of ``levit bench --protocol latency`` with three entrants: a model through ONNX
+Runtime, the same again in a session of its own, and the same with every call made 5 % longer by
+waiting. What should come out: equal, and slower. Before that, a session that computes nothing shows
+what the runner itself adds to a call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from levit.benchmarks.intervals import Interval, ratio_interval, verdict_of
+from levit.benchmarks.lineup import choose_lineup
+from levit.benchmarks.material import prepare_material
+from levit.benchmarks.noise import quietness
+from levit.benchmarks.protocols import PROTOCOLS, Protocol
+from levit.benchmarks.record import Measurement, Record
+from levit.benchmarks.runner import Plan, run_benchmark
+from levit.benchmarks.summary import latency_ms
+from levit.runtime.cpus import available_cpus
+
+__all__ = ["main", "overhead_us", "ratio_of", "repeated"]
+
+HANDICAP: Final = 0.05
+
+
+def overhead_us(folder: Path) -> Interval:
+    """Microseconds that a call of a session costs that computes nothing, with what counts it."""
+    protocol = replace(PROTOCOLS["latency"], seconds=1.0, warmup_s=0.1, rounds=10)
+    record = _measure(["levit_128s"], ["null"], folder, protocol, threads=1, handicaps=(0.0,))
+    measurement = next(m for m in record.measurements if m.rounds)
+    per_call = [r.elapsed_ns / len(r.values) / 1e3 for r in measurement.rounds]
+    median = latency_ms(measurement)[50].median * 1e3
+    return Interval(max(median, sorted(per_call)[len(per_call) // 2]), min(per_call), max(per_call))
+
+
+def repeated(model: str, folder: Path, protocol: Protocol, *, threads: int) -> Record:
+    """One run of a contender, of itself again, and of itself made slower."""
+    handicaps = (0.0, 0.0, HANDICAP)
+    return _measure([model], ["levit-onnx"], folder, protocol, threads=threads, handicaps=handicaps)
+
+
+def ratio_of(measurement: Measurement, first: Measurement) -> Interval:
+    """Speed over that of the first, round by round."""
+    speeds = [
+        [len(r.values) / r.elapsed_ns for r in entry.rounds] for entry in (measurement, first)
+    ]
+    return ratio_interval(*speeds)
+
+
+class _Silent:
+    def plan(self, seconds: float) -> None:
+        """Nobody looks."""
+
+    def advance(self, seconds: float, title: str) -> None:
+        """Nobody looks."""
+
+
+def _measure(
+    models: list[str],
+    engines: list[str],
+    folder: Path,
+    protocol: Protocol,
+    *,
+    threads: int,
+    handicaps: tuple[float, ...],
+) -> Record:
+    lineup = choose_lineup(
+        device="cpu", models=models * len(handicaps), artifacts=(), engines=engines, peers=False
+    )
+    entrants = [
+        replace(entrant, handicap=handicap)
+        for entrant, handicap in zip(lineup.entrants, handicaps, strict=True)
+    ]
+    material = prepare_material(entrants, folder, seed=0, cache=True, progress=lambda title: None)
+    plan = Plan(
+        entrants=tuple(entrants),
+        protocols={"latency": protocol},
+        device="cpu",
+        threads=threads,
+        pictures=(),
+        seed=0,
+        command=("self_check",),
+    )
+    record, status = run_benchmark(plan, material, _Silent())
+    if status:
+        raise KeyboardInterrupt
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="levit_128s")
+    parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=4, help="of each contender in a run")
+    parser.add_argument("--rounds", type=int, default=PROTOCOLS["latency"].rounds)
+    parser.add_argument("--threads", type=int, default=available_cpus())
+    parser.add_argument("--json", type=Path, help="write the ratios to this file")
+    arguments = parser.parse_args()
+    protocol = replace(
+        PROTOCOLS["latency"], seconds=arguments.seconds, warmup_s=0.5, rounds=arguments.rounds
+    )
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        overhead = overhead_us(Path(name) / "null")
+        print(f"a call of nothing: {overhead.median:.2f} µs")
+        for number in range(arguments.runs):
+            folder = Path(name) / str(number)
+            record = repeated(arguments.model, folder, protocol, threads=arguments.threads)
+            first, again, slower = record.measurements[:3]
+            row: dict[str, Any] = {"quietness": quietness(record.noise)[0]}
+            for title, measurement in (("same", again), ("5 % slower", slower)):
+                ratio = ratio_of(measurement, first)
+                row[title] = {"ratio": ratio, "verdict": verdict_of(ratio)}
+            results.append(row)
+            same, late = row["same"], row["5 % slower"]
+            print(
+                f"run {number + 1}: {row['quietness']}; the same again {_text(same)}; "
+                f"5 % slower {_text(late)}",
+                flush=True,
+            )
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"overhead_us": overhead, "runs": results}, indent=1))
+
+
+def _text(entry: dict[str, Any]) -> str:
+    ratio: Interval = entry["ratio"]
+    return f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] {entry['verdict']}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""One protocol over all contenders that live in workers: load, check, warm up, take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from levit.benchmarks.engines import Job
+from levit.benchmarks.lineup import Entrant
+from levit.benchmarks.memory import available_memory
+from levit.benchmarks.protocols import Protocol
+from levit.benchmarks.record import Measurement, Round
+from levit.benchmarks.worker_process import WorkerFailedError, WorkerProcess
+
+__all__ = ["Standing", "Turns"]
+
+_LOAD_TIMEOUT_S: Final = 900.0
+_TURN_TIMEOUT_S: Final = 300.0
+_SCAN_BATCHES: Final = (1, 4, 8, 16, 32)
+_SCAN_S: Final = 0.4
+_CEILING_S: Final = 3.0
+# Of the machine's memory: what must stay free, for the others to go on undisturbed.
+_LEAST_FREE: Final = 0.06
+
+
+@dataclass(eq=False)
+class Standing:
+    """A contender under the protocol that is being measured."""
+
+    entrant: Entrant
+    batch: int
+    threads: int
+    streams: int = 1
+    slot: int = 0
+    error: float | None = None
+    status: str = "ok"
+    reason: str = ""
+    rounds: list[Round] = field(default_factory=list)
+    scan: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Its contender's."""
+        return self.entrant.contender.name
+
+    @property
+    def running(self) -> bool:
+        """Whether it still takes turns."""
+        return self.status == "ok"
+
+    def fail(self, reason: str, status: str = "failed") -> None:
+        """It takes no more turns, for this reason."""
+        self.status, self.reason = status, reason
+
+    def measurement(self, name: str, protocol: Protocol, device: str) -> Measurement:
+        """What goes into the record."""
+        return Measurement(
+            contender=self.name,
+            protocol=name,
+            settings={
+                "batch": self.batch,
+                "threads": self.threads,
+                "streams": self.streams,
+                "device": device,
+                "seconds": protocol.seconds,
+                "warmup_s": protocol.warmup_s,
+                "rounds": protocol.rounds,
+            },
+            status=self.status,
+            reason=self.reason,
+            error=self.error,
+            rounds=tuple(self.rounds),
+            scan=tuple(self.scan),
+        )
+
+
+class Turns:
+    """The workers of one protocol; a context manager, at whose end they are gone.
+
+    Args:
+        job: (standing, batch, threads) → what its worker loads.
+        pictures: JPEG files, for a protocol that begins with one.
+        done: told the seconds of work that are done, and what comes next.
+        between: called between turns; samples the machine.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        standings: Sequence[Standing],
+        *,
+        job: Callable[[Standing, int, int], Job],
+        pictures: Sequence[Path],
+        done: Callable[[float, str], None],
+        between: Callable[[], None],
+        rng: np.random.Generator,
+    ) -> None:
+        self._protocol = protocol
+        self._standings = standings
+        self._job = job
+        self._pictures = [str(p) for p in pictures] if protocol.kind == "images" else []
+        self._done = done
+        self._between = between
+        self._rng = rng
+        self._workers: dict[str, WorkerProcess] = {}
+
+    def __enter__(self) -> Turns:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers.values():
+            worker.close()
+
+    def run(self) -> None:
+        """All of it; standings hold what was measured, whenever this is interrupted."""
+        for standing in self._standings:
+            if not standing.running:
+                continue
+            if self._protocol.batch == 0 and standing.entrant.contender.kind != "ceiling":
+                self._search(standing)
+            self._load(standing, check=True)
+            self._done(0, f"loading {standing.name}")
+        for standing in self._running():
+            seconds = min(self._protocol.warmup_s, self._seconds(standing))
+            self._done(seconds, f"warming up {standing.name}")
+            self._turn(standing, seconds, keep=False)
+        for number in range(self._protocol.rounds):
+            order = self._running()
+            self._rng.shuffle(order)  # type: ignore[arg-type]
+            for standing in order:
+                self._between()
+                seconds = self._seconds(standing) / self._protocol.rounds
+                self._turn(standing, seconds, keep=True)
+                self._done(seconds, f"round {number + 1} of {self._protocol.rounds}")
+        self._between()
+
+    def _seconds(self, standing: Standing) -> float:
+        """Of timed work in all rounds: one product is like another, and takes milliseconds."""
+        if standing.entrant.contender.kind == "ceiling":
+            return min(self._protocol.seconds, _CEILING_S)
+        return self._protocol.seconds
+
+    def _running(self) -> list[Standing]:
+        return [standing for standing in self._standings if standing.running]
+
+    # ------------------------------------------------------------------ single requests
+
+    def _load(self, standing: Standing, *, check: bool) -> None:
+        free = available_memory()
+        if free is not None and free < _LEAST_FREE:
+            standing.fail(
+                f"skipped: {free:.0%} of the memory is free beside the others; name fewer --models",
+                "skipped",
+            )
+            return
+        standing.slot = id(standing)
+        per_stream = max(1, standing.threads // standing.streams)
+        job = self._job(standing, standing.batch, per_stream)
+        request = {
+            "do": "load",
+            "slot": standing.slot,
+            "module": standing.entrant.module,
+            "job": {**asdict(job), "files": str(job.files)},
+            "streams": standing.streams,
+            "handicap": standing.entrant.handicap,
+            "pictures": self._pictures,
+            "check": check,
+        }
+        reply = self._ask(standing, request, _LOAD_TIMEOUT_S)
+        if reply is None or not check or self._pictures:
+            return
+        standing.error = reply["error"]
+        if reply["wrong"]:
+            standing.fail(f"{reply['wrong']}; it is not timed", "wrong")
+        if not standing.running:
+            self._unload(standing)
+
+    def _unload(self, standing: Standing) -> None:
+        worker = self._workers.get(standing.entrant.contender.engine)
+        if worker is not None:
+            worker.ask({"do": "unload", "slot": standing.slot}, _TURN_TIMEOUT_S)
+
+    def _turn(self, standing: Standing, seconds: float, *, keep: bool) -> Round | None:
+        request = {"do": "turn", "slot": standing.slot, "seconds": seconds}
+        reply = self._ask(standing, request, _TURN_TIMEOUT_S + 20 * seconds)
+        if reply is None:
+            return None
+        taken = Round(
+            elapsed_ns=reply["elapsed_ns"],
+            values=tuple(reply["values"]),
+            stages={name: tuple(values) for name, values in reply["stages"].items()},
+        )
+        if keep:
+            standing.rounds.append(taken)
+        return taken
+
+    def _ask(
+        self, standing: Standing, request: dict[str, Any], timeout_s: float
+    ) -> dict[str, Any] | None:
+        """The worker's reply; None where it failed, and then the standing says why."""
+        engine = standing.entrant.contender.engine
+        worker = self._workers.get(engine)
+        if worker is None:
+            worker = self._workers[engine] = WorkerProcess(standing.threads)
+        try:
+            reply = worker.ask(request, timeout_s)
+        except WorkerFailedError as error:
+            # Whatever else it held is gone with it.
+            del self._workers[engine]
+            for other in self._standings:
+                if other.running and other.slot and other.entrant.contender.engine == engine:
+                    other.fail(f"{error} (while it worked for {standing.name})")
+            standing.fail(str(error))
+            return None
+        if "failed" in reply:
+            standing.fail(reply["failed"])
+            return None
+        return reply
+
+    # ------------------------------------------------------------------ batch × streams
+
+    def _search(self, standing: Standing) -> None:
+        """The batch and number of streams with the most images per second.
+
+        What is reported is measured again, beside the others: the best of many short turns is
+        better than it is.
+        """
+        best = 0.0
+        chosen = (1, 1)
+        for streams in _powers_of_two(standing.threads):
+            for batch in _SCAN_BATCHES:
+                standing.batch, standing.streams = batch, streams
+                self._done(_SCAN_S, f"searching: {standing.name}, batch {batch} × {streams}")
+                self._load(standing, check=False)
+                taken = self._turn(standing, _SCAN_S, keep=False) if standing.running else None
+                if taken is None:
+                    if not standing.scan:
+                        return  # it cannot run at all
+                    standing.status, standing.reason = "ok", ""  # this one is too large
+                    continue
+                self._unload(standing)
+                rate = batch * len(taken.values) / taken.elapsed_ns * 1e9
+                standing.scan.append(
+                    {"batch": batch, "streams": streams, "images_per_second": rate}
+                )
+                if rate > best:
+                    best, chosen = rate, (batch, streams)
+        standing.batch, standing.streams = chosen
+
+    @staticmethod
+    def scan_seconds(threads: int) -> float:
+        """How long the search of one contender takes, about."""
+        return _SCAN_S * len(_SCAN_BATCHES) * len(_powers_of_two(threads))
+
+
+def _powers_of_two(most: int) -> list[int]:
+    return [2**i for i in range(most.bit_length())]
+
+

@@ -1,0 +1,231 @@
+"""The process that one engine runs in: it loads, checks and times what it is told.
+
+``python -m levit.benchmarks.worker`` reads one JSON request a line and answers each with one
+line. What libraries print goes to stderr. It knows nothing of rounds or of other engines; the
+order of things is the runner's (`levit.benchmarks.runner`).
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit.benchmarks.correctness import REFERENCE_FILE, check
+from levit.benchmarks.engines import Job
+from levit.errors import LevitError, brief
+
+__all__ = ["main", "timed_turn"]
+
+Call = Callable[[], Mapping[str, int] | None]
+Turn = tuple[int, list[int], dict[str, list[int]]]
+
+_SEED: Final = 0
+# Far more than say anything new; without an end, a session that does nothing fills the memory.
+_MOST_CALLS: Final = 100_000
+
+
+def timed_turn(call: Call, seconds: float, handicap: float = 0.0) -> Turn:
+    """Call again and again until `seconds` have passed, at least once, at most `_MOST_CALLS`.
+
+    Args:
+        handicap: a fraction by which each call is made to last longer, on purpose: with it the
+            benchmark proves that it can tell.
+
+    Returns:
+        (elapsed nanoseconds, nanoseconds of each call, of each stage of each call).
+    """
+    clock = time.perf_counter_ns
+    values: list[int] = []
+    stages: list[Mapping[str, int] | None] = []
+    start = clock()
+    deadline = start + int(seconds * 1e9)
+    while True:
+        before = clock()
+        stages.append(call())
+        after = clock()
+        if handicap:
+            until = after + int((after - before) * handicap)
+            while after < until:
+                after = clock()
+        values.append(after - before)
+        if after >= deadline or len(values) == _MOST_CALLS:
+            break
+    elapsed = after - start
+    by_stage: dict[str, list[int]] = {}
+    for entry in stages:
+        for name, value in (entry or {}).items():
+            by_stage.setdefault(name, []).append(value)
+    return elapsed, values, by_stage
+
+
+class Stream:
+    """One runner with a thread of its own, in which it is opened, called and dropped."""
+
+    def __init__(self, open_call: Callable[[], tuple[Call, Any]]) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._call, self._runner = self._thread.submit(open_call).result()
+
+    def turn(self, seconds: float, handicap: float, barrier: threading.Barrier) -> Any:
+        def run() -> Turn:
+            barrier.wait()
+            return timed_turn(self._call, seconds, handicap)
+
+        return self._thread.submit(run)
+
+    def ask(self, question: Callable[[Any], Any]) -> Any:
+        """What a function makes of the runner, in its thread."""
+        return self._thread.submit(question, self._runner).result()
+
+    def close(self) -> None:
+        self._thread.shutdown()
+
+
+class Slot:
+    """Something loaded: one stream, or several that run side by side."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        job = Job(
+            **{
+                **request["job"],
+                "image_size": tuple(request["job"]["image_size"]),
+                "files": Path(request["job"]["files"]),
+            }
+        )
+        module = importlib.import_module(request["module"])
+        self._handicap = float(request.get("handicap", 0))
+        pictures = [Path(path).read_bytes() for path in request.get("pictures", ())]
+        self.error: float | None = None
+        self.wrong = ""
+        self.top1: list[int] = []
+        self._streams: list[Stream] = []
+
+        def open_call() -> tuple[Call, Any]:
+            if pictures:
+                run_image = module.open_image_runner(job)
+                return _image_call(run_image, pictures), run_image
+            run = module.open_runner(job)
+            rng = np.random.default_rng(_SEED)
+            make = getattr(module, "example", _example)
+            batch = make(job, rng)
+            return lambda: _nothing(run(batch)), run
+
+        try:
+            for _ in range(request.get("streams", 1)):
+                self._streams.append(Stream(open_call))
+            first = self._streams[0]
+            if pictures:
+                self.top1 = first.ask(lambda run: [run(data)[0] for data in pictures])
+            elif request.get("check") and (job.files / REFERENCE_FILE).exists():
+                self.error, self.wrong = first.ask(lambda run: check(run, job))
+        except BaseException:
+            self.close()
+            raise
+
+    def turn(self, seconds: float) -> dict[str, Any]:
+        """Time it for about so many seconds."""
+        gc.collect()
+        gc.disable()
+        try:
+            barrier = threading.Barrier(len(self._streams) + 1)
+            waiting = [s.turn(seconds, self._handicap, barrier) for s in self._streams]
+            barrier.wait()
+            start = time.perf_counter_ns()
+            turns: list[Turn] = [future.result() for future in waiting]
+            elapsed = time.perf_counter_ns() - start
+        finally:
+            gc.enable()
+        if len(turns) == 1:  # without the hand-over between threads
+            elapsed = turns[0][0]
+        stages: dict[str, list[int]] = {}
+        for _, _, by_stage in turns:
+            for name, values in by_stage.items():
+                stages.setdefault(name, []).extend(values)
+        values = [value for _, values, _ in turns for value in values]
+        return {"elapsed_ns": elapsed, "values": values, "stages": stages}
+
+    def close(self) -> None:
+        """Drop it."""
+        for stream in self._streams:
+            stream.close()
+        self._streams.clear()
+
+
+def _nothing(_: Any) -> None:
+    return None
+
+
+def _example(job: Job, rng: np.random.Generator) -> NDArray[Any]:
+    return rng.standard_normal((job.batch, 3, *job.image_size), np.float32)
+
+
+def _image_call(run: Callable[[bytes], tuple[int, Mapping[str, int]]], pictures: Sequence[bytes]) -> Call:
+    state = {"next": 0}
+
+    def call() -> Mapping[str, int]:
+        number = state["next"]
+        state["next"] = (number + 1) % len(pictures)
+        return run(pictures[number])[1]
+
+    return call
+
+
+class Worker:
+    """The requests, by name."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, Slot] = {}
+
+    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """One request, one reply; whatever fails becomes a line in ``failed``."""
+        try:
+            reply: dict[str, Any] = getattr(self, f"do_{request['do']}")(request)
+            return reply
+        except LevitError as error:
+            return {"failed": str(error)}
+        except MemoryError:
+            return {"failed": "out of memory"}
+        except Exception as error:  # whatever an engine raises is its contender's failure
+            return {"failed": f"{type(error).__name__}: {brief(error)}"}
+
+    def do_load(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        slot = self._slots[request["slot"]] = Slot(request)
+        known = slot.error is not None and np.isfinite(slot.error)
+        return {"error": slot.error if known else None, "wrong": slot.wrong, "top1": slot.top1}
+
+    def do_turn(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        return self._slots[request["slot"]].turn(request["seconds"])
+
+    def do_unload(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        slot = self._slots.pop(request["slot"], None)
+        if slot is not None:
+            slot.close()
+        return {}
+
+
+def main() -> None:
+    """Answer requests until there are no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what an interruption means
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    worker = Worker()
+    for line in sys.stdin:
+        replies.write(json.dumps(worker.answer(json.loads(line))) + "\n")
+        replies.flush()
+    os._exit(0)  # backends with threads of their own may wait for ever in their destructors
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+import importlib
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from levit.benchmarks.engines import ENGINES, Job
+from levit.benchmarks.engines.ceiling import MACS, SIDE, operands, reference
+from levit.errors import BackendUnavailableError, ConfigError
+
+CEILINGS = [
+    (name, precision)
+    for name, engine in ENGINES.items()
+    if engine.kind == "ceiling"
+    for precision in engine.precisions
+]
+# Largest difference over the largest value: an exact sum of integers, and roundings of inputs
+# (and of PyTorch's output) to 8 bits of mantissa.
+TOLERANCE = {"fp32": 5e-6, "bf16": 1e-2, "int8": 0}
+
+
+def job(precision, *, model="matmul", threads=1):
+    return Job(
+        model=model,
+        precision=precision,
+        batch=1,
+        threads=threads,
+        device="cpu",
+        image_size=(224, 224),
+        files=Path(),
+    )
+
+
+def module_of(name):
+    if ENGINES[name].missing():
+        pytest.skip(ENGINES[name].missing())
+    return importlib.import_module(ENGINES[name].module)
+
+
+@pytest.fixture
+def one_thread_of_torch():
+    """PyTorch's threads are the process's: put back what a runner has set."""
+    if importlib.util.find_spec("torch") is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("name", "precision"), CEILINGS)
+def test_the_product_is_right(name, precision, one_thread_of_torch):
+    module = module_of(name)
+    try:
+        run = module.open_runner(job(precision))
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+    expected = reference(precision)
+    for _ in range(2):  # what is bound once must not be worn by a call
+        rows = run(np.zeros((1, 3, 2, 2), np.float32))
+        assert rows.dtype == np.float32
+        assert rows.shape == expected.shape == (8, SIDE)
+        error = np.abs(rows - expected).max() / np.abs(expected).max()
+        assert error <= TOLERANCE[precision]
+
+
+def test_bf16_is_not_float32_under_another_name(one_thread_of_torch):
+    run = module_of("ceiling-torch").open_runner(job("bf16"))
+    expected = reference("bf16")
+    error = np.abs(run(np.zeros(0, np.float32)) - expected).max() / np.abs(expected).max()
+    assert error > 1e-4
+
+
+def test_runners_do_not_answer_from_their_argument(one_thread_of_torch):
+    run = module_of("ceiling-onnxruntime").open_runner(job("fp32"))
+    ones, zeros = (run(make((1, 3, 4, 4), np.float32)) for make in (np.ones, np.zeros))
+    assert np.array_equal(ones, zeros)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_onnxruntime_runs_what_the_precision_says(precision):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(module_of("ceiling-onnxruntime")._model(precision))
+    onnx.checker.check_model(model, full_check=True)
+    assert [node.op_type for node in model.graph.node] == [
+        {"fp32": "MatMul", "int8": "MatMulInteger"}[precision]
+    ]
+    assert [tensor.name for tensor in model.graph.initializer] == ["right"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_openvino_executes_the_precision(precision):
+    module = module_of("ceiling-openvino")
+    import openvino
+
+    hint = "bf16" if precision == "bf16" else "f32"
+    compiled = openvino.Core().compile_model(
+        module._model(precision), "CPU", {"INFERENCE_PRECISION_HINT": hint}
+    )
+    executed, kernel = module.executed_kernel(compiled)
+    if executed in {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("u8", "i8")}[precision]:
+        assert kernel.lower().endswith({"fp32": "f32", "bf16": "bf16", "int8": "i8"}[precision])
+        module.open_runner(job(precision))
+        return
+    # A CPU without the instructions: what runs instead is said, and not measured.
+    with pytest.raises(BackendUnavailableError, match=f"multiplies in {executed} "):
+        module.open_runner(job(precision))
+
+
+def test_openvino_in_another_precision_is_refused(monkeypatch):
+    """A float32 graph must not pass as int8: what OpenVINO does where it has no int8 kernel."""
+    module = module_of("ceiling-openvino")
+    plain = module._model("fp32")
+    monkeypatch.setattr(module, "_model", lambda precision: plain)
+    with pytest.raises(BackendUnavailableError, match=r"multiplies in f32 .* not in int8"):
+        module.open_runner(job("int8"))
+
+
+@pytest.mark.parametrize("name", sorted({name for name, _ in CEILINGS}))
+def test_other_models_and_precisions_are_refused(name):
+    module = module_of(name)
+    with pytest.raises(ConfigError, match="'matmul', not 'levit_128s'"):
+        module.open_runner(job("fp32", model="levit_128s"))
+    with pytest.raises(ConfigError, match="not measured at fp16: choose fp32"):
+        module.open_runner(job("fp16"))
+    assert ENGINES[name].precisions == module.PRECISIONS
+
+
+def test_operands_do_not_saturate_two_int8_products():
+    left, right = operands("int8")
+    assert (left.dtype, right.dtype) == (np.uint8, np.int8)
+    assert int(left.max()) * int(np.abs(right.astype(int)).max()) * 2 < 2**15
+    assert left.max() <= 127  # PyTorch takes them as int8
+    assert left.shape[0] * left.shape[1] * right.shape[1] == MACS

@@ -1,0 +1,95 @@
+import importlib.util
+
+import pytest
+
+from levit.benchmarks import lineup as lineup_module
+from levit.benchmarks.engines import ENGINES, Engine
+from levit.benchmarks.lineup import SIZES, ceilings, choose_lineup
+from levit.errors import ArtifactError, BackendUnavailableError, ConfigError
+
+DEFAULTS = dict(device="cpu", models=None, artifacts=(), engines=None, peers=False)
+
+
+def choose(**settings):
+    return choose_lineup(**{**DEFAULTS, **settings})
+
+
+def test_by_default_the_five_sizes_through_every_engine_of_ours():
+    entrants = choose().entrants
+    assert {e.contender.kind for e in entrants} == {"ours"}
+    assert list(dict.fromkeys(e.contender.model for e in entrants)) == list(SIZES)
+    assert all(e.contender.top1 for e in entrants)
+    assert all(e.contender.engine != "null" for e in entrants)
+
+
+def test_names_are_understood_as_everywhere():
+    entrants = choose(models=["LeViT-128S", "facebook/levit-256", "levit_digits"]).entrants
+    assert [e.contender.model for e in entrants] == ["levit_128s", "levit_256", "levit_digits"]
+    assert entrants[-1].contender.image_size == (96, 96)
+
+
+def test_who_enters_twice_gets_a_number():
+    names = [e.contender.name for e in choose(models=["levit_128s", "levit_128s"]).entrants]
+    assert names[1] == f"{names[0]} #2"
+
+
+def test_an_artifact_is_timed_with_its_own_weights(tiny_artifact):
+    (entrant,) = choose(artifacts=[tiny_artifact]).entrants
+    assert entrant.source == tiny_artifact
+    assert entrant.contender.image_size == (96, 96)
+    assert entrant.contender.precision == "fp32"
+    both = choose(artifacts=[tiny_artifact], models=["levit_128s"]).entrants
+    assert len(both) == 2
+
+
+def test_ceilings_are_those_of_the_precisions_that_take_part():
+    found = ceilings(choose().entrants, "cpu")
+    assert {e.contender.precision for e in found} == {"fp32"}
+    assert all(e.contender.macs == 1024**3 for e in found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "line"),
+    [
+        (dict(models=["levit_129"]), ConfigError, "did you mean levit_128"),
+        (dict(engines=["levit-onx"]), ConfigError, "unknown engine 'levit-onx'.*levit-onnx"),
+        (dict(engines=["levit-onnx"], models=["resnet50"]), ConfigError, "no engine runs"),
+    ],
+)
+def test_what_cannot_be_is_one_line(settings, error, line):
+    with pytest.raises(error, match=line):
+        choose(**settings)
+
+
+def test_a_folder_that_is_no_artifact_is_one_line(tmp_path):
+    with pytest.raises(ArtifactError):
+        choose(artifacts=[tmp_path])
+
+
+@pytest.fixture
+def lacking(monkeypatch):
+    """An engine of ours whose backend is not installed, beside the others."""
+    engine = Engine(
+        title="levit → Nowhere",
+        runtime="nowhere",
+        kind="ours",
+        precisions=("fp32",),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.null",
+        needs={"a_backend_that_nobody_has": "pip install nowhere"},
+    )
+    monkeypatch.setattr(lineup_module, "ENGINES", {**ENGINES, "levit-nowhere": engine})
+
+
+def test_a_backend_that_is_not_installed_is_named(lacking):
+    found = choose()
+    assert found.missing == {"levit → Nowhere": "pip install nowhere"}
+    assert found.entrants  # the others run
+    with pytest.raises(BackendUnavailableError, match="pip install nowhere"):
+        choose(engines=["levit-nowhere"])
+
+
+def test_every_engine_says_where_it_is():
+    for name, engine in ENGINES.items():
+        assert importlib.util.find_spec(engine.module), name
+        assert engine.kind in ("ours", "peer", "ceiling")

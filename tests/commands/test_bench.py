@@ -1,0 +1,244 @@
+"""`levit bench` as it is typed, on levit_digits and real engines."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from levit.benchmarks.record_file import read_record
+from levit.cli import main
+
+ALL = "paper,latency,throughput,end-to-end,cold-start,memory"
+DIGITS = ["bench", "--models", "levit_digits", "--engines", "levit-onnx"]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """(result file, what the command printed) of every protocol, shortened."""
+    folder = tmp_path_factory.mktemp("bench")
+    result = folder / "result.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "levit", *DIGITS, "--protocol", ALL),
+            *("--seconds", "0.3", "--rounds", "3", "--output", str(result)),
+            *("--report", str(folder / "page.html"), "--csv", str(folder / "values.csv")),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return result, done.stdout
+
+
+def failing(capsys, *words):
+    """What is printed of a command that ends with status 1."""
+    assert main(list(words)) == 1
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert printed.err.startswith("error: ")
+    return printed.err
+
+
+def test_every_protocol_measures(measured):
+    record = read_record(measured[0])
+    assert record.status == "complete"
+    ours = {m.protocol: m for m in record.measurements if "matmul" not in m.contender}
+    assert set(ours) == set(ALL.split(","))
+    for name, measurement in ours.items():
+        assert measurement.status == "ok", (name, measurement.reason)
+        assert len(measurement.rounds) == 3
+        assert all(r.values and r.elapsed_ns > 0 for r in measurement.rounds)
+    assert ours["paper"].settings["batch"] == 16
+    assert ours["paper"].settings["threads"] == 1
+    assert ours["paper"].error < 1e-4
+    assert set(ours["end-to-end"].rounds[0].stages) == {"decode", "resize", "infer"}
+    assert len(ours["throughput"].scan) >= 5
+    # A process with NumPy, Pillow and ONNX Runtime: more than an interpreter, less than PyTorch.
+    assert 30e6 < ours["memory"].rounds[0].values[0] < 500e6
+    assert ours["cold-start"].rounds[0].values[0] > 50e6
+
+
+def test_ceilings_run_beside_them(measured):
+    record = read_record(measured[0])
+    tops = [m for m in record.measurements if "matmul" in m.contender]
+    assert tops
+    assert all(m.settings["batch"] == 1 for m in tops)
+    assert {m.protocol for m in tops} == {"paper", "latency", "throughput"}
+
+
+def test_tables_say_what_was_measured(measured):
+    printed = measured[1]
+    for word in (*ALL.split(","), "levit_digits", "images/s", "p99 ms", "decode", "MB"):
+        assert word in printed
+    assert "the machine was" in printed
+    assert "result.json" in printed
+
+
+def test_nothing_of_this_machine_but_what_matters_is_published(measured):
+    text = measured[0].read_text()
+    assert platform.node() not in text
+    assert os.path.expanduser("~") not in text
+    assert str(measured[0].parent) not in text
+
+
+def test_a_page_and_a_sheet_are_written(measured):
+    folder = measured[0].parent
+    assert "levit_digits" in (folder / "page.html").read_text()
+    assert (folder / "values.csv").read_text().count("\n") > 6
+
+
+def test_a_result_is_shown_again(measured, capsys, tmp_path):
+    assert main(["bench", "report", str(measured[0]), "--markdown", str(tmp_path / "t.md")]) == 0
+    assert "levit_digits" in capsys.readouterr().out
+    assert "levit_digits" in (tmp_path / "t.md").read_text()
+    assert main(["bench", "report", str(measured[0]), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["measurements"][0]["images_per_s"][0] > 0
+
+
+def test_a_result_is_equal_to_itself(measured, capsys):
+    path = str(measured[0])
+    assert main(["bench", "compare", path, path, "--fail-under", "0.97", "--json"]) == 0
+    changes = json.loads(capsys.readouterr().out)["changes"]
+    assert len(changes) == 6
+    assert {change["ratio"][0] for change in changes} == {1.0}
+    assert not {change["verdict"] for change in changes} & {"faster", "slower"}
+
+
+def altered(measured, path, change):
+    """A copy of the result with something changed in it."""
+    document = json.loads(measured[0].read_text())
+    change(document)
+    path.write_text(json.dumps(document))
+    return str(path)
+
+
+def slow_down(document):
+    for measurement in document["measurements"]:
+        for turn in measurement["rounds"]:
+            turn["elapsed_ns"] *= 4
+            turn["values"] = [value * 4 for value in turn["values"]]
+
+
+def test_what_became_slower_fails(measured, tmp_path, capsys):
+    slower = altered(measured, tmp_path / "slower.json", slow_down)
+    before = str(measured[0])
+    assert main(["bench", "compare", before, slower, "--fail-under", "0.9"]) == 1
+    printed = capsys.readouterr()
+    assert "slower" in printed.out
+    assert "asked for is 0.9" in printed.err
+    assert main(["bench", "compare", slower, before, "--fail-under", "0.9"]) == 0
+    assert main(["bench", "compare", before, slower]) == 0  # to look at
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda d: d["machine"]["cpu"].update(model="Another CPU"), "different machines.*CPU"),
+        (lambda d: d["measurements"][0]["settings"].update(threads=7), "different settings.*7"),
+        (lambda d: d["measurements"].clear(), "nothing to compare"),
+        (lambda d: d.update(schema_version=99), "schema 99.*upgrade|newer"),
+        (lambda d: d.update(schema_version=0), "older|schema 0"),
+    ],
+    ids=["machine", "settings", "nothing", "newer", "older"],
+)
+def test_what_cannot_be_compared_is_refused(measured, tmp_path, capsys, change, line):
+    import re
+
+    other = altered(measured, tmp_path / "other.json", change)
+    assert re.search(line, failing(capsys, "bench", "compare", str(measured[0]), other))
+
+
+# ------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--protocol", "speed"], "unknown protocol 'speed'; there are: paper"),
+        (["--models", "levit_129"], "did you mean"),
+        (["--engines", "tensorflow"], "unknown engine 'tensorflow'"),
+        (["--artifact", "nowhere"], "nowhere"),
+        (["--photos", "nowhere", "--models", "levit_digits"], "no such folder"),
+        (["--report", "no/such/folder/page.html"], "does not exist"),
+        (["--fail-under", "0.9"], "--peers"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert line in failing(capsys, "bench", *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_device_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "--device", "tpu"])
+    assert stop.value.code == 2
+    assert "'cpu', 'gpu', 'arm'" in capsys.readouterr().err.replace("cpu, gpu, arm", "'cpu', 'gpu', 'arm'")
+
+
+def test_arm_elsewhere_says_how(capsys):
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        pytest.skip("this is one")
+    line = failing(capsys, "bench", "--device", "arm")
+    assert "levit bench --device arm --artifact" in line
+
+
+def test_a_gpu_that_is_not_there_is_an_error(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
+    assert "NVIDIA" in failing(capsys, "bench", "--device", "gpu")
+
+
+def test_a_result_is_not_overwritten(measured, capsys):
+    before = measured[0].read_bytes()
+    assert "already exists" in failing(capsys, *DIGITS, "--output", str(measured[0]))
+    assert measured[0].read_bytes() == before
+
+
+def test_an_artifact_that_fails_its_golden_check_is_not_timed(tmp_path, capsys):
+    import numpy as np
+
+    from levit.artifact import describe_files, open_artifact, write_manifest
+    from levit.export import ExportOptions, export
+
+    folder = export(ExportOptions(model="levit_digits", output=tmp_path / "changed")).path
+    with np.load(folder / "golden.npz") as stored:
+        arrays = dict(stored)
+    arrays["output/logits"] = arrays["output/logits"] * 1.01
+    np.savez(folder / "golden.npz", **arrays)
+    manifest = open_artifact(folder, verify_hashes=False).manifest
+    from dataclasses import replace
+
+    write_manifest(folder, replace(manifest, files=describe_files(folder)))
+    result = tmp_path / "result.json"
+    words = ["bench", "--artifact", str(folder), "--protocol", "latency", "--seconds", "0.1"]
+    assert main([*words, "--rounds", "1", "--output", str(result)]) == 0
+    assert "golden cases" in capsys.readouterr().out
+    (ours,) = (m for m in read_record(result).measurements if "matmul" not in m.contender)
+    assert (ours.status, ours.rounds) == ("failed", ())
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_keeps_what_was_measured(tmp_path, number, status):
+    result = tmp_path / "result.json"
+    words = ["--protocol", "cold-start,latency", "--seconds", "600", "--rounds", "300"]
+    command = [sys.executable, "-m", "levit", *DIGITS, *words, "--output", str(result)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    # In the middle of the first protocol: each of its processes takes a fraction of a second.
+    time.sleep(12)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert errors.splitlines()[-1].startswith("error: interrupted; what was measured")
+    record = read_record(result)
+    assert record.status == "interrupted"
+    assert any(m.rounds for m in record.measurements)
