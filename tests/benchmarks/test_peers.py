@@ -396,7 +396,8 @@ def test_a_parameter_without_a_rule_is_an_error():
 def test_the_benchmark_imports_without_pytorch():
     source = (
         "import sys, pkgutil, importlib\n"
-        "for name in ('torch', 'timm', 'openvino', 'nncf', 'onnxscript'): sys.modules[name] = None\n"
+        "for name in ('torch', 'timm', 'openvino', 'nncf', 'onnxscript'):\n"
+        "    sys.modules[name] = None\n"
         "import levit.benchmarks as b\n"
         "for m in pkgutil.walk_packages(b.__path__, 'levit.benchmarks.'):\n"
         "    if not m.name.endswith(('image_line', 'main_path')): importlib.import_module(m.name)\n"
