@@ -10,10 +10,11 @@ Run as root on a Linux machine of another architecture that reaches Debian's mir
     python scripts/check_arm64.py levit_128s-onnx-fp32       # an artifact of yours
 
 The first run unpacks Debian's Python for arm64 and the aarch64 wheels of NumPy, Pillow and ONNX
-Runtime, in the versions that this machine has, into ``--tree`` (about 250 MB, half a minute);
-later runs need no network. In it, under qemu: ``levit check`` and ``levit predict`` of each
-artifact, and its outputs for its golden inputs and for a JPEG, which must be this machine's
-within the artifact's tolerance, with the same first classes and the same preprocessing.
+Runtime, in the versions that this machine has, into ``--tree`` (about 220 MB, half a minute); later
+runs need no network (delete the folder for newer packages of Debian). In it, under qemu: ``levit
+check`` and ``levit predict`` of each artifact, and its outputs for its golden inputs and for a
+JPEG, which must be this machine's within the artifact's tolerance, with the same first classes and
+the same preprocessing.
 
 **It is about right and wrong only. Under emulation times mean nothing, and none are printed.** To
 measure, copy the artifacts to a machine with an Arm CPU and measure there.
@@ -169,7 +170,7 @@ def obstacle(
     if missing:
         packages = " ".join(dict.fromkeys(TOOLS[tool] for tool in missing))
         verb = "is" if len(missing) == 1 else "are"
-        return f"{' and '.join(missing)} {verb} missing: apt-get install {packages}"
+        return f"{', '.join(missing)} {verb} missing: apt-get install {packages}"
     if user_id != 0:
         return "only root may mount and chroot: run it with sudo, or in a container"
     return None
