@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 
 from levit.benchmarks.engines import Job, Runner
 
-__all__ = ["REFERENCE_FILE", "TOLERANCES", "Tolerance", "agreement_of", "check", "error_of", "judge"]
+__all__ = [
+    "REFERENCE_FILE",
+    "TOLERANCES",
+    "Tolerance",
+    "agreement_of",
+    "check",
+    "error_of",
+    "judge",
+]
 
 # Of a model's files: `input` (2, 3, H, W) float32 and `logits` (2, classes) float64.
 REFERENCE_FILE: Final = "reference.npz"

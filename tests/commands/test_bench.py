@@ -1,12 +1,12 @@
 """`levit bench` as it is typed, on levit_digits and real engines."""
 
 import json
-import os
 import platform
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -84,7 +84,7 @@ def test_tables_say_what_was_measured(measured):
 def test_nothing_of_this_machine_but_what_matters_is_published(measured):
     text = measured[0].read_text()
     assert platform.node() not in text
-    assert os.path.expanduser("~") not in text
+    assert str(Path.home()) not in text
     assert str(measured[0].parent) not in text
 
 
@@ -181,7 +181,9 @@ def test_an_unknown_device_is_a_usage_error(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["bench", "--device", "tpu"])
     assert stop.value.code == 2
-    assert "'cpu', 'gpu', 'arm'" in capsys.readouterr().err.replace("cpu, gpu, arm", "'cpu', 'gpu', 'arm'")
+    assert "'cpu', 'gpu', 'arm'" in capsys.readouterr().err.replace(
+        "cpu, gpu, arm", "'cpu', 'gpu', 'arm'"
+    )
 
 
 def test_arm_elsewhere_says_how(capsys):
