@@ -25,6 +25,10 @@ _PARTS = (
     ("huggingface_hub", "huggingface-hub", "published weights", "pip install 'levit[export]'"),
     ("timm", "timm", "--verify source", "pip install 'levit[peers]'"),
     ("transformers", "transformers", "--verify source", "pip install 'levit[peers]'"),
+    ("matplotlib", "matplotlib", "bench --png", "pip install 'levit[bench]'"),
+    ("torch", "torch", "bench --peers", "pip install 'levit[peers]'"),
+    ("openvino", "openvino", "bench --peers", "pip install 'levit[openvino]'"),
+    ("nncf", "nncf", "bench --peers", "pip install 'levit[peers]'"),
 )
 
 
