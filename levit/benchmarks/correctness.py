@@ -21,7 +21,15 @@ from numpy.typing import NDArray
 
 from levit.benchmarks.engines import Job, Runner
 
-__all__ = ["REFERENCE_FILE", "TOLERANCES", "Tolerance", "agreement_of", "check", "error_of", "judge"]
+__all__ = [
+    "REFERENCE_FILE",
+    "TOLERANCES",
+    "Tolerance",
+    "agreement_of",
+    "check",
+    "error_of",
+    "judge",
+]
 
 # Of a model's files: `input` (2, 3, H, W) float32 and `logits` (2, classes) float64.
 REFERENCE_FILE: Final = "reference.npz"
@@ -99,12 +107,13 @@ def judge(logits: NDArray[Any], reference: NDArray[np.float64], precision: str) 
     error, agreement = error_of(logits, reference), agreement_of(logits, reference)
     if error > tolerance.error:
         return (
-            f"its logits are {error:.2g} from the reference's, {precision} may {tolerance.error:g}"
+            f"its logits are {error:.2g} from the reference's, and at {precision} may be "
+            f"{tolerance.error:g}"
         )
     if agreement < tolerance.agreement:
         return (
-            f"its logits agree with the reference's to {agreement:.3f} only, {precision} has to "
-            f"{tolerance.agreement:g}"
+            f"its logits agree with the reference's to {agreement:.3f}, and at {precision} have to "
+            f"reach {tolerance.agreement:g}"
         )
     return ""
 

@@ -101,8 +101,8 @@ def headlines(measured: Iterable[tuple[Contender, Sequence[float]]]) -> tuple[He
         key = contender.engine, contender.precision
         engines.setdefault(key, (contender, {}))[1][contender.model] = rates
     rows = []
-    for runner, rates in engines.values():
-        levits = {name: r for name, r in rates.items() if name.startswith("levit_")}
+    for runner, own_rates in engines.values():
+        levits = {name: r for name, r in own_rates.items() if name.startswith("levit_")}
         for other, other_rates in engines.values():
             bases = {name: r for name, r in other_rates.items() if is_efficientnet(name)}
             same = (runner.runtime, runner.precision) == (other.runtime, other.precision)

@@ -82,7 +82,7 @@ def choose_lineup(
     usable = {name: e for name, e in chosen.items() if not e.missing()}
     entrants: list[Entrant] = []
     if models is None and not artifacts:
-        models = [name for name in PUBLISHED] if peers else list(SIZES)
+        models = list(PUBLISHED) if peers else list(SIZES)
     for name in _known(models or ()):
         entrants += _of_model(name, usable)
     for folder in artifacts:
@@ -148,7 +148,7 @@ def _of_artifact(folder: Path, engines: dict[str, Engine]) -> list[Entrant]:
     artifact = open_artifact(folder)
     manifest = artifact.manifest
     shape = manifest.inputs[0].shape
-    height, width = (shape[1:3] if manifest.inputs[0].dtype == "uint8" else shape[2:4])
+    height, width = shape[1:3] if manifest.inputs[0].dtype == "uint8" else shape[2:4]
     entrants = []
     for name, engine in engines.items():
         if engine.target == manifest.target and manifest.precision in engine.precisions:

@@ -12,7 +12,7 @@ import importlib
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -192,7 +192,7 @@ class _Run:
         answers: dict[str, int] = {}
         for number in range(protocol.rounds + 1):
             order = [s for s in standings if s.running]
-            self._rng.shuffle(order)  # type: ignore[arg-type]
+            self._rng.shuffle(order)
             for standing in order:
                 self._between()
                 job = self._material.job(

@@ -130,7 +130,7 @@ class Turns:
             self._turn(standing, seconds, keep=False)
         for number in range(self._protocol.rounds):
             order = self._running()
-            self._rng.shuffle(order)  # type: ignore[arg-type]
+            self._rng.shuffle(order)
             for standing in order:
                 self._between()
                 seconds = self._seconds(standing) / self._protocol.rounds
@@ -259,5 +259,3 @@ class Turns:
 
 def _powers_of_two(most: int) -> list[int]:
     return [2**i for i in range(most.bit_length())]
-
-

@@ -171,7 +171,9 @@ def _example(job: Job, rng: np.random.Generator) -> NDArray[Any]:
     return rng.standard_normal((job.batch, 3, *job.image_size), np.float32)
 
 
-def _image_call(run: Callable[[bytes], tuple[int, Mapping[str, int]]], pictures: Sequence[bytes]) -> Call:
+def _image_call(
+    run: Callable[[bytes], tuple[int, Mapping[str, int]]], pictures: Sequence[bytes]
+) -> Call:
     state = {"next": 0}
 
     def call() -> Mapping[str, int]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from levit.benchmarks import gpu
 from levit.benchmarks.compare import Comparison, compare
@@ -149,7 +146,7 @@ def _command() -> list[str]:
     words = sys.argv[1:]
     if words[:1] != ["bench"]:
         words = ["bench", *words]
-    return [os.path.basename(word) if os.path.isabs(word) else word for word in words]
+    return [Path(word).name if Path(word).is_absolute() else word for word in words]
 
 
 class _Bar:
@@ -207,7 +204,7 @@ def _judge(least: float | None, record: Record) -> int:
 def _output(arguments: argparse.Namespace) -> Path:
     if arguments.output is not None:
         return Path(arguments.output)
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")  # noqa: DTZ005 a person's clock names files
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
     return Path(f"levit-bench-{arguments.device}-{now}.json")
 
 

@@ -33,13 +33,17 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_table(rows: Sequence[Sequence[str]], header: Sequence[str] | None = None) -> None:
-    """Columns as wide as their widest cell; numbers to the right."""
+def print_table(
+    rows: Sequence[Sequence[str]],
+    header: Sequence[str] | None = None,
+    right: Sequence[bool] | None = None,
+) -> None:
+    """Columns as wide as their widest cell; numbers, or the columns in `right`, to the right."""
     lines = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
     if not lines:
         return
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    right = [
+    right = right or [
         bool(rows) and all(_is_number(row[i]) for row in rows if row[i]) and any(r[i] for r in rows)
         for i in range(len(widths))
     ]

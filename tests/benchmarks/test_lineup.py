@@ -1,10 +1,12 @@
 import importlib.util
+from pathlib import Path
 
 import pytest
 
 from levit.benchmarks import lineup as lineup_module
 from levit.benchmarks.engines import ENGINES, Engine
 from levit.benchmarks.lineup import SIZES, ceilings, choose_lineup
+from levit.benchmarks.protocols import PROTOCOLS
 from levit.errors import ArtifactError, BackendUnavailableError, ConfigError
 
 DEFAULTS = dict(device="cpu", models=None, artifacts=(), engines=None, peers=False)
@@ -93,3 +95,9 @@ def test_every_engine_says_where_it_is():
     for name, engine in ENGINES.items():
         assert importlib.util.find_spec(engine.module), name
         assert engine.kind in ("ours", "peer", "ceiling")
+
+
+def test_the_documents_know_every_engine_and_protocol():
+    page = (Path(__file__).parents[2] / "docs" / "benchmarking.md").read_text(encoding="utf-8")
+    for name in (*ENGINES, *PROTOCOLS):
+        assert f"`{name}`" in page, name

@@ -181,7 +181,9 @@ def test_a_turn_has_at_least_one_call_and_an_end():
 
 
 def test_a_fresh_process_is_timed_and_weighed(tmp_path):
-    script = "import sys, time\ntime.sleep(0.1)\nx = bytearray(50_000_000)\nprint(len(sys.argv[1]))\n"
+    script = (
+        "import sys, time\ntime.sleep(0.1)\nx = bytearray(50_000_000)\nprint(len(sys.argv[1]))\n"
+    )
     found = first_prediction(script, tmp_path / "a.jpg", 1)
     assert found.top1 == len(str(tmp_path / "a.jpg"))
     assert found.elapsed_ns > 100_000_000
@@ -209,7 +211,9 @@ def test_a_fresh_process_that_fails_is_one_line(tmp_path, script, line):
 
 
 def test_chatter_before_the_answer_is_no_answer(tmp_path):
-    found = first_prediction("print('loading')\nimport time; time.sleep(0.2)\nprint(7)\n", tmp_path, 1)
+    found = first_prediction(
+        "print('loading')\nimport time; time.sleep(0.2)\nprint(7)\n", tmp_path, 1
+    )
     assert found.top1 == 7
     assert found.elapsed_ns > 200_000_000
 
@@ -225,5 +229,3 @@ def test_nothing_of_a_fresh_process_stays_behind(tmp_path):
     first_prediction(script, tmp_path, 1)
     time.sleep(1.5)
     assert not left.exists()
-
-

@@ -48,7 +48,11 @@ def open_image_runner(job: Job) -> ImageRunner:
         resized = clock()
         top1 = int(predictor.forward(batch)["logits"].argmax())
         end = clock()
-        return top1, {"decode": decoded - start, "resize": resized - decoded, "infer": end - resized}
+        return top1, {
+            "decode": decoded - start,
+            "resize": resized - decoded,
+            "infer": end - resized,
+        }
 
     return run
 

@@ -11,7 +11,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,10 @@ from levit.errors import ConfigError
 __all__ = ["image_runner", "preprocessed", "script"]
 
 
-def preprocessed(image, size, crop_pct, mean, std):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def preprocessed(
+    image: Any, size: int, crop_pct: float, mean: Sequence[float], std: Sequence[float]
+) -> Any:
+    """A picture as timm's eval transform makes it: (1, 3, size, size) float32."""
     short = math.floor(size / crop_pct)
     width, height = image.size
     if width <= height:
@@ -33,8 +36,8 @@ def preprocessed(image, size, crop_pct, mean, std):  # type: ignore[no-untyped-d
     left, top = round((resized[0] - size) / 2), round((resized[1] - size) / 2)
     image = image.resize(resized, Image.Resampling.BICUBIC)
     image = image.crop((left, top, left + size, top + size))
-    x = np.asarray(image, np.float32) / np.float32(255)
-    x = (x - np.float32(mean)) / np.float32(std)
+    x: Any = np.asarray(image, np.float32) / np.float32(255)
+    x = (x - np.array(mean, np.float32)) / np.array(std, np.float32)
     return np.ascontiguousarray(x.transpose(2, 0, 1)[None])
 
 
@@ -63,8 +66,8 @@ def script(job: Job, load: str, call: str) -> str:
         load: lines that make the network ready.
         call: expression that turns ``x`` into logits, (1, classes).
     """
-    function = inspect.getsource(preprocessed).partition("  # type")
-    source = function[0] + function[2][function[2].index("\n") :]
+    # Without the types, which a script would have to import.
+    body = inspect.getsource(preprocessed).partition(") -> Any:\n")[2].replace("x: Any", "x")
     size, crop_pct, mean, std = _arguments(job)
     return f"""\
 import math
@@ -73,7 +76,9 @@ import sys
 import numpy as np
 from PIL import Image
 
-{source}
+
+def preprocessed(image, size, crop_pct, mean, std):
+{body}
 
 {load}
 image = Image.open(sys.argv[1]).convert("RGB")
