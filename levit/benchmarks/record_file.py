@@ -12,7 +12,7 @@ import re
 import types
 import typing
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -26,7 +26,8 @@ __all__ = ["from_json", "read_record", "to_json", "write_record"]
 MAX_BYTES: Final = 512 * 1024 * 1024
 
 _WIDTH: Final = 96
-# The record, its measurements, one of them, its rounds: from here on one line each.
+# The record, its measurements, one of them, its rounds: from here on one line each. Tables are so
+# one step before: settings, samples of the noise.
 _DEEPEST: Final = 4
 
 _WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
@@ -133,17 +134,22 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
+        if set(map(type, value)) == {int}:  # millions of calls
+            return list(value)
         return [_plain(item) for item in value]
     return value
 
 
 def _layout(value: Any, depth: int) -> list[str]:
-    """Pieces of text; a list of plain values, or anything short or deep, is one line."""
-    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    nested = isinstance(value, dict | list) and value
-    plain_list = isinstance(value, list) and not any(isinstance(v, dict | list) for v in value)
-    if not nested or plain_list or depth >= _DEEPEST or len(line) + depth <= _WIDTH:
-        return [line]
+    """Pieces of text; a value, a list of plain values, or anything short or deep, is one line."""
+    held = [v for v in _items(value) if isinstance(v, dict | list)]
+    short = not any(isinstance(w, dict | list) for v in held for w in _items(v))
+    deep = depth >= _DEEPEST - isinstance(value, dict)
+    if short or deep:
+        line = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        plain_list = not isinstance(value, dict) and not held
+        if plain_list or deep or len(line) + depth <= _WIDTH:
+            return [line]
     inner = " " * (depth + 1)
     pieces: list[str] = []
     if isinstance(value, dict):
@@ -158,6 +164,10 @@ def _layout(value: Any, depth: int) -> list[str]:
         pieces.extend(_layout(item, depth + 1))
     pieces.append(f"\n{' ' * depth}{closing}")
     return pieces
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 # ------------------------------------------------------------------------------------ reading

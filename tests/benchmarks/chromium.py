@@ -55,8 +55,9 @@ class Page:
         return self._post("execute/sync", {"script": script, "args": list(arguments)})
 
     def emulate(self, width=1280, height=900, scheme="light", scale=1):
-        size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": False}
-        self.devtools("Emulation.setDeviceMetricsOverride", **size)
+        size = {"width": width, "height": height, "deviceScaleFactor": scale}
+        # A phone lays scroll bars over the page.
+        self.devtools("Emulation.setDeviceMetricsOverride", mobile=width < 600, **size)
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.devtools("Emulation.setEmulatedMedia", features=[feature])
 

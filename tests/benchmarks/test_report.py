@@ -349,7 +349,19 @@ def test_markdown_names_the_machine_and_the_intervals():
     assert "an invented machine" in text
     ours = next(s for s in summaries(SMALL) if s.images_per_s)
     low, high = figure(ours.images_per_s.low), figure(ours.images_per_s.high)
-    assert rf"{figure(ours.images_per_s.median)} \[{low}, {high}\]" in text
+    assert f"| {figure(ours.images_per_s.median)} [{low}, {high}] |" in text
+    assert "| levit_128s |" in text
+
+
+def test_no_name_becomes_markup_in_markdown():
+    reason = "[a](http://b) ![c](d) *e* _f_ <b>g</b> | `h` [i]: j_k __l__ &amp; # m"
+    broken = dataclasses.replace(SMALL.measurements[0], status="failed", reason=reason)
+    text = to_markdown(dataclasses.replace(SMALL, measurements=(broken,)), Context())
+    expected = (
+        r"[a]\(http://b) \![c]\(d) \*e\* \_f\_ \<b\>g\</b\> \| \`h\` [i]\: j_k \_\_l\_\_ "
+        r"\&amp; \# m"
+    )
+    assert expected in text
     assert "levit-bench --device cpu" in text
 
 

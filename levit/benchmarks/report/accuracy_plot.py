@@ -181,6 +181,9 @@ def _labels(panel: Panel, axes: Axes) -> list[Markup]:
     placer = Placer(frame=_PLOT, marks=[], lines=[], size=_FONT)
     for curve in panel.curves:
         ends = [(axes.x(p.speed.median), axes.y(p.top1)) for p in curve.points]
+        for point in curve.points:
+            y, left, right = axes.y(point.top1), *map(axes.x, point.speed[1:])
+            placer.lines += [(left + 5 * i, y) for i in range(int((right - left) / 5) + 1)]
         placer.marks += [Box(x - 5, y - 5, x + 5, y + 5) for x, y in ends]
         for (x0, y0), (x1, y1) in itertools.pairwise(ends):
             steps = max(2, int(math.hypot(x1 - x0, y1 - y0) / 5))

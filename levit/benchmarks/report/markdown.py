@@ -23,7 +23,9 @@ from levit.benchmarks.whole_file import write_whole
 
 __all__ = ["to_markdown", "write_markdown"]
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
+# Underscores within a word and brackets that no link follows mean nothing, and are all over names
+# and intervals.
+_SPECIAL = re.compile(r"([\\`*<>#|~$&!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|(?<=\])[(\[:])")
 
 
 def write_markdown(record: Record, path: Path | str, context: Context | None = None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from levit.benchmarks.intervals import Interval
 from levit.benchmarks.record import Record
 from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.figures import figure, log_ticks, plain_tick
@@ -32,8 +33,13 @@ _MARKERS: Final = {"levit": "o", "efficientnet": "s", "deit": "^", "resnet": "D"
 _DASHES: Final = ("-", "--", ":", "-.")
 _COLUMNS: Final = 3
 _INCHES: Final = (4.6, 3.9)
+# Below that, bars would be beams.
+_LEAST_ROWS: Final = 5
 # Points that a title of a panel may be wide.
 _TITLE: Final = 300
+
+# Label, whether ours, images/s.
+_Row = tuple[str, bool, Interval]
 
 
 def require_matplotlib() -> None:
@@ -65,13 +71,13 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
 
     items = summaries(record)
     found = panels(items, context or gathered(record))
-    models = by_model(items, "paper") or by_model(items, "throughput")
+    models = _bar_rows(items)
     count = len(found) + len(models)
     if not count:
         raise ConfigError(
             "PNG: no images/s were measured, so there is nothing to draw; add --protocol paper"
         )
-    columns = min(_COLUMNS, count)
+    columns = min(_COLUMNS, max(len(found), len(models)))
     rows = math.ceil(len(found) / columns) + math.ceil(len(models) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
     page = Figure(figsize=(columns * _INCHES[0], rows * _INCHES[1]), layout=layout)
@@ -84,9 +90,9 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
         first = first or axes
         _draw_panel(axes, panel)
     below = math.ceil(len(found) / columns)
-    for index, (model, group) in enumerate(models):
+    for index, (title, group) in enumerate(models):
         axes = page.add_subplot(grid[below + index // columns, index % columns])
-        _draw_bars(axes, model, group, max(len(g) for _, g in models))
+        _draw_bars(axes, title, group, max(len(g) for _, g in models))
     written = io.BytesIO()
     # Without the date and the versions, the same record gives the same bytes.
     page.savefig(written, format="png", dpi=110, metadata={"Software": None})
@@ -134,24 +140,38 @@ def _draw_curve(axes: Any, curve: Curve, legend: str) -> None:
     )
 
 
-def _draw_bars(axes: Any, model: str, group: Sequence[Summary], most: int) -> None:
-    drawn = [s for s in group if s.images_per_s is not None]
-    drawn.sort(key=lambda s: s.images_per_s.median if s.images_per_s else 0.0)
-    for place, item in enumerate(drawn):
-        speed = item.images_per_s
-        assert speed is not None
-        ours = item.contender.kind == "ours"
+def _draw_bars(axes: Any, title: str, rows: Sequence[_Row], most: int) -> None:
+    for place, (label, ours, speed) in enumerate(rows):
         axes.barh(place, speed.median, height=0.35, color=_ACCENT if ours else _PEER)
         axes.plot([speed.low, speed.high], [place, place], color=_INK, linewidth=1)
-        label = _text(f"{engine_label(item.contender)}: {figure(speed.median)}")
+        text = _text(f"{label}: {figure(speed.median)}")
         colour = _ACCENT if ours else _INK
-        axes.text(0, place + 0.27, label, fontsize=8, color=colour, va="bottom")
-    axes.set_title(_text(fitted(model, 10, _TITLE)), fontsize=10, color=_INK, loc="left")
-    axes.set_ylim(len(drawn) - most - 0.6, len(drawn) - 0.1)
+        axes.text(0, place + 0.27, text, fontsize=8, color=colour, va="bottom")
+    axes.set_title(_text(fitted(title, 10, _TITLE)), fontsize=10, color=_INK, loc="left")
+    # As thick in every chart, from the top.
+    axes.set_ylim(len(rows) - max(most, _LEAST_ROWS) - 0.6, len(rows) - 0.1)
     axes.set_yticks([])
     axes.set_xlabel("images/s", color=_SOFT, fontsize=9)
     _quiet(axes)
     axes.spines["left"].set_visible(False)
+
+
+def _bar_rows(items: Sequence[Summary]) -> list[tuple[str, list[_Row]]]:
+    """For each model the engines, the fastest on top; one chart of all where one engine ran."""
+    charts = []
+    for model, group in by_model(items, "paper") or by_model(items, "throughput"):
+        rows = [
+            (engine_label(s.contender), s.contender.kind == "ours", s.images_per_s)
+            for s in group
+            if s.images_per_s is not None
+        ]
+        if rows:
+            charts.append((model, sorted(rows, key=lambda row: row[2].median)))
+    engines = {label for _, rows in charts for label, _, _ in rows}
+    if len(charts) < 2 or len(engines) != 1:
+        return charts
+    joined = [(model, ours, speed) for model, rows in charts for _, ours, speed in rows]
+    return [(engines.pop(), joined[::-1])]
 
 
 def _quiet(axes: Any) -> None:

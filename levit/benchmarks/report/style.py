@@ -103,7 +103,7 @@ caption .note{display:block;font-weight:400;font-size:13px}
 th,td{padding:6px 14px;text-align:left;border-top:1px solid var(--rule);vertical-align:top}
 thead th{font-weight:600;color:var(--soft);font-size:13px;vertical-align:bottom}
 tbody th{font-weight:500}
-td.n{text-align:right;white-space:nowrap}th.n{text-align:right;min-width:7.8em}
+td.n{text-align:right;white-space:nowrap}th.n{text-align:right;min-width:6.5em}
 td.t,tbody th{white-space:nowrap}td.long,.narrow th{white-space:normal;min-width:20em}
 tr.ours td,tr.ours th{background:var(--accent-soft)}
 tr.ours th{color:var(--accent);font-weight:600}
