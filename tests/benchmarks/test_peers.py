@@ -72,6 +72,7 @@ def threads():
     import torch
 
     before = torch.get_num_threads()
+    torch.set_num_threads(1)  # more of them wait for each other on a busy machine
     yield
     torch.set_num_threads(before)
 
@@ -374,7 +375,6 @@ def test_other_architectures_are_conditioned_and_the_same_every_time(model, edge
     import torch
 
     from levit.benchmarks.peer_weights import conditioning, random_network
-
     from levit.models.pictures import standardized
 
     net, again = (random_network(model, (edge, edge), 3) for _ in range(2))
