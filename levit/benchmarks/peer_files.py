@@ -38,6 +38,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -59,6 +60,9 @@ FORMATS: Final[Mapping[str, tuple[str | None, tuple[str, ...]]]] = {
     "openvino": ("onnx", ("naive.bin", "naive.xml")),
     "int8": ("openvino", ("naive-int8.bin", "naive-int8.xml")),
 }
+
+# No part takes nearly as long to make.
+_STALE_S: Final = 3600 * 24
 
 _PACKAGES: Final = ("torch", "timm", "numpy", "onnx", "onnxscript", "openvino", "nncf")
 
@@ -164,6 +168,9 @@ def _make(
     model: str, store: Path, parts: Sequence[str], image_size: tuple[int, int], seed: int
 ) -> None:
     """Make the parts that `store` lacks. Imports PyTorch."""
+    for staging in store.glob(".*-*"):  # of a process that was killed, when nobody is at it
+        if time.time() - staging.stat().st_mtime > _STALE_S:
+            shutil.rmtree(staging, ignore_errors=True)
     done = {part: store / part for part in FORMATS if (store / part).is_dir()}
     source: Any = None
     for part in parts:

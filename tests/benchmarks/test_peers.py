@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -169,6 +170,17 @@ def test_what_was_left_half_made_is_no_part(cache, tmp_path, monkeypatch):
     with pytest.raises(ExportError):
         prepare("levit_256", tmp_path, formats=["weights"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_left_half_made_goes_when_it_is_old(tmp_path):
+    from levit.benchmarks import peer_files
+
+    for name, age_s in (("old", 2 * 24 * 3600), ("new", 60)):
+        folder = tmp_path / f".weights-{name}"
+        folder.mkdir()
+        os.utime(folder, (time.time() - age_s,) * 2)
+    peer_files._make(MODEL, tmp_path, [], (224, 224), 0)
+    assert [folder.name for folder in tmp_path.iterdir()] == [".weights-new"]
 
 
 @pytest.mark.parametrize(
