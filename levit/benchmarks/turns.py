@@ -141,7 +141,7 @@ class Turns:
     def _seconds(self, standing: Standing) -> float:
         """Of timed work in all rounds: one product is like another, and takes milliseconds."""
         if standing.entrant.contender.kind == "ceiling":
-            return min(self._protocol.seconds, _CEILING_S)
+            return min(self._protocol.seconds / 4, _CEILING_S)
         return self._protocol.seconds
 
     def _running(self) -> list[Standing]:
