@@ -181,6 +181,7 @@ class _Run:
                 standing.entrant, batch=batch, threads=threads, device=self._plan.device
             ),
             pictures=self._plan.pictures,
+            shrinks=self._plan.device == "gpu",
             done=self._watcher.advance,
             between=self._between,
             rng=self._rng,

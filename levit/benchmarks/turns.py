@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ _TURN_TIMEOUT_S: Final = 300.0
 _SCAN_BATCHES: Final = (1, 4, 8, 16, 32)
 _SCAN_S: Final = 0.4
 _CEILING_S: Final = 3.0
+# Idle threads of some engines keep their CPU for a while after their last call.
+_SETTLE_S: Final = 0.05
 # Of the machine's memory: what must stay free, for the others to go on undisturbed.
 _LEAST_FREE: Final = 0.06
 
@@ -84,6 +87,7 @@ class Turns:
     Args:
         job: (standing, batch, threads) → what its worker loads.
         pictures: JPEG files, for a protocol that begins with one.
+        shrinks: whether a batch that does not fit is halved (the paper's, on a GPU).
         done: told the seconds of work that are done, and what comes next.
         between: called between turns; samples the machine.
     """
@@ -95,6 +99,7 @@ class Turns:
         *,
         job: Callable[[Standing, int, int], Job],
         pictures: Sequence[Path],
+        shrinks: bool,
         done: Callable[[float, str], None],
         between: Callable[[], None],
         rng: np.random.Generator,
@@ -103,6 +108,7 @@ class Turns:
         self._standings = standings
         self._job = job
         self._pictures = [str(p) for p in pictures] if protocol.kind == "images" else []
+        self._shrinks = shrinks
         self._done = done
         self._between = between
         self._rng = rng
@@ -122,8 +128,9 @@ class Turns:
                 continue
             if self._protocol.batch == 0 and standing.entrant.contender.kind != "ceiling":
                 self._search(standing)
-            self._load(standing, check=True)
-            self._done(0, f"loading {standing.name}")
+            if standing.running:
+                self._done(0, f"loading {standing.name}")
+                self._load_largest(standing)
         for standing in self._running():
             seconds = min(self._protocol.warmup_s, self._seconds(standing))
             self._done(seconds, f"warming up {standing.name}")
@@ -132,6 +139,7 @@ class Turns:
             order = self._running()
             self._rng.shuffle(order)
             for standing in order:
+                time.sleep(_SETTLE_S)
                 self._between()
                 seconds = self._seconds(standing) / self._protocol.rounds
                 self._turn(standing, seconds, keep=True)
@@ -148,6 +156,14 @@ class Turns:
         return [standing for standing in self._standings if standing.running]
 
     # ------------------------------------------------------------------ single requests
+
+    def _load_largest(self, standing: Standing) -> None:
+        """Load it; where batches may shrink with half of it, and half of that, until it fits."""
+        self._load(standing, check=True)
+        while self._shrinks and standing.batch > 1 and _lacked_memory(standing):
+            standing.status, standing.reason = "ok", ""
+            standing.batch //= 2
+            self._load(standing, check=True)
 
     def _load(self, standing: Standing, *, check: bool) -> None:
         free = available_memory()
@@ -176,15 +192,18 @@ class Turns:
         standing.error = reply["error"]
         if reply["wrong"]:
             standing.fail(f"{reply['wrong']}; it is not timed", "wrong")
-        if not standing.running:
             self._unload(standing)
 
     def _unload(self, standing: Standing) -> None:
-        worker = self._workers.get(standing.entrant.contender.engine)
-        if worker is not None:
-            worker.ask({"do": "unload", "slot": standing.slot}, _TURN_TIMEOUT_S)
+        if standing.slot and standing.entrant.contender.engine in self._workers:
+            self._ask(standing, {"do": "unload", "slot": standing.slot}, _TURN_TIMEOUT_S)
+        standing.slot = 0
 
     def _turn(self, standing: Standing, seconds: float, *, keep: bool) -> Round | None:
+        if not standing.slot:  # its worker had to be started again
+            self._load(standing, check=False)
+            if not standing.running:
+                return None
         request = {"do": "turn", "slot": standing.slot, "seconds": seconds}
         reply = self._ask(standing, request, _TURN_TIMEOUT_S + 20 * seconds)
         if reply is None:
@@ -209,11 +228,11 @@ class Turns:
         try:
             reply = worker.ask(request, timeout_s)
         except WorkerFailedError as error:
-            # Whatever else it held is gone with it.
+            # Whatever else it held is gone with it, and is loaded again at its next turn.
             del self._workers[engine]
             for other in self._standings:
-                if other.running and other.slot and other.entrant.contender.engine == engine:
-                    other.fail(f"{error} (while it worked for {standing.name})")
+                if other.entrant.contender.engine == engine:
+                    other.slot = 0
             standing.fail(str(error))
             return None
         if "failed" in reply:
@@ -237,12 +256,12 @@ class Turns:
                 self._done(_SCAN_S, f"searching: {standing.name}, batch {batch} × {streams}")
                 self._load(standing, check=False)
                 taken = self._turn(standing, _SCAN_S, keep=False) if standing.running else None
+                self._unload(standing)
                 if taken is None:
                     if not standing.scan:
                         return  # it cannot run at all
                     standing.status, standing.reason = "ok", ""  # this one is too large
                     continue
-                self._unload(standing)
                 rate = batch * len(taken.values) / taken.elapsed_ns * 1e9
                 standing.scan.append(
                     {"batch": batch, "streams": streams, "images_per_second": rate}
@@ -255,6 +274,12 @@ class Turns:
     def scan_seconds(threads: int) -> float:
         """How long the search of one contender takes, about."""
         return _SCAN_S * len(_SCAN_BATCHES) * len(_powers_of_two(threads))
+
+
+def _lacked_memory(standing: Standing) -> bool:
+    """Whether it failed for memory, in the words of CUDA, PyTorch or ONNX Runtime."""
+    reason = standing.reason.lower() if standing.status == "failed" else ""
+    return any(words in reason for words in ("out of memory", "failed to allocate", "bad_alloc"))
 
 
 def _powers_of_two(most: int) -> list[int]:
