@@ -152,7 +152,12 @@ def _make_in_subprocess(
     command = [sys.executable, "-m", "levit.benchmarks.peer_files", model, str(store)]
     command += ["--formats", ",".join(parts), "--image-size", f"{height}x{width}"]
     command += ["--seed", str(seed), "--into-store"]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    # PyTorch's threads spin while they wait for each other: on a busy machine two of them took
+    # from 4 to over 100 seconds for what one does in 3.
+    single = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, env=single
+    )
     if done.returncode == 0:
         return
     if done.returncode < 0:
