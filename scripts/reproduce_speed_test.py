@@ -125,13 +125,13 @@ def main() -> int:
     ratio = ratio_interval(bench, script)
     print(
         f"levit bench ÷ speed_test.py {ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]: "
-        f"{verdict_of(ratio)}"
+        f"{verdict_of(ratio, len(script))}"
     )
     if arguments.json:
         values = {"speed_test": script, "levit_bench": bench, "quietness": quiet}
         arguments.json.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     inside = median_interval(script).low <= statistics.median(bench) <= median_interval(script).high
-    return 0 if inside or ratio.low <= 1 <= ratio.high else 1
+    return 0 if inside or verdict_of(ratio, len(script)) == "equal" else 1
 
 
 if __name__ == "__main__":

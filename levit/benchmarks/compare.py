@@ -95,7 +95,7 @@ def compare(before: Record, after: Record) -> Comparison:
                 before=old,
                 after=new,
                 ratio=ratio,
-                verdict=verdict_of(ratio),
+                verdict=verdict_of(ratio, min(_rounds(one), _rounds(other))),
             )
         )
     return Comparison(
@@ -121,6 +121,10 @@ def _measured(record: Record) -> dict[_Key, Summary]:
 
 def _has_figure(summary: Summary) -> bool:
     return summary.measurement.status == "ok" and any(r.values for r in summary.measurement.rounds)
+
+
+def _rounds(summary: Summary) -> int:
+    return sum(1 for r in summary.measurement.rounds if r.values)
 
 
 def _figure(summary: Summary) -> tuple[str, Interval, bool]:

@@ -31,6 +31,9 @@ SMALLEST: Final = 0.02
 # The widest interval on either side of which "equal" is still an answer.
 WIDEST_EQUAL: Final = 0.05
 
+# Rounds: 2 · 0.5⁶ = 3 % that all lie on one side of the median, 2 · 0.5⁵ = 6 %.
+FEWEST: Final = 6
+
 _RESAMPLES: Final = 1000
 
 
@@ -50,8 +53,8 @@ def median_interval(values: Sequence[float]) -> Interval:
     """
     ordered = sorted(values)
     n = len(ordered)
-    left_out, tail = 0, 0.5**n
-    while 2 * (tail := tail + math.comb(n, left_out + 1) * 0.5**n) <= 0.05:
+    left_out, tail = 0, 1  # in units of 2⁻ⁿ: beyond a thousand values no float holds them
+    while 40 * (tail := tail + math.comb(n, left_out + 1)) <= 2**n:
         left_out += 1
     return Interval(statistics.median(ordered), ordered[left_out], ordered[n - 1 - left_out])
 
@@ -110,12 +113,15 @@ def unpaired_ratio(above: Interval, below: Interval, drift: float = 0.0) -> Inte
     )
 
 
-def verdict_of(ratio: Interval) -> Verdict:
+def verdict_of(ratio: Interval, rounds: int) -> Verdict:
     """What a ratio of speeds (above 1: faster) allows to say.
 
     Faster or slower: the interval leaves out 1, and the median is at least 2 % away from it.
-    Equal: neither, and the interval lies within 5 % of 1. Otherwise it cannot be told.
+    Equal: neither, and the interval lies within 5 % of 1. Otherwise it cannot be told, nor from
+    fewer than six rounds, whose extremes cover the median with less than 95 %.
     """
+    if rounds < FEWEST:
+        return "cannot tell"
     if ratio.low > 1 and ratio.median >= 1 + SMALLEST:
         return "faster"
     if ratio.high < 1 and ratio.median <= 1 - SMALLEST:

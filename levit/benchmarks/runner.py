@@ -120,6 +120,9 @@ class _Run:
         self._rng = np.random.default_rng(plan.seed)
         self._ceilings = ceilings(plan.entrants, plan.device)
         self._sampled = -_BETWEEN_S
+        # Who answers as the reference does, and why others do not.
+        self._checked: dict[str, float | None] = {}
+        self._wrong: dict[str, str] = {}
         self.entrants = [*plan.entrants, *self._ceilings]
         self.noise = NoiseLog()
         self.gpu_samples: list[dict[str, Any]] = []
@@ -135,6 +138,8 @@ class _Run:
                 else:
                     self._turns(protocol, standings)
             finally:  # an interruption keeps what was measured
+                self._wrong.update({s.name: s.reason for s in standings if s.status == "wrong"})
+                self._checked.update({s.name: s.error for s in standings if s.running})
                 device = self._plan.device
                 self.measurements += [s.measurement(name, protocol, device) for s in standings]
 
@@ -159,9 +164,10 @@ class _Run:
         standing = Standing(
             entrant=entrant, batch=batch, threads=protocol.threads or self._plan.threads
         )
-        reason = self._material.failed.get(standing.name)
-        if reason is not None:
-            standing.fail(reason)
+        if standing.name in self._material.failed:
+            standing.fail(self._material.failed[standing.name])
+        elif standing.name in self._wrong:
+            standing.fail(self._wrong[standing.name], "wrong")
         return standing
 
     def _between(self) -> None:
@@ -174,7 +180,11 @@ class _Run:
         self._sampled = time.monotonic()
 
     def _turns(self, protocol: Measured, standings: list[Standing]) -> None:
-        with Turns(
+        with self._workers(protocol, standings) as turns:
+            turns.run()
+
+    def _workers(self, protocol: Measured, standings: list[Standing]) -> Turns:
+        return Turns(
             protocol,
             standings,
             job=lambda standing, batch, threads: self._material.job(
@@ -185,11 +195,13 @@ class _Run:
             done=self._watcher.advance,
             between=self._between,
             rng=self._rng,
-        ) as turns:
-            turns.run()
+        )
 
     def _processes(self, name: str, protocol: Measured, standings: list[Standing]) -> None:
         """Fresh processes in turns; the first of each fills the page cache, and does not count."""
+        unknown = [s for s in standings if s.name not in self._checked]
+        with self._workers(protocol, unknown) as turns:
+            turns.check()
         answers: dict[str, int] = {}
         for number in range(protocol.rounds + 1):
             order = [s for s in standings if s.running]

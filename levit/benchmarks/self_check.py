@@ -14,48 +14,43 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from levit.benchmarks.intervals import Interval, ratio_interval, verdict_of
+from levit.benchmarks.intervals import Interval
 from levit.benchmarks.lineup import choose_lineup
 from levit.benchmarks.material import prepare_material
 from levit.benchmarks.noise import quietness
 from levit.benchmarks.protocols import PROTOCOLS, Protocol
-from levit.benchmarks.record import Measurement, Record
+from levit.benchmarks.record import Record
 from levit.benchmarks.runner import Plan, run_benchmark
-from levit.benchmarks.summary import latency_ms
+from levit.benchmarks.summary import comparisons, latency_ms
 from levit.runtime.cpus import available_cpus
 
-__all__ = ["main", "overhead_us", "ratio_of", "repeated"]
+__all__ = ["main", "overhead_us", "repeated"]
 
 HANDICAP: Final = 0.05
 
 
-def overhead_us(folder: Path) -> Interval:
-    """Microseconds that a call of a session costs that computes nothing, with what counts it."""
+def overhead_us(folder: Path) -> float:
+    """Microseconds that a call of a session costs that computes nothing.
+
+    The larger of what a call is timed at, and of elapsed time over calls, in medians.
+    """
     protocol = replace(PROTOCOLS["latency"], seconds=1.0, warmup_s=0.1, rounds=10)
     record = _measure(["levit_128s"], ["null"], folder, protocol, threads=1, handicaps=(0.0,))
     measurement = next(m for m in record.measurements if m.rounds)
-    per_call = [r.elapsed_ns / len(r.values) / 1e3 for r in measurement.rounds]
-    median = latency_ms(measurement)[50].median * 1e3
-    return Interval(max(median, sorted(per_call)[len(per_call) // 2]), min(per_call), max(per_call))
+    per_call = statistics.median(r.elapsed_ns / len(r.values) for r in measurement.rounds)
+    return max(latency_ms(measurement)[50].median * 1e3, per_call / 1e3)
 
 
 def repeated(model: str, folder: Path, protocol: Protocol, *, threads: int) -> Record:
     """One run of a contender, of itself again, and of itself made slower."""
     handicaps = (0.0, 0.0, HANDICAP)
     return _measure([model], ["levit-onnx"], folder, protocol, threads=threads, handicaps=handicaps)
-
-
-def ratio_of(measurement: Measurement, first: Measurement) -> Interval:
-    """Speed over that of the first, round by round."""
-    speeds = [
-        [len(r.values) / r.elapsed_ns for r in entry.rounds] for entry in (measurement, first)
-    ]
-    return ratio_interval(*speeds)
 
 
 class _Silent:
@@ -113,15 +108,15 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         overhead = overhead_us(Path(name) / "null")
-        print(f"a call of nothing: {overhead.median:.2f} µs")
+        print(f"a call of nothing: {overhead:.2f} µs")
         for number in range(arguments.runs):
             folder = Path(name) / str(number)
             record = repeated(arguments.model, folder, protocol, threads=arguments.threads)
-            first, again, slower = record.measurements[:3]
+            first = record.contenders[0]
             row: dict[str, Any] = {"quietness": quietness(record.noise)[0]}
-            for title, measurement in (("same", again), ("5 % slower", slower)):
-                ratio = ratio_of(measurement, first)
-                row[title] = {"ratio": ratio, "verdict": verdict_of(ratio)}
+            beside_first = [c for c in comparisons(record) if c.peer == first]
+            for title, found in zip(("same", "5 % slower"), beside_first, strict=True):
+                row[title] = {"ratio": found.ratio, "verdict": found.verdict}
             results.append(row)
             same, late = row["same"], row["5 % slower"]
             print(

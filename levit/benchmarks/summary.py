@@ -230,7 +230,10 @@ def _threads(measurement: Measurement) -> int:
 
 
 def comparisons(record: Record) -> tuple[Comparison, ...]:
-    """Each of ours against each peer of its model under equal settings, round by round."""
+    """Each of ours against each peer of its model, and against ours before it, round by round.
+
+    Under equal settings, but for what a protocol searches for.
+    """
     contenders = {c.name: c for c in record.contenders}
     by_case: dict[tuple[str, str, str], list[Measurement]] = {}
     for measurement in record.measurements:
@@ -242,8 +245,9 @@ def comparisons(record: Record) -> tuple[Comparison, ...]:
     for same in by_case.values():
         ours = [m for m in same if contenders[m.contender].kind == "ours"]
         peers = [m for m in same if contenders[m.contender].kind == "peer"]
-        for one in ours:
-            for other in peers:
+        for number, one in enumerate(ours):
+            # What entered twice, or two artifacts of one model: each beside those before it.
+            for other in (*peers, *ours[:number]):
                 found.append(
                     _compare(contenders[one.contender], one, contenders[other.contender], other)
                 )
@@ -291,7 +295,7 @@ def _compare(
         settings=one.settings,
         quantity=quantity,
         ratio=ratio,
-        verdict=verdict_of(ratio),
+        verdict=verdict_of(ratio, len(pairs)),
         pairs=len(pairs),
     )
 

@@ -25,7 +25,7 @@ _SCAN_BATCHES: Final = (1, 4, 8, 16, 32)
 _SCAN_S: Final = 0.4
 _CEILING_S: Final = 3.0
 # Idle threads of some engines keep their CPU for a while after their last call.
-_SETTLE_S: Final = 0.05
+_SETTLE_S: Final = 0.02
 # Of the machine's memory: what must stay free, for the others to go on undisturbed.
 _LEAST_FREE: Final = 0.06
 
@@ -146,6 +146,13 @@ class Turns:
                 self._done(seconds, f"round {number + 1} of {self._protocol.rounds}")
         self._between()
 
+    def check(self) -> None:
+        """Load each once, compare its answers with the reference's, and let it go."""
+        for standing in self._running():
+            self._done(0, f"checking {standing.name}")
+            self._load(standing, check=True)
+            self._unload(standing)
+
     def _seconds(self, standing: Standing) -> float:
         """Of timed work in all rounds: one product is like another, and takes milliseconds."""
         if standing.entrant.contender.kind == "ceiling":
@@ -187,7 +194,7 @@ class Turns:
             "check": check,
         }
         reply = self._ask(standing, request, _LOAD_TIMEOUT_S)
-        if reply is None or not check or self._pictures:
+        if reply is None or not check:
             return
         standing.error = reply["error"]
         if reply["wrong"]:
@@ -223,13 +230,13 @@ class Turns:
         """The worker's reply; None where it failed, and then the standing says why."""
         engine = standing.entrant.contender.engine
         worker = self._workers.get(engine)
-        if worker is None:
-            worker = self._workers[engine] = WorkerProcess(standing.threads)
         try:
+            if worker is None:
+                worker = self._workers[engine] = WorkerProcess(standing.threads)
             reply = worker.ask(request, timeout_s)
         except WorkerFailedError as error:
             # Whatever else it held is gone with it, and is loaded again at its next turn.
-            del self._workers[engine]
+            self._workers.pop(engine, None)
             for other in self._standings:
                 if other.entrant.contender.engine == engine:
                     other.slot = 0

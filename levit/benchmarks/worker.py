@@ -76,10 +76,10 @@ def timed_turn(call: Call, seconds: float, handicap: float = 0.0) -> Turn:
 class Stream:
     """One runner with a thread of its own, in which it is opened, called and dropped."""
 
-    def __init__(self, open_call: Callable[[], tuple[Call, Any]]) -> None:
+    def __init__(self, open_call: Callable[[], Call]) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._typical_ns = 0
-        self._call, self._runner = self._thread.submit(open_call).result()
+        self._call = self._thread.submit(open_call).result()
 
     def turn(self, seconds: float, handicap: float, barrier: threading.Barrier) -> Any:
         def run() -> Turn:
@@ -93,10 +93,6 @@ class Stream:
             return turn
 
         return self._thread.submit(run)
-
-    def ask(self, question: Callable[[Any], Any]) -> Any:
-        """What a function makes of the runner, in its thread."""
-        return self._thread.submit(question, self._runner).result()
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -118,27 +114,26 @@ class Slot:
         pictures = [Path(path).read_bytes() for path in request.get("pictures", ())]
         self.error: float | None = None
         self.wrong = ""
-        self.top1: list[int] = []
         self._streams: list[Stream] = []
 
-        def open_call() -> tuple[Call, Any]:
+        def open_call() -> Call:
+            checks = request.get("check") and (job.files / REFERENCE_FILE).exists()
             if pictures:
+                if checks:  # of the network alone: pictures have no reference
+                    self.error, self.wrong = check(module.open_runner(job), job)
                 run_image = module.open_image_runner(job)
-                return _image_call(run_image, pictures), run_image
+                return _image_call(run_image, pictures)
             run = module.open_runner(job)
+            if checks:
+                self.error, self.wrong = check(run, job)
             rng = np.random.default_rng(_SEED)
             make = getattr(module, "example", _example)
             batch = make(job, rng)
-            return lambda: _nothing(run(batch)), run
+            return lambda: _nothing(run(batch))
 
         try:
             for _ in range(request.get("streams", 1)):
                 self._streams.append(Stream(open_call))
-            first = self._streams[0]
-            if pictures:
-                self.top1 = first.ask(lambda run: [run(data)[0] for data in pictures])
-            elif request.get("check") and (job.files / REFERENCE_FILE).exists():
-                self.error, self.wrong = first.ask(lambda run: check(run, job))
         except BaseException:
             self.close()
             raise
@@ -214,7 +209,7 @@ class Worker:
     def do_load(self, request: Mapping[str, Any]) -> dict[str, Any]:
         slot = self._slots[request["slot"]] = Slot(request)
         known = slot.error is not None and np.isfinite(slot.error)
-        return {"error": slot.error if known else None, "wrong": slot.wrong, "top1": slot.top1}
+        return {"error": slot.error if known else None, "wrong": slot.wrong}
 
     def do_turn(self, request: Mapping[str, Any]) -> dict[str, Any]:
         return self._slots[request["slot"]].turn(request["seconds"])

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -56,15 +57,18 @@ class WorkerProcess:
 
     def __init__(self, threads: int) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 closed by close()
-        self._process = subprocess.Popen(
-            # Without the current folder on the path: a torch.py there is not torch.
-            [sys.executable, "-P", "-m", "levit.benchmarks.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            env=child_environment(threads),
-            start_new_session=True,  # Ctrl-C is for the runner
-        )
+        try:
+            self._process = subprocess.Popen(
+                # Without the current folder on the path: a torch.py there is not torch.
+                [sys.executable, "-P", "-m", "levit.benchmarks.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                env=child_environment(threads),
+                start_new_session=True,  # Ctrl-C is for the runner
+            )
+        except OSError as error:
+            raise WorkerFailedError(f"its process cannot be started ({error.strerror})") from error
         assert self._process.stdout is not None
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
@@ -100,18 +104,23 @@ class WorkerProcess:
         return reply
 
     def _ended(self) -> WorkerFailedError:
-        status = self._process.wait(10)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        status = self._process.poll()
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, size - 4096))
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         self.close()
+        if status is None:
+            return WorkerFailedError("its process closed its output and did not end")
         how = f"signal {-status}" if status < 0 else f"status {status}"
         return WorkerFailedError(f"its process ended with {how}: {lines[-1] if lines else ''}")
 
     def close(self) -> None:
         """End the process, whatever it does."""
+        # Compilers that it has started outlive it otherwise, beside whatever is measured next.
         with contextlib.suppress(OSError):
-            self._process.kill()
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._selector.close()
         for stream in (self._process.stdin, self._process.stdout, self._log):

@@ -42,6 +42,14 @@ def test_six_values_are_the_fewest_whose_extremes_cover_95_percent():
     assert median_interval(list(range(1, 10)))[1:] == (2, 8)
 
 
+@pytest.mark.parametrize("count", [1030, 3000])
+def test_many_values_are_no_trouble(count):
+    low, high = median_interval(list(range(count)))[1:]
+    # Normal approximation of the binomial: n / 2 ± 0.98 √n.
+    assert low == pytest.approx(count / 2 - 0.98 * count**0.5, abs=2)
+    assert high == pytest.approx(count / 2 + 0.98 * count**0.5, abs=2)
+
+
 def test_ratios_are_taken_side_by_side():
     # The machine halves its speed in the second round: both feel it, the ratio does not.
     assert ratio_interval([2.0, 1.0, 2.0], [1.0, 0.5, 1.0]) == (2.0, 2.0, 2.0)
@@ -88,7 +96,8 @@ def test_percentile_of_very_long_rounds_is_still_exact():
     ],
 )
 def test_verdicts(ratio, verdict):
-    assert verdict_of(ratio) == verdict
+    assert verdict_of(ratio, 6) == verdict
+    assert verdict_of(ratio, 5) == "cannot tell"
 
 
 @given(positive, positive, positive)
@@ -96,7 +105,7 @@ def test_verdicts_are_the_same_from_both_sides(a, b, c):
     low, median, high = sorted((a, b, c))
     mirrored = Interval(1 / median, 1 / high, 1 / low)
     opposite = {"faster": "slower", "slower": "faster"}
-    one, other = verdict_of(Interval(median, low, high)), verdict_of(mirrored)
+    one, other = verdict_of(Interval(median, low, high), 9), verdict_of(mirrored, 9)
     if abs(median - 1) > 0.06:  # at the thresholds themselves 1.02 and 1 / 0.98 differ
         assert opposite.get(one, "neither") == (other if other in opposite else "neither")
 

@@ -41,7 +41,7 @@ ENGINE = """
         return run
 
     def open_image_runner(job):
-        return lambda data: (len(data), {"decode": 5, "resize": 6, "infer": 7})
+        return lambda data: (len(data), {"decode": len(data), "resize": 6, "infer": 7})
 """
 
 
@@ -134,11 +134,18 @@ def test_pictures_are_taken_in_turn_with_their_stages(worker, load, tmp_path):
     for number in (1, 2, 3):
         paths.append(tmp_path / f"{number}.jpg")
         paths[-1].write_bytes(b"x" * number)
-    reply = worker.ask(load(pictures=[str(p) for p in paths]), 30)
-    assert reply["top1"] == [1, 2, 3]
+    assert "failed" not in worker.ask(load(pictures=[str(p) for p in paths]), 30)
     stages = worker.ask(turn(seconds=0.01), 30)["stages"]
     assert set(stages) == {"decode", "resize", "infer"}
+    # The length of the picture: each has its turn.
+    assert set(stages["decode"]) == {1, 2, 3}
     assert set(stages["resize"]) == {6}
+
+
+def test_who_answers_wrongly_is_not_timed_on_pictures_either(worker, load, reference, tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    reply = worker.ask(load("wrong", pictures=[str(tmp_path / "a.jpg")]), 30)
+    assert "from the reference's" in reply["wrong"]
 
 
 def test_what_fails_is_one_line_and_the_worker_goes_on(worker, load):

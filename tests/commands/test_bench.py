@@ -25,7 +25,7 @@ def measured(tmp_path_factory):
     done = subprocess.run(
         [
             *(sys.executable, "-m", "levit", *DIGITS, "--protocol", ALL),
-            *("--seconds", "0.3", "--rounds", "3", "--output", str(result)),
+            *("--seconds", "0.3", "--rounds", "6", "--output", str(result)),
             *("--report", str(folder / "page.html"), "--csv", str(folder / "values.csv")),
         ],
         capture_output=True,
@@ -53,7 +53,7 @@ def test_every_protocol_measures(measured):
     assert set(ours) == set(ALL.split(","))
     for name, measurement in ours.items():
         assert measurement.status == "ok", (name, measurement.reason)
-        assert len(measurement.rounds) == 3
+        assert len(measurement.rounds) == 6
         assert all(r.values and r.elapsed_ns > 0 for r in measurement.rounds)
     assert ours["paper"].settings["batch"] == 16
     assert ours["paper"].settings["threads"] == 1

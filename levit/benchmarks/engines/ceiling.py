@@ -11,15 +11,25 @@ between its two steps, so that every correct int8 product is the same number.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.benchmarks.engines import Job
-from levit.errors import ConfigError
+from levit.benchmarks.engines import Job, Runner
+from levit.errors import BackendUnavailableError, ConfigError
 
-__all__ = ["MACS", "ROWS", "SIDE", "Operands", "operands", "reference", "require_product"]
+__all__ = [
+    "MACS",
+    "ROWS",
+    "SIDE",
+    "Operands",
+    "operands",
+    "reference",
+    "require_product",
+    "verified",
+]
 
 # Of 768, 1024, 1536 and 2048, measured with all three runtimes on a Zen 5 core: from 1024 on
 # nothing gains, and above it the int8 operands of ONNX Runtime leave the caches (up to 14 % less).
@@ -31,6 +41,10 @@ MACS: Final = SIDE**3
 # What a runner returns of its product: these rows. Converting all of it to float32 would cost a
 # tenth of a product in bfloat16.
 ROWS: Final = slice(None, None, SIDE // 8)
+
+# Largest difference over the largest value: float32 sums of 1024 products, 8 significant bits,
+# and integers.
+_ERRORS: Final[Mapping[str, float]] = {"fp32": 5e-6, "bf16": 1e-2, "int8": 0.0}
 
 
 class Operands(NamedTuple):
@@ -61,6 +75,21 @@ def reference(precision: str) -> NDArray[np.float64]:
     left, right = operands(precision)
     product: NDArray[np.float64] = left[ROWS].astype(np.float64) @ right.astype(np.float64)
     return product
+
+
+def verified(run: Runner, job: Job) -> Runner:
+    """The runner itself, if its product is right: a wrong one would raise everybody's ceiling.
+
+    Raises:
+        BackendUnavailableError: it is not.
+    """
+    expected = reference(job.precision)
+    error = float(np.abs(run(np.empty(0)) - expected).max() / np.abs(expected).max())
+    if not error <= _ERRORS[job.precision]:
+        raise BackendUnavailableError(
+            f"its product is off by {error:.1e} at {job.precision}: leave this ceiling out"
+        )
+    return run
 
 
 def require_product(job: Job, precisions: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.benchmarks.engines import Job, Runner
-from levit.benchmarks.engines.ceiling import ROWS, SIDE, operands, require_product
+from levit.benchmarks.engines.ceiling import ROWS, SIDE, operands, require_product, verified
 
 __all__ = ["open_runner"]
 
@@ -41,7 +41,7 @@ def open_runner(job: Job) -> Runner:
         session.run_with_iobinding(binding)
         return product[ROWS].astype(np.float32)
 
-    return run
+    return verified(run, job)
 
 
 def _model(precision: str) -> bytes:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.benchmarks.engines import Job, Runner
-from levit.benchmarks.engines.ceiling import ROWS, operands, require_product
+from levit.benchmarks.engines.ceiling import ROWS, operands, require_product, verified
+from levit.benchmarks.engines.openvino_module import import_openvino
 from levit.errors import BackendUnavailableError
 
 __all__ = ["executed_kernel", "open_runner"]
@@ -33,8 +34,7 @@ def open_runner(job: Job) -> Runner:
     Raises:
         BackendUnavailableError: this CPU does not compute at the job's precision.
     """
-    import openvino
-
+    openvino = import_openvino()
     require_product(job, PRECISIONS)
     settings = {
         "INFERENCE_NUM_THREADS": job.threads,
@@ -57,7 +57,7 @@ def open_runner(job: Job) -> Runner:
         request.infer()
         return np.array(request.get_output_tensor().data[ROWS], np.float32)
 
-    return run
+    return verified(run, job)
 
 
 def executed_kernel(compiled: Any) -> tuple[str, str]:
@@ -71,7 +71,7 @@ def executed_kernel(compiled: Any) -> tuple[str, str]:
 
 def _model(precision: str) -> Any:
     """float32 (SIDE, SIDE) × the constant right operand → float32."""
-    import openvino
+    openvino = import_openvino()
     from openvino import opset13 as ops
 
     # The transposed weights of a Linear are what needs no turning.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.benchmarks.engines import Job, Runner
-from levit.benchmarks.engines.ceiling import ROWS, SIDE, operands, require_product
+from levit.benchmarks.engines.ceiling import ROWS, SIDE, operands, require_product, verified
 
 __all__ = ["open_runner"]
 
@@ -38,4 +38,4 @@ def open_runner(job: Job) -> Runner:
             rows: NDArray[np.float32] = product[ROWS].to(torch.float32).numpy()
         return rows
 
-    return run
+    return verified(run, job)

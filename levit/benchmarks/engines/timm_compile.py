@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from levit.benchmarks.engines import ImageRunner, Job, Runner, timm_modules
 from levit.errors import BackendUnavailableError, brief
 
 __all__ = ["open_image_runner", "open_runner", "script"]
+
+# Compiled copies in one process: models × streams.
+_MOST: Final = 1000
 
 
 def open_runner(job: Job) -> Runner:
@@ -19,8 +23,13 @@ def open_runner(job: Job) -> Runner:
         BackendUnavailableError: PyTorch cannot compile here (it needs a C++ compiler).
     """
     import torch
+    import torch._dynamo.config as dynamo
     import torch._inductor.config as inductor
 
+    # All models of one class share the code that is compiled: beyond eight of them PyTorch would
+    # go on in eager mode, without a word.
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = _MOST
+    dynamo.fail_on_recompile_limit_hit = True
     net = timm_modules.load_module(job)
     inductor.freezing = True
     run = timm_modules.runner(torch.compile(net, dynamic=False), job, torch.no_grad)
