@@ -16,11 +16,9 @@ from typing import NoReturn
 
 from levit import __version__
 from levit.errors import LevitError
+from levit.interruption import RECEIVED
 
 __all__ = ["build_parser", "main", "main_bench", "main_export"]
-
-# The signals that have asked this command to stop.
-_received: list[int] = []
 
 _DESCRIPTION = "Compile LeViT checkpoints for deployment, and run them."
 
@@ -63,10 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        if _received:  # while a module in C++ was being loaded, which made an error of it
-            if signal.SIGINT in _received:
+        if RECEIVED:  # while a module in C++ was being loaded, which made an error of it
+            if signal.SIGINT in RECEIVED:
                 print("error: interrupted", file=sys.stderr)
-            return 128 + _received[0]
+            return 128 + RECEIVED[0]
         # A bug of ours, and still one line: scripts read this.
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         print(f"error: internal: {text}; --debug shows where, please report it", file=sys.stderr)
@@ -92,7 +90,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # lose a factor of five to their spinning. Read once, when NumPy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("MKL_NUM_THREADS", "1")
-    _received.clear()
+    RECEIVED.clear()
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
@@ -120,13 +118,13 @@ def main_bench() -> int:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    _received.append(number)
+    RECEIVED.append(number)
     # As an exception, so that half-written folders go.
     raise SystemExit(128 + number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    _received.append(number)
+    RECEIVED.append(number)
     raise KeyboardInterrupt
 
 

@@ -13,15 +13,17 @@ from typing import Any, Final
 
 from levit.benchmarks.intervals import Interval, Verdict, unpaired_ratio, verdict_of
 from levit.benchmarks.machine import changes, differences
-from levit.benchmarks.noise import drift
+from levit.benchmarks.noise import drift, quietness
 from levit.benchmarks.record import Measurement, Record
-from levit.benchmarks.summary import Summary, summaries
+from levit.benchmarks.summary import SEARCHED, Summary, summaries
 from levit.errors import ConfigError
 
 __all__ = ["Change", "Comparison", "compare"]
 
-# Found by searching, not asked for.
-_FOUND: Final[Mapping[str, tuple[str, ...]]] = {"throughput": ("batch", "streams")}
+# How long was measured: what a longer run says better, a shorter one says too.
+_LENGTHS: Final = ("seconds", "warmup_s", "rounds")
+# Of a run: what the protocols that begin with a picture depend on.
+_PICTURES: Final = ("photographs", "pictures")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +33,7 @@ class Change:
     Attributes:
         quantity: what `before` and `after` are: ``images/s``, ``p50 ms``, ``s``, ``MB``.
         ratio: above 1 the second run is better.
+        rounds: of the run that has fewer.
     """
 
     contender: str
@@ -40,6 +43,7 @@ class Change:
     after: Interval
     ratio: Interval
     verdict: Verdict
+    rounds: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +53,7 @@ class Comparison:
     Attributes:
         drift: relative change of the machine itself between the runs.
         only_before, only_after: ``contender (protocol)``, measured in one run alone.
-        circumstances: what else differs and may explain a change: versions, revision, settings.
+        circumstances: how both went, and what else differs and may explain a change.
     """
 
     changes: tuple[Change, ...]
@@ -80,10 +84,12 @@ def compare(before: Record, after: Record) -> Comparison:
     for name, protocol in common:
         one, other = first[name, protocol], second[name, protocol]
         _require_equal_settings(one.measurement, other.measurement)
+        _require_same_work(one, other, before, after)
         quantity, old, faster_is_more = _figure(one)
         _, new, _ = _figure(other)
         # Memory does not depend on how busy the machine is.
         slack = 0.0 if quantity == "MB" else change_of_machine
+        rounds = min(_rounds(one), _rounds(other))
         ratio = (
             unpaired_ratio(new, old, slack) if faster_is_more else unpaired_ratio(old, new, slack)
         )
@@ -95,7 +101,8 @@ def compare(before: Record, after: Record) -> Comparison:
                 before=old,
                 after=new,
                 ratio=ratio,
-                verdict=verdict_of(ratio, min(_rounds(one), _rounds(other))),
+                verdict=verdict_of(ratio, rounds),
+                rounds=rounds,
             )
         )
     return Comparison(
@@ -103,7 +110,7 @@ def compare(before: Record, after: Record) -> Comparison:
         drift=change_of_machine,
         only_before=_names(first, second),
         only_after=_names(second, first),
-        circumstances=tuple(changes(before.machine, after.machine)),
+        circumstances=(*_states(before, after), *changes(before.machine, after.machine)),
     )
 
 
@@ -140,15 +147,42 @@ def _figure(summary: Summary) -> tuple[str, Interval, bool]:
 
 
 def _require_equal_settings(before: Measurement, after: Measurement) -> None:
-    found = _FOUND.get(before.protocol, ())
+    free = {*_LENGTHS, *SEARCHED.get(before.protocol, ())}
     for key in sorted(before.settings.keys() | after.settings.keys()):
         old, new = before.settings.get(key), after.settings.get(key)
-        if key not in found and old != new:
+        if key not in free and old != new:
             raise ConfigError(
                 f"the runs have different settings: {before.contender}, {before.protocol}: {key} "
                 f"is {old} in one and {new} in the other; measure both with the same"
             )
 
 
+def _require_same_work(one: Summary, other: Summary, before: Record, after: Record) -> None:
+    """Raise where a name means another network, or other pictures."""
+    a, b = one.contender, other.contender
+    pairs = {"image size": (a.image_size, b.image_size), "multiply-accumulates": (a.macs, b.macs)}
+    if one.stages_ms:
+        for key in _PICTURES:
+            pairs[key] = (before.settings.get(key), after.settings.get(key))
+    for what, (old, new) in pairs.items():
+        if old != new:
+            raise ConfigError(
+                f"the runs did different work: {a.name}: {what} is {old} in one and {new} in the "
+                f"other; measure both with the same"
+            )
+
+
 def _names(here: Mapping[_Key, Any], there: Mapping[_Key, Any]) -> tuple[str, ...]:
     return tuple(f"{name} ({protocol})" for name, protocol in here if (name, protocol) not in there)
+
+
+def _states(before: Record, after: Record) -> list[str]:
+    """How quiet the machine was in both, and which was not finished."""
+    lines = []
+    for which, record in (("first", before), ("second", after)):
+        verdict, reasons = quietness(record.noise)
+        said = f": {'; '.join(reasons)}" if reasons else ""
+        lines.append(f"the machine was {verdict} in the {which}{said}")
+        if record.status != "complete":
+            lines.append(f"the {which} was interrupted")
+    return lines

@@ -62,16 +62,21 @@ def first_prediction(script: str, picture: Path, threads: int) -> FirstPredictio
         WorkerFailedError: it failed, printed no class, or took five minutes.
     """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
+        environment = child_environment(threads)
         started = time.perf_counter_ns()
-        process = subprocess.Popen(
-            [sys.executable, "-u", "-P", "-c", script + _PEAK, str(picture)],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-            cwd=folder,
-            env=child_environment(threads),
-            start_new_session=True,
-        )
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-u", "-P", "-c", script + _PEAK, str(picture)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=folder,
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise WorkerFailedError(f"its process cannot be started ({error.strerror})") from error
+        deadline = time.monotonic() + _TIMEOUT_S
         assert process.stdout is not None
         try:
             with selectors.DefaultSelector() as selector:
@@ -79,7 +84,7 @@ def first_prediction(script: str, picture: Path, threads: int) -> FirstPredictio
                 data = b""
                 answered = 0
                 while (found := _LAST_LINES.search(data)) is None:
-                    if not selector.select(_TIMEOUT_S):
+                    if not selector.select(max(0.0, deadline - time.monotonic())):
                         raise WorkerFailedError(f"gave no answer in {_TIMEOUT_S} s")
                     part = os.read(process.stdout.fileno(), 4096)
                     if not part:

@@ -6,6 +6,7 @@ Written from nvidia-smi's documented output; it has not been run on hardware yet
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, Final
 
 from levit.errors import BackendUnavailableError, brief
 
-__all__ = ["gpu_fingerprint", "require_gpu", "sample"]
+__all__ = ["gpu_fingerprint", "require_driver", "require_gpu", "sample"]
 
 # Our name → nvidia-smi's (``nvidia-smi --help-query-gpu``).
 _SAMPLE: Final[Mapping[str, str]] = {
@@ -41,6 +42,15 @@ _TIMEOUT_S: Final = 20
 _INSTALL: Final = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
 
 
+def require_driver() -> None:
+    """Make sure that there is an NVIDIA GPU; which libraries can use it is theirs to say.
+
+    Raises:
+        BackendUnavailableError: no driver, or no GPU.
+    """
+    _query(["name"])
+
+
 def require_gpu() -> None:
     """Make sure that there is an NVIDIA GPU and an ONNX Runtime that can use it.
 
@@ -48,7 +58,7 @@ def require_gpu() -> None:
         BackendUnavailableError: no driver, no GPU, or ONNX Runtime without CUDA, each with what
             to do.
     """
-    _query(["name"])
+    require_driver()
     try:
         import onnxruntime
     except ImportError as error:
@@ -149,6 +159,19 @@ def number(cell: str) -> float | None:
         return None
 
 
+def _chosen(visible: str) -> list[str]:
+    """nvidia-smi's option for the GPU that CUDA calls its first, if that was chosen by name.
+
+    A number is CUDA's own, which counts as nvidia-smi does only where CUDA_DEVICE_ORDER says
+    PCI_BUS_ID: then it is taken too.
+    """
+    first = visible.split(",")[0].strip()
+    by_bus = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    if first.startswith("GPU-") or (first.isdecimal() and by_bus):
+        return [f"--id={first}"]
+    return []
+
+
 def _query(fields: Sequence[str]) -> str:
     command = shutil.which("nvidia-smi")
     if command is None:
@@ -158,7 +181,12 @@ def _query(fields: Sequence[str]) -> str:
         )
     try:
         done = subprocess.run(
-            [command, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
+            [
+                command,
+                f"--query-gpu={','.join(fields)}",
+                "--format=csv,noheader,nounits",
+                *_chosen(os.environ.get("CUDA_VISIBLE_DEVICES", "")),
+            ],
             capture_output=True,
             text=True,
             errors="replace",

@@ -16,7 +16,6 @@ __all__ = [
     "Interval",
     "Verdict",
     "median_interval",
-    "percentile_interval",
     "percentile_intervals",
     "ratio_interval",
     "unpaired_ratio",
@@ -64,8 +63,10 @@ def ratio_interval(above: Sequence[float], below: Sequence[float]) -> Interval:
     return median_interval([a / b for a, b in zip(above, below, strict=True)])
 
 
-def percentile_interval(rounds: Sequence[Sequence[float]], percent: float) -> Interval:
-    """A percentile of all values together, with an interval from resampled rounds.
+def percentile_intervals(
+    rounds: Sequence[Sequence[float]], percents: Sequence[float]
+) -> dict[float, Interval]:
+    """Percentiles of all values together, with intervals from resampled rounds.
 
     Neighbouring calls share the machine's state, rounds hardly do: so whole rounds are drawn
     with replacement (the cluster bootstrap), from a fixed seed.
@@ -73,13 +74,6 @@ def percentile_interval(rounds: Sequence[Sequence[float]], percent: float) -> In
     Args:
         rounds: the values of each round; empty rounds do not count.
     """
-    return percentile_intervals(rounds, (percent,))[percent]
-
-
-def percentile_intervals(
-    rounds: Sequence[Sequence[float]], percents: Sequence[float]
-) -> dict[float, Interval]:
-    """`percentile_interval` of each of `percents`, from the same draws."""
     full = [np.asarray(r, np.float64) for r in rounds if len(r)]
     values = np.percentile(np.concatenate(full), percents)
     # A round of thousands of calls says no more here than its quantiles do.

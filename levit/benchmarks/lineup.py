@@ -29,13 +29,15 @@ class Entrant:
     Attributes:
         module: dotted name of its engine's module.
         source: of its model: timm's name, or an artifact's folder.
-        artifact: the folder of ours among the model's files.
+        place: the folder of the model's files, among those of the run.
+        artifact: the folder of ours in it.
         handicap: a fraction by which it is made slower on purpose.
     """
 
     contender: Contender
     module: str
     source: str | Path
+    place: str
     artifact: str = "artifact"
     handicap: float = 0.0
 
@@ -83,13 +85,17 @@ def choose_lineup(
     entrants: list[Entrant] = []
     if models is None and not artifacts:
         models = list(PUBLISHED) if peers else list(SIZES)
+    reason = f"; missing: {', '.join(missing.values())}" if missing else ""
     for name in _known(models or ()):
-        entrants += _of_model(name, usable)
-    for folder in artifacts:
-        entrants += _of_artifact(folder, usable)
-    if not entrants:
-        reason = f"; missing: {', '.join(missing.values())}" if missing else ""
-        raise ConfigError(f"no engine runs these models on device {device!r}{reason}")
+        found = _of_model(name, usable)
+        if not found:
+            raise ConfigError(
+                f"no engine of this run takes {name} on device {device!r}{reason} (--peers, or "
+                f"--engines, of {', '.join(_names_for(device))})"
+            )
+        entrants += found
+    for number, folder in enumerate(artifacts):
+        entrants += _of_artifact(folder, f"artifact-{number}", usable)
     return Lineup(entrants=tuple(_with_unique_names(entrants)), missing=missing)
 
 
@@ -108,7 +114,7 @@ def ceilings(entrants: Iterable[Entrant], device: str) -> list[Entrant]:
 
 def _engines(names: Sequence[str] | None, *, device: str, peers: bool) -> dict[str, Engine]:
     """The engines that a run asks for, by name."""
-    on_device = {n: e for n, e in ENGINES.items() if device in e.devices and e.kind != "ceiling"}
+    on_device = {name: ENGINES[name] for name in _names_for(device)}
     if names is None:
         return {
             name: engine
@@ -144,18 +150,30 @@ def _of_model(model: str, engines: dict[str, Engine]) -> list[Entrant]:
     return entrants
 
 
-def _of_artifact(folder: Path, engines: dict[str, Engine]) -> list[Entrant]:
+def _names_for(device: str) -> list[str]:
+    """Engines that can be named for a device."""
+    return [n for n, e in ENGINES.items() if device in e.devices and e.kind != "ceiling"]
+
+
+def _of_artifact(folder: Path, place: str, engines: dict[str, Engine]) -> list[Entrant]:
+    """A user's artifact: its own weights, so no published accuracy, whatever its folder's name."""
     artifact = open_artifact(folder)
     manifest = artifact.manifest
     shape = manifest.inputs[0].shape
     height, width = shape[1:3] if manifest.inputs[0].dtype == "uint8" else shape[2:4]
+    model = artifact.path.resolve().name
+    if model in PUBLISHED or model in known_names():
+        model += " (artifact)"
     entrants = []
     for name, engine in engines.items():
         if engine.target == manifest.target and manifest.precision in engine.precisions:
-            found = _entrant(
-                folder.resolve().name, name, engine, manifest.precision, (int(height), int(width))
-            )
-            entrants.append(replace(found, source=artifact.path, artifact="artifact"))
+            found = _entrant(model, name, engine, manifest.precision, (int(height), int(width)))
+            entrants.append(replace(found, source=artifact.path, place=place, artifact="artifact"))
+    if not entrants:
+        raise ConfigError(
+            f"{folder}: no engine of this run takes a {manifest.precision} artifact for target "
+            f"{manifest.target!r}"
+        )
     return entrants
 
 
@@ -177,6 +195,7 @@ def _entrant(
         ),
         module=engine.module,
         source=model,
+        place=model,
         artifact=f"artifact-{engine.target}-{precision}" if engine.target else "artifact",
     )
 

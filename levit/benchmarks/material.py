@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from levit.artifact import Artifact
+from levit.artifact import Artifact, open_artifact
 from levit.benchmarks.correctness import REFERENCE_FILE
 from levit.benchmarks.engines import ENGINES, Job
 from levit.benchmarks.lineup import Entrant
@@ -19,8 +18,9 @@ from levit.benchmarks.record import Contender
 from levit.errors import LevitError
 from levit.export import ExportOptions, export
 from levit.export.sources import config_of
+from levit.interruption import raise_if_interrupted
 from levit.models.counting import Counts, count
-from levit.models.registry import DIGITS
+from levit.models.registry import DIGITS, FAMILIES
 
 __all__ = ["Material", "prepare_material"]
 
@@ -41,9 +41,9 @@ class Material:
     counts: dict[str, Counts] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def files(self, model: str) -> Path:
-        """The folder of one model's files."""
-        return self.folder / re.sub(r"[^\w.-]", "_", model)
+    def files(self, entrant: Entrant) -> Path:
+        """The folder of its model's files."""
+        return self.folder / entrant.place
 
     def job(self, entrant: Entrant, *, batch: int, threads: int, device: str) -> Job:
         """What its worker is to load."""
@@ -55,7 +55,7 @@ class Material:
             threads=threads,
             device=device,
             image_size=contender.image_size,
-            files=self.files(contender.model),
+            files=self.files(entrant),
             artifact=entrant.artifact,
         )
 
@@ -82,31 +82,36 @@ def prepare_material(
         cache: whether the peers' files are kept between runs.
     """
     material = Material(folder=folder)
-    groups: dict[str | Path, list[Entrant]] = {}
+    groups: dict[str, list[Entrant]] = {}
     for entrant in entrants:
         if entrant.contender.kind != "ceiling":
-            groups.setdefault(entrant.source, []).append(entrant)
-    for number, (source, group) in enumerate(groups.items()):
-        model = group[0].contender.model
-        progress(f"preparing {model} ({number + 1} of {len(groups)})")
-        material.files(model).mkdir(parents=True, exist_ok=True)
-        if isinstance(source, Path):
-            _use_artifact(source, group, material)
+            groups.setdefault(entrant.place, []).append(entrant)
+    for number, group in enumerate(groups.values()):
+        first = group[0]
+        progress(f"preparing {first.contender.model} ({number + 1} of {len(groups)})")
+        material.files(first).mkdir(parents=True, exist_ok=True)
+        if isinstance(first.source, Path):
+            _use_artifact(first.source, first, material)
         else:
-            _prepare_model(source, group, material, seed=seed, cache=cache)
+            _prepare_model(first.source, group, material, seed=seed, cache=cache)
     return material
 
 
-def _use_artifact(source: Path, group: Sequence[Entrant], material: Material) -> None:
+def _use_artifact(source: Path, entrant: Entrant, material: Material) -> None:
     """A user's artifact is its own reference: its golden cases."""
-    contender = group[0].contender
-    (material.files(contender.model) / group[0].artifact).symlink_to(source)
+    (material.files(entrant) / entrant.artifact).symlink_to(source)
+    manifest = open_artifact(source, verify_hashes=False).manifest
+    family = FAMILIES.get(manifest.family)
+    if family is not None:
+        kind = type(next(iter(family.variants.values())).config)
+        config = kind.from_dict(manifest.config)
+        material.counts[entrant.contender.model] = count(family, config)
 
 
 def _prepare_model(
     model: str, entrants: Sequence[Entrant], material: Material, *, seed: int, cache: bool
 ) -> None:
-    folder = material.files(model)
+    folder = material.files(entrants[0])
     ours = [e for e in entrants if e.contender.kind == "ours" and e.artifact != "artifact"]
     peers = [e for e in entrants if e.contender.kind == "peer"]
     for entrant in _first_of_each(ours):
@@ -122,6 +127,7 @@ def _prepare_model(
                 )
             )
         except LevitError as error:
+            raise_if_interrupted()
             _fail(material, [e for e in ours if e.artifact == entrant.artifact], str(error))
         else:
             _write_reference(artifact, folder)
@@ -139,6 +145,7 @@ def _prepare_model(
                 cache=cache,
             )
         except LevitError as error:
+            raise_if_interrupted()
             _fail(material, group, str(error))
         else:
             counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))

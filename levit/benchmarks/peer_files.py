@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from levit.benchmarks import peer_making, peer_weights
+from levit.benchmarks.worker_process import child_environment
 from levit.errors import ConfigError, ExportError, LevitError, brief
 from levit.models import pictures, random_weights
 from levit.models.levit import random as levit_random
@@ -149,12 +150,12 @@ def _make_in_subprocess(
     model: str, store: Path, parts: Sequence[str], image_size: tuple[int, int], seed: int
 ) -> None:
     height, width = image_size
-    command = [sys.executable, "-m", "levit.benchmarks.peer_files", model, str(store)]
+    command = [sys.executable, "-P", "-m", "levit.benchmarks.peer_files", model, str(store)]
     command += ["--formats", ",".join(parts), "--image-size", f"{height}x{width}"]
     command += ["--seed", str(seed), "--into-store"]
     # PyTorch's threads spin while they wait for each other: on a busy machine two of them took
     # from 4 to over 100 seconds for what one does in 3.
-    single = {**os.environ, "OMP_NUM_THREADS": "1"}
+    single = child_environment(1)
     done = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, env=single
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import gzip
 import io
@@ -16,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import SCHEMA, SCHEMA_VERSION, Record
 from levit.benchmarks.whole_file import write_whole
 from levit.errors import ConfigError
@@ -36,6 +38,7 @@ _WORDS: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
     ("Contender", "kind"): ("ours", "peer", "ceiling"),
 }
 _COUNTS: Final = ("batch", "threads", "streams")
+_MOST: Final = 2**63 - 1
 
 
 def write_record(record: Record, path: Path | str) -> None:
@@ -211,16 +214,21 @@ def _check_version(version: Any, name: str) -> None:
 
 
 def _check_names(record: Record) -> None:
-    names = [c.name for c in record.contenders]
-    if twice := sorted({n for n in names if names.count(n) > 1}):
+    counted = collections.Counter(c.name for c in record.contenders)
+    if twice := [name for name, count in counted.items() if count > 1]:
         raise _DamageError(f"two contenders are called {twice[0][:80]}")
+    for group in ("cpu", "memory", "gpu", "system", "versions", "revision", "environment"):
+        if not isinstance(record.machine.get(group) or {}, Mapping):
+            raise _DamageError(f"machine.{group} is no table of names and values")
     for index, measurement in enumerate(record.measurements):
         where = f"measurements[{index}]"
-        if measurement.contender not in names:
+        if measurement.contender not in counted:
             raise _DamageError(f"{where} is of an unknown contender")
+        if measurement.protocol not in PROTOCOLS:
+            raise _DamageError(f"{where} is of an unknown protocol")
         for count in _COUNTS:
             value = measurement.settings.get(count, 1)
-            if type(value) is not int or value < 1:
+            if type(value) is not int or not 1 <= value <= _MOST:
                 raise _DamageError(f"{where}.settings.{count} is no positive integer")
         for turn in measurement.rounds:
             if min(turn.elapsed_ns, *turn.values, 0) < 0:
@@ -251,10 +259,12 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise _DamageError(f"{where} is no table of names and values")
         return {key: _read(inner[1], item, f"{where}.{key[:40]}") for key, item in value.items()}
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) <= _MOST:
         return float(value)
     if type(value) is not kind:
         raise _DamageError(f"{where} is no {kind.__name__}")
+    if kind is int and abs(value) > _MOST:
+        raise _DamageError(f"{where} is larger than anything that is counted")
     return value
 
 
@@ -277,6 +287,6 @@ def _read_fields(kind: type, value: Any, where: str) -> Any:
 
 def _integers(values: list[Any], where: str) -> tuple[int, ...]:
     for value in values:
-        if type(value) is not int:
-            raise _DamageError(f"{where} holds something else than integers")
+        if type(value) is not int or value > _MOST:
+            raise _DamageError(f"{where} holds something else than integers of 63 bits")
     return tuple(values)

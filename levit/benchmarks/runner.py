@@ -9,7 +9,6 @@ itself is timed (`levit.benchmarks.noise`).
 from __future__ import annotations
 
 import importlib
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,8 +27,9 @@ from levit.benchmarks.noise import NoiseLog
 from levit.benchmarks.protocols import Protocol as Measured
 from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Measurement, Record, Round
-from levit.benchmarks.turns import Standing, Turns
-from levit.errors import LevitError
+from levit.benchmarks.turns import Standing, Turns, length_of, search_seconds
+from levit.errors import BackendUnavailableError, LevitError
+from levit.interruption import raise_if_interrupted
 
 __all__ = ["Plan", "Watcher", "run_benchmark"]
 
@@ -73,28 +73,28 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def run_benchmark(plan: Plan, material: Material, watcher: Watcher) -> tuple[Record, int]:
+def run_benchmark(
+    plan: Plan, material: Material, watcher: Watcher
+) -> tuple[Record, BaseException | None]:
     """Measure everything that `plan` says.
 
     Returns:
-        The record, and 0; or 128 plus the signal that has interrupted it, with what was
-        measured before.
+        The record, and what has ended the run before its end: an interruption or an error, for
+        the caller to raise again once what was measured is safe.
     """
     run = _Run(plan, material, watcher)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     machine = fingerprint(plan.device)
-    status = 0
+    stop: BaseException | None = None
     try:
         run.all()
-    except KeyboardInterrupt:
-        status = 128 + signal.SIGINT
-    except SystemExit as stop:  # SIGTERM
-        status = stop.code if isinstance(stop.code, int) else 128 + signal.SIGTERM
+    except BaseException as error:  # nothing may cost the values that there are
+        stop = error
     return (
         Record(
             created=created,
             command=plan.command,
-            status="interrupted" if status else "complete",
+            status="complete" if stop is None else "interrupted",
             machine=machine,
             settings={
                 "device": plan.device,
@@ -108,7 +108,7 @@ def run_benchmark(plan: Plan, material: Material, watcher: Watcher) -> tuple[Rec
             contenders=tuple(material.counted(e.contender) for e in run.entrants),
             measurements=tuple(run.measurements),
         ),
-        status,
+        stop,
     )
 
 
@@ -148,11 +148,12 @@ class _Run:
 
     def _seconds(self, protocol: Measured) -> float:
         """About how long a protocol takes."""
-        count = len(self._who(protocol))
+        count = len(self._plan.entrants)
         if protocol.kind == "process":
-            return protocol.rounds * count * _PROCESS_S
-        scan = Turns.scan_seconds(self._plan.threads) if protocol.batch == 0 else 0.0
-        return count * (protocol.seconds + protocol.warmup_s + scan)
+            return (protocol.rounds + 1) * count * _PROCESS_S
+        who = [*self._plan.entrants, *(self._ceilings if protocol.kind == "tensor" else [])]
+        search = search_seconds(self._plan.threads) if protocol.batch == 0 else 0.0
+        return count * search + sum(sum(length_of(e.contender, protocol)) for e in who)
 
     def _standing(self, entrant: Entrant, name: str, protocol: Measured) -> Standing:
         batch = protocol.batch or 1
@@ -161,8 +162,13 @@ class _Run:
             batch = _GPU_BATCH if published is None else published.gpu_batch
         if entrant.contender.kind == "ceiling":
             batch = 1
+        seconds, warmup_s = length_of(entrant.contender, protocol)
         standing = Standing(
-            entrant=entrant, batch=batch, threads=protocol.threads or self._plan.threads
+            entrant=entrant,
+            batch=batch,
+            threads=protocol.threads or self._plan.threads,
+            seconds=seconds,
+            warmup_s=warmup_s,
         )
         if standing.name in self._material.failed:
             standing.fail(self._material.failed[standing.name])
@@ -172,11 +178,15 @@ class _Run:
 
     def _between(self) -> None:
         """Time the machine itself, now and then."""
+        raise_if_interrupted()
         if time.monotonic() - self._sampled < _BETWEEN_S:
             return
         self.noise.sample()
         if self._plan.device == "gpu":
-            self.gpu_samples.append(gpu.sample())
+            try:
+                self.gpu_samples.append(gpu.sample())
+            except BackendUnavailableError as error:  # one slow answer is no reason to stop
+                self.gpu_samples.append({"error": str(error)})
         self._sampled = time.monotonic()
 
     def _turns(self, protocol: Measured, standings: list[Standing]) -> None:
@@ -208,6 +218,7 @@ class _Run:
             self._rng.shuffle(order)
             for standing in order:
                 self._between()
+                self._watcher.advance(_PROCESS_S, f"{standing.name}, process {number + 1}")
                 job = self._material.job(
                     standing.entrant,
                     batch=1,
@@ -229,4 +240,3 @@ class _Run:
                 elif number:
                     value = found.peak_bytes if name == "memory" else found.elapsed_ns
                     standing.rounds.append(Round(elapsed_ns=found.elapsed_ns, values=(value,)))
-                self._watcher.advance(_PROCESS_S, f"{standing.name}, process {number + 1}")

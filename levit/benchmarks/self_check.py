@@ -2,7 +2,7 @@
 
 ::
 
-    python -m levit.benchmarks.self_check              # ten runs; three minutes
+    python -m levit.benchmarks.self_check              # ten runs; eight minutes
 
 Each run is one of ``levit bench --protocol latency`` with three entrants: a model through ONNX
 Runtime, the same again in a session of its own, and the same with every call made 5 % longer by
@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="levit_128s")
     parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=4, help="of each contender in a run")
+    parser.add_argument("--seconds", type=float, default=10, help="of each contender in a run")
     parser.add_argument("--rounds", type=int, default=PROTOCOLS["latency"].rounds)
     parser.add_argument("--threads", type=int, default=available_cpus())
     parser.add_argument("--json", type=Path, help="write the ratios to this file")

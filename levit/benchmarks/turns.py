@@ -14,15 +14,17 @@ from levit.benchmarks.engines import Job
 from levit.benchmarks.lineup import Entrant
 from levit.benchmarks.memory import available_memory
 from levit.benchmarks.protocols import Protocol
-from levit.benchmarks.record import Measurement, Round
+from levit.benchmarks.record import Contender, Measurement, Round
 from levit.benchmarks.worker_process import WorkerFailedError, WorkerProcess
 
-__all__ = ["Standing", "Turns"]
+__all__ = ["Standing", "Turns", "length_of", "search_seconds"]
 
 _LOAD_TIMEOUT_S: Final = 900.0
 _TURN_TIMEOUT_S: Final = 300.0
 _SCAN_BATCHES: Final = (1, 4, 8, 16, 32)
 _SCAN_S: Final = 0.4
+# Of the best rate so far: below it larger batches are not tried.
+_PAST_THE_TOP: Final = 0.8
 _CEILING_S: Final = 3.0
 # Idle threads of some engines keep their CPU for a while after their last call.
 _SETTLE_S: Final = 0.02
@@ -37,6 +39,8 @@ class Standing:
     entrant: Entrant
     batch: int
     threads: int
+    seconds: float
+    warmup_s: float
     streams: int = 1
     slot: int = 0
     error: float | None = None
@@ -69,8 +73,8 @@ class Standing:
                 "threads": self.threads,
                 "streams": self.streams,
                 "device": device,
-                "seconds": protocol.seconds,
-                "warmup_s": protocol.warmup_s,
+                "seconds": self.seconds,
+                "warmup_s": self.warmup_s,
                 "rounds": protocol.rounds,
             },
             status=self.status,
@@ -132,16 +136,15 @@ class Turns:
                 self._done(0, f"loading {standing.name}")
                 self._load_largest(standing)
         for standing in self._running():
-            seconds = min(self._protocol.warmup_s, self._seconds(standing))
-            self._done(seconds, f"warming up {standing.name}")
-            self._turn(standing, seconds, keep=False)
+            self._done(standing.warmup_s, f"warming up {standing.name}")
+            self._turn(standing, standing.warmup_s, keep=False)
         for number in range(self._protocol.rounds):
             order = self._running()
             self._rng.shuffle(order)
             for standing in order:
                 time.sleep(_SETTLE_S)
                 self._between()
-                seconds = self._seconds(standing) / self._protocol.rounds
+                seconds = standing.seconds / self._protocol.rounds
                 self._turn(standing, seconds, keep=True)
                 self._done(seconds, f"round {number + 1} of {self._protocol.rounds}")
         self._between()
@@ -152,12 +155,6 @@ class Turns:
             self._done(0, f"checking {standing.name}")
             self._load(standing, check=True)
             self._unload(standing)
-
-    def _seconds(self, standing: Standing) -> float:
-        """Of timed work in all rounds: one product is like another, and takes milliseconds."""
-        if standing.entrant.contender.kind == "ceiling":
-            return min(self._protocol.seconds / 4, _CEILING_S)
-        return self._protocol.seconds
 
     def _running(self) -> list[Standing]:
         return [standing for standing in self._standings if standing.running]
@@ -257,7 +254,8 @@ class Turns:
         """
         best = 0.0
         chosen = (1, 1)
-        for streams in _powers_of_two(standing.threads):
+        for streams in _divisors(standing.threads):
+            highest = 0.0
             for batch in _SCAN_BATCHES:
                 standing.batch, standing.streams = batch, streams
                 self._done(_SCAN_S, f"searching: {standing.name}, batch {batch} × {streams}")
@@ -275,12 +273,26 @@ class Turns:
                 )
                 if rate > best:
                     best, chosen = rate, (batch, streams)
+                if rate < _PAST_THE_TOP * highest:
+                    break
+                highest = max(highest, rate)
         standing.batch, standing.streams = chosen
 
-    @staticmethod
-    def scan_seconds(threads: int) -> float:
-        """How long the search of one contender takes, about."""
-        return _SCAN_S * len(_SCAN_BATCHES) * len(_powers_of_two(threads))
+
+def length_of(contender: Contender, protocol: Protocol) -> tuple[float, float]:
+    """(seconds of timed work in all rounds, of warming up) of a contender.
+
+    One product is like another, and takes milliseconds: ceilings get less.
+    """
+    if contender.kind != "ceiling":
+        return protocol.seconds, protocol.warmup_s
+    seconds = min(protocol.seconds / 4, _CEILING_S)
+    return seconds, min(protocol.warmup_s, seconds)
+
+
+def search_seconds(threads: int) -> float:
+    """How long the search of one contender takes, at most, about."""
+    return _SCAN_S * len(_SCAN_BATCHES) * len(_divisors(threads))
 
 
 def _lacked_memory(standing: Standing) -> bool:
@@ -289,5 +301,6 @@ def _lacked_memory(standing: Standing) -> bool:
     return any(words in reason for words in ("out of memory", "failed to allocate", "bad_alloc"))
 
 
-def _powers_of_two(most: int) -> list[int]:
-    return [2**i for i in range(most.bit_length())]
+def _divisors(threads: int) -> list[int]:
+    """Numbers of streams that leave no thread without work."""
+    return [n for n in range(1, threads + 1) if threads % n == 0]

@@ -12,13 +12,17 @@ from pathlib import Path
 
 from levit.benchmarks import gpu
 from levit.benchmarks.compare import Comparison, compare
+from levit.benchmarks.intervals import FEWEST
 from levit.benchmarks.lineup import Lineup, choose_lineup
 from levit.benchmarks.material import prepare_material
 from levit.benchmarks.photographs import write_photographs
 from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, Protocol, schedule
 from levit.benchmarks.record import Record
 from levit.benchmarks.record_file import read_record, write_record
+from levit.benchmarks.report import write_csv, write_html, write_markdown, write_png
+from levit.benchmarks.report.png import require_matplotlib
 from levit.benchmarks.runner import Plan, run_benchmark
+from levit.benchmarks.summary import comparisons
 from levit.benchmarks.whole_file import check_writable
 from levit.commands.bench_tables import comparison_json, print_comparison, print_record, record_json
 from levit.commands.output import Progress, print_json, printable
@@ -41,10 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _measure(arguments: argparse.Namespace) -> int:
     device = _device(arguments.device)
-    if arguments.fail_under is not None and not (arguments.peers or arguments.engines):
-        raise ConfigError("--fail-under compares ours with peers: give --peers, or name --engines")
+    protocols = _chosen_protocols(arguments)
     output = _output(arguments)
-    _check_destinations(arguments, output)  # before minutes of work
+    _check_destinations(arguments, output, protocols)  # before minutes of work
     lineup = choose_lineup(
         device=device,
         models=arguments.models,
@@ -52,28 +55,45 @@ def _measure(arguments: argparse.Namespace) -> int:
         engines=arguments.engines,
         peers=arguments.peers,
     )
-    protocols = _protocols(arguments, len(lineup.entrants))
+    if arguments.fail_under is not None:
+        _require_rivals(lineup)
     with tempfile.TemporaryDirectory(prefix="levit-bench-") as name:
-        record, status = _run(arguments, Path(name), device, lineup, protocols)
-    measured = any(m.rounds for m in record.measurements)
-    if status and not measured:
-        raise KeyboardInterrupt
-    write_record(record, output)
-    _write_reports(arguments, record)
+        record, stop = _run(arguments, Path(name), device, lineup, protocols)
+    if stop is not None and not any(m.rounds for m in record.measurements):
+        raise stop
+    output = _written(record, output)
     _show(arguments, record, output)
-    if status:
+    if stop is not None:
         print(
-            f"error: interrupted; what was measured until then is in {printable(str(output))}",
+            f"what was measured until it was interrupted is in {printable(str(output))}",
             file=sys.stderr,
         )
-        return status
-    return _judge(arguments.fail_under, record)
+        raise stop
+    _write_reports(arguments, record)
+    lacking = _unmeasured(record)
+    for line in lacking:
+        print(printable(f"not measured: {line}"), file=sys.stderr)
+    below = _below(arguments.fail_under, record)
+    for line in below:
+        print(printable(f"slower: {line}"), file=sys.stderr)
+    return 1 if lacking or below else 0
+
+
+def _unmeasured(record: Record) -> list[str]:
+    """Those of ours that were not measured, and why. A peer that fails is a result."""
+    ours = {c.name for c in record.contenders if c.kind == "ours"}
+    reasons = {
+        m.contender: m.reason
+        for m in record.measurements
+        if m.contender in ours and m.status in ("failed", "wrong")
+    }
+    return [f"{name}: {reason}" for name, reason in reasons.items()]
 
 
 def _device(name: str) -> str:
     """The device to measure on; arm is the CPU of an arm64 machine."""
     if name == "gpu":
-        gpu.require_gpu()
+        gpu.require_driver()  # what its engines need beside that they say themselves
         return "gpu"
     machine = platform.machine().lower()
     if name == "arm" and machine not in _ARM:
@@ -85,11 +105,17 @@ def _device(name: str) -> str:
     return "cpu"
 
 
-def _protocols(arguments: argparse.Namespace, contenders: int) -> dict[str, Protocol]:
-    names = arguments.protocol or tuple(OVERVIEW)
+def _chosen_protocols(arguments: argparse.Namespace) -> tuple[str, ...]:
+    names: tuple[str, ...] = arguments.protocol or tuple(OVERVIEW)
     for name in names:
         if name not in PROTOCOLS:
             raise ConfigError(f"unknown protocol {name!r}; there are: {', '.join(PROTOCOLS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def _schedules(
+    arguments: argparse.Namespace, names: tuple[str, ...], contenders: int
+) -> dict[str, Protocol]:
     return {
         name: schedule(
             name,
@@ -109,8 +135,9 @@ def _run(
     folder: Path,
     device: str,
     lineup: Lineup,
-    protocols: dict[str, Protocol],
-) -> tuple[Record, int]:
+    names: tuple[str, ...],
+) -> tuple[Record, BaseException | None]:
+    protocols = _schedules(arguments, names, len(lineup.entrants))
     for title, install in lineup.missing.items():
         print(f"not installed: {title} ({install})", file=sys.stderr)
     photos = None if arguments.photos is None else Path(arguments.photos)
@@ -146,7 +173,12 @@ def _command() -> list[str]:
     words = sys.argv[1:]
     if words[:1] != ["bench"]:
         words = ["bench", *words]
-    return [Path(word).name if Path(word).is_absolute() else word for word in words]
+    return [_without_folders(word) for word in words]
+
+
+def _without_folders(word: str) -> str:
+    option, equals, value = word.rpartition("=")
+    return option + equals + value.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
 class _Bar:
@@ -175,27 +207,33 @@ class _Bar:
             self._progress.close()
 
 
-def _judge(least: float | None, record: Record) -> int:
-    """1 where ours is surely slower than `least` times a peer of the same runtime."""
-    if least is None:
-        return 0
-    from levit.benchmarks.summary import comparisons
+def _require_rivals(lineup: Lineup) -> None:
+    """--fail-under has nothing to say unless a peer runs beside ours in the same way."""
+    kinds: dict[tuple[str, str, str], set[str]] = {}
+    for entrant in lineup.entrants:
+        contender = entrant.contender
+        case = contender.model, contender.runtime, contender.precision
+        kinds.setdefault(case, set()).add(contender.kind)
+    if not any({"ours", "peer"} <= found for found in kinds.values()):
+        raise ConfigError(
+            "--fail-under compares ours with peers of the same model, runtime and precision, and "
+            "there are none: give --peers, or name --engines"
+        )
 
-    rivals = [c for c in comparisons(record) if c.ours.runtime == c.peer.runtime]
-    if not rivals:
-        raise ConfigError("--fail-under: no peer of the same runtime was measured beside ours")
-    status = 0
-    for found in rivals:
-        if found.ratio.median < least and found.verdict == "slower":
-            print(
-                printable(
-                    f"slower: {found.ours.name} is {found.ratio.median:.3f} of {found.peer.title} "
-                    f"({found.protocol}), asked for is {least}"
-                ),
-                file=sys.stderr,
-            )
-            status = 1
-    return status
+
+def _below(least: float | None, record: Record) -> list[str]:
+    """Where ours is surely less than `least` times a peer of the same runtime and precision."""
+    if least is None:
+        return []
+    return [
+        f"{found.ours.name} is {found.ratio.median:.3f} [{found.ratio.low:.3f}, "
+        f"{found.ratio.high:.3f}] of {found.peer.title} ({found.protocol}), asked for is {least:g}"
+        for found in comparisons(record)
+        if found.peer.kind == "peer"
+        and (found.ours.runtime, found.ours.precision) == (found.peer.runtime, found.peer.precision)
+        and found.pairs >= FEWEST
+        and found.ratio.high < least
+    ]
 
 
 # ---------------------------------------------------------------------------- results
@@ -208,21 +246,44 @@ def _output(arguments: argparse.Namespace) -> Path:
     return Path(f"levit-bench-{arguments.device}-{now}.json")
 
 
-def _check_destinations(arguments: argparse.Namespace, output: Path) -> None:
+def _check_destinations(
+    arguments: argparse.Namespace, output: Path, protocols: tuple[str, ...]
+) -> None:
     if os.path.lexists(output):
         raise ConfigError(f"{output}: already exists; name another --output, or remove it")
-    named = [arguments.report, arguments.png, arguments.csv, arguments.markdown]
-    for path in (output, *(Path(name) for name in named if name is not None)):
-        check_writable(path)
-    if arguments.png is not None:
-        from levit.benchmarks.report.png import require_matplotlib
+    _check_reports(arguments, output)
+    check_writable(output)
+    if arguments.png is not None and not {"paper", "throughput"} & set(protocols):
+        raise ConfigError("--png draws images/s: it needs the protocol paper or throughput")
 
+
+def _check_reports(arguments: argparse.Namespace, record: Path) -> None:
+    """Every report can be written, each to a place of its own."""
+    paths = [Path(name) for name in _report_names(arguments)]
+    for path in paths:
+        check_writable(path)
+    places = [os.path.realpath(path) for path in (record, *paths)]
+    if len(set(places)) < len(places):
+        raise ConfigError("the record and its reports need a file each: two have the same name")
+    if arguments.png is not None:
         require_matplotlib()
 
 
-def _write_reports(arguments: argparse.Namespace, record: Record) -> None:
-    from levit.benchmarks.report import write_csv, write_html, write_markdown, write_png
+def _report_names(arguments: argparse.Namespace) -> list[str]:
+    names = (arguments.report, arguments.png, arguments.csv, arguments.markdown)
+    return [name for name in names if name is not None]
 
+
+def _written(record: Record, output: Path) -> Path:
+    """Write the record; beside a file that has come there meanwhile, not over it."""
+    path, number = output, 2
+    while os.path.lexists(path):
+        path, number = output.with_stem(f"{output.stem}-{number}"), number + 1
+    write_record(record, path)
+    return path
+
+
+def _write_reports(arguments: argparse.Namespace, record: Record) -> None:
     for name, write in (
         (arguments.report, write_html),
         (arguments.png, write_png),
@@ -238,16 +299,15 @@ def _show(arguments: argparse.Namespace, record: Record, path: Path) -> None:
         print_json({"record": str(path), **record_json(record)})
         return
     print_record(record)
-    files = [str(path), *filter(None, [arguments.report, arguments.png, arguments.csv])]
-    print(f"\nevery value: {printable(', '.join(files))}")
+    files = [str(path), *_report_names(arguments)]
+    print(f"\nevery value: {printable(', '.join(files))}", flush=True)
 
 
 def _report(arguments: argparse.Namespace) -> int:
     record = read_record(arguments.record)
-    for name in filter(None, [arguments.report, arguments.png, arguments.csv, arguments.markdown]):
-        check_writable(Path(name))
-    _write_reports(arguments, record)
+    _check_reports(arguments, Path(arguments.record))
     _show(arguments, record, Path(arguments.record))
+    _write_reports(arguments, record)
     return 0
 
 
@@ -258,22 +318,23 @@ def _compare(arguments: argparse.Namespace) -> int:
         print_json(comparison_json(comparison))
     else:
         print_comparison(comparison)
-    return _judge_change(arguments.fail_under, comparison)
+    lines = _worse(arguments.fail_under, comparison)
+    for line in lines:
+        print(printable(line), file=sys.stderr)
+    return 1 if lines else 0
 
 
-def _judge_change(least: float | None, comparison: Comparison) -> int:
-    """1 where something is surely slower than `least` times what it was."""
+def _worse(least: float | None, comparison: Comparison) -> list[str]:
+    """What is surely less than `least` times what it was, or was measured before and not now."""
     if least is None:
-        return 0
-    status = 0
-    for change in comparison.changes:
-        if change.ratio.median < least and change.verdict == "slower":
-            print(
-                printable(
-                    f"slower: {change.contender} ({change.protocol}) is "
-                    f"{change.ratio.median:.3f} of what it was, asked for is {least}"
-                ),
-                file=sys.stderr,
-            )
-            status = 1
-    return status
+        return []
+    return [
+        *(
+            f"slower: {change.contender} ({change.protocol}) is {change.ratio.median:.3f} "
+            f"[{change.ratio.low:.3f}, {change.ratio.high:.3f}] of what it was, asked for is "
+            f"{least:g}"
+            for change in comparison.changes
+            if change.rounds >= FEWEST and change.ratio.high < least
+        ),
+        *(f"not measured any more: {name}" for name in comparison.only_before),
+    ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 from levit.benchmarks.compare import Comparison
 from levit.benchmarks.record import Record
@@ -33,7 +33,8 @@ def print_record(record: Record) -> None:
         _print(table)
     for (precision, threads), top in sorted(ceilings(record).items()):
         count = "1 thread" if threads == 1 else f"{threads} threads"
-        print(f"ceiling, {precision}, {count}: {top:.0f} GFLOP/s (the best matrix product)")
+        said = f"ceiling, {precision}, {count}: {top:.0f} GFLOP/s (the best matrix product)"
+        print(printable(said))
     print(f"the machine was {context.quietness}{_because(context.reasons)}")
 
 
@@ -54,6 +55,9 @@ def _print(table: Table) -> None:
 # ---------------------------------------------------------------------------- two runs
 
 
+_SMALLER: Final = {"faster": "smaller", "slower": "larger"}
+
+
 def print_comparison(comparison: Comparison) -> None:
     """One line a change, and what could not be compared."""
     print_table(
@@ -66,7 +70,9 @@ def print_comparison(comparison: Comparison) -> None:
                 change.quantity,
                 f"{change.ratio.median:.3f}",
                 f"[{change.ratio.low:.3f}, {change.ratio.high:.3f}]",
-                change.verdict,
+                _SMALLER.get(change.verdict, change.verdict)
+                if change.quantity == "MB"
+                else change.verdict,
             ]
             for change in comparison.changes
         ],

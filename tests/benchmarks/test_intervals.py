@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from levit.benchmarks.intervals import (
     Interval,
     median_interval,
-    percentile_interval,
+    percentile_intervals,
     ratio_interval,
     unpaired_ratio,
     verdict_of,
@@ -57,7 +57,7 @@ def test_ratios_are_taken_side_by_side():
 
 def test_percentile_is_that_of_all_values_together():
     rounds = [list(range(100)), [], list(range(100, 200))]
-    found = percentile_interval(rounds, 90)
+    found = percentile_intervals(rounds, [90])[90]
     assert found.median == pytest.approx(np.percentile(range(200), 90))
     assert found.low <= found.median <= found.high
 
@@ -68,7 +68,7 @@ def test_percentile_interval_covers_the_true_percentile_when_rounds_differ():
     covered = 0
     for _ in range(60):
         rounds = rng.normal(10, 1, (20, 1)) + rng.normal(0, 0.1, (20, 50))
-        _, low, high = percentile_interval(rounds.tolist(), 50)
+        _, low, high = percentile_intervals(rounds.tolist(), [50])[50]
         covered += low <= 10 <= high
     assert covered >= 48  # of 57 expected
 
@@ -77,7 +77,7 @@ def test_percentile_of_very_long_rounds_is_still_exact():
     rng = np.random.default_rng(2)
     rounds = [rng.exponential(size=5000) for _ in range(5)]
     expected = np.percentile(np.concatenate(rounds), 99)
-    assert percentile_interval(rounds, 99).median == pytest.approx(expected)
+    assert percentile_intervals(rounds, [99])[99].median == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

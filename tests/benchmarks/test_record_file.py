@@ -8,6 +8,7 @@ import records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import Contender, Measurement, Record, Round
 from levit.benchmarks.record_file import from_json, read_record, to_json, write_record
 from levit.benchmarks.whole_file import check_writable, write_whole
@@ -15,7 +16,8 @@ from levit.errors import ConfigError
 
 words = st.text(max_size=12)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-counts = st.integers(0, 2**80)
+counts = st.integers(0, 2**63 - 1)
+large = st.integers(1 - 2**63, 2**63 - 1)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | numbers | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
@@ -35,9 +37,9 @@ contenders = st.builds(
     runtime=words,
     kind=st.sampled_from(["ours", "peer", "ceiling"]),
     precision=words,
-    image_size=st.tuples(st.integers(), st.integers()),
-    macs=st.none() | st.integers(),
-    parameters=st.none() | st.integers(),
+    image_size=st.tuples(large, large),
+    macs=st.none() | large,
+    parameters=st.none() | large,
     top1=st.none() | numbers,
 )
 
@@ -48,7 +50,7 @@ def drawn_records(draw):
     measurements = st.builds(
         Measurement,
         contender=st.sampled_from([c.name for c in taking_part]),
-        protocol=words,
+        protocol=st.sampled_from(list(PROTOCOLS)),
         settings=tables.map(lambda t: {k: v for k, v in t.items() if k != "batch"}),
         status=st.sampled_from(["ok", "failed", "wrong", "skipped"]),
         reason=words,

@@ -18,15 +18,9 @@ from levit.benchmarks.engines import ImageRunner, Job, Runner, pillow_images
 from levit.benchmarks.engines.openvino_module import import_openvino
 from levit.errors import BackendUnavailableError
 
-__all__ = ["effective_precision", "open_image_runner", "open_runner", "script"]
+__all__ = ["open_image_runner", "open_runner", "script"]
 
 _NAMES: Final = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
-
-
-def effective_precision() -> str:
-    """What OpenVINO as it comes computes in on this machine: ``fp32``, ``bf16``, ``fp16``."""
-    found = import_openvino().Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
-    return _name(found)
 
 
 def open_runner(job: Job) -> Runner:

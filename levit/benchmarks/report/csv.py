@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,7 +86,7 @@ def _cells(item: Summary) -> dict[str, Any]:
         "reason": m.reason,
         "error_relative": m.error,
         **{key: m.settings.get(key) for key in ("batch", "threads", "streams", "device")},
-        "settings_json": json.dumps(_plain(m.settings), sort_keys=True, default=str),
+        "settings_json": json.dumps(dict(m.settings), sort_keys=True, default=str),
         "rounds": len(m.rounds),
         "calls": sum(len(r.values) for r in m.rounds),
         **_three("images_per_s", item.images_per_s),
@@ -106,10 +105,6 @@ def _cells(item: Summary) -> dict[str, Any]:
 def _three(name: str, interval: Interval | None) -> dict[str, float | None]:
     values = interval or (None, None, None)
     return dict(zip(_intervals(name), values, strict=True))
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(settings)
 
 
 def _safe(value: Any) -> Any:

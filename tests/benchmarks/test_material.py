@@ -1,0 +1,70 @@
+"""What contenders load: each model its own folder, whatever artifacts are called."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from levit.artifact import open_artifact
+from levit.benchmarks.correctness import REFERENCE_FILE
+from levit.benchmarks.lineup import choose_lineup
+from levit.benchmarks.material import prepare_material
+from levit.models.counting import count
+from levit.models.registry import FAMILIES
+
+DEFAULTS = dict(device="cpu", models=None, artifacts=(), engines=["levit-onnx"], peers=False)
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    def make(**settings):
+        lineup = choose_lineup(**{**DEFAULTS, **settings})
+        return lineup.entrants, prepare_material(
+            lineup.entrants, tmp_path / "work", seed=0, cache=False, progress=lambda title: None
+        )
+
+    return make
+
+
+def test_a_model_is_exported_with_its_reference(prepare):
+    (entrant,), material = prepare(models=["levit_digits"])
+    files = material.files(entrant)
+    assert open_artifact(files / entrant.artifact).manifest.variant == "levit_digits"
+    with np.load(files / REFERENCE_FILE) as stored:
+        assert stored["input"].shape == (2, 3, 96, 96)
+        assert stored["logits"].dtype == np.float64
+    assert material.counted(entrant.contender).parameters == 227_105
+
+
+def test_artifacts_of_one_name_do_not_meet(prepare, tiny_artifact, tmp_path):
+    for name in ("before", "after"):
+        shutil.copytree(tiny_artifact, tmp_path / name / "levit_digits")
+    folders = [tmp_path / name / "levit_digits" for name in ("before", "after")]
+    entrants, material = prepare(artifacts=folders, models=["levit_digits"])
+    assert len({material.files(entrant) for entrant in entrants}) == 3
+    users = entrants[1:]
+    assert [(material.files(e) / e.artifact).resolve() for e in users] == folders
+    # Its own weights, whatever its name: nothing of the published model is said of it.
+    assert all(e.contender.model == "levit_digits (artifact)" for e in users)
+    assert not any((material.files(e) / REFERENCE_FILE).exists() for e in users)
+    assert len({e.contender.name for e in entrants}) == 3
+
+
+def test_an_artifact_has_the_counts_of_its_own_config(prepare, tiny_artifact):
+    (entrant,), material = prepare(artifacts=[tiny_artifact])
+    manifest = open_artifact(tiny_artifact).manifest
+    family = FAMILIES["levit"]
+    config = type(next(iter(family.variants.values())).config).from_dict(manifest.config)
+    assert material.counted(entrant.contender).macs == count(family, config).macs
+
+
+def test_what_cannot_be_exported_is_a_reason_not_an_end(prepare):
+    from levit.benchmarks import material as module
+
+    def refuse(options):
+        raise module.LevitError("this export is refused")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "export", refuse)
+        (entrant,), material = prepare(models=["levit_digits"])
+    assert material.failed == {entrant.contender.name: "this export is refused"}
