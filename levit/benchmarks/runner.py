@@ -152,7 +152,9 @@ class _Run:
         if protocol.kind == "process":
             return (protocol.rounds + 1) * count * _PROCESS_S
         who = [*self._plan.entrants, *(self._ceilings if protocol.kind == "tensor" else [])]
-        search = search_seconds(self._plan.threads) if protocol.batch == 0 else 0.0
+        search = 0.0
+        if protocol.batch == 0:
+            search = search_seconds(self._plan.threads, self._plan.device)
         return count * search + sum(sum(length_of(e.contender, protocol)) for e in who)
 
     def _standing(self, entrant: Entrant, name: str, protocol: Measured) -> Standing:
@@ -201,7 +203,7 @@ class _Run:
                 standing.entrant, batch=batch, threads=threads, device=self._plan.device
             ),
             pictures=self._plan.pictures,
-            shrinks=self._plan.device == "gpu",
+            device=self._plan.device,
             done=self._watcher.advance,
             between=self._between,
             rng=self._rng,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,12 @@ __all__ = ["Standing", "Turns", "length_of", "search_seconds"]
 
 _LOAD_TIMEOUT_S: Final = 900.0
 _TURN_TIMEOUT_S: Final = 300.0
-_SCAN_BATCHES: Final = (1, 4, 8, 16, 32)
+# What is searched through: batches, and at most so many streams.
+_SCAN_BATCHES: Final[Mapping[str, tuple[int, ...]]] = {
+    "cpu": (1, 4, 8, 16, 32),
+    "gpu": (32, 128, 512, 1024, 2048),
+}
+_GPU_STREAMS: Final = (1, 2)
 _SCAN_S: Final = 0.4
 # Of the best rate so far: below it larger batches are not tried.
 _PAST_THE_TOP: Final = 0.8
@@ -91,7 +96,7 @@ class Turns:
     Args:
         job: (standing, batch, threads) → what its worker loads.
         pictures: JPEG files, for a protocol that begins with one.
-        shrinks: whether a batch that does not fit is halved (the paper's, on a GPU).
+        device: ``cpu`` or ``gpu``, where a batch that does not fit (the paper's) is halved.
         done: told the seconds of work that are done, and what comes next.
         between: called between turns; samples the machine.
     """
@@ -103,7 +108,7 @@ class Turns:
         *,
         job: Callable[[Standing, int, int], Job],
         pictures: Sequence[Path],
-        shrinks: bool,
+        device: str,
         done: Callable[[float, str], None],
         between: Callable[[], None],
         rng: np.random.Generator,
@@ -112,7 +117,7 @@ class Turns:
         self._standings = standings
         self._job = job
         self._pictures = [str(p) for p in pictures] if protocol.kind == "images" else []
-        self._shrinks = shrinks
+        self._device = device
         self._done = done
         self._between = between
         self._rng = rng
@@ -164,7 +169,7 @@ class Turns:
     def _load_largest(self, standing: Standing) -> None:
         """Load it; where batches may shrink with half of it, and half of that, until it fits."""
         self._load(standing, check=True)
-        while self._shrinks and standing.batch > 1 and _lacked_memory(standing):
+        while self._device == "gpu" and standing.batch > 1 and _lacked_memory(standing):
             standing.status, standing.reason = "ok", ""
             standing.batch //= 2
             self._load(standing, check=True)
@@ -254,9 +259,9 @@ class Turns:
         """
         best = 0.0
         chosen = (1, 1)
-        for streams in _divisors(standing.threads):
+        for streams in _streams(standing.threads, self._device):
             highest = 0.0
-            for batch in _SCAN_BATCHES:
+            for batch in _SCAN_BATCHES[self._device]:
                 standing.batch, standing.streams = batch, streams
                 self._done(_SCAN_S, f"searching: {standing.name}, batch {batch} × {streams}")
                 self._load(standing, check=False)
@@ -290,9 +295,9 @@ def length_of(contender: Contender, protocol: Protocol) -> tuple[float, float]:
     return seconds, min(protocol.warmup_s, seconds)
 
 
-def search_seconds(threads: int) -> float:
+def search_seconds(threads: int, device: str) -> float:
     """How long the search of one contender takes, at most, about."""
-    return _SCAN_S * len(_SCAN_BATCHES) * len(_divisors(threads))
+    return _SCAN_S * len(_SCAN_BATCHES[device]) * len(_streams(threads, device))
 
 
 def _lacked_memory(standing: Standing) -> bool:
@@ -301,6 +306,8 @@ def _lacked_memory(standing: Standing) -> bool:
     return any(words in reason for words in ("out of memory", "failed to allocate", "bad_alloc"))
 
 
-def _divisors(threads: int) -> list[int]:
-    """Numbers of streams that leave no thread without work."""
+def _streams(threads: int, device: str) -> list[int]:
+    """Numbers of streams to try: on a CPU those that leave no thread without work."""
+    if device == "gpu":
+        return list(_GPU_STREAMS)
     return [n for n in range(1, threads + 1) if threads % n == 0]

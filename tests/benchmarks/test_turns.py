@@ -43,7 +43,7 @@ def measure(tmp_path, monkeypatch, rng):
     logits = inputs.reshape(2, -1)[:, :8].astype(np.float64)
     np.savez(tmp_path / "reference.npz", input=inputs, logits=logits)
 
-    def run(*models, batch=2, threads=1, shrinks=False, engines=None):
+    def run(*models, batch=2, threads=1, device="cpu", engines=None):
         protocol = Protocol(
             summary="",
             kind="tensor",
@@ -84,7 +84,7 @@ def measure(tmp_path, monkeypatch, rng):
                 files=tmp_path,
             ),
             pictures=(),
-            shrinks=shrinks,
+            device=device,
             done=lambda seconds, title: None,
             between=lambda: None,
             rng=rng,
@@ -118,7 +118,7 @@ def test_one_that_takes_its_process_with_it_does_not_spoil_the_others(measure):
 
 
 def test_a_batch_is_halved_until_it_fits_where_that_is_the_protocol(measure):
-    (large,) = measure("large", batch=32, shrinks=True)
+    (large,) = measure("large", batch=32, device="gpu")
     assert large.batch == 4
     assert len(large.rounds) == 3
     (refused,) = measure("large", batch=32)

@@ -286,8 +286,10 @@ def children_of(process):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("protocol", ["latency", "cold-start"])
+@pytest.mark.parametrize(
+    ("protocol", "number", "status"),
+    [("latency", signal.SIGINT, 130), ("cold-start", signal.SIGTERM, 143)],
+)
 def test_an_interruption_keeps_what_was_measured(tmp_path, protocol, number, status):
     result = tmp_path / "result.json"
     words = ["--protocol", protocol, "--seconds", "600", "--rounds", "3000", "--json"]
@@ -303,7 +305,7 @@ def test_an_interruption_keeps_what_was_measured(tmp_path, protocol, number, sta
     seen, since = set(), time.monotonic()
     # Rounds are under way when no worker has been started for a while, or several fresh processes
     # have ended.
-    while not seen or time.monotonic() - since < 12:
+    while not seen or time.monotonic() - since < 10:
         found = set(children_of(process))
         if not found <= seen:
             seen, since = seen | found, time.monotonic()

@@ -37,8 +37,15 @@ def write_markdown(record: Record, path: Path | str, context: Context | None = N
     write_whole(path, to_markdown(record, context).encode("utf-8", "replace"))
 
 
-def to_markdown(record: Record, context: Context | None = None) -> str:
-    """All tables under headings of the second and third level, the machine first."""
+def to_markdown(
+    record: Record, context: Context | None = None, *, level: int = 2, machine: bool = True
+) -> str:
+    """All tables under headings of `level` and the one below it, the machine first.
+
+    Args:
+        machine: whether its table is there: once a page is enough.
+    """
+    heading = "#" * level
     context = context or gathered(record)
     items = summaries(record)
     parts = [
@@ -50,17 +57,18 @@ def to_markdown(record: Record, context: Context | None = None) -> str:
         reasons = "; ".join(context.reasons)
         said = f"The machine was {context.quietness}" + (f": {reasons}" if reasons else "")
         parts.append(_escaped(said) + ".")
-    parts += _section("##", machine_table(record))
+    if machine:
+        parts += _section(heading, machine_table(record))
     if headline := headline_table(context):
-        parts += _section("##", headline)
+        parts += _section(heading, headline)
     for table in protocol_tables(items, context).values():
-        parts += _section("##", table)
+        parts += _section(heading, table)
     if ratios := ratio_tables(comparisons(record)):
-        parts.append("## Ours beside its peers")
+        parts.append(f"{heading} Ours beside its peers")
         for table in ratios:
-            parts += _section("###", table)
+            parts += _section(f"{heading}#", table)
     if refused := refused_table(items):
-        parts += _section("##", refused)
+        parts += _section(heading, refused)
     return "\n\n".join(parts) + "\n"
 
 
