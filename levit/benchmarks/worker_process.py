@@ -114,6 +114,8 @@ class WorkerProcess:
         if status is None:
             return WorkerFailedError("its process closed its output and did not end")
         how = f"signal {-status}" if status < 0 else f"status {status}"
+        if status == -signal.SIGKILL:
+            return WorkerFailedError(f"its process ended with {how}: is there enough memory?")
         return WorkerFailedError(f"its process ended with {how}: {lines[-1] if lines else ''}")
 
     def close(self) -> None:
