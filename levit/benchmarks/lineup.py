@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,6 +87,8 @@ def choose_lineup(
     if models is None and not artifacts:
         models = list(PUBLISHED) if peers else list(SIZES)
     reason = f"; missing: {', '.join(missing.values())}" if missing else ""
+    if models and any(engine.target for engine in usable.values()):
+        _require_exporter()
     for name in _known(models or ()):
         found = _of_model(name, usable)
         if not found:
@@ -148,6 +151,15 @@ def _of_model(model: str, engines: dict[str, Engine]) -> list[Entrant]:
         for precision in engine.precisions:
             entrants.append(_entrant(model, name, engine, precision, size))
     return entrants
+
+
+def _require_exporter() -> None:
+    """Models are exported first; an artifact runs where nothing but the runtime is."""
+    if importlib.util.find_spec("onnx") is None:
+        raise BackendUnavailableError(
+            "exporting the models needs onnx: pip install 'levit[export]' (--artifact times what "
+            "is exported already, and needs nothing more)"
+        )
 
 
 def _names_for(device: str) -> list[str]:

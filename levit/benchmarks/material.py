@@ -16,7 +16,7 @@ from levit.benchmarks.lineup import Entrant
 from levit.benchmarks.peer_files import prepare
 from levit.benchmarks.record import Contender
 from levit.errors import LevitError
-from levit.export import ExportOptions, export
+from levit.export import ExportOptions
 from levit.export.sources import config_of
 from levit.interruption import raise_if_interrupted
 from levit.models.counting import Counts, count
@@ -111,6 +111,9 @@ def _use_artifact(source: Path, entrant: Entrant, material: Material) -> None:
 def _prepare_model(
     model: str, entrants: Sequence[Entrant], material: Material, *, seed: int, cache: bool
 ) -> None:
+    # Not at the top: artifacts are timed where there is no onnx.
+    from levit.export.build import export
+
     folder = material.files(entrants[0])
     ours = [e for e in entrants if e.contender.kind == "ours" and e.artifact != "artifact"]
     peers = [e for e in entrants if e.contender.kind == "peer"]

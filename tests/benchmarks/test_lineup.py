@@ -1,4 +1,6 @@
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,28 @@ def test_a_backend_that_is_not_installed_is_named(lacking):
     assert found.entrants  # the others run
     with pytest.raises(BackendUnavailableError, match="pip install nowhere"):
         choose(engines=["levit-nowhere"])
+
+
+def test_without_onnx_artifacts_run_and_models_say_what_they_need(tiny_artifact, monkeypatch):
+    found = importlib.util.find_spec
+
+    def lacking(name, *rest):
+        return None if name == "onnx" else found(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", lacking)
+    assert choose(artifacts=[tiny_artifact]).entrants
+    with pytest.raises(BackendUnavailableError, match=r"levit\[export\].*--artifact"):
+        choose()
+
+
+def test_the_command_itself_needs_nothing_but_the_runtime():
+    """On an edge box there is no onnx, and nobody wants to wait for PyTorch."""
+    code = (
+        "import sys, levit.commands.bench_command\n"
+        "print(sorted({'onnx', 'torch', 'openvino', 'matplotlib', 'timm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_every_engine_says_where_it_is():

@@ -9,6 +9,8 @@ from levit.artifact import open_artifact
 from levit.benchmarks.correctness import REFERENCE_FILE
 from levit.benchmarks.lineup import choose_lineup
 from levit.benchmarks.material import prepare_material
+from levit.errors import ExportError
+from levit.export import build
 from levit.models.counting import count
 from levit.models.registry import FAMILIES
 
@@ -59,12 +61,10 @@ def test_an_artifact_has_the_counts_of_its_own_config(prepare, tiny_artifact):
 
 
 def test_what_cannot_be_exported_is_a_reason_not_an_end(prepare):
-    from levit.benchmarks import material as module
-
     def refuse(options):
-        raise module.LevitError("this export is refused")
+        raise ExportError("this export is refused")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "export", refuse)
+        patch.setattr(build, "export", refuse)
         (entrant,), material = prepare(models=["levit_digits"])
     assert material.failed == {entrant.contender.name: "this export is refused"}

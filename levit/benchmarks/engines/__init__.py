@@ -110,7 +110,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         precisions=("fp32",),
         devices=("cpu",),
         module="levit.benchmarks.engines.levit_artifact",
-        needs={"onnxruntime": "pip install onnxruntime", **_EXPORT},
+        needs={"onnxruntime": "pip install onnxruntime"},
         target="onnx",
     ),
     "levit-onnx-cuda": Engine(
@@ -120,7 +120,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         precisions=("fp32",),
         devices=("gpu",),
         module="levit.benchmarks.engines.levit_onnx_cuda",
-        needs={"onnxruntime": "pip install onnxruntime-gpu", **_EXPORT},
+        needs={"onnxruntime": "pip install onnxruntime-gpu"},
         target="onnx",
     ),
     "ceiling-onnxruntime": Engine(
