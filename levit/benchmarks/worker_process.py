@@ -120,9 +120,11 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        # Compilers that it has started outlive it otherwise, beside whatever is measured next.
-        with contextlib.suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # Compilers that it has started outlive it otherwise, beside whatever is measured next. Once
+        # it has been waited for, its number may be somebody else's.
+        if self._process.returncode is None:
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         self._selector.close()
         for stream in (self._process.stdin, self._process.stdout, self._log):

@@ -309,7 +309,7 @@ def test_an_interruption_keeps_what_was_measured(tmp_path, protocol, number, sta
         found = set(children_of(process))
         if not found <= seen:
             seen, since = seen | found, time.monotonic()
-        if protocol == "cold-start" and len(seen) >= 6:
+        if protocol == "cold-start" and len(seen) >= 15:  # a few only ask git or check answers
             break
         time.sleep(0.02)
     process.send_signal(number)
