@@ -41,6 +41,14 @@ def pytest_report_header():
     return f"LEVIT_TEST_SEED={SEED}"
 
 
+def pytest_collection_modifyitems(items):
+    """Benchmarks last: they load OpenVINO, NNCF and PyTorch into this process.
+
+    After that the onnx package has been seen to end it with a segmentation fault.
+    """
+    items.sort(key=lambda item: "benchmarks" in item.path.parts)
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("peers") is None:
         return

@@ -301,6 +301,8 @@ def test_an_interruption_keeps_what_was_measured(tmp_path, protocol, number, sta
         text=True,
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path)},
+        # Jobs in the background are started with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     seen, since = set(), time.monotonic()
     # Rounds are under way when no worker has been started for a while, or several fresh processes
@@ -332,6 +334,8 @@ def test_an_interruption_before_anything_was_measured_leaves_nothing(tmp_path):
         text=True,
         cwd=tmp_path,
         env={**os.environ, "TMPDIR": str(tmp_path)},
+        # Jobs in the background are started with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not list(tmp_path.glob("levit-bench-*")):  # the folder of the artifacts to come
         time.sleep(0.01)
