@@ -41,12 +41,16 @@ def pytest_report_header():
     return f"LEVIT_TEST_SEED={SEED}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Benchmarks last: they load OpenVINO, NNCF and PyTorch into this process.
+    """The benchmark's tests are slow ones, in a process of their own (`pytest -m slow`).
 
-    After that the onnx package has been seen to end it with a segmentation fault.
+    They load OpenVINO, NNCF and PyTorch into it; a run of everything in one process has ended
+    with a segmentation fault after them.
     """
-    items.sort(key=lambda item: "benchmarks" in item.path.parts)
+    for item in items:
+        if "benchmarks" in item.path.parts or item.path.name == "test_bench.py":
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_runtest_setup(item):

@@ -307,7 +307,7 @@ def test_an_interruption_keeps_what_was_measured(tmp_path, protocol, number, sta
     seen, since = set(), time.monotonic()
     # Rounds are under way when no worker has been started for a while, or several fresh processes
     # have ended.
-    while not seen or time.monotonic() - since < 10:
+    while not seen or time.monotonic() - since < 20:
         found = set(children_of(process))
         if not found <= seen:
             seen, since = seen | found, time.monotonic()
