@@ -6,7 +6,7 @@ import importlib
 import json
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ from levit.export.passes import (
 )
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
 from levit.export.sources import Source, load_source
-from levit.export.targets import Target, find_target
+from levit.export.targets import Order, Target, Written, find_target
+from levit.export.targets.target import Progress
 from levit.export.verify import TOLERANCES, Golden, golden_cases
 from levit.models.model import Model
 from levit.preprocess import PreprocessSpec
@@ -46,8 +47,6 @@ from levit.runtime.predictor import Predictor
 from levit.staging import check_destination, staged_folder
 
 __all__ = ["export"]
-
-Progress = Callable[[str], None]
 
 
 def export(options: ExportOptions, *, progress: Progress = lambda step: None) -> Artifact:
@@ -77,15 +76,24 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
-        deployed = target.prepare(applied[-1].model)
+        deployed = target.prepare(applied[-1].model, options)
         progress("writing")
         settings = _graph_settings(options, source, spec, labels)
-        target.write(deployed, folder, settings)
+        written = target.write(
+            Order(
+                model=deployed,
+                folder=folder,
+                graph=settings,
+                profile=options.profile,
+                options=options,
+                progress=progress,
+            )
+        )
         if labels:
             (folder / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
         np.savez(folder / GOLDEN_FILE, **golden.arrays())  # type: ignore[arg-type]
         manifest = _manifest(
-            options, source, target, applied, spec, (*source.assumed, *assumed, *unnamed)
+            options, source, target, written, applied, spec, (*source.assumed, *assumed, *unnamed)
         )
         progress("verifying")
         evaluated = replace(source, model=trained)
@@ -140,6 +148,7 @@ def _manifest(
     options: ExportOptions,
     source: Source,
     target: Target,
+    written: Written,
     applied: list[Applied],
     spec: PreprocessSpec | None,
     assumed: tuple[str, ...],
@@ -162,12 +171,13 @@ def _manifest(
         batch=BatchProfile(min=low, opt=middle, max=high, static=batch is not None),
         preprocess=spec,
         verification={},
-        toolchain=_toolchain(target),
+        toolchain={**_toolchain(target), **written.toolchain},
         requirements={
             "backend": target.distribution,
             "backend_version": f">={target.min_version}",
             "cpu_features": [],
             "gpu_architecture": None,
+            **written.requirements,
         },
     )
 

@@ -62,12 +62,16 @@ def emit_onnx(
     opset: int = DEFAULT_OPSET,
     metadata: Mapping[str, str] | None = None,
     producer_version: str = "",
+    precision: str = "fp32",
+    islands: frozenset[str] = frozenset(),
 ) -> onnx.ModelProto:
     """Apply `model` to `OnnxOps` and wrap the nodes up; the same bytes for the same model.
 
     Args:
         name: of the graph.
         batch: a fixed batch size, or None for a dynamic one.
+        precision: of the values between the inputs and the outputs, which are float32.
+        islands: names of values that are kept in float32 at any precision.
         metadata: stands in the file, for those who have it without its manifest.
 
     Raises:

@@ -13,7 +13,14 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["available_cpus", "cpu_class", "cpu_features", "cpu_model", "cpu_quota"]
+__all__ = [
+    "available_cpus",
+    "cpu_class",
+    "cpu_features",
+    "cpu_model",
+    "cpu_quota",
+    "known_cpu_class",
+]
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
@@ -110,6 +117,11 @@ def cpu_class() -> str:
     """
     digest = hashlib.sha256(" ".join(cpu_features()).encode()).hexdigest()[:8]
     return f"{platform.system()}-{platform.machine()}-{digest}".lower()
+
+
+def known_cpu_class() -> str:
+    """`cpu_class`, or nothing where the system does not tell the CPU's features."""
+    return cpu_class() if cpu_features() else ""
 
 
 def _cpuinfo() -> list[str]:

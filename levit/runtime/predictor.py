@@ -22,7 +22,7 @@ from levit.images import ImageLike
 from levit.runtime.arguments import as_images, is_count
 from levit.runtime.backends import open_session
 from levit.runtime.batching import check_batch, run_in_chunks
-from levit.runtime.cpus import available_cpus, cpu_class, cpu_features
+from levit.runtime.cpus import available_cpus
 from levit.runtime.golden import GoldenReport, run_golden
 from levit.runtime.interface import checked_labels
 from levit.runtime.pipeline import Batches, Pipeline
@@ -65,6 +65,8 @@ class Predictor:
         device: ``cpu``.
         threads: CPU threads of the backend; by default as many as the process may really
             use (affinity mask and cgroup quota).
+        mode: ``latency`` answers a batch with all threads; ``throughput`` divides them over several
+            batches at once, where the backend knows how (OpenVINO).
         workers: threads that prepare images beside the network, over all calls at once; 0 for
             none. By default as many as `threads`, and none where that is one.
         exif: turn pictures as their EXIF orientation says (timm, and so the default, does
@@ -88,6 +90,7 @@ class Predictor:
         device: str = "cpu",
         threads: int | None = None,
         *,
+        mode: str = "latency",
         workers: int | None = None,
         exif: bool = False,
         draft: bool = False,
@@ -97,6 +100,8 @@ class Predictor:
             raise ConfigError(f"an artifact is named by its folder's path, not by {artifact!r}")
         if device not in ("cpu", "gpu"):
             raise ConfigError(f"device must be 'cpu' or 'gpu', not {device!r}")
+        if mode not in ("latency", "throughput"):
+            raise ConfigError(f"mode must be 'latency' or 'throughput', not {mode!r}")
         if threads is not None and not (is_count(threads, 1) and threads <= MAX_THREADS):
             raise ConfigError(
                 f"threads must be a whole number from 1 to {MAX_THREADS}, or None for all, not "
@@ -110,6 +115,7 @@ class Predictor:
         # Absolute, so that it reopens after a change of folder or in another process.
         self._artifact: Artifact = open_artifact(os.path.abspath(artifact))
         self._device = device
+        self._mode = mode
         self._requested_threads = None if threads is None else int(threads)
         self._threads = self._requested_threads or available_cpus()
         self._requested_workers = None if workers is None else int(workers)
@@ -119,13 +125,14 @@ class Predictor:
         self._draft = draft
         self._proves = prove
         self._labels = checked_labels(self._artifact)
-        self._session: Session | None = open_session(
-            self._artifact, SessionOptions(device=device, threads=self._threads)
-        )
+        options = SessionOptions(device=device, threads=self._threads, mode=mode)
+        session = open_session(self._artifact, options)
+        self._session: Session | None = session
         self._pid = os.getpid()
         self._image_parts = self._prepared()
-        seen = cpu_features() and self.manifest.verification.get("cpu_class") == cpu_class()
-        if prove and not seen:
+        verification, here = self.manifest.verification, session.machine_class
+        seen = (verification.get("cpu_class"), verification.get("gpu_class"))
+        if prove and not (here and here in seen):
             self._prove()
 
     # ------------------------------------------------------------------ what it is
@@ -313,6 +320,7 @@ class Predictor:
     def __reduce__(self) -> tuple[Any, ...]:
         settings = {
             "device": self._device,
+            "mode": self._mode,
             "threads": self._requested_threads,
             "workers": self._requested_workers,
             "exif": self._exif,
@@ -324,11 +332,12 @@ class Predictor:
     # ------------------------------------------------------------------ inside
 
     def _prove(self) -> None:
+        here = self._open_session().machine_class or "unknown"
         report = self.check()
         if not report.passed:
             self.close()
             raise VerificationError(
-                f"{self.path}: on this CPU ({cpu_class()}) the golden cases are off by "
+                f"{self.path}: on this machine ({here}) the golden cases are off by "
                 f"{report.max_relative_error:.1e}, allowed is {report.tolerance:.1e}: "
                 f"export again on this machine, or compare with: levit check"
             )

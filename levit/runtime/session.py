@@ -18,14 +18,25 @@ class SessionOptions:
     Attributes:
         device: ``cpu`` or ``gpu``.
         threads: CPU threads of the backend.
+        mode: ``latency`` answers one batch as soon as it can; ``throughput`` has several under
+            way at once, where the backend knows how.
     """
 
     device: str = "cpu"
     threads: int = 1
+    mode: str = "latency"
 
 
 class Session(Protocol):
     """A loaded network. ``run`` may be called from many threads at once."""
+
+    @property
+    def machine_class(self) -> str:
+        """What kernels are chosen by here: `cpu_class`, or the like of a GPU; empty if unknown.
+
+        On a class that an artifact has not seen, it proves itself before it answers.
+        """
+        ...
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Inputs by name → outputs by name, one batch."""

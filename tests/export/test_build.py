@@ -287,9 +287,9 @@ def test_a_wrong_graph_is_caught(here, monkeypatch):
     # The payload has another network's first convolution: what verification is for.
     other = load_source(ExportOptions(model="levit_digits", random_weights=3)).model.params.stem[0]
 
-    def write_another(model, folder, settings):
-        params = replace(model.params, stem=(other.fold(), *model.params.stem[1:]))
-        write_onnx(replace(model, params=params), folder, settings)
+    def write_another(order):
+        params = replace(order.model.params, stem=(other.fold(), *order.model.params.stem[1:]))
+        return write_onnx(replace(order, model=replace(order.model, params=params)))
 
     monkeypatch.setitem(TARGETS, "onnx", replace(TARGETS["onnx"], write=write_another))
     with pytest.raises(VerificationError, match="off by"):

@@ -17,7 +17,9 @@ from levit.export.onnx_graph import (
     metadata_of,
     output_specs,
 )
+from levit.export.options import ExportOptions
 from levit.export.passes import run_passes
+from levit.export.targets import Order, Written
 from levit.export.targets.onnx import prepare_onnx, write_onnx
 from levit.models.levit.config import levit_config
 from levit.models.ops import NumpyOps
@@ -34,7 +36,7 @@ ALLOWED = {
 
 
 def deploy(model):
-    return prepare_onnx(run_passes(model)[-1].model)
+    return prepare_onnx(run_passes(model)[-1].model, ExportOptions(model="levit_digits"))
 
 
 def session_of(proto):
@@ -183,7 +185,12 @@ def test_metadata_leaves_out_what_is_not_known():
 
 def test_write_onnx_writes_what_emit_onnx_makes(make_small, tmp_path):
     model = deploy(make_small("tiny"))
-    write_onnx(model, tmp_path, {"name": "tiny", "opset": 18})
+    options = ExportOptions(model="levit_digits")
+    graph = {"name": "tiny", "opset": 18}
+    order = Order(
+        model=model, folder=tmp_path, graph=graph, profile=options.profile, options=options
+    )
+    assert write_onnx(order) == Written()
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     expected = emit_onnx(model, name="tiny", opset=18).SerializeToString(deterministic=True)
     assert (tmp_path / "model.onnx").read_bytes() == expected

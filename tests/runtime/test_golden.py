@@ -9,9 +9,9 @@ from levit.artifact import GOLDEN_FILE, MANIFEST_FILE, open_artifact
 from levit.errors import CorruptArtifactError, VerificationError
 from levit.images import load_image
 from levit.preprocess import normalize, to_pixels
-from levit.runtime import predictor as predictor_module
 from levit.runtime.golden import GoldenReport, compare_outputs, run_golden
 from levit.runtime.predictor import Predictor
+from levit.runtime.sessions.ort import OrtSession
 
 
 def change_golden(change):
@@ -278,7 +278,7 @@ def test_known_cpu_class_opens_without_a_check(tiny_artifact, count_checks):
 def test_unseen_cpu_class_is_checked_once_and_answers(
     tiny_artifact, digit_paths, count_checks, monkeypatch
 ):
-    monkeypatch.setattr(predictor_module, "cpu_class", lambda: "linux-riscv-00000000")
+    monkeypatch.setattr(OrtSession, "machine_class", "linux-riscv-00000000")
     with Predictor(tiny_artifact, threads=1) as predictor:
         assert predictor(digit_paths[0]).label
         predictor.predict(digit_paths[:9])
@@ -288,7 +288,7 @@ def test_unseen_cpu_class_is_checked_once_and_answers(
 def test_unseen_cpu_class_with_wrong_answers_is_a_verification_error(tampered, monkeypatch):
     folder = tampered(perturb("output/logits", 0.01))
     Predictor(folder, threads=1).close()  # the class that it was made on is trusted
-    monkeypatch.setattr(predictor_module, "cpu_class", lambda: "linux-riscv-00000000")
+    monkeypatch.setattr(OrtSession, "machine_class", "linux-riscv-00000000")
     with pytest.raises(VerificationError, match=r"linux-riscv-00000000.*allowed is 1\.0e-04"):
         Predictor(folder, threads=1)
     Predictor(folder, threads=1, prove=False).close()
@@ -303,7 +303,7 @@ def test_wrong_weights_are_found_on_an_unseen_cpu_class(tampered, make_artifact,
         restate(folder, values)
 
     folder = tampered(change)
-    monkeypatch.setattr(predictor_module, "cpu_class", lambda: "linux-riscv-00000000")
+    monkeypatch.setattr(OrtSession, "machine_class", "linux-riscv-00000000")
     with pytest.raises(VerificationError, match="golden cases are off"):
         Predictor(folder, threads=1)
 

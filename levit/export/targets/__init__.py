@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from levit.errors import ExportError
 from levit.export.targets.onnx import prepare_onnx, write_onnx
-from levit.models.model import Model
+from levit.export.targets.target import Order, Target, Written
 
-__all__ = ["TARGETS", "Target", "find_target"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """One kind of artifact.
-
-    Attributes:
-        format: which backend runs it (a key of the runtime's ``BACKENDS``).
-        payload: the file that the backend loads.
-        precisions: what it can be written in.
-        distribution: the package that runs it, for the manifest.
-        min_version: of that package, the oldest that it was tried with.
-        prepare: chooses the dataflow that the backend runs best.
-        write: (model, folder, settings) writes the payload.
-    """
-
-    format: str
-    payload: str
-    precisions: tuple[str, ...]
-    distribution: str
-    min_version: str
-    prepare: Callable[[Model], Model]
-    write: Callable[[Model, Path, Mapping[str, Any]], None]
+__all__ = ["TARGETS", "Order", "Target", "Written", "find_target"]
 
 
 TARGETS: Final[Mapping[str, Target]] = {
@@ -55,6 +30,7 @@ def find_target(name: str, precision: str) -> Target:
 
     Raises:
         ExportError: this release has no such target, or not in this precision.
+        BackendUnavailableError: this machine lacks what writing it takes.
     """
     target = TARGETS.get(name)
     if target is None:
@@ -64,4 +40,5 @@ def find_target(name: str, precision: str) -> Target:
             f"target {name!r} has no precision {precision!r} in this release; "
             f"it has: {', '.join(target.precisions)}"
         )
+    target.require(precision)
     return target

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
-
 from levit.export.onnx_graph import emit_onnx
+from levit.export.options import ExportOptions
+from levit.export.targets.target import Order, Written
 from levit.models.model import Model
 
 __all__ = ["prepare_onnx", "write_onnx"]
 
 
-def prepare_onnx(model: Model) -> Model:
+def prepare_onnx(model: Model, options: ExportOptions) -> Model:
     """Linears over tokens become 1×1 convolutions over the grid.
 
     ONNX Runtime keeps a chain of convolutions in its blocked layout and takes bias,
@@ -22,7 +20,8 @@ def prepare_onnx(model: Model) -> Model:
     return model.with_plan(channels_first=True)
 
 
-def write_onnx(model: Model, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write ``model.onnx``; `settings` are those of `emit_onnx`."""
-    proto = emit_onnx(model, **settings)
-    (folder / "model.onnx").write_bytes(proto.SerializeToString(deterministic=True))
+def write_onnx(order: Order) -> Written:
+    """Write ``model.onnx``."""
+    proto = emit_onnx(order.model, **order.graph)
+    (order.folder / "model.onnx").write_bytes(proto.SerializeToString(deterministic=True))
+    return Written()

@@ -22,6 +22,8 @@ class NullSession:
         self._outputs = dict(outputs)
         self._answers: dict[int, dict[str, NDArray[Any]]] = {}
 
+    machine_class = ""
+
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Zeros, as many as the batch has images; not to be written to."""
         batch = len(next(iter(feeds.values())))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError, brief
+from levit.runtime.cpus import known_cpu_class
 from levit.runtime.interface import Tensor, check_interface
 from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.session import SessionOptions
@@ -77,6 +78,11 @@ class OrtSession:
         self._session: onnxruntime.InferenceSession | None = session
         self._outputs = [name for name, _, _ in outputs]
         _live.add(self)
+
+    @property
+    def machine_class(self) -> str:
+        """The CPU's."""
+        return known_cpu_class()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """One batch through the network."""
