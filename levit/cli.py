@@ -171,6 +171,11 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode large JPEGs at a fraction of their size: faster, not quite the same pixels",
     )
+    parser.add_argument(
+        "--allow-host-code",
+        action="store_true",
+        help="load an engine that carries code for the CPU: only from whom you trust",
+    )
 
 
 def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -201,7 +206,9 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
 
     result = parser.add_argument_group("what to make of it")
-    result.add_argument("--target", default="onnx", metavar="TARGET", help="onnx (default)")
+    result.add_argument(
+        "--target", default="onnx", metavar="TARGET", help="onnx (default), trt, trt-rtx"
+    )
     result.add_argument("--precision", default="fp32", metavar="P", help="fp32 (default)")
     result.add_argument(
         "--batch",
@@ -222,6 +229,23 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="normalised tensors (default), or pixels that the network normalises",
     )
     result.add_argument("--opset", type=_positive, metavar="N", help="default: 17")
+    result.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="trt: an engine for later releases of the same major version too; it carries host "
+        "code, which whoever runs it has to allow",
+    )
+    result.add_argument(
+        "--hardware-compatible",
+        action="store_true",
+        help="trt: an engine for every GPU from Ampere on",
+    )
+    result.add_argument(
+        "--gpu-architectures",
+        type=_names,
+        metavar="LIST",
+        help="trt-rtx: compile for these (sm_80,sm_120) instead of for all from Ampere on",
+    )
     result.add_argument("--labels", metavar="FILE", help="class names, one per line")
 
     preprocess = parser.add_argument_group("preprocessing (default: what the checkpoint says)")

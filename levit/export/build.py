@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +23,7 @@ from levit.artifact import (
     open_artifact,
     write_manifest,
 )
-from levit.errors import ArtifactError, ConfigError, VerificationError
+from levit.errors import ArtifactError, ConfigError
 from levit.export.onnx_graph import DEFAULT_OPSET, emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import ExportOptions
 from levit.export.passes import (
@@ -38,12 +37,11 @@ from levit.export.settings import choose_labels, choose_outputs, choose_preproce
 from levit.export.sources import Source, load_source
 from levit.export.targets import Order, Target, Written, find_target
 from levit.export.targets.target import Progress
-from levit.export.verify import TOLERANCES, Golden, golden_cases
+from levit.export.verify import Golden, golden_cases
+from levit.export.verify_artifact import verify_artifact
 from levit.models.model import Model
 from levit.preprocess import PreprocessSpec
 from levit.runtime.backends import BACKENDS
-from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
-from levit.runtime.predictor import Predictor
 from levit.staging import check_destination, staged_folder
 
 __all__ = ["export"]
@@ -97,7 +95,8 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         )
         progress("verifying")
         evaluated = replace(source, model=trained)
-        verification = _verify(options, evaluated, manifest, folder, golden)
+        graph = None if written.graph is None else folder / written.graph
+        verification = verify_artifact(options, evaluated, target, manifest, folder, golden, graph)
         if difference > EXACT:
             verification["status"] = "forced"
         write_manifest(
@@ -193,56 +192,6 @@ def _toolchain(target: Target) -> dict[str, str]:
         # Asked of the module: onnxruntime comes from packages of several names.
         versions[name] = str(importlib.import_module(name).__version__)
     return versions
-
-
-def _verify(
-    options: ExportOptions, source: Source, manifest: Manifest, folder: Path, golden: Golden
-) -> dict[str, Any]:
-    """Run the artifact here; what it says of itself afterwards."""
-    tolerance = TOLERANCES[manifest.format, manifest.precision]
-    verification: dict[str, Any] = {
-        "status": "unverified",
-        "tolerance": tolerance.value,
-        "tolerance_reason": tolerance.reason,
-        "max_relative_error": None,
-        "max_abs_error": None,
-        "top1_agreement": None,
-        "cases": len(golden.inputs),
-        "output_spread": golden.spread,
-        "cpu": cpu_model(),
-        "cpu_features": list(cpu_features()),
-        "cpu_class": cpu_class(),
-        "source_library": None,
-    }
-    if options.verify == "none":
-        # No class: the first machine that opens it runs the golden cases.
-        return {**verification, "cpu_class": None}
-    if options.verify == "source":
-        from levit.export.verify_source import compare_with_source
-
-        verification["source_library"] = compare_with_source(source, golden)
-    provisional = replace(manifest, files=describe_files(folder), verification=verification)
-    write_manifest(folder, provisional)
-    with Predictor(folder) as predictor:
-        report = predictor.check()
-    if not math.isfinite(report.max_relative_error):
-        raise VerificationError(
-            "the artifact's outputs are not finite: its weights or activations leave the range of "
-            "float32; it is not written"
-        )
-    if not report.passed and not options.force:
-        raise VerificationError(
-            f"the artifact is off by {report.max_relative_error:.1e} of the largest value, allowed "
-            f"is {report.tolerance:.1e}, with top-1 agreement {report.top1_agreement}; it is not "
-            f"written (--force writes it, and says so in the manifest)"
-        )
-    return {
-        **verification,
-        "status": "passed" if report.passed else "forced",
-        "max_relative_error": report.max_relative_error,
-        "max_abs_error": report.max_abs_error,
-        "top1_agreement": report.top1_agreement,
-    }
 
 
 def _dump_passes(

@@ -28,12 +28,19 @@ class Tolerance:
     reason: str
 
 
+_ENGINE_FP32: Final = Tolerance(
+    1e-4,
+    "as on the CPU: TF32, whose ten bits of mantissa are off by 1e-3, is switched off",
+)
+
 TOLERANCES: Final[Mapping[tuple[str, str], Tolerance]] = {
     ("onnx", "fp32"): Tolerance(
         1e-4,
         "float32 rounding through thirty layers is 1e-6 to 1e-5 of the largest value, and "
         "another CPU's kernels round otherwise; a wrong weight or table shows above 1e-2",
     ),
+    ("tensorrt", "fp32"): _ENGINE_FP32,
+    ("tensorrt-rtx", "fp32"): _ENGINE_FP32,
 }
 
 # Enough for a top-1 that can differ, few enough for a second's export of a large model.

@@ -47,6 +47,20 @@ BACKENDS: Final[Mapping[str, Backend]] = {
         distribution="onnxruntime",
         install="pip install onnxruntime",
     ),
+    "tensorrt": Backend(
+        name="TensorRT",
+        session="levit.runtime.sessions.tensorrt:TensorrtSession",
+        module="tensorrt",
+        distribution="tensorrt",
+        install="pip install 'levit[tensorrt]'",
+    ),
+    "tensorrt-rtx": Backend(
+        name="TensorRT-RTX",
+        session="levit.runtime.sessions.tensorrt:TensorrtSession",
+        module="tensorrt_rtx_bindings",
+        distribution="tensorrt-rtx-cu13-bindings",
+        install="pip install 'levit[trt-rtx]'",
+    ),
 }
 
 

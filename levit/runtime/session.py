@@ -20,11 +20,13 @@ class SessionOptions:
         threads: CPU threads of the backend.
         mode: ``latency`` answers one batch as soon as it can; ``throughput`` has several under
             way at once, where the backend knows how.
+        allow_host_code: load engines that carry code for the CPU beside that for the GPU.
     """
 
     device: str = "cpu"
     threads: int = 1
     mode: str = "latency"
+    allow_host_code: bool = False
 
 
 class Session(Protocol):

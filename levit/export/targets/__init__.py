@@ -8,6 +8,7 @@ from typing import Final
 from levit.errors import ExportError
 from levit.export.targets.onnx import prepare_onnx, write_onnx
 from levit.export.targets.target import Order, Target, Written
+from levit.export.targets.tensorrt import ENGINE_FILE, RTX, TENSORRT, prepare_engine
 
 __all__ = ["TARGETS", "Order", "Target", "Written", "find_target"]
 
@@ -21,6 +22,30 @@ TARGETS: Final[Mapping[str, Target]] = {
         min_version="1.20",
         prepare=prepare_onnx,
         write=write_onnx,
+    ),
+    "trt": Target(
+        format="tensorrt",
+        payload=ENGINE_FILE,
+        precisions=("fp32",),
+        distribution="tensorrt",
+        min_version="10.12",
+        prepare=prepare_engine,
+        write=TENSORRT.write,
+        require=TENSORRT.require,
+        device="gpu",
+        unrunnable=TENSORRT.unrunnable,
+    ),
+    "trt-rtx": Target(
+        format="tensorrt-rtx",
+        payload=ENGINE_FILE,
+        precisions=("fp32",),
+        distribution="tensorrt-rtx-cu13-bindings",
+        min_version="1.7",
+        prepare=prepare_engine,
+        write=RTX.write,
+        require=RTX.require,
+        device="gpu",
+        unrunnable=RTX.unrunnable,
     ),
 }
 

@@ -43,10 +43,12 @@ class Written:
     Attributes:
         requirements: entries of the manifest's ``requirements`` beside the backend's version.
         toolchain: versions of what made it, by name.
+        graph: the ONNX file beside the payload from which that was built, where there is one.
     """
 
     requirements: Mapping[str, Any] = field(default_factory=dict)
     toolchain: Mapping[str, str] = field(default_factory=dict)
+    graph: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +66,8 @@ class Target:
         require: raises `BackendUnavailableError`, before any work, where this machine lacks what
             writing it takes; called with the precision.
         device: ``cpu`` or ``gpu``, on which it is verified.
+        unrunnable: says why this machine cannot run what the target writes, so that it stays
+            unverified; nothing where it can.
     """
 
     format: str
@@ -75,3 +79,4 @@ class Target:
     write: Callable[[Order], Written]
     require: Callable[[str], None] = lambda precision: None
     device: str = "cpu"
+    unrunnable: Callable[[], str] = lambda: ""

@@ -1,0 +1,145 @@
+"""Engines for TensorRT and TensorRT-RTX, with the ONNX that they were built from beside them.
+
+TensorRT builds for the GPU that is there, by timing kernels on it. TensorRT-RTX builds ahead of
+time, with or without a GPU, for all from Ampere on; the last step of the compilation is done
+where the engine is loaded. So it has nothing to time, and keeps no timing cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from levit.errors import BackendUnavailableError, brief
+from levit.export.onnx_graph import emit_onnx
+from levit.export.options import ExportOptions
+from levit.export.targets.engine import EngineSettings, build_engine
+from levit.export.targets.target import Order, Progress, Written
+from levit.export.targets.timing_cache import TimingCache
+from levit.models.model import Model
+from levit.runtime.backends import BACKENDS
+from levit.runtime.cuda import host_system, load_cuda
+
+__all__ = ["ENGINE_FILE", "GRAPH_FILE", "RTX", "TENSORRT", "Builder", "prepare_engine"]
+
+ENGINE_FILE: Final = "model.engine"
+GRAPH_FILE: Final = "model.onnx"
+# How a manifest names every architecture from Ampere on.
+AMPERE_ON: Final = "sm_80+"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder:
+    """One of the two modules.
+
+    Attributes:
+        format: of what it builds (a key of ``BACKENDS``).
+        ahead_of_time: builds without a GPU, and has no timing cache.
+    """
+
+    format: str
+    ahead_of_time: bool
+
+    def require(self, precision: str) -> None:
+        """Raise `BackendUnavailableError` where this machine cannot build."""
+        self.module()
+        if not self.ahead_of_time:
+            self._architecture()
+
+    def module(self) -> Any:
+        """The module, imported.
+
+        Raises:
+            BackendUnavailableError: it is missing, or its libraries are.
+        """
+        backend = BACKENDS[self.format]
+        if not backend.installed:
+            raise BackendUnavailableError(f"{backend.name} is not installed: {backend.install}")
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what it deprecates in itself
+                return importlib.import_module(backend.module)
+        except (ImportError, OSError, RuntimeError) as error:
+            raise BackendUnavailableError(
+                f"{backend.name} cannot be loaded ({brief(error)}): {backend.install}"
+            ) from error
+
+    def write(self, order: Order) -> Written:
+        """Write ``model.onnx`` and ``model.engine``."""
+        graph = emit_onnx(order.model, **order.graph).SerializeToString(deterministic=True)
+        options = order.options
+        settings = EngineSettings(
+            profile=order.profile,
+            version_compatible=options.version_compatible,
+            hardware_compatible=options.hardware_compatible,
+            architectures=options.gpu_architectures or (),
+        )
+        return self.write_graph(order.folder, graph, settings, order.progress)
+
+    def write_graph(
+        self, folder: Path, graph: bytes, settings: EngineSettings, progress: Progress
+    ) -> Written:
+        """Build `graph` into `folder`, and put the graph beside the engine."""
+        trt = self.module()
+        version = str(trt.__version__)
+        cache = None
+        if self.ahead_of_time:
+            architecture = ",".join(settings.architectures) or AMPERE_ON
+        else:
+            built_on = self._architecture()
+            architecture = AMPERE_ON if settings.hardware_compatible else built_on
+            cache = TimingCache(trt.__name__, version, built_on)
+            settings = replace(settings, timing_cache=cache.read())
+        engine, measured = build_engine(trt, graph, settings, progress)
+        if cache is not None and measured is not None:
+            cache.write(measured)
+        (folder / GRAPH_FILE).write_bytes(graph)
+        (folder / ENGINE_FILE).write_bytes(engine)
+        low, middle, high = settings.profile
+        return Written(
+            graph=GRAPH_FILE,
+            requirements={
+                "backend_version": f"=={version}",
+                "gpu_architecture": architecture,
+                "compatibility": [
+                    name
+                    for name, asked in (
+                        ("version", settings.version_compatible),
+                        ("hardware", settings.hardware_compatible),
+                    )
+                    if asked
+                ],
+                "profile": {"min": low, "opt": middle, "max": high},
+                "onnx_sha256": hashlib.sha256(graph).hexdigest(),
+                "os": host_system(),
+            },
+        )
+
+    def unrunnable(self) -> str:
+        """Why this machine cannot run what it builds; empty where it can."""
+        try:
+            self._architecture()
+        except BackendUnavailableError as error:
+            return str(error)
+        return ""
+
+    def _architecture(self) -> str:
+        backend = BACKENDS[self.format]
+        try:
+            return load_cuda(backend.install).gpu().architecture
+        except BackendUnavailableError as error:
+            hint = "" if "pip install" in str(error) else f": {backend.name} runs on NVIDIA GPUs"
+            raise BackendUnavailableError(f"{error}{hint}") from error
+
+
+TENSORRT: Final = Builder(format="tensorrt", ahead_of_time=False)
+RTX: Final = Builder(format="tensorrt-rtx", ahead_of_time=True)
+
+
+def prepare_engine(model: Model, options: ExportOptions) -> Model:
+    """Linears as products over tokens, the attention as primitive products and a softmax."""
+    return model
