@@ -75,8 +75,8 @@ class Predictor:
             1.4 times what they are resized to: photos of 12 megapixels in about a quarter of the
             time. Not what the model's home does, so not the default: pixels change by a grey
             level or so on average (at sharp edges by up to 20), and close decisions with them.
-        allow_host_code: load an engine that carries code for the CPU, as version-compatible TensorRT
-            engines do. It runs with the rights of this process: only from whom you trust.
+        allow_host_code: load an engine that carries code for the CPU, as version-compatible ones
+            of TensorRT do. It runs with the rights of this process: only from whom you trust.
         prove: on a CPU class that the artifact has not seen, compare its golden cases first.
 
     Raises:

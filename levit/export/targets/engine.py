@@ -184,7 +184,7 @@ def _noted_signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield noted
         return
-    before = {
+    before: dict[int, Any] = {
         number: signal.signal(number, lambda number, frame: noted.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
     }
