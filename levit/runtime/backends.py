@@ -6,10 +6,11 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from levit.artifact import Artifact
-from levit.errors import BackendUnavailableError
+from levit.errors import BackendUnavailableError, brief
+from levit.interruption import raise_if_interrupted
 from levit.runtime.session import Session, SessionOptions
 
 __all__ = ["BACKENDS", "Backend", "open_session"]
@@ -37,6 +38,22 @@ class Backend:
     def installed(self) -> bool:
         """Whether the backend's package is on this machine."""
         return importlib.util.find_spec(self.module) is not None
+
+    def load(self) -> Any:
+        """Its module.
+
+        Raises:
+            BackendUnavailableError: it is missing, or its libraries are.
+        """
+        if not self.installed:
+            raise BackendUnavailableError(f"{self.name} is not installed: {self.install}")
+        try:
+            return importlib.import_module(self.module)
+        except (ImportError, OSError, RuntimeError) as error:
+            raise_if_interrupted()  # in the middle of loading, which makes an error of it
+            raise BackendUnavailableError(
+                f"{self.name} cannot be loaded ({brief(error)}): {self.install}"
+            ) from error
 
 
 BACKENDS: Final[Mapping[str, Backend]] = {

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from levit.errors import ExportError, brief
 from levit.export.targets.target import Progress
+from levit.runtime.tensorrt_log import error_log
 
 __all__ = ["EngineSettings", "build_engine"]
 
@@ -61,7 +62,7 @@ def build_engine(
         ExportError: the parser refuses a node, or the builder fails: what they said.
         KeyboardInterrupt: Ctrl-C; the builder has stopped in good order then.
     """
-    log = _log(trt)
+    log = error_log(trt)
     try:
         builder = trt.Builder(log)
     except TypeError as error:  # what its bindings make of a null pointer
@@ -127,28 +128,6 @@ def _parser_error(error: Any) -> str:
     """One of the parser's errors, in a part of a line."""
     where = f"{error.node_operator()} {error.node_name()!r}: " if error.node_operator() else ""
     return f"{where}{error.code().name}, {brief(ValueError(error.desc()))}"
-
-
-def _log(trt: Any) -> Any:
-    """A logger that keeps errors for our own message, and shows nothing."""
-
-    class Log(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.errors: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            # INTERNAL_ERROR alone is also said where nothing is wrong (RTX, once a process).
-            if severity == trt.ILogger.ERROR:
-                self.errors.append(brief(ValueError(message)))
-
-        def told(self) -> str:
-            """The first errors, as the end of a line."""
-            return (
-                f": {'; '.join(self.errors[:_SHOWN])}" if self.errors else ", and does not say why"
-            )
-
-    return Log()
 
 
 def _monitor(trt: Any, progress: Progress, noted: list[int]) -> Any:

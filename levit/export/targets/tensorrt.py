@@ -8,13 +8,11 @@ where the engine is loaded. So it has nothing to time, and keeps no timing cache
 from __future__ import annotations
 
 import hashlib
-import importlib
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from levit.errors import BackendUnavailableError, brief
+from levit.errors import BackendUnavailableError
 from levit.export.onnx_graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.targets.engine import EngineSettings, build_engine
@@ -46,27 +44,9 @@ class Builder:
 
     def require(self, precision: str) -> None:
         """Raise `BackendUnavailableError` where this machine cannot build."""
-        self.module()
+        BACKENDS[self.format].load()
         if not self.ahead_of_time:
             self._architecture()
-
-    def module(self) -> Any:
-        """The module, imported.
-
-        Raises:
-            BackendUnavailableError: it is missing, or its libraries are.
-        """
-        backend = BACKENDS[self.format]
-        if not backend.installed:
-            raise BackendUnavailableError(f"{backend.name} is not installed: {backend.install}")
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of what it deprecates in itself
-                return importlib.import_module(backend.module)
-        except (ImportError, OSError, RuntimeError) as error:
-            raise BackendUnavailableError(
-                f"{backend.name} cannot be loaded ({brief(error)}): {backend.install}"
-            ) from error
 
     def write(self, order: Order) -> Written:
         """Write ``model.onnx`` and ``model.engine``."""
@@ -84,7 +64,7 @@ class Builder:
         self, folder: Path, graph: bytes, settings: EngineSettings, progress: Progress
     ) -> Written:
         """Build `graph` into `folder`, and put the graph beside the engine."""
-        trt = self.module()
+        trt = BACKENDS[self.format].load()
         version = str(trt.__version__)
         cache = None
         if self.ahead_of_time:
@@ -141,5 +121,10 @@ RTX: Final = Builder(format="tensorrt-rtx", ahead_of_time=True)
 
 
 def prepare_engine(model: Model, options: ExportOptions) -> Model:
-    """Linears as products over tokens, the attention as primitive products and a softmax."""
+    """Linears stay products over tokens, the attention is primitive products and a softmax.
+
+    TensorRT 11's Attention refuses values that are wider than keys, as all of LeViT's are. As 1×1
+    convolutions over the grid, levit_128s and levit_256 were built by RTX in 0.8 and 1.1 s for
+    0.9 and 1.4, and 1 % smaller; which of the two is faster has to be measured on a GPU.
+    """
     return model
