@@ -209,7 +209,9 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     result.add_argument(
         "--target", default="onnx", metavar="TARGET", help="onnx (default), trt, trt-rtx"
     )
-    result.add_argument("--precision", default="fp32", metavar="P", help="fp32 (default)")
+    result.add_argument(
+        "--precision", default="fp32", metavar="P", help="fp32 (default), fp16 or bf16"
+    )
     result.add_argument(
         "--batch",
         type=_batch,

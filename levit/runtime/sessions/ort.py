@@ -56,6 +56,11 @@ class OrtSession:
                 f"use device='cpu'"
             )
         _check_version(artifact)
+        if artifact.manifest.precision == "bf16":
+            raise BackendUnavailableError(
+                "ONNX Runtime has no bfloat16 kernels on the CPU: --target openvino has, a GPU "
+                "has, and --verify none exports without running it"
+            )
         check_onnx_file(artifact.payload)
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = options.threads
