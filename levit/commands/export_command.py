@@ -49,9 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
     if reason := verification.get("unverified_because"):
         graph = verification["graph"]
         print(
-            f"note: the engine has not run ({reason}); the graph that it was built from has, on "
-            f"the CPU: {graph['max_relative_error']:.1e} of the largest value from the reference. "
-            f"The engine proves itself where it is first opened",
+            f"note: the engine has not run here ({reason}); its graph has, in {graph['precision']} "
+            f"on the CPU, {graph['max_relative_error']:.1e} of the largest value from the "
+            f"reference; the engine proves itself where it is first opened",
             file=sys.stderr,
         )
     error = verification["max_relative_error"]

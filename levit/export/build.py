@@ -97,8 +97,9 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         )
         progress("verifying")
         evaluated = replace(source, model=trained)
-        graph = None if written.graph is None else folder / written.graph
-        verification = verify_artifact(options, evaluated, target, manifest, folder, golden, graph)
+        verification = verify_artifact(
+            options, evaluated, target, manifest, folder, golden, written.graph
+        )
         if difference > EXACT:
             verification["status"] = "forced"
         write_manifest(

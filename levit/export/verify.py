@@ -41,6 +41,13 @@ TOLERANCES: Final[Mapping[tuple[str, str], Tolerance]] = {
     ),
     ("tensorrt", "fp32"): _ENGINE_FP32,
     ("tensorrt-rtx", "fp32"): _ENGINE_FP32,
+    **{
+        (name, precision): Tolerance(
+            value, "the same types as in ONNX Runtime; has not been measured on a GPU"
+        )
+        for name in ("tensorrt", "tensorrt-rtx")
+        for precision, value in (("fp16", 2e-2), ("bf16", 2e-1))
+    },
     ("onnx", "fp16"): Tolerance(2e-2, "to be measured"),
     ("onnx", "bf16"): Tolerance(2e-1, "to be measured"),
 }

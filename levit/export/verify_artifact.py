@@ -17,6 +17,7 @@ from levit.errors import ExportError, VerificationError, brief
 from levit.export.options import ExportOptions
 from levit.export.sources import Source
 from levit.export.targets import Target
+from levit.export.targets.target import Graph
 from levit.export.verify import TOLERANCES, Golden
 from levit.runtime.batching import run_in_chunks
 from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
@@ -35,14 +36,14 @@ def verify_artifact(
     manifest: Manifest,
     folder: Path,
     golden: Golden,
-    graph: Path | None,
+    graph: Graph | None,
 ) -> dict[str, Any]:
     """Run the artifact here, or where this host cannot, the graph that it was built from.
 
     Args:
         source: with the model that the reference is.
         manifest: complete but for this.
-        graph: the ONNX file that the payload was built from, in float32.
+        graph: what the payload was built from.
 
     Returns:
         The manifest's ``verification``.
@@ -109,14 +110,14 @@ def verify_artifact(
     }
 
 
-def check_graph(path: Path, manifest: Manifest, golden: Golden) -> dict[str, Any]:
-    """A float32 ONNX file on this CPU, by ONNX Runtime, against the reference."""
+def check_graph(graph: Graph, manifest: Manifest, golden: Golden) -> dict[str, Any]:
+    """An ONNX file on this CPU, by ONNX Runtime, against the reference."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = _ERRORS_ONLY
     try:
         session = onnxruntime.InferenceSession(
-            str(path), settings, providers=["CPUExecutionProvider"]
+            graph.data, settings, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # its own share no public base
         raise ExportError(f"ONNX Runtime cannot load the graph ({brief(error)})") from error
@@ -130,9 +131,9 @@ def check_graph(path: Path, manifest: Manifest, golden: Golden) -> dict[str, Any
     reference = {name: value.astype(np.float32) for name, value in golden.outputs.items()}
     relative, absolute, agreement = compare_outputs(outputs, reference)
     return {
-        "precision": "fp32",
+        "precision": graph.precision,
         "backend": f"ONNX Runtime {onnxruntime.__version__}, CPU",
-        "tolerance": TOLERANCES["onnx", "fp32"].value,
+        "tolerance": TOLERANCES["onnx", graph.precision].value,
         "max_relative_error": relative,
         "max_abs_error": absolute,
         "top1_agreement": agreement,

@@ -17,6 +17,7 @@ from levit.artifact import GOLDEN_FILE, LABELS_FILE, open_artifact
 from levit.cli import build_parser
 from levit.commands import doctor_command
 from levit.export import ExportOptions, export
+from levit.runtime.backends import BACKENDS
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -451,7 +452,7 @@ def test_predict_prints_labels_that_the_terminal_cannot(process, copy, reseal, d
 
 
 def test_predict_on_a_gpu_is_refused(levit, tiny_artifact, digit):
-    assert_error(levit("predict", tiny_artifact, digit, "--device", "gpu"), "device='cpu'")
+    assert_error(levit("predict", tiny_artifact, digit, "--device", "gpu"), "device 'cpu'")
 
 
 def test_predict_with_threads_and_exif(levit, tiny_artifact, digit):
@@ -683,9 +684,20 @@ def test_doctor_says_what_is_here(levit):
     values = strict_json(levit("doctor", "--json").stdout)
     assert values["levit"] == package.__version__
     assert 1 <= values["cpus"] <= values["cpus_of_the_host"]
-    (backend,) = (part for part in values["backends"] if part["name"] == "ONNX Runtime")
-    assert backend["version"] == onnxruntime.__version__
-    assert backend["usable"]
+    rows = {(row["format"], row["device"]): row for row in values["backends"]}
+    assert list(rows) == [(name, device) for name, b in BACKENDS.items() for device in b.places]
+    here = rows["onnx", "cpu"]
+    assert (here["version"], here["usable"]) == (onnxruntime.__version__, True)
+    # What cannot be used says why and what to do, and nothing else does.
+    assert all(row["usable"] != bool(row["reason"]) for row in rows.values())
+    assert all(row["usable"] != bool(row["advice"]) for row in rows.values())
+    assert (values["gpu"] is None) == bool(values["gpu_missing"])
+    # The table has the same facts.
+    table = levit("doctor").stdout
+    for row in rows.values():
+        assert f"{row['reason']}  {row['advice']}".strip() in table
+    used = {feature for by in values["cpu_precisions"].values() for feature in by}
+    assert used <= set(values["cpu_features"])
 
 
 # ------------------------------------------------------------------ export

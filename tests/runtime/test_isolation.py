@@ -97,9 +97,12 @@ def test_inspect_of_a_checkpoint_needs_safetensors_only(digit_paths):
 def test_doctor_names_the_command_that_installs_what_is_missing():
     result = without((*HEAVY, "onnxruntime"), "doctor")
     assert (result.returncode, result.stderr) == (0, "")
-    rows = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
-    assert rows["ONNX Runtime"].endswith("pip install onnxruntime")
-    assert "missing" in rows["ONNX Runtime"]
+    lines = result.stdout.splitlines()
+    onnxruntime = {line.split()[2]: line for line in lines if line.startswith("ONNX Runtime")}
+    assert onnxruntime["cpu"].endswith("pip install onnxruntime")
+    assert onnxruntime["gpu"].endswith("pip install onnxruntime-gpu")
+    assert all("missing" in line and "not installed" in line for line in onnxruntime.values())
+    rows = {line.split("  ")[0]: line for line in lines}
     assert rows["safetensors"].endswith("pip install 'levit[export]'")
     assert rows["timm"].endswith("pip install 'levit[peers]'")
 
@@ -174,6 +177,12 @@ def test_help_imports_nothing_heavy(command):
     names = loaded(statement)
     assert "argparse" in names
     assert names.isdisjoint({"numpy", "PIL", "onnxruntime", *HEAVY})
+
+
+def test_doctor_imports_no_more_than_the_backends():
+    names = loaded("import levit.cli; levit.cli.main(['doctor'])")
+    assert "onnxruntime" in names
+    assert names.isdisjoint(HEAVY)
 
 
 def test_predictor_imports_no_compiler():

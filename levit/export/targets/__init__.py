@@ -26,7 +26,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "trt": Target(
         format="tensorrt",
         payload=ENGINE_FILE,
-        precisions=("fp32",),
+        precisions=("fp32", "fp16", "bf16"),
         distribution="tensorrt",
         min_version="10.12",
         prepare=prepare_engine,
@@ -38,7 +38,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "trt-rtx": Target(
         format="tensorrt-rtx",
         payload=ENGINE_FILE,
-        precisions=("fp32",),
+        precisions=("fp32", "fp16", "bf16"),
         distribution="tensorrt-rtx-cu13-bindings",
         min_version="1.7",
         prepare=prepare_engine,

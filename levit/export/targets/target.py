@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from levit.export.options import ExportOptions
 from levit.models.model import Model
 
-__all__ = ["Order", "Progress", "Target", "Written"]
+__all__ = ["Graph", "Order", "Progress", "Target", "Written"]
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -37,18 +37,31 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Graph:
+    """An ONNX file that any host can check, whatever the payload needs.
+
+    Attributes:
+        data: the file's bytes.
+        precision: of it: that of the payload, or fp32 where ONNX Runtime's CPU lacks that.
+    """
+
+    data: bytes
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Written:
     """What a target says of what it wrote.
 
     Attributes:
         requirements: entries of the manifest's ``requirements`` beside the backend's version.
         toolchain: versions of what made it, by name.
-        graph: the ONNX file beside the payload from which that was built, where there is one.
+        graph: what the payload was built from, where it was built from ONNX.
     """
 
     requirements: Mapping[str, Any] = field(default_factory=dict)
     toolchain: Mapping[str, str] = field(default_factory=dict)
-    graph: str | None = None
+    graph: Graph | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,15 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from levit.errors import BackendUnavailableError
 from levit.export.onnx_graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.targets.engine import EngineSettings, build_engine
-from levit.export.targets.target import Order, Progress, Written
+from levit.export.targets.target import Graph, Order, Progress, Written
 from levit.export.targets.timing_cache import TimingCache
 from levit.models.model import Model
-from levit.runtime.backends import BACKENDS
-from levit.runtime.cuda import host_system, load_cuda
+from levit.runtime.cuda import host_system
+from levit.runtime.tensorrt_modules import MODULES, TensorrtModule
 
 __all__ = ["ENGINE_FILE", "GRAPH_FILE", "RTX", "TENSORRT", "Builder", "prepare_engine"]
 
@@ -42,11 +41,16 @@ class Builder:
     format: str
     ahead_of_time: bool
 
+    @property
+    def module(self) -> TensorrtModule:
+        """What it builds with."""
+        return MODULES[self.format]
+
     def require(self, precision: str) -> None:
         """Raise `BackendUnavailableError` where this machine cannot build."""
-        BACKENDS[self.format].load()
+        self.module.load()
         if not self.ahead_of_time:
-            self._architecture()
+            self.module.gpu()
 
     def write(self, order: Order) -> Written:
         """Write ``model.onnx`` and ``model.engine``."""
@@ -58,19 +62,20 @@ class Builder:
             hardware_compatible=options.hardware_compatible,
             architectures=options.gpu_architectures or (),
         )
-        return self.write_graph(order.folder, graph, settings, order.progress)
+        written = self.write_graph(order.folder, graph, settings, order.progress)
+        return replace(written, graph=_checkable(order, graph))
 
     def write_graph(
         self, folder: Path, graph: bytes, settings: EngineSettings, progress: Progress
     ) -> Written:
         """Build `graph` into `folder`, and put the graph beside the engine."""
-        trt = BACKENDS[self.format].load()
+        trt = self.module.load()
         version = str(trt.__version__)
         cache = None
         if self.ahead_of_time:
             architecture = ",".join(settings.architectures) or AMPERE_ON
         else:
-            built_on = self._architecture()
+            built_on = self.module.gpu().architecture
             architecture = AMPERE_ON if settings.hardware_compatible else built_on
             cache = TimingCache(trt.__name__, version, built_on)
             settings = replace(settings, timing_cache=cache.read())
@@ -81,7 +86,6 @@ class Builder:
         (folder / ENGINE_FILE).write_bytes(engine)
         low, middle, high = settings.profile
         return Written(
-            graph=GRAPH_FILE,
             requirements={
                 "backend_version": f"=={version}",
                 "gpu_architecture": architecture,
@@ -101,19 +105,17 @@ class Builder:
 
     def unrunnable(self) -> str:
         """Why this machine cannot run what it builds; empty where it can."""
-        try:
-            self._architecture()
-        except BackendUnavailableError as error:
-            return str(error)
-        return ""
+        found = self.module.obstacle()
+        return "" if found is None else f"{found.reason}: {found.remedy}"
 
-    def _architecture(self) -> str:
-        backend = BACKENDS[self.format]
-        try:
-            return load_cuda(backend.install).gpu().architecture
-        except BackendUnavailableError as error:
-            hint = "" if "pip install" in str(error) else f": {backend.name} runs on NVIDIA GPUs"
-            raise BackendUnavailableError(f"{error}{hint}") from error
+
+def _checkable(order: Order, graph: bytes) -> Graph:
+    """`graph`, or its twin in float32: ONNX Runtime has no bfloat16 kernels on the CPU."""
+    precision = order.options.precision
+    if precision != "bf16":
+        return Graph(data=graph, precision=precision)
+    twin = emit_onnx(order.model, **{**order.graph, "precision": "fp32", "opset": None})
+    return Graph(data=twin.SerializeToString(deterministic=True), precision="fp32")
 
 
 TENSORRT: Final = Builder(format="tensorrt", ahead_of_time=False)

@@ -12,7 +12,8 @@ from typing import Any
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError
-from levit.runtime.cuda import Gpu, host_system
+from levit.runtime.cuda import host_system
+from levit.runtime.gpus import Gpu
 
 __all__ = ["EngineNeeds", "check_fit", "engine_needs", "rebuild_hint"]
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError
-from levit.runtime.backends import BACKENDS
-from levit.runtime.cuda import load_cuda
+from levit.runtime.cuda import Cuda
 from levit.runtime.interface import Tensor, check_interface
 from levit.runtime.onnx_file import onnx_metadata
 from levit.runtime.session import SessionOptions
 from levit.runtime.sessions.device_buffer import DeviceBuffer
 from levit.runtime.sessions.engine_fit import GRAPH_FILE, check_fit, engine_needs, rebuild_hint
 from levit.runtime.tensorrt_log import error_log
+from levit.runtime.tensorrt_modules import MODULES
 
 __all__ = ["TensorrtSession"]
 
@@ -49,17 +49,12 @@ class TensorrtSession:
     """
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
-        backend = BACKENDS[artifact.manifest.format]
-        if options.device != "gpu":
-            raise BackendUnavailableError(
-                f"{artifact.path.name} holds an engine of {backend.name}, which runs on a GPU: "
-                f"use device='gpu' (--device gpu)"
-            )
+        module = MODULES[artifact.manifest.format]
         needs = engine_needs(artifact)
-        trt = backend.load()
-        self._cuda: Final = load_cuda(backend.install)
-        self._gpu: Final = self._cuda.gpu()
-        check_fit(artifact, needs, backend.name, str(trt.__version__), self._gpu)
+        trt = module.load()
+        self._cuda: Final = Cuda(module.load_cuda())
+        self._gpu: Final = module.gpu()
+        check_fit(artifact, needs, module.name, str(trt.__version__), self._gpu)
         if "version" in needs.compatibility and not options.allow_host_code:
             raise BackendUnavailableError(
                 f"{artifact.path.name} is version-compatible, and so carries code for the CPU that "
@@ -145,7 +140,11 @@ class TensorrtSession:
             buffer = DeviceBuffer(self._cuda, (self._max, *map(int, shape[1:])), np.dtype(dtype))
             self._held.callback(buffer.free)
             self._buffers[name] = buffer
-            context.set_tensor_address(name, buffer.device)
+            if not context.set_tensor_address(name, buffer.device):
+                raise BackendUnavailableError(
+                    f"{artifact.path.name}: the engine refuses memory for {name!r}; "
+                    f"{rebuild_hint(artifact)}"
+                )
         if self._static and getattr(context, "is_stream_capturable", _yes)(int(self._stream)):
             self._capture()
 
