@@ -196,6 +196,11 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     weights.add_argument(
         "--random-weights", type=_seed, metavar="SEED", help="for benchmarks and demos"
     )
+    weights.add_argument(
+        "--rebuild",
+        metavar="ARTIFACT",
+        help="build its TensorRT engine anew, for what is here; in its place, or at --output",
+    )
     source.add_argument(
         "--config",
         metavar="FILE.json",

@@ -6,9 +6,10 @@ import argparse
 import importlib.util
 import sys
 from dataclasses import fields
+from typing import Any
 
 from levit.commands.output import Progress
-from levit.errors import BackendUnavailableError
+from levit.errors import BackendUnavailableError, ConfigError
 
 __all__ = ["run"]
 
@@ -25,14 +26,23 @@ def run(arguments: argparse.Namespace) -> int:
             f"exporting needs {' and '.join(missing)}: pip install 'levit[export]'"
         )
     from levit.export import ExportOptions, export
+    from levit.export.rebuild import rebuild
 
     names = {f.name for f in fields(ExportOptions)}
     options = ExportOptions(**{k: v for k, v in vars(arguments).items() if k in names})
     with Progress(len(_STEPS), "starting") as progress:
-        # What a target tells of its own work in between changes the words, not the bar.
-        artifact = export(
-            options, progress=lambda step: progress.advance(int(step in _STEPS), step)
-        )
+
+        def show(step: str) -> None:
+            # What a target tells of its own work in between changes the words, not the bar.
+            progress.advance(int(step in _STEPS), step)
+
+        if arguments.rebuild is None:
+            artifact = export(options, progress=show)
+        else:
+            _check_alone(options, ExportOptions())
+            artifact = rebuild(
+                arguments.rebuild, output=options.output, force=options.force, progress=show
+            )
     manifest = artifact.manifest
     for choice in manifest.assumed:
         print(f"assumed: {choice}", file=sys.stderr)
@@ -47,14 +57,32 @@ def run(arguments: argparse.Namespace) -> int:
     if verification["status"] == "forced":
         print("note: --force has kept an artifact that is out of tolerance", file=sys.stderr)
     if reason := verification.get("unverified_because"):
-        graph = verification["graph"]
+        graph = verification.get("graph")  # absent where it was exported unverified
+        checked = graph and (
+            f"; its graph has, in {graph['precision']} on the CPU, "
+            f"{graph['max_relative_error']:.1e} of the largest value from the reference"
+        )
         print(
-            f"note: the engine has not run here ({reason}); its graph has, in {graph['precision']} "
-            f"on the CPU, {graph['max_relative_error']:.1e} of the largest value from the "
-            f"reference; the engine proves itself where it is first opened",
+            f"note: the engine has not run here ({reason}){checked or ''}; it proves itself where "
+            f"it is first opened",
             file=sys.stderr,
         )
     error = verification["max_relative_error"]
     detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
     print(f"{artifact.path}: {verification['status']}{detail}")
     return 0
+
+
+def _check_alone(options: Any, defaults: Any) -> None:
+    """Raise where an option is given that a rebuilt artifact would not have."""
+    given = [
+        field.name
+        for field in fields(options)
+        if getattr(options, field.name) != getattr(defaults, field.name)
+    ]
+    odd = [f"--{name.replace('_', '-')}" for name in given if name not in ("output", "force")]
+    if odd:
+        raise ConfigError(
+            f"--rebuild keeps what the artifact is, so {', '.join(odd)} cannot go with it: leave "
+            f"it out, or export again"
+        )

@@ -24,7 +24,7 @@ from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
 from levit.runtime.golden import compare_outputs
 from levit.runtime.predictor import Predictor
 
-__all__ = ["check_graph", "verify_artifact"]
+__all__ = ["check_graph", "run_here", "verify_artifact"]
 
 _ERRORS_ONLY = 3
 
@@ -82,16 +82,39 @@ def verify_artifact(
         if not passed:
             verification["status"] = "forced"
         verification["graph"] = entry
+    return run_here(target, manifest, folder, verification, force=options.force)
+
+
+def run_here(
+    target: Target,
+    manifest: Manifest,
+    folder: Path,
+    verification: Mapping[str, Any],
+    *,
+    force: bool,
+) -> dict[str, Any]:
+    """The golden cases of a complete folder, if this host can run it.
+
+    Args:
+        verification: what is known so far, with ``tolerance``.
+        force: keep what is out of tolerance.
+
+    Returns:
+        `verification` with what has come out, or why nothing has.
+
+    Raises:
+        VerificationError: out of tolerance, and not forced.
+    """
     if reason := target.unrunnable():
         return {**verification, "unverified_because": reason}
-    provisional = replace(manifest, files=describe_files(folder), verification=verification)
-    write_manifest(folder, provisional)
+    write_manifest(
+        folder, replace(manifest, files=describe_files(folder), verification=verification)
+    )
     with Predictor(
         folder,
         target.device,
         prove=False,
-        # The plan was built a moment ago, by this process.
-        allow_host_code=True,
+        allow_host_code=True,  # built a moment ago, by this process
     ) as predictor:
         report = predictor.check()
         here = predictor.machine_class
@@ -101,11 +124,12 @@ def verify_artifact(
         "max_abs_error": report.max_abs_error,
         "top1_agreement": report.top1_agreement,
     }
-    _judge("the artifact", found, passed=report.passed, force=options.force)
+    _judge("the artifact", found, passed=report.passed, force=force)
+    forced = not report.passed or verification["status"] == "forced"
     return {
         **verification,
         **found,
-        "status": "passed" if report.passed else "forced",
+        "status": "forced" if forced else "passed",
         **({"gpu_class": here} if target.device == "gpu" else {"cpu_class": cpu_class()}),
     }
 

@@ -8,6 +8,7 @@ where the engine is loaded. So it has nothing to time, and keeps no timing cache
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -16,12 +17,22 @@ from levit.export.onnx_graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.targets.engine import EngineSettings, build_engine
 from levit.export.targets.target import Graph, Order, Progress, Written
+from levit.export.targets.tensorrt_ops import TensorrtOps
 from levit.export.targets.timing_cache import TimingCache
 from levit.models.model import Model
 from levit.runtime.cuda import host_system
 from levit.runtime.tensorrt_modules import MODULES, TensorrtModule
 
-__all__ = ["ENGINE_FILE", "GRAPH_FILE", "RTX", "TENSORRT", "Builder", "prepare_engine"]
+__all__ = [
+    "AMPERE_ON",
+    "BUILDERS",
+    "ENGINE_FILE",
+    "GRAPH_FILE",
+    "RTX",
+    "TENSORRT",
+    "Builder",
+    "prepare_engine",
+]
 
 ENGINE_FILE: Final = "model.engine"
 GRAPH_FILE: Final = "model.onnx"
@@ -54,7 +65,7 @@ class Builder:
 
     def write(self, order: Order) -> Written:
         """Write ``model.onnx`` and ``model.engine``."""
-        graph = emit_onnx(order.model, **order.graph).SerializeToString(deterministic=True)
+        graph = _emitted(order, order.options.precision)
         options = order.options
         settings = EngineSettings(
             profile=order.profile,
@@ -86,6 +97,7 @@ class Builder:
         (folder / ENGINE_FILE).write_bytes(engine)
         low, middle, high = settings.profile
         return Written(
+            toolchain={trt.__name__: version},
             requirements={
                 "backend_version": f"=={version}",
                 "gpu_architecture": architecture,
@@ -94,6 +106,7 @@ class Builder:
                     for name, asked in (
                         ("version", settings.version_compatible),
                         ("hardware", settings.hardware_compatible),
+                        ("architectures", settings.architectures),
                     )
                     if asked
                 ],
@@ -114,12 +127,21 @@ def _checkable(order: Order, graph: bytes) -> Graph:
     precision = order.options.precision
     if precision != "bf16":
         return Graph(data=graph, precision=precision)
-    twin = emit_onnx(order.model, **{**order.graph, "precision": "fp32", "opset": None})
-    return Graph(data=twin.SerializeToString(deterministic=True), precision="fp32")
+    return Graph(data=_emitted(order, "fp32"), precision="fp32")
+
+
+def _emitted(order: Order, precision: str) -> bytes:
+    settings = {**order.graph, "dialect": TensorrtOps}
+    if precision != order.options.precision:
+        settings |= {"precision": precision, "opset": None}
+    data: bytes = emit_onnx(order.model, **settings).SerializeToString(deterministic=True)
+    return data
 
 
 TENSORRT: Final = Builder(format="tensorrt", ahead_of_time=False)
 RTX: Final = Builder(format="tensorrt-rtx", ahead_of_time=True)
+# By target.
+BUILDERS: Final[Mapping[str, Builder]] = {"trt": TENSORRT, "trt-rtx": RTX}
 
 
 def prepare_engine(model: Model, options: ExportOptions) -> Model:

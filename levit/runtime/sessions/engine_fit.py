@@ -27,7 +27,8 @@ class EngineNeeds:
     Attributes:
         version: of TensorRT, that built it.
         architectures: ``sm_90``, several of them, or one with ``+`` for all from it on.
-        compatibility: ``version`` (later releases load it too) and ``hardware``, or neither.
+        compatibility: what was asked for: ``version`` (later releases load it too), ``hardware``
+            (every GPU from Ampere on), ``architectures`` (those, by name).
         system: as `host_system`.
         profile: (min, opt, max) of the batch.
     """
@@ -37,6 +38,11 @@ class EngineNeeds:
     compatibility: tuple[str, ...]
     system: str
     profile: tuple[int, int, int]
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The architectures that were asked for by name, ahead of time; else none."""
+        return self.architectures if "architectures" in self.compatibility else ()
 
     def takes_version(self, present: str) -> bool:
         """Whether TensorRT `present` loads it."""

@@ -133,7 +133,7 @@ class TensorrtSession:
         if context is None:
             raise BackendUnavailableError(
                 f"{artifact.path.name}: no room on {self._gpu.name} for a batch of {self._max}: "
-                f"free some of its memory, or {rebuild_hint(artifact)} --batch N"
+                f"free some of its memory, or export it again with a smaller --batch"
             )
         self._objects["context"] = context
         for name, dtype, shape in (*inputs, *outputs):
