@@ -82,17 +82,17 @@ class Builder:
         """Build `graph` into `folder`, and put the graph beside the engine."""
         trt = self.module.load()
         version = str(trt.__version__)
-        cache = None
+        kept = None
         if self.ahead_of_time:
             architecture = ",".join(settings.architectures) or AMPERE_ON
         else:
             built_on = self.module.gpu().architecture
             architecture = AMPERE_ON if settings.hardware_compatible else built_on
-            cache = TimingCache(trt.__name__, version, built_on)
-            settings = replace(settings, timing_cache=cache.read())
+            kept = TimingCache(trt.__name__, version, built_on)
+            settings = replace(settings, timing_cache=kept.read())
         engine, measured = build_engine(trt, graph, settings, progress)
-        if cache is not None and measured is not None:
-            cache.write(measured)
+        if kept is not None and measured is not None:
+            kept.write(measured)
         (folder / GRAPH_FILE).write_bytes(graph)
         (folder / ENGINE_FILE).write_bytes(engine)
         low, middle, high = settings.profile
