@@ -46,6 +46,7 @@ CLASSES = {
 
 # Of RTX alone; used behind `ahead_of_time` or asked for with getattr.
 ONLY_RTX = {
+    "ComputeCapability",
     "ComputeCapability.__members__",
     "IBuilderConfig.num_compute_capabilities",
     "IBuilderConfig.set_compute_capability",

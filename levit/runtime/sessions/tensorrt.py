@@ -73,7 +73,7 @@ class TensorrtSession:
         self._graph: Any = None
         # What is freed, and in which order (the last first).
         self._held = contextlib.ExitStack()
-        self._finalizer = weakref.finalize(self, _free, self._held, self._objects)
+        self._finalizer = weakref.finalize(self, _free_quietly, self._held, self._objects)
         self._finalizer.atexit = False  # CUDA may be gone by then; the driver frees it all
         try:
             self._prepare(trt, artifact)
@@ -109,7 +109,8 @@ class TensorrtSession:
     def close(self) -> None:
         """Free what is on the GPU, once runs that are under way have ended."""
         with self._lock:
-            self._finalizer()
+            if self._finalizer.detach() is not None:
+                _free(self._held, self._objects)
 
     # ------------------------------------------------------------------ inside
 
@@ -252,6 +253,12 @@ def _yes(stream: int) -> bool:
 
 def _checked(cuda: Any, call: Any, handle: Any) -> None:
     cuda.ok(call(handle))
+
+
+def _free_quietly(held: contextlib.ExitStack, objects: dict[str, Any]) -> None:
+    """As `_free`, for where nobody listens, or another error is on its way."""
+    with contextlib.suppress(BackendUnavailableError):
+        _free(held, objects)
 
 
 def _free(held: contextlib.ExitStack, objects: dict[str, Any]) -> None:
