@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from levit.errors import brief
-
-__all__ = ["error_log"]
+__all__ = ["error_log", "shortened"]
 
 _SHOWN: Final = 3
+# Where in its own code something failed comes first, what it was comes late.
+_LENGTH: Final = 320
+
+
+def shortened(text: str) -> str:
+    """What TensorRT says, as a part of one line."""
+    return " ".join(text.split())[:_LENGTH]
 
 
 def error_log(trt: Any) -> Any:
@@ -26,7 +31,7 @@ def error_log(trt: Any) -> Any:
         def log(self, severity: Any, msg: str) -> None:
             # Not INTERNAL_ERROR, which RTX also says, once a process, where nothing is wrong.
             if severity == trt.ILogger.ERROR:
-                self.errors.append(brief(ValueError(msg)))
+                self.errors.append(shortened(msg))
 
         def told(self) -> str:
             if not self.errors:

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from levit.errors import ExportError, brief
+from levit.errors import ExportError
 from levit.export.targets.target import Progress
-from levit.runtime.tensorrt_log import error_log
+from levit.runtime.tensorrt_log import error_log, shortened
 
 __all__ = ["EngineSettings", "build_engine"]
 
@@ -74,7 +74,7 @@ def build_engine(
     if not parser.parse(graph):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
         raise ExportError(
-            f"TensorRT {trt.__version__} cannot read the graph: "
+            f"{trt.__name__} {trt.__version__} cannot read the graph: "
             f"{'; '.join(map(_parser_error, errors[:_SHOWN])) or 'it does not say why'}"
         )
     config = builder.create_builder_config()
@@ -96,7 +96,7 @@ def build_engine(
     if monitor.failure is not None:
         raise monitor.failure
     if engine is None:
-        raise ExportError(f"TensorRT {trt.__version__} cannot build the engine{log.told()}")
+        raise ExportError(f"{trt.__name__} {trt.__version__} cannot build the engine{log.told()}")
     return bytes(engine), None if cache is None else bytes(cache.serialize())
 
 
@@ -127,7 +127,7 @@ def _configure(trt: Any, config: Any, settings: EngineSettings) -> None:
 def _parser_error(error: Any) -> str:
     """One of the parser's errors, in a part of a line."""
     where = f"{error.node_operator()} {error.node_name()!r}: " if error.node_operator() else ""
-    return f"{where}{error.code().name}, {brief(ValueError(error.desc()))}"
+    return f"{where}{error.code().name}, {shortened(error.desc())}"
 
 
 def _monitor(trt: Any, progress: Progress, noted: list[int]) -> Any:

@@ -226,7 +226,7 @@ def _load_engine(trt: Any, log: Any, artifact: Artifact, *, host_code: bool) -> 
     engine = runtime.deserialize_cuda_engine(data)
     if engine is None:
         raise BackendUnavailableError(
-            f"{artifact.payload}: TensorRT {trt.__version__} cannot load it{log.told()}; "
+            f"{artifact.payload}: {trt.__name__} {trt.__version__} cannot load it{log.told()}; "
             f"{rebuild_hint(artifact)}"
         )
     return {"log": log, "runtime": runtime, "engine": engine}
