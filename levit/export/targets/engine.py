@@ -166,6 +166,7 @@ def _noted_signals() -> Iterator[list[int]]:
     before: dict[int, Any] = {
         number: signal.signal(number, lambda number, frame: noted.append(number))
         for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
     }
     try:
         yield noted
