@@ -16,7 +16,7 @@ from levit.runtime.obstacle import Obstacle
 from levit.runtime.probes import cuda_libraries_obstacle, driver_obstacle
 from levit.runtime.session import SessionOptions
 from levit.runtime.sessions import ort_binding, ort_cuda
-from levit.runtime.sessions.ort_binding import BoundSession, on_device_thread
+from levit.runtime.sessions.ort_binding import BoundSession, on_device_thread, telling
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -215,6 +215,34 @@ def test_a_network_that_does_not_run_is_refused(tiny_artifact):
 
     with pytest.raises(BackendUnavailableError, match=r"\(no kernel image\): see levit doctor"):
         ort_cuda._try(open_artifact(tiny_artifact), Session())
+
+
+CUDA_CALL = (
+    "/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:154 std::conditional_t<THRW, "
+    "void, onnxruntime::common::Status> onnxruntime::CudaCall(ERRTYPE, const char*, const char*, "
+    "SUCCTYPE, const char*, const char*, int) [with ERRTYPE = cudaError; bool THRW = true; SUCCTYPE"
+    " = cudaError; std::conditional_t<THRW, void, common::Status> = void] CUDA failure 100: no "
+    "CUDA-capable device is detected ; GPU=-1 ; hostname=host ; file=/onnxruntime_src/a.cc ; "
+    "line=310 ; expr=cudaSetDevice(info_.device_id); \n\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (CUDA_CALL, "CUDA failure 100: no CUDA-capable device is detected"),
+        (
+            "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while "
+            "running Conv node. Name:'stem.0' Status Message: /onnxruntime_src/onnxruntime/core/"
+            "framework/bfc_arena.cc:359 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, "
+            "bool) Failed to allocate memory for requested buffer of size 411041792\n",
+            "Failed to allocate memory for requested buffer of size 411041792",
+        ),
+        ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED", "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED"),
+    ],
+)
+def test_what_onnxruntime_says_for_its_users_is_told(said, told):
+    assert telling(RuntimeError(said)) == told
 
 
 @pytest.mark.skipif(

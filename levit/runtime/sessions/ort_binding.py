@@ -11,6 +11,7 @@ about 17 µs (a thread pool of Python's, on a Zen 5).
 from __future__ import annotations
 
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from levit.errors import InputError, brief
 from levit.runtime.sessions.ort import keep_in_children
 
-__all__ = ["BoundSession", "on_device_thread"]
+__all__ = ["BoundSession", "on_device_thread", "telling"]
 
 _DTYPES: Final[Mapping[str, type[np.generic]]] = {
     "tensor(float)": np.float32,
@@ -34,6 +35,12 @@ _DTYPES: Final[Mapping[str, type[np.generic]]] = {
 # Batch sizes whose buffers stay on the device. A folder of images comes in two: full batches and
 # the last one.
 _BATCHES: Final = 4
+
+# Where the words of these messages of ONNX Runtime begin that are for its users; hundreds of
+# characters of C++ stand before.
+_TELLING: Final = re.compile(
+    r"((CUDA|CUDNN|CUDNN_FE|CUBLAS|CURAND|CUFFT) failure .*?|Failed to allocate memory .*?)( ;|$)"
+)
 
 T = TypeVar("T")
 
@@ -114,13 +121,19 @@ class BoundSession:
         return next(reversed(self._bindings.values())).run()
 
 
+def telling(error: BaseException) -> str:
+    """What an error of ONNX Runtime says, as a part of one line of ours."""
+    found = _TELLING.search(" ".join(str(error).split()))
+    return found.group(1)[:160] if found else brief(error)
+
+
 def _in_our_words(work: Callable[[], T]) -> T:
     try:
         return work()
     except InputError:
         raise
     except Exception as error:  # ONNX Runtime's own share no public base
-        raise InputError(f"ONNX Runtime refused the batch ({brief(error)})") from error
+        raise InputError(f"ONNX Runtime refused the batch ({telling(error)})") from error
 
 
 class _Binding:

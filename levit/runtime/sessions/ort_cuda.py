@@ -16,7 +16,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from levit.artifact import Artifact
-from levit.errors import BackendUnavailableError, InputError, brief
+from levit.errors import BackendUnavailableError, InputError
 from levit.runtime.gpus import look_for_gpu
 from levit.runtime.obstacle import Obstacle
 from levit.runtime.probes import CUDA_PROVIDER
@@ -28,7 +28,7 @@ from levit.runtime.sessions.ort import (
     session_settings,
     unreadable,
 )
-from levit.runtime.sessions.ort_binding import BoundSession, on_device_thread
+from levit.runtime.sessions.ort_binding import BoundSession, on_device_thread, telling
 
 __all__ = ["OrtCudaSession", "require_first"]
 
@@ -148,5 +148,5 @@ def _try(artifact: Artifact, bound: BoundSession) -> None:
 def _refused(artifact: Artifact, error: BaseException) -> BackendUnavailableError:
     return BackendUnavailableError(
         f"ONNX Runtime {onnxruntime.__version__} cannot run all of {artifact.path.name} on the GPU "
-        f"({brief(error)}): see levit doctor, or use device 'cpu'"
+        f"({telling(error)}): see levit doctor, or use device 'cpu'"
     )
