@@ -136,6 +136,35 @@ def test_many_threads_get_their_own_answers(bound, expected, batch):
             np.testing.assert_allclose(answer, references[count], rtol=1e-4, atol=1e-5)
 
 
+def test_a_closed_session_answers_no_more(bound, batch):
+    bound.run({"image": batch(1)})
+    for _ in range(2):
+        bound.close()
+    with pytest.raises(InputError, match="closed"):
+        bound.run({"image": batch(1)})
+
+
+def test_closing_leaves_what_is_under_way(bound, expected, batch):
+    """Asked before, answered before; asked after, an error; nothing in between."""
+    reference = expected(batch(6))["logits"]
+
+    def ask(_):
+        try:
+            return bound.run({"image": batch(6)})["logits"]
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(ask, i) for i in range(24)]
+        answers[4].result()
+        bound.close()
+        for answer in (a.result() for a in answers):
+            if isinstance(answer, str):
+                assert answer == "the session is closed"
+            else:
+                np.testing.assert_allclose(answer, reference, rtol=1e-4, atol=1e-5)
+
+
 def test_one_thread_drives_the_device():
     here = threading.get_ident()
     with ThreadPoolExecutor(4) as pool:

@@ -10,6 +10,7 @@ about 17 µs (a thread pool of Python's, on a Zen 5).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections import OrderedDict
@@ -72,7 +73,7 @@ class BoundSession:
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, device: str) -> None:
-        self._session = session
+        self._session: onnxruntime.InferenceSession | None = session
         self._device = device
         batch = session.get_inputs()[0].shape[0]
         self._fixed = batch if isinstance(batch, int) else None
@@ -103,7 +104,21 @@ class BoundSession:
         """The outputs for the batch that was put last, in the host's memory, by name."""
         return on_device_thread(lambda: _in_our_words(self._answer))
 
+    def close(self) -> None:
+        """Release the session and its buffers, after what was asked for before.
+
+        In the device's thread too: memory that is given back would spoil a capture.
+        """
+        with contextlib.suppress(RuntimeError):  # the interpreter ends, and its threads have
+            on_device_thread(self._release)
+
+    def _release(self) -> None:
+        self._bindings.clear()
+        self._session = None
+
     def _put(self, feeds: Mapping[str, NDArray[Any]]) -> None:
+        if self._session is None:
+            raise InputError("the session is closed")
         # A graph is replayed whatever is bound: a batch of another size must not get that far.
         batch = self._fixed or len(next(iter(feeds.values())))
         binding = self._bindings.pop(batch, None)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, InputError
@@ -75,7 +76,9 @@ class OrtCudaSession:
 
     def close(self) -> None:
         """Release the session; runs that are under way in other threads end undisturbed."""
-        self._bound = None
+        bound, self._bound = self._bound, None
+        if bound is not None:
+            bound.close()
 
     def _opened(self) -> BoundSession:
         if self._bound is None:
@@ -124,6 +127,8 @@ def _check_on_cpu(artifact: Artifact, options: SessionOptions) -> None:
         onnxruntime.InferenceSession(
             str(artifact.payload), session_settings(options), providers=["CPUExecutionProvider"]
         )
+    except NotImplemented:
+        return  # bfloat16, say, for which the CPU has no kernels
     except Exception as error:
         raise unreadable(artifact, error) from error
 
