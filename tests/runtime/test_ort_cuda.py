@@ -267,6 +267,14 @@ CUDA_CALL = (
             "bool) Failed to allocate memory for requested buffer of size 411041792\n",
             "Failed to allocate memory for requested buffer of size 411041792",
         ),
+        (
+            "[ONNXRuntimeError] : 1 : FAIL : Exception during initialization: /onnxruntime_src/"
+            "onnxruntime/core/optimizer/transformer_memcpy.cc:253 bool onnxruntime::Transformer"
+            "MemcpyImpl::IsNodeCompatibleWithProvider(const onnxruntime::Node&) const !node_"
+            "provider_type.empty() was false. Provider type for GlobalAveragePool node with name "
+            "'head' is not set.\n",
+            "Provider type for GlobalAveragePool node with name 'head' is not set.",
+        ),
         ("[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED", "[ONNXRuntimeError] : 9 : NOT_IMPLEMENTED"),
     ],
 )

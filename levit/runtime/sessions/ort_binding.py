@@ -40,7 +40,8 @@ _BATCHES: Final = 4
 # Where the words of these messages of ONNX Runtime begin that are for its users; hundreds of
 # characters of C++ stand before.
 _TELLING: Final = re.compile(
-    r"((CUDA|CUDNN|CUDNN_FE|CUBLAS|CURAND|CUFFT) failure .*?|Failed to allocate memory .*?)( ;|$)"
+    r"((CUDA|CUDNN|CUDNN_FE|CUBLAS|CURAND) failure .*?|cuDNN is .*?|Failed to allocate .*?"
+    r"|(?<= was false\. ).*?)( ;|$)"
 )
 
 T = TypeVar("T")
