@@ -25,15 +25,17 @@ from levit.artifact import (
     write_manifest,
 )
 from levit.errors import ArtifactError, ConfigError, VerificationError
-from levit.export.onnx_graph import DEFAULT_OPSET, emit_onnx, input_spec, metadata_of, output_specs
+from levit.export.onnx_graph import emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import ExportOptions
 from levit.export.passes import (
     EXACT,
     Applied,
+    passes_for,
     relative_difference,
     require_exact,
     run_passes,
 )
+from levit.export.precision import choose_opset
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
 from levit.export.sources import Source, load_source
 from levit.export.targets import Order, Target, Written, find_target
@@ -72,7 +74,7 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
     trained = _planned(options, source.model, spec)
     with staged_folder(destination, force=options.force) as folder:
         progress("folding")
-        applied = run_passes(trained)
+        applied = run_passes(trained, passes_for(options.precision))
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
@@ -138,7 +140,8 @@ def _graph_settings(
     return {
         "name": source.variant,
         "batch": options.static_batch,
-        "opset": DEFAULT_OPSET if options.opset is None else options.opset,
+        "opset": choose_opset(options.precision, options.opset),
+        "precision": options.precision,
         "metadata": metadata_of(preprocess, labels, source.variant),
         "producer_version": __version__,
     }
@@ -252,7 +255,9 @@ def _dump_passes(
     golden: Golden,
     settings: Mapping[str, Any],
 ) -> None:
-    """One graph per pass, and a table of how often each fired and what it changed."""
+    """One graph per pass, in fp32, and a table of how often each fired and what it changed."""
+    if settings["precision"] != "fp32":
+        settings = {**settings, "precision": "fp32", "opset": None}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         table = []
@@ -260,7 +265,11 @@ def _dump_passes(
             [("as_trained", 0, trained), *((a.name, a.count, a.model) for a in applied)]
         ):
             file = folder / f"{number:02}_{name}.onnx"
-            file.write_bytes(emit_onnx(model, **settings).SerializeToString(deterministic=True))
+            file.write_bytes(
+                emit_onnx(model, **{**settings, "precision": "fp32"}).SerializeToString(
+                    deterministic=True
+                )
+            )
             difference = relative_difference(name, golden.outputs, model, golden.inputs)
             table.append(
                 {"pass": name, "count": count, "relative_difference": difference, "file": file.name}

@@ -12,22 +12,15 @@ from onnx import TensorProto, helper
 from levit.artifact import TensorSpec
 from levit.errors import ExportError
 from levit.export.onnx_ops import OnnxOps, Value
+from levit.export.precision import choose_opset
 from levit.models.model import Model
 
 __all__ = [
-    "DEFAULT_OPSET",
-    "MAX_OPSET",
-    "MIN_OPSET",
     "emit_onnx",
     "input_spec",
     "metadata_of",
     "output_specs",
 ]
-
-DEFAULT_OPSET: Final = 17
-# HardSwish came with 14; 21 is the newest that the oldest supported ONNX Runtime (1.20) reads.
-MIN_OPSET: Final = 14
-MAX_OPSET: Final = 21
 
 _ELEM_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
@@ -59,7 +52,7 @@ def emit_onnx(
     *,
     name: str,
     batch: int | None = None,
-    opset: int = DEFAULT_OPSET,
+    opset: int | None = None,
     metadata: Mapping[str, str] | None = None,
     producer_version: str = "",
     precision: str = "fp32",
@@ -70,19 +63,20 @@ def emit_onnx(
     Args:
         name: of the graph.
         batch: a fixed batch size, or None for a dynamic one.
+        opset: None for the precision's default.
         precision: of the values between the inputs and the outputs, which are float32.
-        islands: names of values that are kept in float32 at any precision.
+        islands: names of values (as `OnnxOps` gives them) that are float32 at any precision.
         metadata: stands in the file, for those who have it without its manifest.
 
     Raises:
         ExportError: the opset is out of range, or the result is no valid ONNX.
     """
-    if not MIN_OPSET <= opset <= MAX_OPSET:
-        raise ExportError(f"opset must be from {MIN_OPSET} to {MAX_OPSET}, not {opset}")
+    opset = choose_opset(precision, opset)
     source = input_spec(model, batch)
     targets = output_specs(model, batch)
-    ops = OnnxOps(opset)
-    values = model.forward(ops, Value(source.name, (1, *map(int, source.shape[1:]))))
+    ops = OnnxOps(opset, precision, islands)
+    image = Value(source.name, (1, *map(int, source.shape[1:])), source.dtype)
+    values = {key: ops.as_float32(value) for key, value in model.forward(ops, image).items()}
     _name_outputs(ops, values)
     graph = helper.make_graph(
         ops.nodes,

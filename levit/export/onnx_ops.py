@@ -2,12 +2,17 @@
 
 Values are names with the shape that they have for one image (the batch axis counts as 1).
 A dynamic batch needs no Shape or Gather: every Reshape keeps its batch axis with 0.
+
+At fp16 and bf16 a value is of that type, save for islands: a value whose name is in `islands`
+(weights have names too) is float32, and so is the arithmetic of every operation that makes or
+reads it. What such an operation makes is cast back where something outside of it reads it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +21,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from levit.errors import ExportError
+from levit.export.precision import PRECISIONS, rounded
 from levit.models.counting import ShapeOps
 from levit.models.ops import Array, Scopes
 
@@ -23,29 +29,65 @@ __all__ = ["OnnxOps", "Value"]
 
 _ELEM_TYPES: Final = {
     "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
     "int64": TensorProto.INT64,
     "uint8": TensorProto.UINT8,
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor of the graph: its name, and its shape for a batch of one."""
+    """A tensor of the graph.
+
+    Attributes:
+        name: in the graph.
+        shape: for a batch of one.
+        dtype: as ONNX spells it.
+        array: of a weight, in float64 or as it was read; it is written in the type of whoever
+            reads it.
+    """
 
     name: str
     shape: tuple[int, ...]
+    dtype: str = "float32"
+    array: Array | None = None
 
 
 class OnnxOps(Scopes):
-    """Collects ``nodes`` and ``initializers`` as a model is applied to it."""
+    """Collects ``nodes`` and ``initializers`` as a model is applied to it.
 
-    def __init__(self, opset: int) -> None:
+    Args:
+        opset: of the graph.
+        precision: a key of `PRECISIONS`.
+        islands: names of values that are float32 at any precision.
+    """
+
+    def __init__(
+        self, opset: int, precision: str = "fp32", islands: frozenset[str] = frozenset()
+    ) -> None:
         super().__init__()
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self._dtype = PRECISIONS[precision].dtype
+        self._islands = islands
+        self._in_full = False
         self._shapes = ShapeOps()
         self._taken: dict[str, int] = {}
+        self._casts: dict[tuple[str, str], str] = {}
+
+    @contextlib.contextmanager
+    def full_precision(self) -> Iterator[None]:
+        before, self._in_full = self._in_full, True
+        try:
+            yield
+        finally:
+            self._in_full = before
+
+    def as_float32(self, x: Value) -> Value:
+        """`x` for the world outside, behind a Cast if need be."""
+        return Value(self._read(x, "float32"), x.shape)
 
     # ------------------------------------------------------------------ nodes and constants
 
@@ -55,63 +97,101 @@ class OnnxOps(Scopes):
         return f"{name}_{count}" if count else name
 
     def _emit(
-        self, op_type: str, inputs: Sequence[str], shape: tuple[int, ...], **attributes: Any
+        self,
+        op_type: str,
+        inputs: Sequence[Value | str],
+        shape: tuple[int, ...],
+        **attributes: Any,
     ) -> Value:
+        """A node; `inputs` are values, or the names of initializers that are no floats."""
         name = self._unique(f"{self.path}/{op_type}")
-        self.nodes.append(helper.make_node(op_type, list(inputs), [name], name=name, **attributes))
-        return Value(name, shape)
+        values = [name, *(x.name for x in inputs if isinstance(x, Value))]
+        full = self._in_full or not self._islands.isdisjoint(values)
+        dtype = "float32" if full else self._dtype
+        if any(x.dtype == "uint8" for x in inputs if isinstance(x, Value)):
+            dtype = "uint8"  # pixels, which are moved before they are numbers
+        names = [x if isinstance(x, str) else self._read(x, dtype) for x in inputs]
+        self.nodes.append(helper.make_node(op_type, names, [name], name=name, **attributes))
+        return Value(name, shape, dtype)
 
-    def _initializer(self, name: str, array: Array) -> str:
+    def _read(self, x: Value, dtype: str) -> str:
+        """The name of `x` in `dtype`: of a weight, of itself, or of one Cast of it."""
+        if x.array is not None:
+            return self._weight_in(x, dtype)
+        if x.dtype == dtype:
+            return x.name
+        if (x.name, dtype) not in self._casts:
+            name = self._unique(f"{x.name}.{dtype}")
+            self.nodes.append(
+                helper.make_node("Cast", [x.name], [name], name=name, to=_ELEM_TYPES[dtype])
+            )
+            self._casts[x.name, dtype] = name
+        return self._casts[x.name, dtype]
+
+    def _initializer(self, name: str, array: Array, dtype: str) -> str:
         array = np.ascontiguousarray(array)
         if array.dtype.byteorder == ">":
             array = array.astype(array.dtype.newbyteorder("<"))
         self.initializers[name] = TensorProto(
             name=name,
-            data_type=_ELEM_TYPES[array.dtype.name],
+            data_type=_ELEM_TYPES[dtype],
             dims=array.shape,
             raw_data=array.tobytes(),
         )
         return name
 
-    def _weight(self, array: Array, name: str) -> str:
-        # The one cast: everything before it was float64.
-        with np.errstate(over="ignore"):
-            single = array.astype(np.float32)
-        if not np.isfinite(single).all():
-            raise ExportError(f"{self.path}.{name}: values leave the range of float32")
-        return self._initializer(self._unique(f"{self.path}.{name}"), single)
+    def _weight(self, array: Array, name: str) -> Value:
+        return Value(self._unique(f"{self.path}.{name}"), np.shape(array), array=np.asarray(array))
+
+    def _weight_in(self, weight: Value, dtype: str) -> str:
+        # Two readers of one table seldom differ in type; where they do, it is there twice.
+        found = self.initializers.get(weight.name)
+        name = weight.name
+        if found is not None:
+            if found.data_type == _ELEM_TYPES[dtype]:
+                return name
+            name = f"{name}.{dtype}"
+        assert weight.array is not None
+        try:
+            # The one cast: everything before it was float64.
+            values = rounded(weight.array, dtype)
+        except OverflowError:
+            raise ExportError(f"{weight.name}: values leave the range of {dtype}") from None
+        return self._initializer(name, values, dtype)
 
     def _integers(self, values: Sequence[int], purpose: str) -> str:
         # By content: the same few shapes stand in every block.
         name = f"{purpose}.{'_'.join(map(str, values))}"
         if name not in self.initializers:
-            self._initializer(name, np.asarray(values, np.int64))
+            self._initializer(name, np.asarray(values, np.int64), "int64")
         return name
 
     # ------------------------------------------------------------------ the operations
 
     def constant(self, value: Array, name: str) -> Value:
-        return Value(self._weight(np.asarray(value), name), np.shape(value))
+        return self._weight(value, name)
 
     def take(self, table: Array, index: Array, name: str) -> Value:
         source, places = self._weight(table, name), self._integers_table(index, "index")
         return self._emit("Gather", [source, places], (len(table), *index.shape), axis=1)
 
     def _integers_table(self, index: Array, name: str) -> str:
-        return self._initializer(self._unique(f"{self.path}.{name}"), index.astype(np.int64))
+        return self._initializer(
+            self._unique(f"{self.path}.{name}"), index.astype(np.int64), "int64"
+        )
 
     def linear(self, x: Value, weight: Array, bias: Array | None) -> Value:
         shape = self._shapes.linear(x.shape, weight, bias)
         if len(x.shape) == 2:
-            inputs = [x.name, self._weight(weight, "weight")]
+            inputs = [x, self._weight(weight, "weight")]
             if bias is not None:
                 inputs.append(self._weight(bias, "bias"))
             return self._emit("Gemm", inputs, shape, transB=1)
-        product = self._emit("MatMul", [x.name, self._weight(weight.T, "weight")], shape)
+        product = self._emit("MatMul", [x, self._weight(weight.T, "weight")], shape)
         return product if bias is None else self.add(product, self.constant(bias, "bias"))
 
     def conv(self, x: Value, weight: Array, bias: Array | None, stride: int, padding: int) -> Value:
-        inputs = [x.name, self._weight(weight, "weight")]
+        inputs = [x, self._weight(weight, "weight")]
         if bias is not None:
             inputs.append(self._weight(bias, "bias"))
         return self._emit(
@@ -129,45 +209,43 @@ class OnnxOps(Scopes):
         if axis == 1 and len(x.shape) in (2, 4):
             parts = {"scale": scale, "shift": shift, "mean": mean, "var": var}
             names = [self._weight(array, f"norm.{name}") for name, array in parts.items()]
-            return self._emit("BatchNormalization", [x.name, *names], x.shape, epsilon=eps)
+            return self._emit("BatchNormalization", [x, *names], x.shape, epsilon=eps)
         # ONNX normalises along axis 1 only; along the last it is an affine map.
         factor = scale / np.sqrt(var.astype(np.float64) + eps)
         scaled = self.multiply(x, self.constant(factor, "norm.factor"))
         return self.add(scaled, self.constant(shift - mean * factor, "norm.offset"))
 
     def matmul(self, a: Value, b: Value) -> Value:
-        return self._emit("MatMul", [a.name, b.name], self._shapes.matmul(a.shape, b.shape))
+        return self._emit("MatMul", [a, b], self._shapes.matmul(a.shape, b.shape))
 
     def add(self, a: Value, b: Value) -> Value:
-        return self._emit("Add", [a.name, b.name], self._shapes.add(a.shape, b.shape))
+        return self._emit("Add", [a, b], self._shapes.add(a.shape, b.shape))
 
     def multiply(self, a: Value, b: Value) -> Value:
-        return self._emit("Mul", [a.name, b.name], self._shapes.multiply(a.shape, b.shape))
+        return self._emit("Mul", [a, b], self._shapes.multiply(a.shape, b.shape))
 
     def softmax(self, x: Value) -> Value:
-        return self._emit("Softmax", [x.name], x.shape, axis=-1)
+        return self._emit("Softmax", [x], x.shape, axis=-1)
 
     def hard_swish(self, x: Value) -> Value:
-        return self._emit("HardSwish", [x.name], x.shape)
+        return self._emit("HardSwish", [x], x.shape)
 
     def silu(self, x: Value) -> Value:
-        return self.multiply(x, self._emit("Sigmoid", [x.name], x.shape))
+        return self.multiply(x, self._emit("Sigmoid", [x], x.shape))
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         result = self._shapes.reshape(x.shape, shape)
         if result == x.shape:
             return x
-        return self._emit("Reshape", [x.name, self._integers(shape, "shape")], result)
+        return self._emit("Reshape", [x, self._integers(shape, "shape")], result)
 
     def transpose(self, x: Value, axes: Sequence[int]) -> Value:
-        return self._emit(
-            "Transpose", [x.name], self._shapes.transpose(x.shape, axes), perm=list(axes)
-        )
+        return self._emit("Transpose", [x], self._shapes.transpose(x.shape, axes), perm=list(axes))
 
     def subsample(self, x: Value, axes: Sequence[int], stride: int) -> Value:
         count = len(axes)
-        inputs = [
-            x.name,
+        inputs: list[Value | str] = [
+            x,
             self._integers([0] * count, "starts"),
             self._integers([np.iinfo(np.int64).max] * count, "ends"),
             self._integers(axes, "axes"),
@@ -178,12 +256,16 @@ class OnnxOps(Scopes):
     def mean(self, x: Value, axes: tuple[int, ...]) -> Value:
         shape = self._shapes.mean(x.shape, axes)
         if len(x.shape) == 4 and axes == (2, 3):
-            pooled = self._emit("GlobalAveragePool", [x.name], (*x.shape[:2], 1, 1))
+            pooled = self._emit("GlobalAveragePool", [x], (*x.shape[:2], 1, 1))
             return self.reshape(pooled, (0, math.prod(shape[1:])))
         if self.opset >= 18:
-            inputs = [x.name, self._integers(axes, "axes")]
-            return self._emit("ReduceMean", inputs, shape, keepdims=0)
-        return self._emit("ReduceMean", [x.name], shape, axes=list(axes), keepdims=0)
+            places = self._integers(axes, "axes")
+            return self._emit("ReduceMean", [x, places], shape, keepdims=0)
+        return self._emit("ReduceMean", [x], shape, axes=list(axes), keepdims=0)
 
     def cast(self, x: Value) -> Value:
-        return self._emit("Cast", [x.name], x.shape, to=TensorProto.FLOAT)
+        name = self._unique(f"{self.path}/Cast")
+        self.nodes.append(
+            helper.make_node("Cast", [x.name], [name], name=name, to=TensorProto.FLOAT)
+        )
+        return Value(name, x.shape)

@@ -32,7 +32,7 @@ class ExportOptions:
             ``hf:owner/name[@revision]``.
         random_weights: a seed, for benchmarks and demos.
         target: ``onnx``.
-        precision: ``fp32``.
+        precision: ``fp32``, ``fp16`` or ``bf16``, of the graph between its inputs and outputs.
         batch: a fixed size; (min, opt, max); or None for dynamic with the default profile.
         image_size: (height, width) in pixels, or one number for both.
         outputs: any of ``logits, embedding, features, logits_head, logits_dist``; by default

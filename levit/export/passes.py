@@ -23,6 +23,7 @@ __all__ = [
     "EXACT",
     "PASSES",
     "Applied",
+    "passes_for",
     "prove",
     "relative_difference",
     "require_exact",
@@ -149,6 +150,18 @@ PASSES: Final[Sequence[Pass]] = (
     pool_before_last_linear,
     fold_input_normalization,
 )
+
+
+def passes_for(precision: str) -> Sequence[Pass]:
+    """Those that are exact in numbers and do no harm in this precision.
+
+    Not fold_input_normalization at less than float32: ``W/(255·σ)`` is a hundredth of ``W``,
+    where float16 runs out of digits, and ``x - 255·μ`` has eight bits before the point.
+    Pixels are normalised in float32 then, and cast once.
+    """
+    if precision == "fp32":
+        return PASSES
+    return tuple(function for function in PASSES if function is not fold_input_normalization)
 
 
 @dataclass(frozen=True, kw_only=True)

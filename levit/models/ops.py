@@ -25,6 +25,10 @@ class Ops(Protocol):
         """Name the values made inside, so that graph, ranges and errors share names."""
         ...
 
+    def full_precision(self) -> contextlib.AbstractContextManager[None]:
+        """What is made inside is float32 at least, whatever the precision of the rest."""
+        ...
+
     def constant(self, value: Array, name: str) -> Any:
         """A static table."""
         ...
@@ -88,7 +92,7 @@ class Ops(Protocol):
         ...
 
     def cast(self, x: Any) -> Any:
-        """uint8 input → the float type that the network computes in."""
+        """uint8 input → a float type."""
         ...
 
 
@@ -106,6 +110,10 @@ class Scopes:
             yield
         finally:
             self._names.pop()
+
+    def full_precision(self) -> contextlib.AbstractContextManager[None]:
+        """Nothing to do where all is of one type."""
+        return contextlib.nullcontext()
 
     @property
     def path(self) -> str:

@@ -24,7 +24,9 @@ def normalize_pixels(
     """
     mean, std = (np.asarray(values, np.float64).reshape(-1, 1, 1) for values in statistics)
     x = ops.transpose(x, (0, 3, 1, 2))  # while it is uint8: a quarter of the bytes
-    x = ops.add(ops.cast(x), ops.constant(-255 * mean, "negative_mean"))
-    if folded:
-        return x
-    return ops.multiply(x, ops.constant(1 / (255 * std), "reciprocal_std"))
+    # In float16, 1/(255·std) and what it folds into have too few digits left.
+    with ops.full_precision():
+        x = ops.add(ops.cast(x), ops.constant(-255 * mean, "negative_mean"))
+        if folded:
+            return x
+        return ops.multiply(x, ops.constant(1 / (255 * std), "reciprocal_std"))

@@ -14,6 +14,7 @@ from levit import Predictor, __version__
 from levit.artifact import is_artifact, open_artifact
 from levit.errors import (
     ArtifactError,
+    BackendUnavailableError,
     CheckpointError,
     ConfigError,
     ExportError,
@@ -164,7 +165,12 @@ def test_one_number_is_a_square():
         ({"model": "levit_digits", "outputs": ("pooled",)}, ConfigError, "'pooled'; it has logits"),
         ({"model": "levit_digits", "outputs": ("logits", "logits")}, ConfigError, "once each"),
         ({"model": "levit_digits", "outputs": ()}, ConfigError, "at least one"),
-        ({"model": "levit_digits", "opset": 13}, ExportError, "from 14 to 21, not 13"),
+        ({"model": "levit_digits", "opset": 13}, ExportError, "from 14 to 21 for fp32, not 13"),
+        (
+            {"model": "levit_digits", "precision": "bf16", "opset": 17},
+            ExportError,
+            "must be 22 for bf16, not 17",
+        ),
         ({"model": "levit_digits", "image_size": 224}, ConfigError, "trained at 96x96"),
         ({"model": "levit_digits", "preprocess": "caffe"}, ConfigError, "unknown preprocessing"),
         ({"model": "levit_digits", "mean": (0.5,)}, ConfigError, "mean and std"),
@@ -300,8 +306,8 @@ def test_a_wrong_graph_is_caught(here, monkeypatch):
 def test_a_wrong_pass_is_caught_before_anything_is_written(here, monkeypatch):
     from levit.export import build
 
-    def wrong(model):
-        applied = run(model)
+    def wrong(model, passes):
+        applied = run(model, passes)
         deployed = applied[-1].model
         head = replace(deployed.params.head, bias=deployed.params.head.bias * (1 + 1e-9))
         changed = replace(deployed, params=replace(deployed.params, head=head))
@@ -312,6 +318,51 @@ def test_a_wrong_pass_is_caught_before_anything_is_written(here, monkeypatch):
     with pytest.raises(VerificationError, match="folding changed the outputs"):
         digits()
     assert names_in(here) == []
+
+
+def test_fp16_is_half_the_file_and_answers_the_same(here, tiny_artifact):
+    artifact = digits(precision="fp16")
+    assert artifact.path.name == "levit_digits-onnx-fp16"
+    manifest = artifact.manifest
+    assert manifest.precision == "fp16"
+    assert manifest.verification["status"] == "passed"
+    assert manifest.requirements["backend_version"] == ">=1.20"
+    assert {spec.dtype for spec in (*manifest.inputs, *manifest.outputs)} == {"float32"}
+    single = open_artifact(tiny_artifact).payload.stat().st_size
+    assert 0.45 < artifact.payload.stat().st_size / single < 0.6
+    images = sorted(str(path) for path in digits_folder().glob("images/*/*.png"))[::20]
+    with Predictor(artifact.path) as half, Predictor(tiny_artifact) as full:
+        assert [p.label for p in half.predict(images)] == [p.label for p in full.predict(images)]
+
+
+def test_fp16_of_uint8_pixels(here):
+    artifact = digits(precision="fp16", input="uint8")
+    assert artifact.manifest.verification["status"] == "passed"
+    assert artifact.manifest.inputs[0].dtype == "uint8"
+    assert "fold_input_normalization" not in {p["name"] for p in artifact.manifest.passes}
+
+
+def test_bf16_is_written_unverified_where_no_kernel_runs_it(here):
+    with pytest.raises(BackendUnavailableError, match=r"no bfloat16 kernels.*--verify"):
+        digits(precision="bf16")
+    assert names_in(here) == []
+    artifact = digits(precision="bf16", verify="none")
+    assert artifact.manifest.verification["status"] == "unverified"
+    assert artifact.manifest.requirements["backend_version"] == ">=1.21"
+    with pytest.raises(BackendUnavailableError, match="no bfloat16 kernels on the CPU"):
+        Predictor(artifact.path)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_passes_are_dumped_in_fp32_whatever_is_written(here, precision):
+    digits(precision=precision, verify="none", dump_passes="dump", output="artifact")
+    for file in (here / "dump").glob("*.onnx"):
+        proto = onnx.load(file)
+        assert proto.opset_import[0].version == 17
+        assert {t.data_type for t in proto.graph.initializer} <= {
+            onnx.TensorProto.FLOAT,
+            onnx.TensorProto.INT64,
+        }
 
 
 def test_verification_is_recorded(tiny_artifact):

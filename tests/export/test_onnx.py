@@ -9,9 +9,6 @@ import pytest
 
 from levit.errors import ExportError
 from levit.export.onnx_graph import (
-    DEFAULT_OPSET,
-    MAX_OPSET,
-    MIN_OPSET,
     emit_onnx,
     input_spec,
     metadata_of,
@@ -19,12 +16,14 @@ from levit.export.onnx_graph import (
 )
 from levit.export.options import ExportOptions
 from levit.export.passes import run_passes
+from levit.export.precision import PRECISIONS
 from levit.export.targets import Order, Written
 from levit.export.targets.onnx import prepare_onnx, write_onnx
 from levit.models.levit.config import levit_config
 from levit.models.ops import NumpyOps
 from levit.models.random_weights import random_model
 
+FP32 = PRECISIONS["fp32"]
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # Rounding, wherever it falls; a wrong weight or table shows above 1e-2.
 FLOAT32 = 5e-5
@@ -190,7 +189,7 @@ def test_write_onnx_writes_what_emit_onnx_makes(make_small, tmp_path):
     order = Order(
         model=model, folder=tmp_path, graph=graph, profile=options.profile, options=options
     )
-    assert write_onnx(order) == Written()
+    assert write_onnx(order) == Written(requirements={"backend_version": ">=1.20"})
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
     expected = emit_onnx(model, name="tiny", opset=18).SerializeToString(deterministic=True)
     assert (tmp_path / "model.onnx").read_bytes() == expected
@@ -370,7 +369,7 @@ def test_specs_are_what_the_graph_declares(small, pixels):
 # ---------------------------------------------------------------------------- opsets
 
 
-@pytest.mark.parametrize("opset", range(MIN_OPSET, MAX_OPSET + 1))
+@pytest.mark.parametrize("opset", range(FP32.min_opset, FP32.max_opset + 1))
 @pytest.mark.parametrize("form", ["as_trained", "tokens", "deployed"])
 def test_every_opset_runs_and_agrees(opset, form, make_small, draw_for):
     model = every_output(make_small("tiny"))
@@ -385,7 +384,7 @@ def test_every_opset_runs_and_agrees(opset, form, make_small, draw_for):
     assert_agrees(run(proto, x), model, x)
 
 
-@pytest.mark.parametrize("opset", [MIN_OPSET, DEFAULT_OPSET, MAX_OPSET])
+@pytest.mark.parametrize("opset", [FP32.min_opset, FP32.default_opset, FP32.max_opset])
 def test_pixels_and_silu_run_in_old_and_new_opsets(opset, make_small, draw_for):
     model = every_output(make_small("silu_stride_8")).with_plan(pixels=STATISTICS)
     x = draw_for(model)
@@ -394,12 +393,12 @@ def test_pixels_and_silu_run_in_old_and_new_opsets(opset, make_small, draw_for):
 
 
 def test_the_range_of_opsets_is_14_to_21():
-    assert (MIN_OPSET, DEFAULT_OPSET, MAX_OPSET) == (14, 17, 21)
+    assert (FP32.min_opset, FP32.default_opset, FP32.max_opset) == (14, 17, 21)
 
 
 @pytest.mark.parametrize("opset", [0, 13, 22])
 def test_other_opsets_are_refused(opset, make_small):
-    with pytest.raises(ExportError, match=f"from 14 to 21, not {opset}"):
+    with pytest.raises(ExportError, match=f"from 14 to 21 for fp32, not {opset}"):
         emit_onnx(deploy(make_small("tiny")), name="tiny", opset=opset)
 
 

@@ -16,7 +16,7 @@ TARGETS: Final[Mapping[str, Target]] = {
     "onnx": Target(
         format="onnx",
         payload="model.onnx",
-        precisions=("fp32",),
+        precisions=("fp32", "fp16", "bf16"),
         distribution="onnxruntime",
         min_version="1.20",
         prepare=prepare_onnx,

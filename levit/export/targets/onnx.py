@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from levit.export.onnx_graph import emit_onnx
 from levit.export.options import ExportOptions
+from levit.export.precision import PRECISIONS
 from levit.export.targets.target import Order, Written
 from levit.models.model import Model
 
@@ -24,4 +25,5 @@ def write_onnx(order: Order) -> Written:
     """Write ``model.onnx``."""
     proto = emit_onnx(order.model, **order.graph)
     (order.folder / "model.onnx").write_bytes(proto.SerializeToString(deterministic=True))
-    return Written()
+    oldest = PRECISIONS[order.options.precision].onnxruntime
+    return Written(requirements={"backend_version": f">={oldest}"})

@@ -107,6 +107,11 @@ class OrtSession:
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         check_file(artifact)
+        if artifact.manifest.precision == "bf16":
+            raise BackendUnavailableError(
+                "ONNX Runtime has no bfloat16 kernels on the CPU: --target openvino has, a GPU "
+                "has, and --verify none exports without running it"
+            )
         try:
             session = onnxruntime.InferenceSession(
                 str(artifact.payload),
