@@ -97,7 +97,7 @@ BACKENDS: Final[Mapping[str, Backend]] = {
                 probe="levit.runtime.probes:onnxruntime_cpu",
             ),
             "gpu": Place(
-                session="levit.runtime.sessions.ort:OrtSession",
+                session="levit.runtime.sessions.ort_cuda:OrtCudaSession",
                 install="pip install onnxruntime-gpu",
                 probe="levit.runtime.probes:onnxruntime_cuda",
             ),

@@ -19,6 +19,7 @@ __all__ = ["Gpu", "first_gpu", "look_for_gpu"]
 # cuda.h: CUdevice_attribute, CUresult.
 _MAJOR: Final = 75
 _MINOR: Final = 76
+_NOT_INITIALIZED: Final = 3
 _NO_DEVICE: Final = 100
 
 _NAME_LENGTH: Final = 96
@@ -81,6 +82,11 @@ def look_for_gpu(load: Load = ctypes.CDLL) -> Gpu | Obstacle:
             return Obstacle(
                 reason="the NVIDIA driver finds no GPU",
                 remedy="look at nvidia-smi and CUDA_VISIBLE_DEVICES, or use device 'cpu'",
+            )
+        if refused.code == _NOT_INITIALIZED:
+            return Obstacle(
+                reason="this process was forked from one that had used the GPU",
+                remedy="start it with 'spawn', or use device 'cpu'",
             )
         return Obstacle(
             reason=f"the NVIDIA driver does not work ({refused})",

@@ -62,7 +62,8 @@ class Predictor:
 
     Args:
         artifact: the artifact's folder.
-        device: ``cpu``, or ``gpu`` for what runs there (TensorRT engines).
+        device: ``cpu``, or ``gpu``: the NVIDIA GPU that CUDA takes first. Where it cannot be used
+            that is an error; nothing runs on the CPU instead.
         threads: CPU threads of the backend; by default as many as the process may really
             use (affinity mask and cgroup quota).
         mode: ``latency`` answers a batch with all threads; ``throughput`` divides them over several
@@ -77,13 +78,14 @@ class Predictor:
             level or so on average (at sharp edges by up to 20), and close decisions with them.
         allow_host_code: load an engine that carries code for the CPU, as version-compatible ones
             of TensorRT do. It runs with the rights of this process: only from whom you trust.
-        prove: on a CPU class that the artifact has not seen, compare its golden cases first.
+        prove: on a class of CPU or GPU that the artifact has not seen, compare its golden cases
+            first.
 
     Raises:
         ArtifactError: the folder is no artifact, or one of its files is missing or changed.
         BackendUnavailableError: its backend or the device is not on this machine.
-        VerificationError: on a CPU class that the artifact has not seen, its golden cases
-            do not come out as they should.
+        VerificationError: on a class of CPU or GPU that the artifact has not seen, its golden
+            cases do not come out as they should.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from levit.cli import build_parser
 from levit.commands import doctor_command
 from levit.export import ExportOptions, export
 from levit.runtime.backends import BACKENDS
+from levit.runtime.gpus import first_gpu
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -452,8 +453,21 @@ def test_predict_prints_labels_that_the_terminal_cannot(process, copy, reseal, d
     assert answer["top"][0]["label"] == labels[7]
 
 
-def test_predict_on_a_gpu_is_refused(levit, tiny_artifact, digit):
-    assert_error(levit("predict", tiny_artifact, digit, "--device", "gpu"), "device 'cpu'")
+@pytest.mark.skipif(first_gpu() is not None, reason="a GPU is here")
+@pytest.mark.parametrize("command", ["predict", "eval", "check"])
+def test_a_gpu_that_is_not_there_is_an_error(process, tiny_artifact, digit, command):
+    words = {"predict": [digit], "eval": [digit.parent.parent], "check": []}[command]
+    result = process(command, tiny_artifact, *words, "--device", "gpu")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ONNX Runtime on 'gpu': no NVIDIA driver: install")
+    assert result.stderr.count("\n") == 1
+
+
+def test_predict_takes_either_mode(levit, tiny_artifact, digit):
+    expected = levit("predict", tiny_artifact, digit).stdout
+    for mode in ("latency", "throughput"):
+        assert levit("predict", tiny_artifact, digit, "--mode", mode).stdout == expected
+    assert levit("predict", tiny_artifact, digit, "--mode", "fast").status == 2
 
 
 def test_predict_with_threads_and_exif(levit, tiny_artifact, digit):
@@ -595,6 +609,7 @@ def test_check_passes_and_says_so(levit, tiny_artifact):
     assert values["passed"] is True
     assert values["max_relative_error"] < values["tolerance"]
     assert values["cpu_class"] == values["exported_on"]
+    assert (values["device"], values["gpu_class"]) == ("cpu", None)
     assert values["files"] == 3
 
 

@@ -119,16 +119,22 @@ def test_a_driver_without_a_gpu():
     assert found.reason == "the NVIDIA driver finds no GPU"
 
 
+def test_a_child_of_a_process_that_had_used_the_gpu():
+    found = look_for_gpu(machine(cuda=cuda("cuInit", 3)))
+    assert "forked" in found.reason
+    assert "spawn" in found.remedy
+
+
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
         ("cuInit", 803, "error 803 of cuInit, system has unsupported display driver"),
         ("cuInit", 4711, "error 4711 of cuInit, it does not say why"),
-        ("cuDriverGetVersion", 3, "cuDriverGetVersion"),
-        ("cuDeviceGet", 3, "cuDeviceGet"),
-        ("cuDeviceGetAttribute", 3, "cuDeviceGetAttribute"),
-        ("cuDeviceGetName", 3, "cuDeviceGetName"),
-        ("cuDeviceTotalMem_v2", 3, "cuDeviceTotalMem_v2"),
+        ("cuDriverGetVersion", 999, "cuDriverGetVersion"),
+        ("cuDeviceGet", 999, "cuDeviceGet"),
+        ("cuDeviceGetAttribute", 999, "cuDeviceGetAttribute"),
+        ("cuDeviceGetName", 999, "cuDeviceGetName"),
+        ("cuDeviceTotalMem_v2", 999, "cuDeviceTotalMem_v2"),
     ],
 )
 def test_a_driver_that_fails(name, code, said):
