@@ -25,6 +25,7 @@ from levit.artifact import (
     write_manifest,
 )
 from levit.errors import ArtifactError, ConfigError, VerificationError
+from levit.export.fitting import Scanner, find_islands, fit_range
 from levit.export.onnx_graph import emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import ExportOptions
 from levit.export.passes import (
@@ -35,12 +36,12 @@ from levit.export.passes import (
     require_exact,
     run_passes,
 )
-from levit.export.precision import choose_opset
+from levit.export.precision import PRECISIONS, choose_opset
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
 from levit.export.sources import Source, load_source
 from levit.export.targets import Order, Target, Written, find_target
 from levit.export.targets.target import Progress
-from levit.export.verify import TOLERANCES, Golden, golden_cases
+from levit.export.verify import TOLERANCES, Golden, golden_cases, prove_in_fp32
 from levit.models.model import Model
 from levit.preprocess import PreprocessSpec
 from levit.runtime.backends import BACKENDS
@@ -77,10 +78,13 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         applied = run_passes(trained, passes_for(options.precision))
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
+        scanner = Scanner(golden.inputs)
+        applied += fit_range(applied[-1].model, options.precision, scanner)
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
         deployed = target.prepare(applied[-1].model, options)
+        islands = find_islands(deployed, options.precision, scanner)
         progress("writing")
-        settings = _graph_settings(options, source, spec, labels)
+        settings = _graph_settings(options, source, spec, labels, islands)
         written = target.write(
             Order(
                 model=deployed,
@@ -95,11 +99,18 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
             (folder / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
         np.savez(folder / GOLDEN_FILE, **golden.arrays())  # type: ignore[arg-type]
         manifest = _manifest(
-            options, source, target, written, applied, spec, (*source.assumed, *assumed, *unnamed)
+            options,
+            source,
+            target,
+            written,
+            applied,
+            islands,
+            spec,
+            (*source.assumed, *assumed, *unnamed),
         )
         progress("verifying")
         evaluated = replace(source, model=trained)
-        verification = _verify(options, evaluated, manifest, folder, golden)
+        verification = _verify(options, evaluated, deployed, manifest, folder, golden)
         if difference > EXACT:
             verification["status"] = "forced"
         write_manifest(
@@ -134,7 +145,11 @@ def _prove_passes(deployed: Model, golden: Golden, *, force: bool) -> float:
 
 
 def _graph_settings(
-    options: ExportOptions, source: Source, spec: PreprocessSpec | None, labels: tuple[str, ...]
+    options: ExportOptions,
+    source: Source,
+    spec: PreprocessSpec | None,
+    labels: tuple[str, ...],
+    islands: tuple[str, ...],
 ) -> dict[str, Any]:
     preprocess = None if spec is None else spec.to_dict()
     return {
@@ -142,6 +157,7 @@ def _graph_settings(
         "batch": options.static_batch,
         "opset": choose_opset(options.precision, options.opset),
         "precision": options.precision,
+        "islands": frozenset(islands),
         "metadata": metadata_of(preprocess, labels, source.variant),
         "producer_version": __version__,
     }
@@ -153,18 +169,22 @@ def _manifest(
     target: Target,
     written: Written,
     applied: list[Applied],
+    islands: tuple[str, ...],
     spec: PreprocessSpec | None,
     assumed: tuple[str, ...],
 ) -> Manifest:
     model, batch = applied[-1].model, options.static_batch
     low, middle, high = options.profile
+    passes: list[dict[str, Any]] = [{"name": a.name, "count": a.count} for a in applied]
+    if islands:
+        passes.append({"name": "keep_float32", "count": len(islands), "values": list(islands)})
     return Manifest(
         family=model.family.name,
         variant=source.variant,
         config=_jsonable(model.config.to_dict()),
         source=source.origin,
         assumed=assumed,
-        passes=tuple({"name": entry.name, "count": entry.count} for entry in applied),
+        passes=tuple(passes),
         target=options.target,
         format=target.format,
         precision=options.precision,
@@ -199,7 +219,12 @@ def _toolchain(target: Target) -> dict[str, str]:
 
 
 def _verify(
-    options: ExportOptions, source: Source, manifest: Manifest, folder: Path, golden: Golden
+    options: ExportOptions,
+    source: Source,
+    deployed: Model,
+    manifest: Manifest,
+    folder: Path,
+    golden: Golden,
 ) -> dict[str, Any]:
     """Run the artifact here; what it says of itself afterwards."""
     tolerance = TOLERANCES[manifest.format, manifest.precision]
@@ -224,14 +249,17 @@ def _verify(
         from levit.export.verify_source import compare_with_source
 
         verification["source_library"] = compare_with_source(source, golden)
+    proven = True
+    if manifest.precision != "fp32":
+        proven = _prove_in_fp32(deployed, golden, verification, force=options.force)
     provisional = replace(manifest, files=describe_files(folder), verification=verification)
     write_manifest(folder, provisional)
     with Predictor(folder) as predictor:
         report = predictor.check()
     if not math.isfinite(report.max_relative_error):
         raise VerificationError(
-            "the artifact's outputs are not finite: its weights or activations leave the range of "
-            "float32; it is not written"
+            f"the artifact's outputs are not finite: its weights or activations leave the range "
+            f"of {PRECISIONS[manifest.precision].dtype}; it is not written"
         )
     if not report.passed and not options.force:
         raise VerificationError(
@@ -241,11 +269,29 @@ def _verify(
         )
     return {
         **verification,
-        "status": "passed" if report.passed else "forced",
+        "status": "passed" if report.passed and proven else "forced",
         "max_relative_error": report.max_relative_error,
         "max_abs_error": report.max_abs_error,
         "top1_agreement": report.top1_agreement,
     }
+
+
+def _prove_in_fp32(
+    deployed: Model, golden: Golden, verification: dict[str, Any], *, force: bool
+) -> bool:
+    """`prove_in_fp32`, noted in `verification`; whether it is within the tolerance of fp32."""
+    error, allowed = prove_in_fp32(deployed, golden), TOLERANCES["onnx", "fp32"].value
+    passed = error <= allowed
+    if not passed and not force:
+        raise VerificationError(
+            f"the graph, written in fp32, is off by {error:.1e} of the largest value, allowed is "
+            f"{allowed:.1e}; it is not written (--force writes it, and says so in the manifest)"
+        )
+    verification |= {
+        "fp32_max_relative_error": error if math.isfinite(error) else None,
+        "fp32_tolerance": allowed,
+    }
+    return passed
 
 
 def _dump_passes(
