@@ -33,6 +33,8 @@ LIMIT: Final = _HALF.largest / HEADROOM
 # Where a channel that is rescaled comes to lie: as far from the top of float16 (2^16), with the
 # headroom, as from where it runs out of digits (2^-14), whatever is small in the same channel.
 _MIDDLE: Final = 2.0**4
+# How far from there, or how unlike each other, values must be for weights to be mended by it.
+_FAR: Final = 2.0**4
 # The most that an activation is scaled by: HardSigmoid's alpha is s/6, and must be a float16.
 _MOST: Final = 2.0**16
 
@@ -46,9 +48,9 @@ def rescale_stream(model: Model, ranges: Ranges) -> tuple[Model, int]:
     stream times f (the last convolution of the stem or the projection of the downsampling
     attention, every ``proj`` and every ``down``), columns of all that reads it divided by f
     (q, k, v and ``up``, the next stage's q, k and v, the heads); the token mean is linear.
-    Exact: between those there are only sums. Fires for the channels out of range; for all of a
-    stage where every weight of a layer around it would be too small. Not for the last stage
-    where its tokens or their mean are outputs.
+    Exact: between those there are only sums. Fires for the channels out of range, and for
+    those so large or small that the weights around them are out of range or all too small.
+    Not for the last stage where its tokens or their mean are outputs.
 
     Returns:
         The model, and the number of stages.
@@ -63,12 +65,16 @@ def rescale_stream(model: Model, ranges: Ranges) -> tuple[Model, int]:
         names = _stream_names(params, s)
         peaks = np.max([ranges.channels(name) for name in names if name in ranges.high], axis=0)
         rows, columns = _stream_layers(params, s)
-        largest = [peaks / LIMIT, *(_of_rows(layer) / _HALF.largest for layer in rows)]
-        largest += [np.abs(layer.weight).max(axis=0) / _HALF.largest for layer in columns]
-        out = np.max(largest, axis=0) > 1
-        if any(_is_too_small(layer.weight) for layer in (*rows, *columns)):
-            out[:] = True
-        factor = np.where(out & (peaks > 0), _power_of_two(_MIDDLE / np.maximum(peaks, 1e-300)), 1)
+        out = peaks > LIMIT
+        # Weights are mended only by what is far from the middle: others are at fault elsewhere.
+        heavy = np.max([np.abs(layer.weight).max(axis=0) for layer in columns], axis=0)
+        if any(_is_too_small(layer.weight) for layer in columns):
+            out |= peaks > _MIDDLE * _FAR
+        if any(_is_too_small(layer.weight) for layer in rows):
+            out |= peaks < _MIDDLE / _FAR
+        out |= (heavy > _HALF.largest) & (peaks < _MIDDLE / _FAR)
+        out &= peaks > 0
+        factor = np.where(out, _power_of_two(_MIDDLE / np.where(out, peaks, 1)), 1)
         if (factor != 1).any():
             params = _with_stream(params, s, factor)
             count += 1
@@ -79,8 +85,8 @@ def rescale_queries(model: Model, ranges: Ranges) -> tuple[Model, int]:
     """Queries times ``g = 2^n``, keys divided by it, channel by channel: ``(g·q)·(k/g) = q·k``.
 
     Exact: nothing else reads them. g makes the two as large as each other, which is the best
-    that can be done for both. Fires for the channels where one is out of range; for all where
-    the weights of one would all be too small.
+    that can be done for both. Fires for the channels where one is out of range, and where they
+    are so unlike that the weights of one are out of range or all too small.
 
     Returns:
         The model, and the number of attentions.
@@ -89,18 +95,17 @@ def rescale_queries(model: Model, ranges: Ranges) -> tuple[Model, int]:
     def rescale(name: str, attention: Attention) -> Attention:
         q, k = attention.q, attention.k
         peaks = [ranges.channels(f"{name}.{part}/Conv") for part in ("q", "k")]
-        largest = [*(peak / LIMIT for peak in peaks)]
-        largest += [_of_rows(layer) / _HALF.largest for layer in (q, k)]
-        out = np.max(largest, axis=0) > 1
-        if _is_too_small(q.weight) or _is_too_small(k.weight):
-            out[:] = True
-        out &= (peaks[0] > 0) & (peaks[1] > 0)
-        if not out.any():
-            return attention
-        ratio = np.where(out, peaks[1], 1.0) / np.where(out, peaks[0], 1.0)
+        alive = (peaks[0] > 0) & (peaks[1] > 0)
+        ratio = np.where(alive, peaks[1], 1) / np.where(alive, peaks[0], 1)
         factor = _power_of_two(np.sqrt(ratio))
-        if (factor == 1).all():
+        out = np.maximum(*peaks) > LIMIT
+        weights = np.max([_of_rows(layer) for layer in (q, k)], axis=0) > _HALF.largest
+        if _is_too_small(q.weight) or _is_too_small(k.weight):
+            weights[:] = True
+        out |= weights & (np.maximum(factor, 1 / factor) > _FAR)
+        if (factor[out] == 1).all():
             return attention
+        factor = np.where(out, factor, 1.0)
         return replace(attention, q=_rows(q, factor), k=_rows(k, 1 / factor))
 
     return _each_attention(model, rescale)
@@ -111,22 +116,28 @@ def rescale_activations(model: Model, ranges: Ranges) -> tuple[Model, int]:
 
     ``h(y) = y·clip(y + 3, 0, 6)/6``, so ``h(y)/s = y'·clip(s·y' + 3, 0, 6)/6`` of
     ``y' = y/s``, which is ``y'·HardSigmoid(y', alpha = s/6)``; and ``silu(y)/s =
-    y'·sigmoid(s·y')``. One s for all channels, the smallest that does, as what is small in
-    front of an activation is what bends. In an MLP between ``up`` and ``down``; in an attention
-    between v, whose means over tokens are linear, and ``proj``; in the stem between one
-    convolution and the next, whose zero padding stays zero.
+    y'·sigmoid(s·y')``. One s for all channels,
+    the smallest that does, as what is small in front of an activation is what bends; larger
+    where the weights after it would be all too small. In an MLP between ``up`` and ``down``; in
+    an attention between v, whose means over tokens are linear, and ``proj``; in the stem
+    between one convolution and the next, whose zero padding stays zero.
 
     Returns:
         The model, and the number of activations.
     """
 
-    def scale_for(name: str, layer: Conv | Linear) -> float:
-        weights = [np.abs(a).max() for a in (layer.weight, layer.bias) if a is not None]
-        needed = max(ranges.peak(name) / LIMIT, max(weights) / _HALF.largest)
-        return min(_MOST, float(2.0 ** np.ceil(np.log2(needed)))) if needed > 1 else 1.0
+    def scale_for(name: str, before: Conv | Linear, after: Conv | Linear) -> float:
+        peak = ranges.peak(name)
+        needed = max(peak / LIMIT, _of_rows(before).max() / _HALF.largest)
+        if needed <= 1:
+            return 1.0
+        s = float(2.0 ** np.ceil(np.log2(needed)))
+        while _is_too_small(after.weight * s) and peak / s > _MIDDLE * _FAR:
+            s *= 2
+        return min(_MOST, s)
 
     def in_mlp(name: str, mlp: Mlp) -> Mlp:
-        s = scale_for(f"{name}.up/Conv", mlp.up)
+        s = scale_for(f"{name}.up/Conv", mlp.up, mlp.down)
         if s == 1:
             return mlp
         scale = mlp.activation_scale * s
@@ -135,7 +146,7 @@ def rescale_activations(model: Model, ranges: Ranges) -> tuple[Model, int]:
         )
 
     def in_attention(name: str, attention: Attention) -> Attention:
-        s = scale_for(f"{name}.v/Conv", attention.v)
+        s = scale_for(f"{name}.v/Conv", attention.v, attention.proj)
         if s == 1:
             return attention
         return replace(
@@ -151,7 +162,8 @@ def rescale_activations(model: Model, ranges: Ranges) -> tuple[Model, int]:
     return model, count + more + in_stem
 
 
-RESCALINGS: Final[Sequence[Rescaling]] = (rescale_stream, rescale_queries, rescale_activations)
+# The stream last: weights around it that the others have mended are no reason to.
+RESCALINGS: Final[Sequence[Rescaling]] = (rescale_queries, rescale_activations, rescale_stream)
 
 
 # ---------------------------------------------------------------------------- where
@@ -247,7 +259,7 @@ def _each_mlp(model: Model, function: Callable[[str, Mlp], Mlp]) -> tuple[Model,
 
 
 def _each_stem_activation(
-    model: Model, scale_for: Callable[[str, Conv], float]
+    model: Model, scale_for: Callable[[str, Conv, Conv], float]
 ) -> tuple[Model, int]:
     params = model.params
     if not isinstance(params, LevitParams) or not _is_folded(params):
@@ -255,7 +267,7 @@ def _each_stem_activation(
     stem, count = list(params.stem), 0
     scales = list(params.stem_scales or (1.0,) * (len(stem) - 1))
     for i in range(len(stem) - 1):
-        s = scale_for(f"stem.{i}/Conv", stem[i])
+        s = scale_for(f"stem.{i}/Conv", stem[i], stem[i + 1])
         if s != 1:
             stem[i], stem[i + 1] = _rows(stem[i], 1 / s), _columns(stem[i + 1], s)
             scales[i] *= s

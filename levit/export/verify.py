@@ -92,7 +92,7 @@ class Golden:
         return float(np.ptp(first, axis=0).max()) / largest if largest else 0.0
 
     def compare(self, outputs: Mapping[str, NDArray[Any]]) -> float:
-        """max over outputs of max|difference| / max|reference|."""
+        """The error of outputs: max over them of max|difference| / max|reference|."""
         return compare_outputs(outputs, self.outputs)[0]
 
     def arrays(self) -> dict[str, NDArray[Any]]:

@@ -9,6 +9,7 @@ import pytest
 import scaled
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
 
 from levit.errors import ExportError, VerificationError
 from levit.export.fitting import Scanner, find_islands, fit_range
@@ -37,12 +38,12 @@ OPTIONS = ExportOptions(model="levit_digits")
 # How it is scaled → the passes that must fire on it.
 CASES = {
     "stream": (lambda m: scaled.scaled_stream(m, 1e5), {"rescale_stream"}),
-    "queries": (lambda m: scaled.scaled_queries(m, 1e5), {"rescale_queries"}),
-    "hidden": (lambda m: scaled.scaled_hidden(m, 3e4), {"rescale_activations"}),
-    "stem": (lambda m: scaled.scaled_stem(m, 3e4), {"rescale_activations"}),
+    "queries": (lambda m: scaled.scaled_queries(m, 1e6), {"rescale_queries"}),
+    "hidden": (lambda m: scaled.scaled_hidden(m, 2e5), {"rescale_activations"}),
+    "stem": (lambda m: scaled.scaled_stem(m, 1e5), {"rescale_activations"}),
     "everything": (
         lambda m: scaled.scaled_stem(
-            scaled.scaled_hidden(scaled.scaled_queries(scaled.scaled_stream(m, 1e5), 1e5), 3e4), 3e4
+            scaled.scaled_hidden(scaled.scaled_queries(scaled.scaled_stream(m, 1e5), 1e5), 2e5), 1e5
         ),
         {"rescale_stream", "rescale_queries", "rescale_activations"},
     ),
@@ -80,6 +81,23 @@ def relative_error(found, expected):
 def in_half(model, islands, x):
     proto = emit_onnx(model, name="half", precision="fp16", islands=frozenset(islands))
     return run(proto, x)
+
+
+def error_without(model, x, expected):
+    """Of fp16 with nothing done about its range; infinite where a weight does not fit.
+
+    By onnx's reference: ONNX Runtime's CPU kernels keep some values in float32 on the way.
+    """
+    try:
+        proto = emit_onnx(model, name="half", precision="fp16")
+    except ExportError as error:
+        if "range of float16" not in str(error):
+            raise
+        return np.inf
+    names = [output.name for output in proto.graph.output]
+    with np.errstate(all="ignore"):
+        values = ReferenceEvaluator(proto).run(None, {"image": x})
+    return relative_error(dict(zip(names, values, strict=True)), expected)
 
 
 @pytest.fixture
@@ -146,7 +164,7 @@ def test_ranges_of_uint8_pixels(make_small, draw):
 def test_values_beyond_float32_are_refused_by_name(make_small, draw_for):
     model = make_small("tiny")
     x = draw_for(model)
-    with pytest.raises(VerificationError, match=r"^stem.1/\w+: .* range of float32"):
+    with pytest.raises(VerificationError, match=r"^stem.[01]/\w+: .* range of float32"):
         fit(scaled.scaled_stem(model, 1e38), x)
 
 
@@ -183,13 +201,9 @@ def test_it_is_right_in_fp16_and_wrong_without(case):
     expected = model.forward(NumpyOps(), x)
     deployed, islands, _ = fit(model, x)
     assert relative_error(in_half(deployed, islands, x), expected) <= TOLERANCE
+    assert error_without(deployed, x, expected) <= TOLERANCE  # there are no islands
     plain = prepare_onnx(folded(model), OPTIONS)
-    try:
-        wrong = relative_error(in_half(plain, (), x), expected)
-    except ExportError as error:
-        assert "range of float16" in str(error)
-    else:
-        assert wrong > TOLERANCE
+    assert error_without(plain, x, expected) > TOLERANCE
 
 
 @every_case
@@ -228,7 +242,9 @@ def test_the_last_stage_is_left_alone_where_it_is_an_output(make_small, draw_for
     deployed, islands, counts = fit(model, x)
     assert counts["rescale_stream"] == len(model.params.stages) - 1
     assert islands
-    assert all("stages.2" in name or name.startswith(("head", "pool")) for name in islands)
+    assert all(
+        "stages.2" in name or name.startswith(("features", "pool", "head")) for name in islands
+    )
     expected = model.forward(NumpyOps(), x)
     assert np.abs(expected[output]).max() > 65504
     assert relative_error(in_half(deployed, islands, x), expected) <= TOLERANCE
@@ -262,17 +278,12 @@ def test_what_cannot_be_rescaled_is_an_island(name, make_small, draw_for, output
     model = change(make_small("tiny").with_plan(outputs=outputs))
     x = draw_for(model, 3)
     deployed, islands, counts = fit(model, x)
-    assert set(counts.values()) == {0}
+    assert counts["rescale_queries"] == counts["rescale_activations"] == 0
     assert islands
     assert all(where in island for island in islands)
     expected = model.forward(NumpyOps(), x)
     assert relative_error(in_half(deployed, islands, x), expected) <= TOLERANCE
-    try:
-        wrong = relative_error(in_half(deployed, (), x), expected)
-    except ExportError as error:
-        assert "range of float16" in str(error)
-    else:
-        assert wrong > TOLERANCE
+    assert error_without(deployed, x, expected) > TOLERANCE
 
 
 def test_a_weight_out_of_range_whose_result_is_not_is_an_island(make_small, draw_for):
