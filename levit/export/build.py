@@ -24,6 +24,7 @@ from levit.artifact import (
     write_manifest,
 )
 from levit.errors import ArtifactError, ConfigError
+from levit.export.fitting import Scanner, find_islands, fit_range
 from levit.export.onnx_graph import emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import ExportOptions
 from levit.export.passes import (
@@ -75,10 +76,13 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         applied = run_passes(trained, passes_for(options.precision))
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
+        scanner = Scanner(golden.inputs)
+        applied += fit_range(applied[-1].model, options.precision, scanner)
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
         deployed = target.prepare(applied[-1].model, options)
+        islands = find_islands(deployed, options.precision, scanner)
         progress("writing")
-        settings = _graph_settings(options, source, spec, labels)
+        settings = _graph_settings(options, source, target, spec, labels, islands)
         written = target.write(
             Order(
                 model=deployed,
@@ -93,12 +97,19 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
             (folder / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
         np.savez(folder / GOLDEN_FILE, **golden.arrays())  # type: ignore[arg-type]
         manifest = _manifest(
-            options, source, target, written, applied, spec, (*source.assumed, *assumed, *unnamed)
+            options,
+            source,
+            target,
+            written,
+            applied,
+            islands,
+            spec,
+            (*source.assumed, *assumed, *unnamed),
         )
         progress("verifying")
         evaluated = replace(source, model=trained)
         verification = verify_artifact(
-            options, evaluated, target, manifest, folder, golden, written.graph
+            options, evaluated, deployed, target, manifest, folder, golden, written.graph
         )
         if difference > EXACT:
             verification["status"] = "forced"
@@ -134,7 +145,12 @@ def _prove_passes(deployed: Model, golden: Golden, *, force: bool) -> float:
 
 
 def _graph_settings(
-    options: ExportOptions, source: Source, spec: PreprocessSpec | None, labels: tuple[str, ...]
+    options: ExportOptions,
+    source: Source,
+    target: Target,
+    spec: PreprocessSpec | None,
+    labels: tuple[str, ...],
+    islands: tuple[str, ...],
 ) -> dict[str, Any]:
     preprocess = None if spec is None else spec.to_dict()
     return {
@@ -142,6 +158,8 @@ def _graph_settings(
         "batch": options.static_batch,
         "opset": choose_opset(options.precision, options.opset),
         "precision": options.precision,
+        "islands": frozenset(islands),
+        "dialect": target.dialect,
         "metadata": metadata_of(preprocess, labels, source.variant),
         "producer_version": __version__,
     }
@@ -153,18 +171,22 @@ def _manifest(
     target: Target,
     written: Written,
     applied: list[Applied],
+    islands: tuple[str, ...],
     spec: PreprocessSpec | None,
     assumed: tuple[str, ...],
 ) -> Manifest:
     model, batch = applied[-1].model, options.static_batch
     low, middle, high = options.profile
+    passes: list[dict[str, Any]] = [{"name": a.name, "count": a.count} for a in applied]
+    if islands:
+        passes.append({"name": "keep_float32", "count": len(islands), "values": list(islands)})
     return Manifest(
         family=model.family.name,
         variant=source.variant,
         config=_jsonable(model.config.to_dict()),
         source=source.origin,
         assumed=assumed,
-        passes=tuple({"name": entry.name, "count": entry.count} for entry in applied),
+        passes=tuple(passes),
         target=options.target,
         format=target.format,
         precision=options.precision,

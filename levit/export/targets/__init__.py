@@ -11,7 +11,7 @@ from levit.export.targets.target import Order, Target, Written
 from levit.export.targets.tensorrt import ENGINE_FILE, RTX, TENSORRT, prepare_engine
 
 __all__ = ["TARGETS", "Order", "Target", "Written", "find_target"]
-
+from levit.export.targets.tensorrt_ops import TensorrtOps
 
 TARGETS: Final[Mapping[str, Target]] = {
     "onnx": Target(
@@ -33,6 +33,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         write=TENSORRT.write,
         require=TENSORRT.require,
         device="gpu",
+        dialect=TensorrtOps,
         unrunnable=TENSORRT.unrunnable,
     ),
     "trt-rtx": Target(
@@ -45,6 +46,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         write=RTX.write,
         require=RTX.require,
         device="gpu",
+        dialect=TensorrtOps,
         unrunnable=RTX.unrunnable,
     ),
 }

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from levit.export.onnx_ops import OnnxOps
 from levit.export.options import ExportOptions
 from levit.models.model import Model
 
-__all__ = ["Graph", "Order", "Progress", "Target", "Written"]
+__all__ = ["Order", "Progress", "Target", "Written"]
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -37,31 +38,18 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graph:
-    """An ONNX file that any host can check, whatever the payload needs.
-
-    Attributes:
-        data: the file's bytes.
-        precision: of it: that of the payload, or fp32 where ONNX Runtime's CPU lacks that.
-    """
-
-    data: bytes
-    precision: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Written:
     """What a target says of what it wrote.
 
     Attributes:
         requirements: entries of the manifest's ``requirements`` beside the backend's version.
         toolchain: versions of what made it, by name.
-        graph: what the payload was built from, where it was built from ONNX.
+        graph: the ONNX that the payload was built from, where ONNX Runtime's CPU can run it too.
     """
 
     requirements: Mapping[str, Any] = field(default_factory=dict)
     toolchain: Mapping[str, str] = field(default_factory=dict)
-    graph: Graph | None = None
+    graph: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +67,7 @@ class Target:
         require: raises `BackendUnavailableError`, before any work, where this machine lacks what
             writing it takes; called with the precision.
         device: ``cpu`` or ``gpu``, on which it is verified.
+        dialect: in which its graphs are emitted.
         unrunnable: says why this machine cannot run what the target writes, so that it stays
             unverified; nothing where it can.
     """
@@ -92,4 +81,5 @@ class Target:
     write: Callable[[Order], Written]
     require: Callable[[str], None] = lambda precision: None
     device: str = "cpu"
+    dialect: type[OnnxOps] = OnnxOps
     unrunnable: Callable[[], str] = lambda: ""

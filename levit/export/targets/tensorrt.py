@@ -16,8 +16,7 @@ from typing import Final
 from levit.export.onnx_graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.targets.engine import EngineSettings, build_engine
-from levit.export.targets.target import Graph, Order, Progress, Written
-from levit.export.targets.tensorrt_ops import TensorrtOps
+from levit.export.targets.target import Order, Progress, Written
 from levit.export.targets.timing_cache import TimingCache
 from levit.models.model import Model
 from levit.runtime.cuda import host_system
@@ -65,7 +64,7 @@ class Builder:
 
     def write(self, order: Order) -> Written:
         """Write ``model.onnx`` and ``model.engine``."""
-        graph = _emitted(order, order.options.precision)
+        graph: bytes = emit_onnx(order.model, **order.graph).SerializeToString(deterministic=True)
         options = order.options
         settings = EngineSettings(
             profile=order.profile,
@@ -74,7 +73,8 @@ class Builder:
             architectures=options.gpu_architectures or (),
         )
         written = self.write_graph(order.folder, graph, settings, order.progress)
-        return replace(written, graph=_checkable(order, graph))
+        # ONNX Runtime has no bfloat16 kernels on the CPU.
+        return written if options.precision == "bf16" else replace(written, graph=graph)
 
     def write_graph(
         self, folder: Path, graph: bytes, settings: EngineSettings, progress: Progress
@@ -120,22 +120,6 @@ class Builder:
         """Why this machine cannot run what it builds; empty where it can."""
         found = self.module.obstacle()
         return "" if found is None else f"{found.reason}: {found.remedy}"
-
-
-def _checkable(order: Order, graph: bytes) -> Graph:
-    """`graph`, or its twin in float32: ONNX Runtime has no bfloat16 kernels on the CPU."""
-    precision = order.options.precision
-    if precision != "bf16":
-        return Graph(data=graph, precision=precision)
-    return Graph(data=_emitted(order, "fp32"), precision="fp32")
-
-
-def _emitted(order: Order, precision: str) -> bytes:
-    settings = {**order.graph, "dialect": TensorrtOps}
-    if precision != order.options.precision:
-        settings |= {"precision": precision, "opset": None}
-    data: bytes = emit_onnx(order.model, **settings).SerializeToString(deterministic=True)
-    return data
 
 
 TENSORRT: Final = Builder(format="tensorrt", ahead_of_time=False)

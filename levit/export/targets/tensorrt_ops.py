@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnx import helper
+
 from levit.export.onnx_ops import OnnxOps, Value
 
 __all__ = ["TensorrtOps"]
 
 
 class TensorrtOps(OnnxOps):
-    """As `OnnxOps`, but for what TensorRT 11 and RTX 1.7 refuse."""
+    """As `OnnxOps`, under the same names, but for what TensorRT 11 and RTX 1.7 refuse."""
 
-    def hard_swish(self, x: Value) -> Value:
+    def hard_swish(self, x: Value, scale: float = 1.0) -> Value:
         """X · HardSigmoid(x): of the operator itself, the parser takes no bfloat16.
 
-        In float32 and float16 it makes the same two layers of either.
+        In float32 and float16 it makes the same layers of either.
         """
-        gate = self._emit("HardSigmoid", [x], x.shape, alpha=1 / 6, beta=0.5)
-        return self.multiply(x, gate)
+        result = super().hard_swish(x, scale)
+        node = self.nodes[-1]
+        if node.op_type == "HardSwish":
+            gate = f"{result.name}.gate"
+            parts = helper.make_node(
+                "HardSigmoid", list(node.input), [gate], name=gate, alpha=1 / 6, beta=0.5
+            )
+            product = helper.make_node(
+                "Mul", [node.input[0], gate], [result.name], name=result.name
+            )
+            self.nodes[-1:] = [parts, product]
+        return result
 
     def transpose(self, x: Value, axes: Sequence[int]) -> Value:
         """Pixels become numbers first: to TensorRT, uint8 is a type of inputs and of casts."""
