@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from levit.artifact import Manifest
 from levit.commands.output import Progress
 from levit.errors import BackendUnavailableError, ConfigError
 
@@ -43,7 +45,24 @@ def run(arguments: argparse.Namespace) -> int:
             artifact = rebuild(
                 arguments.rebuild, output=options.output, force=options.force, progress=show
             )
-    manifest = artifact.manifest
+    verification = artifact.manifest.verification
+    checked = ""
+    if arguments.rebuild is None:
+        _print_notes(artifact.manifest)
+        checked = _graph_check(verification)
+    if reason := verification.get("unverified_because"):
+        print(
+            f"note: the engine has not run here ({reason}){checked}; it proves itself where it is "
+            f"first opened",
+            file=sys.stderr,
+        )
+    error = verification["max_relative_error"]
+    detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
+    print(f"{artifact.path}: {verification['status']}{detail}")
+    return 0
+
+
+def _print_notes(manifest: Manifest) -> None:
     for choice in manifest.assumed:
         print(f"assumed: {choice}", file=sys.stderr)
     verification = manifest.verification
@@ -56,27 +75,19 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if verification["status"] == "forced":
         print("note: --force has kept an artifact that is out of tolerance", file=sys.stderr)
-    if reason := verification.get("unverified_because"):
-        graph = verification.get("graph", {})
-        in_fp32 = verification.get("fp32_max_relative_error")
-        shown = graph.get("max_relative_error", in_fp32)  # neither, where it was not verified
-        checked = (
-            ""
-            if shown is None
-            else (
-                f"; its graph has, in {graph.get('precision', 'fp32')} on the CPU, {shown:.1e} of the "
-                f"largest value from the reference"
-            )
-        )
-        print(
-            f"note: the engine has not run here ({reason}){checked}; it proves itself where "
-            f"it is first opened",
-            file=sys.stderr,
-        )
-    error = verification["max_relative_error"]
-    detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
-    print(f"{artifact.path}: {verification['status']}{detail}")
-    return 0
+
+
+def _graph_check(verification: Mapping[str, Any]) -> str:
+    """How far its graph is from the reference on the CPU, where that was looked at."""
+    precision, error = "fp32", verification.get("fp32_max_relative_error")
+    if graph := verification.get("graph"):
+        precision, error = graph["precision"], graph["max_relative_error"]
+    if error is None:
+        return ""
+    return (
+        f"; its graph has, in {precision} on the CPU, {error:.1e} of the largest value from the "
+        f"reference"
+    )
 
 
 def _check_alone(options: Any, defaults: Any) -> None:

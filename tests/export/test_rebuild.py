@@ -150,7 +150,7 @@ def test_the_command(older, capsys):
     assert main(["export", "--rebuild", str(folder)]) == 0
     out, err = capsys.readouterr()
     assert out == f"{folder}: unverified\n"
-    assert "its graph has, in fp16 on the CPU" in err
+    assert err.startswith("note: the engine has not run here (no NVIDIA driver")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import scaled
+from safetensors.numpy import save_file
 
 from levit import __version__
 from levit.artifact import open_artifact
@@ -33,6 +35,7 @@ from levit.export.targets.tensorrt import RTX
 from levit.export.targets.tensorrt_ops import TensorrtOps
 from levit.export.targets.timing_cache import TimingCache
 from levit.export.verify import TOLERANCES, Tolerance
+from levit.models.random_weights import flatten
 from levit.runtime.cuda import host_system
 from levit.runtime.gpus import Gpu
 from levit.runtime.obstacle import Obstacle
@@ -208,6 +211,29 @@ def test_an_island_is_kept_in_float32_under_the_same_names(make_small):
     assert others
     assert {dtypes[n] for n in others} == {onnx.TensorProto.FLOAT16}
     build_engine(rtx(), proto.SerializeToString(), EngineSettings(profile=(1, 2, 4)))
+
+
+@pytest.mark.trt_rtx
+def test_values_beyond_float16_are_rescaled_or_kept_in_float32(make_small, tmp_path):
+    model = scaled.scaled_logits(scaled.scaled_stream(make_small("tiny"), 1e5), 1e6)
+    keymap = next(k for k in model.family.keymaps if k.conv == model.config.conv)
+    (tmp_path / "weights").mkdir()
+    path = tmp_path / "weights" / "model.safetensors"
+    save_file(flatten(model, keymap), path)
+    manifest = export(
+        ExportOptions(
+            checkpoint=path,
+            target="trt-rtx",
+            precision="fp16",
+            image_size=96,
+            output=tmp_path / "x",
+        )
+    ).manifest
+    passes = {entry["name"]: entry for entry in manifest.passes}
+    assert passes["rescale_stream"]["count"]
+    assert passes["keep_float32"]["values"]
+    graph = manifest.verification["graph"]
+    assert graph["max_relative_error"] <= TOLERANCES["onnx", "fp16"].value
 
 
 @pytest.mark.trt_rtx

@@ -7,18 +7,23 @@ import threading
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from fake_tensorrt import ADA, DataType, FakeCuda, FakeTensorrt, Kind, Mode, Status
+from onnx import numpy_helper
 
 from levit import Predictor
 from levit.artifact import MANIFEST_FILE
+from levit.cli import main
 from levit.errors import (
     BackendUnavailableError,
     ConfigError,
     CorruptArtifactError,
     InputError,
     LevitError,
+    VerificationError,
 )
+from levit.export import ExportOptions, export
 from levit.runtime.obstacle import Obstacle
 from levit.runtime.onnx_file import onnx_metadata
 
@@ -166,6 +171,64 @@ def test_many_threads_get_their_own_answers(engine_artifact, gpu, batch):
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+# ---------------------------------------------------------------------------- where it is built
+
+
+@pytest.fixture
+def export_on_gpu(gpu, tmp_path):
+    """(change) → levit_digits, built by RTX itself and then run by the fake, after `change`."""
+
+    def make(change=lambda fake: None):
+        def progress(step):
+            if step == "verifying":
+                (staging,) = tmp_path.glob(".out.*")
+                values = {"batch": {"min": 2, "opt": 4, "max": 6}}
+                (staging / MANIFEST_FILE).write_text(json.dumps(values), encoding="utf-8")
+                change(gpu(staging))
+
+        options = ExportOptions(
+            model="levit_digits", target="trt-rtx", batch=(2, 4, 6), output=tmp_path / "out"
+        )
+        return export(options, progress=progress)
+
+    return make
+
+
+def test_where_there_is_a_gpu_the_engine_is_verified_on_it(export_on_gpu):
+    artifact = export_on_gpu()
+    verification = artifact.manifest.verification
+    assert verification["status"] == "passed"
+    assert verification["gpu_class"] == "cuda-sm_89"
+    assert verification["cpu_class"] is None
+    assert verification["max_relative_error"] <= 1e-5
+    assert verification["graph"]["max_relative_error"] <= 1e-5
+    assert "unverified_because" not in verification
+
+
+def test_an_engine_that_computes_something_else_is_not_written(export_on_gpu, tmp_path):
+    def change(fake):
+        proto = onnx.load(fake.graph)
+        (bias,) = (t for t in proto.graph.initializer if t.name == "head.bias")
+        moved = numpy_helper.from_array(numpy_helper.to_array(bias) + 1, bias.name)
+        bias.CopyFrom(moved)
+        fake.graph = tmp_path / "other.onnx"
+        onnx.save(proto, fake.graph)
+
+    with pytest.raises(VerificationError, match="the artifact is off by"):
+        export_on_gpu(change)
+    assert not (tmp_path / "out").exists()
+    assert list(tmp_path.glob(".out.*")) == []
+
+
+def test_check_proves_an_engine(static_engine, gpu, capsys):
+    fake = gpu(static_engine)
+    assert main(["check", "--device", "gpu", "--json", str(static_engine)]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["passed"]
+    assert values["backend"] == "TensorRT-RTX"
+    assert fake.host_code is False
 
 
 # ---------------------------------------------------------------------------- life

@@ -131,8 +131,8 @@ BUILDERS: Final[Mapping[str, Builder]] = {"trt": TENSORRT, "trt-rtx": RTX}
 def prepare_engine(model: Model, options: ExportOptions) -> Model:
     """Linears stay products over tokens, the attention is primitive products and a softmax.
 
-    TensorRT 11's Attention refuses values that are wider than keys, as all of LeViT's are. As 1×1
-    convolutions over the grid, levit_128s and levit_256 were built by RTX in 0.8 and 1.1 s for
-    0.9 and 1.4, and 1 % smaller; which of the two is faster has to be measured on a GPU.
+    The parser takes no Attention whose values are wider than its keys, as all of LeViT's are.
+    As 1×1 convolutions over the grid, levit_128s and levit_256 were built by RTX in 0.8 and
+    1.1 s instead of 1.0 and 1.4, and 1 % smaller; which is faster has to be measured on a GPU.
     """
     return model

@@ -12,7 +12,10 @@ __all__ = ["TensorrtOps"]
 
 
 class TensorrtOps(OnnxOps):
-    """As `OnnxOps`, under the same names, but for what TensorRT 11 and RTX 1.7 refuse."""
+    """As `OnnxOps`, under the same names, but for what the parser refuses.
+
+    Tried with that of RTX 1.7, which is TensorRT 11's own.
+    """
 
     def hard_swish(self, x: Value, scale: float = 1.0) -> Value:
         """X · HardSigmoid(x): of the operator itself, the parser takes no bfloat16.
