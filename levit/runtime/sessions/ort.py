@@ -56,7 +56,7 @@ class OrtSession:
                 f"use device='cpu'"
             )
         _check_version(artifact)
-        if artifact.manifest.precision == "bf16":
+        if artifact.manifest.precision == "bf16" and options.device == "cpu":
             raise BackendUnavailableError(
                 "ONNX Runtime has no bfloat16 kernels on the CPU: --target openvino has, a GPU "
                 "has, and --verify none exports without running it"
