@@ -152,8 +152,18 @@ def _json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def _run_flags(parser: argparse.ArgumentParser) -> None:
+def _device_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"], help="default: cpu")
+
+
+def _run_flags(parser: argparse.ArgumentParser) -> None:
+    _device_flag(parser)
+    parser.add_argument(
+        "--mode",
+        default="latency",
+        choices=["latency", "throughput"],
+        help="one batch at a time with all threads (default), or several at once (OpenVINO)",
+    )
     parser.add_argument(
         "--threads", type=_positive, metavar="N", help="default: the CPUs this process may use"
     )
@@ -279,6 +289,7 @@ def _eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "check", "prove an artifact on this machine")
     parser.add_argument("artifact", metavar="ARTIFACT")
+    _device_flag(parser)
     _json_flag(parser)
 
 

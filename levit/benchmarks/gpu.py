@@ -5,7 +5,6 @@ Written from nvidia-smi's documented output; it has not been run on hardware yet
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any, Final
 
 from levit.errors import BackendUnavailableError, brief
 
-__all__ = ["gpu_fingerprint", "require_driver", "require_gpu", "sample"]
+__all__ = ["gpu_fingerprint", "require_driver", "sample"]
 
 # Our name → nvidia-smi's (``nvidia-smi --help-query-gpu``).
 _SAMPLE: Final[Mapping[str, str]] = {
@@ -39,8 +38,6 @@ _WORDS: Final[Mapping[str, str]] = {
 
 _TIMEOUT_S: Final = 20
 
-_INSTALL: Final = "pip uninstall onnxruntime && pip install onnxruntime-gpu"
-
 
 def require_driver() -> None:
     """Make sure that there is an NVIDIA GPU; which libraries can use it is theirs to say.
@@ -49,55 +46,6 @@ def require_driver() -> None:
         BackendUnavailableError: no driver, or no GPU.
     """
     _query(["name"])
-
-
-def require_gpu() -> None:
-    """Make sure that there is an NVIDIA GPU and an ONNX Runtime that can use it.
-
-    Raises:
-        BackendUnavailableError: no driver, no GPU, or ONNX Runtime without CUDA, each with what
-            to do.
-    """
-    require_driver()
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendUnavailableError(
-            f"a GPU is here, but ONNX Runtime cannot be imported ({brief(error)}): "
-            "pip install onnxruntime-gpu"
-        ) from error
-
-    require_provider(onnxruntime.get_available_providers(), _distributions())
-
-
-def require_provider(providers: Sequence[str], distributions: Sequence[str]) -> None:
-    """BackendUnavailableError unless CUDA is among ONNX Runtime's `providers`.
-
-    Args:
-        distributions: which packages of ONNX Runtime are installed: both write into one folder,
-            so that with two of them it depends on the order which one is there.
-    """
-    if "CUDAExecutionProvider" in providers:
-        return
-    if len(distributions) > 1:
-        raise BackendUnavailableError(
-            f"{' and '.join(distributions)} are installed over each other: "
-            f"pip uninstall {' '.join(distributions)} && pip install onnxruntime-gpu"
-        )
-    raise BackendUnavailableError(
-        f"a GPU is here, but this ONNX Runtime has no CUDAExecutionProvider: {_INSTALL}"
-    )
-
-
-def _distributions() -> list[str]:
-    found = []
-    for name in ("onnxruntime", "onnxruntime-gpu"):
-        try:
-            importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-        found.append(name)
-    return found
 
 
 def sample() -> dict[str, float | None]:

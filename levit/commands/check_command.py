@@ -7,6 +7,7 @@ import argparse
 from levit.commands.output import print_json, print_table
 from levit.runtime.backends import BACKENDS
 from levit.runtime.cpus import cpu_class
+from levit.runtime.gpus import first_gpu
 from levit.runtime.predictor import Predictor
 
 __all__ = ["run"]
@@ -14,14 +15,17 @@ __all__ = ["run"]
 
 def run(arguments: argparse.Namespace) -> int:
     """Hashes, backend, golden cases; 1 when the golden cases are out of tolerance."""
-    with Predictor(arguments.artifact, prove=False) as predictor:
+    with Predictor(arguments.artifact, arguments.device, prove=False) as predictor:
         report = predictor.check()
     manifest = predictor.manifest
+    gpu = first_gpu() if arguments.device == "gpu" else None
     values = {
         "artifact": str(predictor.path),
         "files": len(manifest.files),
         "backend": BACKENDS[manifest.format].name,
+        "device": arguments.device,
         "cpu_class": cpu_class(),
+        "gpu_class": None if gpu is None else gpu.machine_class,
         "exported_on": manifest.verification.get("cpu_class"),
         "golden_cases": report.cases,
         "max_relative_error": report.max_relative_error,
@@ -39,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_table(
             [
                 ["files", f"{len(manifest.files)}, hashes as written"],
-                ["backend", str(values["backend"])],
+                ["backend", f"{values['backend']} on {'the CPU' if gpu is None else gpu.name}"],
                 ["preprocessing", same],
                 [
                     "golden cases",

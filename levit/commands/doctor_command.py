@@ -6,15 +6,16 @@ import argparse
 import importlib.util
 import os
 import platform
-import shutil
-import subprocess
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 from levit import __version__
 from levit.commands.output import print_json, print_table
-from levit.runtime.backends import BACKENDS
-from levit.runtime.cpus import available_cpus, cpu_features, cpu_model
+from levit.runtime.backends import BACKENDS, Backend
+from levit.runtime.cpus import available_cpus, cpu_features, cpu_model, cpu_precisions
+from levit.runtime.gpus import Gpu, look_for_gpu
+from levit.runtime.obstacle import Obstacle
 
 __all__ = ["run"]
 
@@ -34,22 +35,25 @@ _PARTS = (
 
 def run(arguments: argparse.Namespace) -> int:
     """What is here, and the command that brings what is not."""
-    backends = [
-        _part(b.name, b.module, b.distribution, "runs artifacts", b.install)
-        for b in BACKENDS.values()
-    ]
-    parts = [_part(name, *rest) for name, *rest in ((p[1], *p) for p in _PARTS)]
+    features = cpu_features()
+    gpu = look_for_gpu()
     values: dict[str, Any] = {
         "levit": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_model(),
-        "cpu_features": list(cpu_features()),
+        "cpu_features": list(features),
+        "cpu_precisions": {name: list(by) for name, by in cpu_precisions(features).items()},
         "cpus": available_cpus(),
         "cpus_of_the_host": os.cpu_count(),
-        "gpu": _gpu(),
-        "backends": backends,
-        "parts": parts,
+        "gpu": _gpu(gpu) if isinstance(gpu, Gpu) else None,
+        "gpu_missing": None if isinstance(gpu, Gpu) else gpu.reason,
+        "backends": [
+            _backend(backend, format_name, device)
+            for format_name, backend in BACKENDS.items()
+            for device in backend.places
+        ],
+        "parts": [_part(*part) for part in _PARTS],
     }
     if arguments.json:
         print_json(values)
@@ -57,23 +61,49 @@ def run(arguments: argparse.Namespace) -> int:
     print_table(
         [
             ["levit", f"{__version__}, Python {values['python']}, {values['platform']}"],
-            ["cpu", f"{values['cpu']}: {' '.join(cpu_features()) or 'no known features'}"],
+            ["cpu", f"{values['cpu']}: {' '.join(features) or 'no known features'}"],
+            ["precisions", _computes(values["cpu_precisions"])],
             ["cpus", f"{values['cpus']} usable of {values['cpus_of_the_host']}"],
-            ["gpu", values["gpu"] or "none found (artifacts of this release run on the CPU)"],
+            ["gpu", _described(gpu)],
         ]
     )
     print()
     print_table(
         [
+            [
+                *(row["name"], row["device"], row["version"] or "missing"),
+                *("yes" if row["usable"] else "no", row["reason"], row["advice"]),
+            ]
+            for row in values["backends"]
+        ],
+        header=["backend", "device", "version", "usable", "why not", "what to do"],
+    )
+    print()
+    print_table(
+        [
             [part["name"], part["version"] or "missing", part["purpose"], part["advice"]]
-            for part in (*backends, *parts)
+            for part in values["parts"]
         ],
         header=["part", "version", "for", "to get it"],
     )
     return 0
 
 
-def _part(name: str, module: str, distribution: str, purpose: str, install: str) -> dict[str, Any]:
+def _backend(backend: Backend, format_name: str, device: str) -> dict[str, Any]:
+    obstacle = backend.obstacle(device)
+    return {
+        "name": backend.name,
+        "format": format_name,
+        "device": device,
+        "version": backend.version,
+        "usable": obstacle is None,
+        "reason": "" if obstacle is None else obstacle.reason,
+        "advice": "" if obstacle is None else obstacle.remedy,
+        "install": backend.places[device].install,
+    }
+
+
+def _part(module: str, distribution: str, purpose: str, install: str) -> dict[str, Any]:
     version = None
     if importlib.util.find_spec(module) is not None:
         try:
@@ -81,7 +111,7 @@ def _part(name: str, module: str, distribution: str, purpose: str, install: str)
         except metadata.PackageNotFoundError:
             version = "present"
     return {
-        "name": name,
+        "name": distribution,
         "version": version,
         "usable": version is not None,
         "purpose": purpose,
@@ -89,15 +119,30 @@ def _part(name: str, module: str, distribution: str, purpose: str, install: str)
     }
 
 
-def _gpu() -> str | None:
-    """Name and driver of the first NVIDIA GPU, as its own tool says."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    query = [tool, "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    lines = answer.stdout.strip().splitlines()
-    return lines[0] if lines else None
+def _computes(precisions: Mapping[str, Sequence[str]]) -> str:
+    """``fp32; bf16 by avx512_bf16; fp16 not (converted to fp32)``, in this order."""
+    parts = [
+        f"{name} by {' '.join(by)}" if by else f"{name} only converted"
+        for name, by in precisions.items()
+    ]
+    return "; ".join(["fp32", *parts])
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "name": gpu.name,
+        "architecture": gpu.architecture,
+        "memory_bytes": gpu.memory_bytes,
+        "driver_version": gpu.driver_version,
+        "cuda_version": "{}.{}".format(*gpu.cuda_version),
+    }
+
+
+def _described(gpu: Gpu | Obstacle) -> str:
+    if isinstance(gpu, Obstacle):
+        return gpu.reason
+    return (
+        f"{gpu.name}: {gpu.architecture}, {gpu.memory_bytes / 2**30:.0f} GiB, driver "
+        f"{gpu.driver_version or 'of unknown version'}, for CUDA up to "
+        f"{'{}.{}'.format(*gpu.cuda_version)}"
+    )

@@ -23,6 +23,7 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
         arguments.artifact,
         arguments.device,
         arguments.threads,
+        mode=arguments.mode,
         workers=arguments.workers,
         exif=arguments.exif,
         draft=arguments.draft,

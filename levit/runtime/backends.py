@@ -1,18 +1,40 @@
-"""Which session runs which artifact format. A new backend is one file and one line here."""
+"""Which session runs which artifact format on which device.
+
+A new backend is one file and one entry here; what it needs beyond being installed is one function
+in ``probes``.
+"""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError
+from levit.runtime.obstacle import Obstacle
 from levit.runtime.session import Session, SessionOptions
 
-__all__ = ["BACKENDS", "Backend", "open_session"]
+__all__ = ["BACKENDS", "Backend", "Place", "open_session"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A backend on one device.
+
+    Attributes:
+        session: ``module:Class`` of its session, imported when first used.
+        install: the exact command that installs it.
+        probe: ``module:function`` that answers None or the `Obstacle` that stands in the way
+            of a backend that is installed.
+    """
+
+    session: str
+    install: str
+    probe: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,31 +43,77 @@ class Backend:
 
     Attributes:
         name: what people call it.
-        session: ``module:Class`` of its session, imported when first used.
         module: the import whose absence means that the backend is not installed.
-        distribution: the package that holds it, for its version.
-        install: the exact command that installs it.
+        distributions: the packages that may hold it, for its version.
+        places: by device, ``cpu`` or ``gpu``.
     """
 
     name: str
-    session: str
     module: str
-    distribution: str
-    install: str
+    distributions: tuple[str, ...]
+    places: Mapping[str, Place]
 
     @property
     def installed(self) -> bool:
         """Whether the backend's package is on this machine."""
         return importlib.util.find_spec(self.module) is not None
 
+    @property
+    def version(self) -> str | None:
+        """Of the installed package; None where there is none."""
+        if not self.installed:
+            return None
+        for name in self.distributions:
+            try:
+                return importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                continue
+        return "present"
+
+    def obstacle(self, device: str) -> Obstacle | None:
+        """Why it cannot be used on a device of this machine; None where it can.
+
+        Imports the backend, if it is installed; loads no network.
+        """
+        place = self.places.get(device)
+        if place is None:
+            others = " or ".join(repr(name) for name in self.places)
+            return Obstacle(reason=f"it does not run on {device!r}", remedy=f"use device {others}")
+        if not self.installed:
+            return Obstacle(reason="not installed", remedy=place.install)
+        found: Obstacle | None = _named(place.probe)()
+        return found
+
 
 BACKENDS: Final[Mapping[str, Backend]] = {
     "onnx": Backend(
         name="ONNX Runtime",
-        session="levit.runtime.sessions.ort:OrtSession",
         module="onnxruntime",
-        distribution="onnxruntime",
-        install="pip install onnxruntime",
+        distributions=("onnxruntime", "onnxruntime-gpu"),
+        places={
+            "cpu": Place(
+                session="levit.runtime.sessions.ort:OrtSession",
+                install="pip install onnxruntime",
+                probe="levit.runtime.probes:onnxruntime_cpu",
+            ),
+            "gpu": Place(
+                session="levit.runtime.sessions.ort_cuda:OrtCudaSession",
+                install="pip install onnxruntime-gpu",
+                probe="levit.runtime.probes:onnxruntime_cuda",
+            ),
+        },
+    ),
+    "openvino": Backend(
+        name="OpenVINO",
+        module="openvino",
+        distributions=("openvino",),
+        places={
+            "cpu": Place(
+                session="levit.runtime.sessions.openvino:OpenVinoSession",
+                install="pip install 'levit[openvino]'",
+                probe="levit.runtime.probes:openvino_cpu",
+            ),
+        },
     ),
 }
 
@@ -54,8 +122,8 @@ def open_session(artifact: Artifact, options: SessionOptions) -> Session:
     """Load an artifact into the backend that runs its format.
 
     Raises:
-        BackendUnavailableError: this release has no such backend, it is not installed, or
-            the device is not there.
+        BackendUnavailableError: this release has no such backend, or it cannot be used on the
+            device.
     """
     format_name = artifact.manifest.format
     backend = BACKENDS.get(format_name)
@@ -64,9 +132,14 @@ def open_session(artifact: Artifact, options: SessionOptions) -> Session:
             f"no backend for artifacts of format {format_name!r} in this release; "
             f"it runs: {', '.join(BACKENDS)}"
         )
-    if not backend.installed:
-        raise BackendUnavailableError(f"{backend.name} is not installed: {backend.install}")
-    module_name, _, class_name = backend.session.partition(":")
-    session_class = getattr(importlib.import_module(module_name), class_name)
-    session: Session = session_class(artifact, options)
+    obstacle = backend.obstacle(options.device)
+    if obstacle is not None:
+        raise obstacle.error(f"{backend.name} on {options.device!r}")
+    session: Session = _named(backend.places[options.device].session)(artifact, options)
     return session
+
+
+def _named(name: str) -> Any:
+    """What ``module:attribute`` names."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)

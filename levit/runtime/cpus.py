@@ -10,14 +10,16 @@ import hashlib
 import math
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 __all__ = [
     "available_cpus",
     "cpu_class",
     "cpu_features",
     "cpu_model",
+    "cpu_precisions",
     "cpu_quota",
     "known_cpu_class",
 ]
@@ -28,10 +30,18 @@ _PROC = Path("/proc")
 # Instruction sets that choose between a backend's kernels, and so between roundings.
 _X86_FEATURES = """
     avx avx2 fma f16c avx512f avx512bw avx512dq avx512vl avx512_vnni avx_vnni
-    avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16
+    avx512_bf16 avx512_fp16 amx_tile amx_int8 amx_bf16 amx_fp16
 """
 _ARM_FEATURES = "asimd asimdhp asimddp sve sve2 i8mm bf16 sme"
 _KERNEL_FEATURES = frozenset(f"{_X86_FEATURES} {_ARM_FEATURES}".split())
+
+# Any of these multiplies and adds numbers of a precision. Without one, a backend that is given such
+# numbers converts them to float32 and back.
+_PRECISIONS: Final[Mapping[str, frozenset[str]]] = {
+    "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
+    "fp16": frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
+    "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}),
+}
 
 
 def available_cpus() -> int:
@@ -97,6 +107,16 @@ def cpu_features() -> tuple[str, ...]:
         if name.strip() in ("flags", "Features"):
             return tuple(sorted(_KERNEL_FEATURES & set(value.split())))
     return ()
+
+
+def cpu_precisions(features: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Precision → the instruction sets, of a CPU's `features`, that compute in it.
+
+    None for a precision means that the CPU only converts it; float32 needs none.
+    """
+    return {
+        name: tuple(sorted(wanted.intersection(features))) for name, wanted in _PRECISIONS.items()
+    }
 
 
 def cpu_model() -> str:

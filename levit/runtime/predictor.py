@@ -62,11 +62,14 @@ class Predictor:
 
     Args:
         artifact: the artifact's folder.
-        device: ``cpu``.
+        device: ``cpu``, or ``gpu``: the NVIDIA GPU that CUDA takes first. Where it cannot be used
+            that is an error; nothing runs on the CPU instead.
         threads: CPU threads of the backend; by default as many as the process may really
             use (affinity mask and cgroup quota).
         mode: ``latency`` answers a batch with all threads; ``throughput`` divides them over several
             batches at once, where the backend knows how (OpenVINO).
+        cache: a folder where the backend may keep what it compiles at every opening (OpenVINO).
+            It is trusted as it is: keep it where nobody else can write.
         workers: threads that prepare images beside the network, over all calls at once; 0 for
             none. By default as many as `threads`, and none where that is one.
         exif: turn pictures as their EXIF orientation says (timm, and so the default, does
@@ -75,13 +78,14 @@ class Predictor:
             1.4 times what they are resized to: photos of 12 megapixels in about a quarter of the
             time. Not what the model's home does, so not the default: pixels change by a grey
             level or so on average (at sharp edges by up to 20), and close decisions with them.
-        prove: on a CPU class that the artifact has not seen, compare its golden cases first.
+        prove: on a class of CPU or GPU that the artifact has not seen, compare its golden cases
+            first.
 
     Raises:
         ArtifactError: the folder is no artifact, or one of its files is missing or changed.
         BackendUnavailableError: its backend or the device is not on this machine.
-        VerificationError: on a CPU class that the artifact has not seen, its golden cases
-            do not come out as they should.
+        VerificationError: on a class of CPU or GPU that the artifact has not seen, its golden
+            cases do not come out as they should.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Predictor:
         threads: int | None = None,
         *,
         mode: str = "latency",
+        cache: str | os.PathLike[str] | None = None,
         workers: int | None = None,
         exif: bool = False,
         draft: bool = False,
@@ -112,10 +117,15 @@ class Predictor:
                 f"workers must be a whole number from 0 to {MAX_THREADS}, or None for as many as "
                 f"threads, not {workers!r}"
             )
+        if cache is not None and (
+            not isinstance(cache, (str, os.PathLike)) or not os.fspath(cache)
+        ):
+            raise ConfigError(f"cache must be a folder's path, or None for none, not {cache!r}")
         # Absolute, so that it reopens after a change of folder or in another process.
         self._artifact: Artifact = open_artifact(os.path.abspath(artifact))
         self._device = device
         self._mode = mode
+        self._cache = None if cache is None else Path(os.path.abspath(cache))
         self._requested_threads = None if threads is None else int(threads)
         self._threads = self._requested_threads or available_cpus()
         self._requested_workers = None if workers is None else int(workers)
@@ -125,7 +135,7 @@ class Predictor:
         self._draft = draft
         self._proves = prove
         self._labels = checked_labels(self._artifact)
-        options = SessionOptions(device=device, threads=self._threads, mode=mode)
+        options = SessionOptions(device=device, threads=self._threads, mode=mode, cache=self._cache)
         session = open_session(self._artifact, options)
         self._session: Session | None = session
         self._pid = os.getpid()
@@ -165,7 +175,8 @@ class Predictor:
     def __repr__(self) -> str:
         state = "" if self._session is not None else ", closed"
         settings = f"device={self._device!r}, threads={self._threads}, workers={self._workers}"
-        return f"Predictor({str(self.path)!r}, {settings}{state})"
+        mode = "" if self._mode == "latency" else f", mode={self._mode!r}"
+        return f"Predictor({str(self.path)!r}, {settings}{mode}{state})"
 
     # ------------------------------------------------------------------ answers
 
@@ -321,6 +332,7 @@ class Predictor:
         settings = {
             "device": self._device,
             "mode": self._mode,
+            "cache": self._cache,
             "threads": self._requested_threads,
             "workers": self._requested_workers,
             "exif": self._exif,

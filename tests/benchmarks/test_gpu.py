@@ -135,32 +135,6 @@ def test_a_program_that_is_none(nvidia_smi, tmp_path):
 
 def test_no_driver_at_all(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    for ask in (gpu.require_gpu, gpu.sample, gpu.gpu_fingerprint):
+    for ask in (gpu.require_driver, gpu.sample, gpu.gpu_fingerprint):
         with pytest.raises(BackendUnavailableError, match=r"there is no nvidia-smi.*--device cpu"):
             ask()
-
-
-@on_posix
-def test_a_gpu_with_an_onnxruntime_for_the_cpu(nvidia_smi):
-    import onnxruntime
-
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("CUDA is here")
-    nvidia_smi("NVIDIA H200\n")
-    with pytest.raises(BackendUnavailableError, match="onnxruntime-gpu"):
-        gpu.require_gpu()
-
-
-def test_onnxruntime_must_have_cuda():
-    cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
-    gpu.require_provider([cuda, cpu], ["onnxruntime-gpu"])
-    with pytest.raises(
-        BackendUnavailableError,
-        match="pip uninstall onnxruntime && pip install onnxruntime-gpu",
-    ):
-        gpu.require_provider([cpu], ["onnxruntime"])
-    # Installed over each other: whichever came last has written the files.
-    with pytest.raises(
-        BackendUnavailableError, match="pip uninstall onnxruntime onnxruntime-gpu &&"
-    ):
-        gpu.require_provider([cpu], ["onnxruntime", "onnxruntime-gpu"])

@@ -17,6 +17,8 @@ from levit.artifact import GOLDEN_FILE, LABELS_FILE, open_artifact
 from levit.cli import build_parser
 from levit.commands import doctor_command
 from levit.export import ExportOptions, export
+from levit.runtime.backends import BACKENDS
+from levit.runtime.gpus import first_gpu
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -450,8 +452,21 @@ def test_predict_prints_labels_that_the_terminal_cannot(process, copy, reseal, d
     assert answer["top"][0]["label"] == labels[7]
 
 
-def test_predict_on_a_gpu_is_refused(levit, tiny_artifact, digit):
-    assert_error(levit("predict", tiny_artifact, digit, "--device", "gpu"), "device='cpu'")
+@pytest.mark.skipif(first_gpu() is not None, reason="a GPU is here")
+@pytest.mark.parametrize("command", ["predict", "eval", "check"])
+def test_a_gpu_that_is_not_there_is_an_error(process, tiny_artifact, digit, command):
+    words = {"predict": [digit], "eval": [digit.parent.parent], "check": []}[command]
+    result = process(command, tiny_artifact, *words, "--device", "gpu")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ONNX Runtime on 'gpu': no NVIDIA driver: install")
+    assert result.stderr.count("\n") == 1
+
+
+def test_predict_takes_either_mode(levit, tiny_artifact, digit):
+    expected = levit("predict", tiny_artifact, digit).stdout
+    for mode in ("latency", "throughput"):
+        assert levit("predict", tiny_artifact, digit, "--mode", mode).stdout == expected
+    assert levit("predict", tiny_artifact, digit, "--mode", "fast").status == 2
 
 
 def test_predict_with_threads_and_exif(levit, tiny_artifact, digit):
@@ -593,6 +608,7 @@ def test_check_passes_and_says_so(levit, tiny_artifact):
     assert values["passed"] is True
     assert values["max_relative_error"] < values["tolerance"]
     assert values["cpu_class"] == values["exported_on"]
+    assert (values["device"], values["gpu_class"]) == ("cpu", None)
     assert values["files"] == 3
 
 
@@ -683,9 +699,20 @@ def test_doctor_says_what_is_here(levit):
     values = strict_json(levit("doctor", "--json").stdout)
     assert values["levit"] == package.__version__
     assert 1 <= values["cpus"] <= values["cpus_of_the_host"]
-    (backend,) = (part for part in values["backends"] if part["name"] == "ONNX Runtime")
-    assert backend["version"] == onnxruntime.__version__
-    assert backend["usable"]
+    rows = {(row["format"], row["device"]): row for row in values["backends"]}
+    assert list(rows) == [(name, device) for name, b in BACKENDS.items() for device in b.places]
+    here = rows["onnx", "cpu"]
+    assert (here["version"], here["usable"]) == (onnxruntime.__version__, True)
+    # What cannot be used says why and what to do, and nothing else does.
+    assert all(row["usable"] != bool(row["reason"]) for row in rows.values())
+    assert all(row["usable"] != bool(row["advice"]) for row in rows.values())
+    assert (values["gpu"] is None) == bool(values["gpu_missing"])
+    # The table has the same facts.
+    table = levit("doctor").stdout
+    for row in rows.values():
+        assert f"{row['reason']}  {row['advice']}".strip() in table
+    used = {feature for by in values["cpu_precisions"].values() for feature in by}
+    assert used <= set(values["cpu_features"])
 
 
 # ------------------------------------------------------------------ export

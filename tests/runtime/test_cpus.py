@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from levit.runtime import cpus
-from levit.runtime.cpus import available_cpus, cpu_class, cpu_features, cpu_model
+from levit.runtime.cpus import available_cpus, cpu_class, cpu_features, cpu_model, cpu_precisions
 
 
 @pytest.fixture
@@ -219,6 +219,16 @@ def test_features_are_those_that_choose_kernels(machine):
     (machine.proc / "cpuinfo").write_text(ARM_CPUINFO)
     assert cpu_features() == ("asimd", "asimddp", "bf16", "i8mm")
     assert cpu_model() != ""
+
+
+def test_precisions_are_those_with_instructions_of_their_own():
+    none = {"bf16": (), "fp16": (), "int8": ()}
+    assert cpu_precisions(["avx2", "avx512f", "f16c", "asimd"]) == none
+    zen_5 = cpu_precisions(["avx512_bf16", "avx512_vnni", "avx_vnni"])
+    assert zen_5 == none | {"bf16": ("avx512_bf16",), "int8": ("avx512_vnni", "avx_vnni")}
+    granite_rapids = cpu_precisions(["amx_bf16", "amx_fp16", "amx_int8", "avx512_fp16"])
+    assert granite_rapids["fp16"] == ("amx_fp16", "avx512_fp16")
+    assert cpu_precisions(["asimdhp", "bf16"]) == none | {"fp16": ("asimdhp",), "bf16": ("bf16",)}
 
 
 def test_class_changes_with_kernel_features_only(machine):

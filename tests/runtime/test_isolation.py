@@ -1,6 +1,9 @@
+import os
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -97,9 +100,12 @@ def test_inspect_of_a_checkpoint_needs_safetensors_only(digit_paths):
 def test_doctor_names_the_command_that_installs_what_is_missing():
     result = without((*HEAVY, "onnxruntime"), "doctor")
     assert (result.returncode, result.stderr) == (0, "")
-    rows = {line.split("  ")[0]: line for line in result.stdout.splitlines()}
-    assert rows["ONNX Runtime"].endswith("pip install onnxruntime")
-    assert "missing" in rows["ONNX Runtime"]
+    lines = result.stdout.splitlines()
+    onnxruntime = {line.split()[2]: line for line in lines if line.startswith("ONNX Runtime")}
+    assert onnxruntime["cpu"].endswith("pip install onnxruntime")
+    assert onnxruntime["gpu"].endswith("pip install onnxruntime-gpu")
+    assert all("missing" in line and "not installed" in line for line in onnxruntime.values())
+    rows = {line.split("  ")[0]: line for line in lines}
     assert rows["safetensors"].endswith("pip install 'levit[export]'")
     assert rows["timm"].endswith("pip install 'levit[peers]'")
 
@@ -176,6 +182,12 @@ def test_help_imports_nothing_heavy(command):
     assert names.isdisjoint({"numpy", "PIL", "onnxruntime", *HEAVY})
 
 
+def test_doctor_imports_no_more_than_the_backends():
+    names = loaded("import levit.cli; levit.cli.main(['doctor'])")
+    assert "onnxruntime" in names
+    assert names.isdisjoint(HEAVY)
+
+
 def test_predictor_imports_no_compiler():
     names = loaded("from levit import Predictor")
     assert {"levit", "numpy", "PIL"} <= names
@@ -183,3 +195,57 @@ def test_predictor_imports_no_compiler():
     code = "from levit import Predictor; import sys; print(*sys.modules)"
     modules = run(code).split()
     assert not [m for m in modules if m.startswith(("levit.models", "levit.export"))]
+
+
+# Where any of these is set, ONNX Runtime keeps quiet by itself.
+CI = (
+    *("CI", "TF_BUILD", "GITHUB_ACTIONS", "GITLAB_CI", "CIRCLECI", "TRAVIS", "JENKINS_URL"),
+    *("CODEBUILD_BUILD_ID", "BUILDKITE", "TEAMCITY_VERSION", "APPVEYOR"),
+    *("BITBUCKET_BUILD_NUMBER", "SYSTEM_TEAMFOUNDATIONCOLLECTIONURI"),
+)
+
+
+def files_left_by(code, folder, *arguments, **variables):
+    """What a process leaves in the places that are its user's or for all."""
+    places = {"HOME": "home", "TMPDIR": "tmp", "XDG_CACHE_HOME": "cache"}
+    kept = {n: v for n, v in os.environ.items() if n not in (*CI, "ORT_DISABLE_TELEMETRY")}
+    for name, place in places.items():
+        (folder / place).mkdir()
+        kept[name] = str(folder / place)
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    subprocess.run(command, env=kept | variables, capture_output=True, timeout=60, check=True)
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+PREDICT = """
+    import sys
+    from levit import Predictor
+    with Predictor(sys.argv[1], threads=1) as predictor:
+        predictor(sys.argv[2])
+"""
+
+
+def test_a_prediction_leaves_no_file_behind(tiny_artifact, digit_paths, tmp_path):
+    assert files_left_by(PREDICT, tmp_path, tiny_artifact, digit_paths[0]) == []
+
+
+def test_doctor_and_export_leave_no_file_behind(tmp_path):
+    code = """
+        import sys
+        import levit.cli
+        levit.cli.main(["doctor"])
+        levit.cli.main(["export", "--model", "levit_digits", "--output", sys.argv[1]])
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        assert files_left_by(code, tmp_path, Path(folder) / "artifact") == []
+
+
+def test_telemetry_is_its_users_choice(tiny_artifact, digit_paths, tmp_path):
+    """And the tests above can fail."""
+    import onnxruntime
+
+    if tuple(map(int, onnxruntime.__version__.split(".")[:2])) < (1, 29):
+        pytest.skip("ONNX Runtime before 1.29 has none")
+    variables = {"ORT_DISABLE_TELEMETRY": "0"}
+    files = files_left_by(PREDICT, tmp_path, tiny_artifact, digit_paths[0], **variables)
+    assert files != []

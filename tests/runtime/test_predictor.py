@@ -428,7 +428,7 @@ def test_thread_count_is_the_callers_or_what_the_process_may_use(tiny_artifact):
 
 
 def test_gpu_is_refused_with_what_to_do(tiny_artifact):
-    with pytest.raises(BackendUnavailableError, match="use device='cpu'"):
+    with pytest.raises(BackendUnavailableError, match="device 'cpu'"):
         Predictor(tiny_artifact, device="gpu")
 
 

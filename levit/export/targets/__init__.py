@@ -7,6 +7,7 @@ from typing import Final
 
 from levit.errors import ExportError
 from levit.export.targets.onnx import prepare_onnx, write_onnx
+from levit.export.targets.openvino import prepare_openvino, require_openvino, write_openvino
 from levit.export.targets.target import Order, Target, Written
 
 __all__ = ["TARGETS", "Order", "Target", "Written", "find_target"]
@@ -21,6 +22,16 @@ TARGETS: Final[Mapping[str, Target]] = {
         min_version="1.20",
         prepare=prepare_onnx,
         write=write_onnx,
+    ),
+    "openvino": Target(
+        format="openvino",
+        payload="model.xml",
+        precisions=("fp32", "fp16", "bf16"),
+        distribution="openvino",
+        min_version="2025.0",
+        prepare=prepare_openvino,
+        write=write_openvino,
+        require=require_openvino,
     ),
 }
 

@@ -17,8 +17,16 @@ from levit.runtime.cpus import known_cpu_class
 from levit.runtime.interface import Tensor, check_interface
 from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.session import SessionOptions
+from levit.runtime.versions import require_version
 
-__all__ = ["OrtSession"]
+__all__ = [
+    "OrtSession",
+    "check_file",
+    "check_network",
+    "keep_in_children",
+    "session_settings",
+    "unreadable",
+]
 
 _ERRORS_ONLY = 3
 
@@ -28,61 +36,95 @@ _ERRORS_ONLY = 3
 _SPIN_US = 20
 
 # Sessions of this process, for the children it forks.
-_live: weakref.WeakSet[OrtSession] = weakref.WeakSet()
+_live: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
-def _keep_inherited_sessions() -> None:
+def keep_in_children(opened: Any) -> None:
+    """See to it that no forked child releases this object of ONNX Runtime's."""
+    _live.add(opened)
+
+
+def _keep_inherited() -> None:
     """In a forked child: never release what the parent opened.
 
     Its threads are not here, and ONNX Runtime's destructor waits for them for ever. One more
     reference that nobody gives back keeps the destructor from running, whatever the child
     does with the object.
     """
-    for session in _live:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._session))
+    for opened in _live:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened))
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_inherited_sessions)
+    os.register_at_fork(after_in_child=_keep_inherited)
+
+
+def session_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
+    """What holds for a session on any device."""
+    settings = onnxruntime.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = _ERRORS_ONLY
+    settings.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
+    return settings
+
+
+def check_file(artifact: Artifact) -> None:
+    """Make sure that this ONNX Runtime may be given the artifact's network.
+
+    Raises:
+        BackendUnavailableError: the artifact needs a newer ONNX Runtime.
+        CorruptArtifactError: the network's file is none.
+    """
+    require_version(artifact, "ONNX Runtime", onnxruntime.__version__, "pip install -U onnxruntime")
+    check_onnx_file(artifact.payload)
+
+
+def check_network(artifact: Artifact, session: onnxruntime.InferenceSession) -> None:
+    """Make sure that a session's network is the one that the artifact describes.
+
+    Raises:
+        CorruptArtifactError: it is another.
+    """
+    try:
+        inputs = [_tensor(node) for node in session.get_inputs()]
+        outputs = [_tensor(node) for node in session.get_outputs()]
+        metadata = session.get_modelmeta().custom_metadata_map
+    except Exception as error:
+        raise unreadable(artifact, error) from error  # names may be no text
+    check_interface(artifact, inputs, outputs, metadata)
+
+
+def unreadable(artifact: Artifact, error: BaseException) -> CorruptArtifactError:
+    """What ONNX Runtime says of a network that it cannot load, in our words."""
+    return CorruptArtifactError(
+        f"{artifact.payload}: ONNX Runtime {onnxruntime.__version__} cannot load it "
+        f"({brief(error)})"
+    )
 
 
 class OrtSession:
     """An ``onnxruntime.InferenceSession`` on the CPU; it may be run from many threads."""
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
-        if options.device != "cpu":
-            raise BackendUnavailableError(
-                f"ONNX artifacts run on the CPU in this release, not on {options.device!r}: "
-                f"use device='cpu'"
-            )
-        _check_version(artifact)
-        if artifact.manifest.precision == "bf16" and options.device == "cpu":
+        check_file(artifact)
+        if artifact.manifest.precision == "bf16":
             raise BackendUnavailableError(
                 "ONNX Runtime has no bfloat16 kernels on the CPU: --target openvino has, a GPU "
                 "has, and --verify none exports without running it"
             )
-        check_onnx_file(artifact.payload)
-        settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.inter_op_num_threads = 1
-        settings.log_severity_level = _ERRORS_ONLY
-        settings.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
         try:
             session = onnxruntime.InferenceSession(
-                str(artifact.payload), settings, providers=["CPUExecutionProvider"]
+                str(artifact.payload),
+                session_settings(options),
+                providers=["CPUExecutionProvider"],
             )
-            inputs = [_tensor(node) for node in session.get_inputs()]
-            outputs = [_tensor(node) for node in session.get_outputs()]
-            metadata = session.get_modelmeta().custom_metadata_map
-        except Exception as error:  # ONNX Runtime's own share no public base; names may be no text
-            raise CorruptArtifactError(
-                f"{artifact.payload}: ONNX Runtime {onnxruntime.__version__} cannot load it "
-                f"({brief(error)})"
-            ) from error
-        check_interface(artifact, inputs, outputs, metadata)
+        except Exception as error:  # ONNX Runtime's own share no public base
+            raise unreadable(artifact, error) from error
+        check_network(artifact, session)
         self._session: onnxruntime.InferenceSession | None = session
-        self._outputs = [name for name, _, _ in outputs]
-        _live.add(self)
+        self._outputs = [output.name for output in artifact.manifest.outputs]
+        keep_in_children(session)
 
     @property
     def machine_class(self) -> str:
@@ -108,18 +150,3 @@ class OrtSession:
 def _tensor(node: Any) -> Tensor:
     dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}.get(node.type, node.type)
     return node.name, dtype, tuple(node.shape)
-
-
-def _check_version(artifact: Artifact) -> None:
-    """Raise where the artifact asks for a newer ONNX Runtime than there is."""
-    needed = str(artifact.manifest.requirements.get("backend_version", "")).removeprefix(">=")
-    present = onnxruntime.__version__
-    if _numbers(present) < _numbers(needed):
-        raise BackendUnavailableError(
-            f"{artifact.path.name} needs ONNX Runtime {needed} or newer, here is {present}: "
-            f"pip install -U onnxruntime"
-        )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
