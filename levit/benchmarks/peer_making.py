@@ -16,12 +16,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.benchmarks.engines.openvino_module import import_openvino
 from levit.benchmarks.peer_weights import conditioning, network, random_network, state_of
 from levit.errors import ConfigError, ExportError, LevitError, brief
 from levit.models.counting import count
 from levit.models.levit import FAMILY as LEVIT
 from levit.models.pictures import smooth_pictures, standardized
+from levit.runtime.openvino_module import import_openvino
 
 __all__ = [
     "load_network",

@@ -10,6 +10,7 @@ from levit.export.ranges import Ranges, Taps, sample_inputs, scan_ranges
 from levit.export.rescale import LIMIT, RESCALINGS
 from levit.models.model import Model
 from levit.models.ops import Array
+from levit.preprocess import PreprocessSpec
 
 __all__ = ["Scanner", "find_islands", "fit_range"]
 
@@ -19,10 +20,12 @@ class Scanner:
 
     Args:
         golden: inputs of the model; more pictures are drawn beside them.
+        spec: how they are normalised; None where the model takes no RGB.
     """
 
-    def __init__(self, golden: Array) -> None:
+    def __init__(self, golden: Array, spec: PreprocessSpec | None) -> None:
         self._golden = golden
+        self._spec = spec
         self._last: tuple[Model, Taps, Ranges] | None = None
 
     def scan(self, model: Model) -> tuple[Taps, Ranges]:
@@ -31,7 +34,7 @@ class Scanner:
         if last is not None and last[0].params is model.params and last[0].plan == model.plan:
             return last[1:]
         taps = Taps(model)
-        ranges = scan_ranges(taps, sample_inputs(model, self._golden))
+        ranges = scan_ranges(taps, sample_inputs(model, self._golden, self._spec))
         self._last = (model, taps, ranges)
         return taps, ranges
 

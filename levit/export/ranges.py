@@ -23,6 +23,7 @@ from levit.export.precision import PRECISIONS
 from levit.models.model import Model
 from levit.models.ops import Array
 from levit.models.pictures import smooth_pictures, standardized
+from levit.preprocess import PreprocessSpec, normalize
 
 __all__ = ["Ranges", "Taps", "open_graph", "sample_inputs", "scan_ranges"]
 
@@ -158,11 +159,17 @@ def _extremes(value: NDArray[Any]) -> tuple[Array, Array]:
     return rows.min(axis=1), rows.max(axis=1)
 
 
-def sample_inputs(model: Model, golden: Array) -> Array:
-    """The golden inputs and some more smooth pictures, always the same."""
+def sample_inputs(model: Model, golden: Array, spec: PreprocessSpec | None) -> Array:
+    """The golden inputs and some more smooth pictures, always the same.
+
+    Args:
+        golden: inputs of the model.
+        spec: of what pictures are normalised by; None where the model takes no RGB.
+    """
     config = model.config
     rng = np.random.default_rng(20210405)
     pictures = smooth_pictures(rng, _PICTURES, config.image_size, config.in_channels)
-    return np.concatenate(
-        [golden, pictures if golden.dtype == np.uint8 else standardized(pictures)]
-    )
+    more: Array = pictures
+    if golden.dtype != np.uint8:
+        more = standardized(pictures) if spec is None else normalize(pictures, spec)
+    return np.concatenate([golden, more])

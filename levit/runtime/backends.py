@@ -103,6 +103,18 @@ BACKENDS: Final[Mapping[str, Backend]] = {
             ),
         },
     ),
+    "openvino": Backend(
+        name="OpenVINO",
+        module="openvino",
+        distributions=("openvino",),
+        places={
+            "cpu": Place(
+                session="levit.runtime.sessions.openvino:OpenVinoSession",
+                install="pip install 'levit[openvino]'",
+                probe="levit.runtime.probes:openvino_cpu",
+            ),
+        },
+    ),
     "tensorrt": Backend(
         name="TensorRT",
         module="tensorrt",

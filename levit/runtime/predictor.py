@@ -68,6 +68,8 @@ class Predictor:
             use (affinity mask and cgroup quota).
         mode: ``latency`` answers a batch with all threads; ``throughput`` divides them over several
             batches at once, where the backend knows how (OpenVINO).
+        cache: a folder where the backend may keep what it compiles at every opening (OpenVINO).
+            It is trusted as it is: keep it where nobody else can write.
         workers: threads that prepare images beside the network, over all calls at once; 0 for
             none. By default as many as `threads`, and none where that is one.
         exif: turn pictures as their EXIF orientation says (timm, and so the default, does
@@ -95,6 +97,7 @@ class Predictor:
         threads: int | None = None,
         *,
         mode: str = "latency",
+        cache: str | os.PathLike[str] | None = None,
         workers: int | None = None,
         exif: bool = False,
         draft: bool = False,
@@ -119,10 +122,15 @@ class Predictor:
                 f"workers must be a whole number from 0 to {MAX_THREADS}, or None for as many as "
                 f"threads, not {workers!r}"
             )
+        if cache is not None and (
+            not isinstance(cache, (str, os.PathLike)) or not os.fspath(cache)
+        ):
+            raise ConfigError(f"cache must be a folder's path, or None for none, not {cache!r}")
         # Absolute, so that it reopens after a change of folder or in another process.
         self._artifact: Artifact = open_artifact(os.path.abspath(artifact))
         self._device = device
         self._mode = mode
+        self._cache = None if cache is None else Path(os.path.abspath(cache))
         self._requested_threads = None if threads is None else int(threads)
         self._threads = self._requested_threads or available_cpus()
         self._requested_workers = None if workers is None else int(workers)
@@ -134,7 +142,11 @@ class Predictor:
         self._proves = prove
         self._labels = checked_labels(self._artifact)
         options = SessionOptions(
-            device=device, threads=self._threads, mode=mode, allow_host_code=allow_host_code
+            device=device,
+            threads=self._threads,
+            mode=mode,
+            cache=self._cache,
+            allow_host_code=allow_host_code,
         )
         session = open_session(self._artifact, options)
         self._session: Session | None = session
@@ -180,7 +192,8 @@ class Predictor:
     def __repr__(self) -> str:
         state = "" if self._session is not None else ", closed"
         settings = f"device={self._device!r}, threads={self._threads}, workers={self._workers}"
-        return f"Predictor({str(self.path)!r}, {settings}{state})"
+        mode = "" if self._mode == "latency" else f", mode={self._mode!r}"
+        return f"Predictor({str(self.path)!r}, {settings}{mode}{state})"
 
     # ------------------------------------------------------------------ answers
 
@@ -336,6 +349,7 @@ class Predictor:
         settings = {
             "device": self._device,
             "mode": self._mode,
+            "cache": self._cache,
             "threads": self._requested_threads,
             "workers": self._requested_workers,
             "exif": self._exif,

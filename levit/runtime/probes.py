@@ -17,8 +17,9 @@ from typing import Final
 from levit.errors import brief
 from levit.runtime.gpus import Gpu, look_for_gpu
 from levit.runtime.obstacle import Obstacle
+from levit.runtime.openvino_module import import_openvino
 
-__all__ = ["CUDA_PROVIDER", "imports", "onnxruntime_cpu", "onnxruntime_cuda"]
+__all__ = ["CUDA_PROVIDER", "imports", "onnxruntime_cpu", "onnxruntime_cuda", "openvino_cpu"]
 
 CUDA_PROVIDER: Final = "CUDAExecutionProvider"
 
@@ -60,6 +61,22 @@ def onnxruntime_cuda() -> Obstacle | None:
         or driver_obstacle(gpu, getattr(onnxruntime, "cuda_version", ""))
         or cuda_libraries_obstacle()
     )
+
+
+def openvino_cpu() -> Obstacle | None:
+    """OpenVINO's CPU plugin."""
+    try:
+        devices = import_openvino().Core().available_devices
+    except Exception as error:  # RuntimeError, ImportError, and what a broken package raises
+        return Obstacle(
+            reason=f"cannot be imported ({brief(error)})",
+            remedy="pip install --force-reinstall openvino",
+        )
+    if "CPU" not in devices:
+        return Obstacle(
+            reason="it finds no CPU plugin", remedy="pip install --force-reinstall openvino"
+        )
+    return None
 
 
 def provider_obstacle(providers: Sequence[str], distributions: Sequence[str]) -> Obstacle | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -20,12 +21,15 @@ class SessionOptions:
         threads: CPU threads of the backend.
         mode: ``latency`` answers one batch as soon as it can; ``throughput`` has several under
             way at once, where the backend knows how.
+        cache: a folder for what a backend would otherwise compile at every opening; None for
+            none.
         allow_host_code: load engines that carry code for the CPU beside that for the GPU.
     """
 
     device: str = "cpu"
     threads: int = 1
     mode: str = "latency"
+    cache: Path | None = None
     allow_host_code: bool = False
 
 

@@ -21,9 +21,9 @@ from levit.runtime.onnx_file import check_onnx_file
 
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 LOW = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
-# Rounding at every operation of a small random network: seen up to 1 % and 10 %. A wrong weight
-# or table is found in fp32, where the same graph must agree to 1e-4.
-TOLERANCE = {"fp16": 0.05, "bf16": 0.4}
+# Rounding at every operation of a small random network, of which 120 were at most 0.016 and 0.07
+# off. A wrong weight or table is found in fp32, where the same graph must agree to 1e-4.
+TOLERANCE = {"fp16": 0.05, "bf16": 0.2}
 
 
 def deploy(model, precision):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from levit.benchmarks.engines import Job, Runner
 from levit.benchmarks.engines.ceiling import ROWS, operands, require_product, verified
-from levit.benchmarks.engines.openvino_module import import_openvino
 from levit.errors import BackendUnavailableError
+from levit.runtime.openvino_module import import_openvino
 
 __all__ = ["executed_kernel", "open_runner"]
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.benchmarks.engines import ImageRunner, Job, Runner, pillow_images
-from levit.benchmarks.engines.openvino_module import import_openvino
 from levit.errors import BackendUnavailableError
+from levit.runtime.openvino_module import import_openvino
 
 __all__ = ["open_image_runner", "open_runner", "script"]
 

@@ -7,11 +7,13 @@ from typing import Final
 
 from levit.errors import ExportError
 from levit.export.targets.onnx import prepare_onnx, write_onnx
+from levit.export.targets.openvino import prepare_openvino, require_openvino, write_openvino
 from levit.export.targets.target import Order, Target, Written
 from levit.export.targets.tensorrt import ENGINE_FILE, RTX, TENSORRT, prepare_engine
+from levit.export.targets.tensorrt_ops import TensorrtOps
 
 __all__ = ["TARGETS", "Order", "Target", "Written", "find_target"]
-from levit.export.targets.tensorrt_ops import TensorrtOps
+
 
 TARGETS: Final[Mapping[str, Target]] = {
     "onnx": Target(
@@ -22,6 +24,16 @@ TARGETS: Final[Mapping[str, Target]] = {
         min_version="1.20",
         prepare=prepare_onnx,
         write=write_onnx,
+    ),
+    "openvino": Target(
+        format="openvino",
+        payload="model.xml",
+        precisions=("fp32", "fp16", "bf16"),
+        distribution="openvino",
+        min_version="2025.0",
+        prepare=prepare_openvino,
+        write=write_openvino,
+        require=require_openvino,
     ),
     "trt": Target(
         format="tensorrt",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,10 @@ def forward(ops: Ops, model: Model, x: Any) -> dict[str, Any]:
     x = _stem(ops, model, x)
     if not channels_first:
         with ops.scope("tokens"):
-            x = ops.transpose(ops.reshape(x, (0, 0, -1)), (0, 2, 1))  # (B, N, C)
+            # First the channels, then the grid: where a backend has the convolutions' results
+            # channels last, neither moves anything.
+            x = ops.transpose(x, (0, 2, 3, 1))  # (B, h, w, C)
+            x = ops.reshape(x, (0, math.prod(model.config.grids[0]), -1))  # (B, N, C)
     blocks = _named_blocks(params)
     for name, block, downsamples in blocks:
         with ops.scope(name):

@@ -17,6 +17,7 @@ from levit.runtime.cpus import known_cpu_class
 from levit.runtime.interface import Tensor, check_interface
 from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.session import SessionOptions
+from levit.runtime.versions import require_version
 
 __all__ = [
     "OrtSession",
@@ -75,7 +76,7 @@ def check_file(artifact: Artifact) -> None:
         BackendUnavailableError: the artifact needs a newer ONNX Runtime.
         CorruptArtifactError: the network's file is none.
     """
-    _check_version(artifact)
+    require_version(artifact, "ONNX Runtime", onnxruntime.__version__, "pip install -U onnxruntime")
     check_onnx_file(artifact.payload)
 
 
@@ -149,18 +150,3 @@ class OrtSession:
 def _tensor(node: Any) -> Tensor:
     dtype = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}.get(node.type, node.type)
     return node.name, dtype, tuple(node.shape)
-
-
-def _check_version(artifact: Artifact) -> None:
-    """Raise where the artifact asks for a newer ONNX Runtime than there is."""
-    needed = str(artifact.manifest.requirements.get("backend_version", "")).removeprefix(">=")
-    present = onnxruntime.__version__
-    if _numbers(present) < _numbers(needed):
-        raise BackendUnavailableError(
-            f"{artifact.path.name} needs ONNX Runtime {needed} or newer, here is {present}: "
-            f"pip install -U onnxruntime"
-        )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())

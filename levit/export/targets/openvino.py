@@ -1,0 +1,118 @@
+"""OpenVINO's IR, for its CPU plugin."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit.errors import ExportError, brief
+from levit.export.onnx_graph import emit_onnx
+from levit.export.options import ExportOptions
+from levit.export.precision import PRECISIONS, Precision, choose_opset, rounded
+from levit.export.targets.target import Order, Written
+from levit.models.model import Model
+from levit.runtime.backends import BACKENDS
+from levit.runtime.openvino_file import METADATA
+from levit.runtime.openvino_module import import_openvino
+
+__all__ = ["prepare_openvino", "require_openvino", "write_openvino"]
+
+# OpenVINO's own names, with a number that goes on for as long as the process.
+_GENERATED: Final = re.compile(r"[A-Z]\w*_\d+")
+# Scalars and the like gain nothing, and may be read by operations that want them as they are.
+_SMALLEST: Final = 16
+
+
+def require_openvino(precision: str) -> None:
+    """Raise `BackendUnavailableError` where OpenVINO is missing."""
+    obstacle = BACKENDS["openvino"].obstacle("cpu")
+    if obstacle is not None:
+        raise obstacle.error("target 'openvino'")
+
+
+def prepare_openvino(model: Model, options: ExportOptions) -> Model:
+    """Products over tokens, (B, N, C).
+
+    OpenVINO computes in channels-last layouts, where a token is one piece of memory: the products
+    take bias and HardSwish into them, and scores, bias table, softmax, product and HardSwish of
+    each attention become one kernel. Measured in docs/decisions.md.
+    """
+    return model.with_plan(channels_first=False)
+
+
+def write_openvino(order: Order) -> Written:
+    """Write ``model.xml`` and ``model.bin``.
+
+    The weights are stored in the artifact's precision; what is computed in is said to OpenVINO
+    when it loads them, because its own choice depends on the machine.
+    """
+    openvino = import_openvino()
+    from openvino import passes
+
+    precision = order.graph["precision"]
+    graph = {
+        **order.graph,
+        "precision": "fp32",
+        "opset": choose_opset("fp32", order.options.opset),
+    }
+    proto = emit_onnx(order.model, **graph)
+    try:
+        model = openvino.Core().read_model(proto.SerializeToString(deterministic=True))
+        # What is left of shapes that ONNX's Gemm and Conv biases are read with.
+        folding = passes.Manager()
+        folding.register_pass(passes.ConstantFolding())
+        folding.run_passes(model)
+        if precision != "fp32":
+            _compress(openvino, model, PRECISIONS[precision])
+        for name, place in METADATA.items():
+            if name in order.graph["metadata"]:
+                model.set_rt_info(order.graph["metadata"][name], place)
+        _name(model)
+        openvino.save_model(model, order.folder / "model.xml", compress_to_fp16=False)
+    except RuntimeError as error:
+        raise ExportError(
+            f"OpenVINO {openvino.__version__} cannot write this network ({brief(error)})"
+        ) from error
+    return Written()
+
+
+def _name(model: Any) -> None:
+    """Give what has no name of ours one that is the same in every process."""
+    for number, node in enumerate(model.get_ordered_ops()):
+        if _GENERATED.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}.{number}")
+
+
+def _compress(openvino: Any, model: Any, precision: Precision) -> None:
+    """Replace float32 constants by smaller ones and a Convert, which is folded at loading."""
+    from openvino import opset13
+
+    for constant in model.get_ops():
+        if constant.get_type_name() != "Constant":
+            continue
+        if constant.get_element_type() != openvino.Type.f32:
+            continue
+        values = constant.data
+        if values.size < _SMALLEST:
+            continue
+        if np.abs(values).max() > precision.largest:
+            continue  # stays float32
+        readers = list(constant.output(0).get_target_inputs())
+        small = openvino.op.Constant(_tensor(openvino, values, precision.dtype))
+        small.set_friendly_name(f"{constant.get_friendly_name()}/{precision.dtype}")
+        whole = opset13.convert(small, "f32")
+        whole.set_friendly_name(constant.get_friendly_name())
+        for reader in readers:
+            reader.replace_source_output(whole.output(0))
+
+
+def _tensor(openvino: Any, values: NDArray[np.float32], dtype: str) -> Any:
+    """A tensor of the smaller type that holds its own memory."""
+    kinds = {"float16": openvino.Type.f16, "bfloat16": openvino.Type.bf16}
+    tensor = openvino.Tensor(kinds[dtype], openvino.Shape(values.shape))
+    # NumPy knows no bfloat16: OpenVINO shows its bits as another type of two bytes.
+    tensor.data.view(np.uint16)[...] = rounded(values, dtype).view(np.uint16)
+    return tensor

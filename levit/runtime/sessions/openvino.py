@@ -1,0 +1,305 @@
+"""OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit.artifact import Artifact
+from levit.errors import (
+    ArtifactError,
+    BackendUnavailableError,
+    CorruptArtifactError,
+    InputError,
+    brief,
+)
+from levit.runtime.cpus import cpu_features, cpu_precisions, known_cpu_class
+from levit.runtime.interface import Tensor, check_interface
+from levit.runtime.openvino_file import METADATA, WEIGHTS_FILE, check_openvino_file
+from levit.runtime.openvino_module import import_openvino
+from levit.runtime.session import SessionOptions
+from levit.runtime.versions import require_version
+
+__all__ = ["OpenVinoSession"]
+
+openvino = import_openvino()
+
+# What the arithmetic is done in. OpenVINO's own choice is bfloat16 wherever the CPU has it, and so
+# it is where it is asked for float16: an artifact of fp16 keeps its weights so and computes in
+# float32, to which every CPU is exact.
+_ARITHMETIC: Final = {"fp32": "f32", "fp16": "f32", "bf16": "bf16"}
+_DTYPES: Final = {"f32": "float32", "u8": "uint8"}
+# How long a caller waits before it asks whether its requests have failed.
+_PATIENCE_S: Final = 1.0
+
+# Sessions of this process, for the children it forks.
+_live: weakref.WeakSet[OpenVinoSession] = weakref.WeakSet()
+
+
+def _keep_inherited_sessions() -> None:
+    """In a forked child: never release what the parent opened, whose threads are not here."""
+    for session in _live:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._networks))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_inherited_sessions)
+
+
+class OpenVinoSession:
+    """An IR compiled for this CPU; it may be run from many threads.
+
+    A dynamic artifact is compiled once for any batch, and again for the batches that are asked for
+    most (one image, and what the runtime batches by), each when it is first asked for: with a
+    fixed size OpenVINO plans memory and fuses better, by up to a sixth (docs/decisions.md).
+    """
+
+    def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
+        manifest = artifact.manifest
+        require_version(artifact, "OpenVINO", openvino.__version__, "pip install -U openvino")
+        self._settings = _settings(artifact, options)
+        check_openvino_file(artifact)
+        try:
+            self._core = openvino.Core()
+            model = self._core.read_model(artifact.payload, artifact.path / WEIGHTS_FILE)
+            inputs = [_tensor(port) for port in model.inputs]
+            outputs = [_tensor(port) for port in model.outputs]
+            metadata = {
+                name: str(model.get_rt_info(place).value)
+                for name, place in METADATA.items()
+                if model.has_rt_info(place)
+            }
+        except Exception as error:  # OpenVINO raises RuntimeError and what its bindings make of it
+            raise CorruptArtifactError(
+                f"{artifact.payload}: OpenVINO {openvino.__version__} cannot load it "
+                f"({brief(error)})"
+            ) from error
+        check_interface(artifact, inputs, outputs, metadata)
+        self._model = model
+        self._input = inputs[0][0]
+        self._row = tuple(int(n) for n in inputs[0][2][1:])
+        self._dtype = inputs[0][1]
+        self._outputs = tuple(name for name, _, _ in outputs)
+        self._mode = options.mode
+        batch = manifest.batch
+        self._static = batch.static
+        self._fixed = frozenset({batch.max} if batch.static else {1, batch.opt})
+        self._networks: dict[int, Any] | None = {}
+        self._compiling = threading.Lock()
+        _live.add(self)
+        # The one that is surely needed, so that what cannot be compiled is said here.
+        self._network(batch.max if batch.static else 1)
+
+    @property
+    def machine_class(self) -> str:
+        """The CPU's."""
+        return known_cpu_class()
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """One batch through the network; in throughput mode in pieces, one for each stream."""
+        batch = feeds[self._input]
+        # OpenVINO's queue never gives back a request that it could not fill.
+        if batch.shape[1:] != self._row or batch.dtype != self._dtype:
+            raise InputError(
+                f"the network takes (N, {', '.join(map(str, self._row))}) {self._dtype}, not "
+                f"{batch.shape} {batch.dtype}"
+            )
+        try:
+            parts = self._parts(batch)
+        except RuntimeError as error:
+            raise InputError(f"OpenVINO refused the batch ({brief(error)})") from error
+        return {
+            name: parts[0][i] if len(parts) == 1 else np.concatenate([part[i] for part in parts])
+            for i, name in enumerate(self._outputs)
+        }
+
+    def _parts(self, batch: NDArray[Any]) -> list[list[NDArray[Any]]]:
+        """The outputs in their order, of one piece of the batch after the other."""
+        if self._mode == "latency":
+            return [self._network(len(batch)).infer(batch)]
+        pieces = [batch]
+        if not self._static and len(batch) > 1:
+            pieces = np.array_split(batch, min(len(batch), self._network(1).width))
+        call = _Call(len(pieces))
+        networks = [self._network(len(piece)) for piece in pieces]
+        for place, (network, piece) in enumerate(zip(networks, pieces, strict=True)):
+            network.start(piece, call, place)
+        call.wait(networks)
+        return call.parts
+
+    def close(self) -> None:
+        """Release the networks; runs that are under way in other threads end undisturbed."""
+        self._networks = None
+
+    def _network(self, batch: int) -> Any:
+        """The network for this many images, compiled when it is first asked for."""
+        networks = self._networks
+        if networks is None:
+            raise InputError("the session is closed")
+        key = batch if batch in self._fixed else 0
+        network = networks.get(key)
+        if network is not None:
+            return network
+        with self._compiling:
+            if key not in networks:
+                networks[key] = self._compile(key)
+            return networks[key]
+
+    def _compile(self, batch: int) -> _Network:
+        """For a fixed batch, or any if that is 0."""
+        model = self._model
+        try:
+            if batch and not self._static:
+                model = model.clone()
+                model.reshape([batch, *self._row])
+            compiled = self._core.compile_model(model, "CPU", self._settings)
+        except Exception as error:
+            raise BackendUnavailableError(
+                f"OpenVINO {openvino.__version__} cannot compile this artifact here "
+                f"({brief(error)}); export it again with this release"
+            ) from error
+        kind = _SharedNetwork if self._mode == "latency" else _QueuedNetwork
+        return kind(compiled, len(self._outputs))
+
+
+class _Network:
+    """A compiled network."""
+
+    def __init__(self, compiled: Any, outputs: int) -> None:
+        self.compiled = compiled
+        self._outputs = outputs
+
+    def _taken(self, request: Any) -> list[NDArray[Any]]:
+        """Copies: the request's own tensors are written to again by the next batch."""
+        return [request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
+
+
+class _SharedNetwork(_Network):
+    """One request, which callers take in turns: each has every thread."""
+
+    def __init__(self, compiled: Any, outputs: int) -> None:
+        super().__init__(compiled, outputs)
+        self._request = compiled.create_infer_request()
+        self._turn = threading.Lock()
+
+    def infer(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
+        """The outputs in their order."""
+        with self._turn:
+            self._request.infer({0: batch}, share_inputs=True, share_outputs=True)
+            return self._taken(self._request)
+
+
+class _QueuedNetwork(_Network):
+    """A queue of requests, several of which are under way at once."""
+
+    def __init__(self, compiled: Any, outputs: int) -> None:
+        super().__init__(compiled, outputs)
+        self._queue = openvino.AsyncInferQueue(compiled)
+        self._queue.set_callback(self._finished)
+        # Between finding an idle request and taking it, the queue lets other threads in.
+        self._starting = threading.Lock()
+
+    @property
+    def width(self) -> int:
+        """Requests that run at the same time."""
+        return len(self._queue)
+
+    def start(self, batch: NDArray[Any], call: _Call, place: int) -> None:
+        """Begin one piece of a call; waits while all requests are busy."""
+        with self._starting:
+            self._queue.start_async({0: batch}, userdata=(call, place), share_inputs=True)
+
+    def raise_failure(self) -> None:
+        """Wait until nothing is under way, and raise what went wrong, if anything has."""
+        with self._starting:
+            self._queue.wait_all()
+
+    def _finished(self, request: Any, userdata: tuple[_Call, int]) -> None:
+        call, place = userdata
+        try:
+            values = self._taken(request)
+        except BaseException as error:  # raised here, it would end the process
+            call.fail(error)
+        else:
+            call.answer(place, values)
+
+
+class _Call:
+    """The pieces of one call of `run`, and where their answers come together."""
+
+    def __init__(self, pieces: int) -> None:
+        self.parts: list[list[NDArray[Any]]] = [[] for _ in range(pieces)]
+        self._left = pieces
+        self._error: BaseException | None = None
+        self._counting = threading.Lock()
+        self._done = threading.Event()
+
+    def answer(self, place: int, values: list[NDArray[Any]]) -> None:
+        """Keep one piece's outputs. Called by OpenVINO's threads."""
+        self.parts[place] = values
+        with self._counting:
+            self._left -= 1
+            if self._left == 0:
+                self._done.set()
+
+    def fail(self, error: BaseException) -> None:
+        """Keep what went wrong, for the caller's thread."""
+        self._error = error
+        self._done.set()
+
+    def wait(self, networks: Iterable[_QueuedNetwork]) -> None:
+        """Return when every piece has its answer; raise where one never will have."""
+        # A request that fails answers nobody, so that waiting alone would never end.
+        while not self._done.wait(_PATIENCE_S):
+            for network in networks:
+                network.raise_failure()
+        if self._error is not None:
+            raise self._error
+
+
+def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:
+    precision = artifact.manifest.precision
+    if precision == "bf16" and not cpu_precisions(cpu_features())["bf16"]:
+        raise BackendUnavailableError(
+            f"{artifact.path.name} computes in bfloat16, for which this CPU has no instructions "
+            f"(avx512_bf16, amx_bf16 or Arm's bf16): export it with --precision fp32"
+        )
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": options.mode.upper(),
+        "INFERENCE_PRECISION_HINT": _ARITHMETIC[precision],
+        "INFERENCE_NUM_THREADS": options.threads,
+        # Threads that are bound to CPUs are bound to the same ones in every process.
+        "ENABLE_CPU_PINNING": False,
+    }
+    if options.mode == "latency":
+        settings["NUM_STREAMS"] = 1
+    if options.cache is not None:
+        settings["CACHE_DIR"] = str(_writable(options.cache))
+    return settings
+
+
+def _writable(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        accessible = os.access(folder, os.W_OK | os.X_OK)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: the cache cannot be made ({error.strerror}); choose another folder"
+        ) from error
+    if not accessible:
+        raise ArtifactError(f"{folder}: the cache cannot be written; choose another folder")
+    return folder
+
+
+def _tensor(port: Any) -> Tensor:
+    shape = tuple("batch" if axis.is_dynamic else axis.get_length() for axis in port.partial_shape)
+    name = port.element_type.to_string()
+    return port.any_name, _DTYPES.get(name, name), shape

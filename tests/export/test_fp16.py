@@ -1,0 +1,178 @@
+"""Exports in fp16: of networks out of its range, and what verification shows."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+import scaled
+from safetensors.numpy import save_file
+
+from levit import Predictor
+from levit.artifact import open_artifact
+from levit.errors import ExportError, VerificationError
+from levit.export import ExportOptions, build, export
+from levit.export.passes import run_passes
+from levit.export.targets import find_target
+from levit.export.verify import TOLERANCES, golden_cases, prove_in_fp32
+from levit.models.ops import NumpyOps
+from levit.models.random_weights import flatten
+
+CASES = {
+    "stream": lambda m: scaled.scaled_stream(m, 1e5),
+    "queries": lambda m: scaled.scaled_queries(m, 1e6),
+    "hidden": lambda m: scaled.scaled_hidden(m, 2e5),
+    "scores": scaled.masked_scores,
+    "logits": lambda m: scaled.scaled_logits(m, 1e6),
+    "everything": lambda m: scaled.scaled_logits(
+        scaled.masked_scores(
+            scaled.scaled_stem(
+                scaled.scaled_hidden(scaled.scaled_queries(scaled.scaled_stream(m, 1e5), 1e6), 2e5),
+                1e5,
+            )
+        ),
+        1e6,
+    ),
+}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(params=CASES)
+def checkpoint(request, make_small, tmp_path):
+    """(file, model) of a network as trained whose values leave fp16."""
+    model = CASES[request.param](make_small("tiny"))
+    keymap = next(k for k in model.family.keymaps if not k.conv)
+    path = tmp_path / "weights" / "model.safetensors"
+    path.parent.mkdir()
+    save_file({k: v.astype(np.float32) for k, v in flatten(model, keymap).items()}, path)
+    return path, model
+
+
+def test_a_scaled_checkpoint_is_right_in_fp16(here, checkpoint, draw):
+    path, model = checkpoint
+    single = export(ExportOptions(checkpoint=path, output="single"))
+    artifact = export(ExportOptions(checkpoint=path, precision="fp16", output="half"))
+    verification = artifact.manifest.verification
+    assert verification["status"] == "passed"
+    assert verification["max_relative_error"] <= TOLERANCES["onnx", "fp16"].value
+    assert verification["fp32_max_relative_error"] <= verification["fp32_tolerance"] == 1e-4
+    fired = {entry["name"]: entry for entry in artifact.manifest.passes if entry["count"]}
+    assert {"rescale_stream", "rescale_queries", "rescale_activations", "keep_float32"} & set(fired)
+    images = draw(model.config, 4)[1]  # others than it was scanned on
+    with Predictor(artifact.path) as half, Predictor(single.path) as full:
+        expected = full.forward(images)["logits"]
+        error = np.abs(half.forward(images)["logits"] - expected).max() / np.abs(expected).max()
+    assert error <= 2 * TOLERANCES["onnx", "fp16"].value
+
+
+def test_it_is_not_written_without_what_is_done_about_it(here, checkpoint, monkeypatch):
+    monkeypatch.setattr(build, "fit_range", lambda model, precision, scanner: [])
+    monkeypatch.setattr(build, "find_islands", lambda model, precision, scanner: ())
+    with pytest.raises((ExportError, VerificationError), match=r"float16|is off by"):
+        export(ExportOptions(checkpoint=checkpoint[0], precision="fp16", output="half"))
+    assert not (here / "half").exists()
+
+
+def test_islands_are_named_in_the_manifest_and_typed_in_the_graph(here, make_small, tmp_path):
+    model = scaled.masked_scores(make_small("tiny"))
+    keymap = next(k for k in model.family.keymaps if not k.conv)
+    save_file(flatten(model, keymap), tmp_path / "model.safetensors")
+    artifact = export(
+        ExportOptions(checkpoint=tmp_path / "model.safetensors", precision="fp16", output="half")
+    )
+    assert open_artifact(artifact.path).manifest.passes == artifact.manifest.passes
+    entry = artifact.manifest.passes[-1]
+    assert entry["name"] == "keep_float32"
+    assert entry["count"] == len(entry["values"])
+    graph = onnx.shape_inference.infer_shapes(onnx.load(artifact.payload)).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    assert {types[name] for name in entry["values"]} == {onnx.TensorProto.FLOAT}
+    assert onnx.TensorProto.FLOAT16 in types.values()
+
+
+def test_an_ordinary_network_has_no_islands(here):
+    manifest = export(ExportOptions(model="levit_digits", precision="fp16")).manifest
+    counts = {entry["name"]: entry["count"] for entry in manifest.passes}
+    assert counts["rescale_stream"] == counts["rescale_queries"] == 0
+    assert counts["rescale_activations"] == 0
+    assert "keep_float32" not in counts
+
+
+# ---------------------------------------------------------------------------- verification
+
+
+def test_the_graph_is_proven_in_fp32(make_small):
+    model = make_small("tiny")
+    golden = golden_cases(model, None)
+    deployed = run_passes(model)[-1].model
+    assert prove_in_fp32(deployed, golden) <= 1e-4
+    assert golden.compare(deployed.forward(NumpyOps(), golden.inputs)) <= 1e-12
+    head = deployed.params.head
+    scale = np.abs(golden.outputs["logits"]).max()
+    wrong = replace(head, bias=head.bias + 5e-3 * scale)
+    wrong = replace(deployed, params=replace(deployed.params, head=wrong))
+    assert prove_in_fp32(wrong, golden) == pytest.approx(5e-3, rel=0.1)
+
+
+def test_a_wrong_weight_that_fp16_would_hide_is_found(here, monkeypatch):
+    """Off by less than the tolerance of fp16, which alone would let it pass."""
+
+    def wrong(name, precision):
+        target = find_target(name, precision)
+
+        def prepare(model, options):
+            head = model.params.head
+            return target.prepare(
+                replace(
+                    model,
+                    params=replace(model.params, head=replace(head, bias=head.bias + 3e-2)),
+                ),
+                options,
+            )
+
+        return replace(target, prepare=prepare)
+
+    monkeypatch.setattr(build, "find_target", wrong)
+    options = ExportOptions(model="levit_digits", precision="fp16", output="wrong")
+    with pytest.raises(
+        VerificationError, match=r"written in fp32, is off by .* allowed is 1.0e-04"
+    ):
+        export(options)
+    assert not (here / "wrong").exists()
+    forced = export(replace(options, force=True)).manifest.verification
+    assert forced["status"] == "forced"
+    assert 1e-4 < forced["fp32_max_relative_error"] < TOLERANCES["onnx", "fp16"].value
+    assert forced["max_relative_error"] < TOLERANCES["onnx", "fp16"].value
+
+
+def test_nothing_is_proven_where_nothing_is_asked(here):
+    options = ExportOptions(model="levit_digits", precision="fp16", verify="none")
+    verification = export(options).manifest.verification
+    assert verification["status"] == "unverified"
+    assert "fp32_max_relative_error" not in verification
+
+
+def test_every_format_and_precision_has_a_tolerance_with_a_reason():
+    formats = {"onnx", "openvino", "tensorrt", "tensorrt-rtx"}
+    assert set(TOLERANCES) == {(f, p) for f in formats for p in ("fp32", "fp16", "bf16")}
+    for tolerance in TOLERANCES.values():
+        assert 0 < tolerance.value < 1
+        assert tolerance.reason
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["128s", "128", "192", "256", "384"])
+def test_every_size_is_within_tolerance_on_weights_drawn_anew(here, size, seed):
+    options = ExportOptions(model=f"levit_{size}", random_weights=seed, precision="fp16")
+    manifest = export(options).manifest
+    assert manifest.verification["status"] == "passed"
+    # The margin of the tolerance is for outputs and machines other than these.
+    assert manifest.verification["max_relative_error"] < TOLERANCES["onnx", "fp16"].value / 2
+    assert not any(
+        entry["count"] for entry in manifest.passes if entry["name"].startswith(("rescale", "keep"))
+    )
