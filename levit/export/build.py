@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +23,8 @@ from levit.artifact import (
     open_artifact,
     write_manifest,
 )
-from levit.errors import ArtifactError, ConfigError, VerificationError
+from levit.errors import ArtifactError, ConfigError
+from levit.export.fitting import Scanner, find_islands, fit_range
 from levit.export.onnx_graph import emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import ExportOptions
 from levit.export.passes import (
@@ -40,12 +40,11 @@ from levit.export.settings import choose_labels, choose_outputs, choose_preproce
 from levit.export.sources import Source, load_source
 from levit.export.targets import Order, Target, Written, find_target
 from levit.export.targets.target import Progress
-from levit.export.verify import TOLERANCES, Golden, golden_cases
+from levit.export.verify import Golden, golden_cases
+from levit.export.verify_artifact import verify_artifact
 from levit.models.model import Model
 from levit.preprocess import PreprocessSpec
 from levit.runtime.backends import BACKENDS
-from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
-from levit.runtime.predictor import Predictor
 from levit.staging import check_destination, staged_folder
 
 __all__ = ["export"]
@@ -77,10 +76,13 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         applied = run_passes(trained, passes_for(options.precision))
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
+        scanner = Scanner(golden.inputs)
+        applied += fit_range(applied[-1].model, options.precision, scanner)
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
         deployed = target.prepare(applied[-1].model, options)
+        islands = find_islands(deployed, options.precision, scanner)
         progress("writing")
-        settings = _graph_settings(options, source, spec, labels)
+        settings = _graph_settings(options, source, target, spec, labels, islands)
         written = target.write(
             Order(
                 model=deployed,
@@ -95,11 +97,20 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
             (folder / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
         np.savez(folder / GOLDEN_FILE, **golden.arrays())  # type: ignore[arg-type]
         manifest = _manifest(
-            options, source, target, written, applied, spec, (*source.assumed, *assumed, *unnamed)
+            options,
+            source,
+            target,
+            written,
+            applied,
+            islands,
+            spec,
+            (*source.assumed, *assumed, *unnamed),
         )
         progress("verifying")
         evaluated = replace(source, model=trained)
-        verification = _verify(options, evaluated, manifest, folder, golden)
+        verification = verify_artifact(
+            options, evaluated, deployed, target, manifest, folder, golden, written.graph
+        )
         if difference > EXACT:
             verification["status"] = "forced"
         write_manifest(
@@ -134,7 +145,12 @@ def _prove_passes(deployed: Model, golden: Golden, *, force: bool) -> float:
 
 
 def _graph_settings(
-    options: ExportOptions, source: Source, spec: PreprocessSpec | None, labels: tuple[str, ...]
+    options: ExportOptions,
+    source: Source,
+    target: Target,
+    spec: PreprocessSpec | None,
+    labels: tuple[str, ...],
+    islands: tuple[str, ...],
 ) -> dict[str, Any]:
     preprocess = None if spec is None else spec.to_dict()
     return {
@@ -142,6 +158,8 @@ def _graph_settings(
         "batch": options.static_batch,
         "opset": choose_opset(options.precision, options.opset),
         "precision": options.precision,
+        "islands": frozenset(islands),
+        "dialect": target.dialect,
         "metadata": metadata_of(preprocess, labels, source.variant),
         "producer_version": __version__,
     }
@@ -153,18 +171,22 @@ def _manifest(
     target: Target,
     written: Written,
     applied: list[Applied],
+    islands: tuple[str, ...],
     spec: PreprocessSpec | None,
     assumed: tuple[str, ...],
 ) -> Manifest:
     model, batch = applied[-1].model, options.static_batch
     low, middle, high = options.profile
+    passes: list[dict[str, Any]] = [{"name": a.name, "count": a.count} for a in applied]
+    if islands:
+        passes.append({"name": "keep_float32", "count": len(islands), "values": list(islands)})
     return Manifest(
         family=model.family.name,
         variant=source.variant,
         config=_jsonable(model.config.to_dict()),
         source=source.origin,
         assumed=assumed,
-        passes=tuple({"name": entry.name, "count": entry.count} for entry in applied),
+        passes=tuple(passes),
         target=options.target,
         format=target.format,
         precision=options.precision,
@@ -196,56 +218,6 @@ def _toolchain(target: Target) -> dict[str, str]:
         # Asked of the module: onnxruntime comes from packages of several names.
         versions[name] = str(importlib.import_module(name).__version__)
     return versions
-
-
-def _verify(
-    options: ExportOptions, source: Source, manifest: Manifest, folder: Path, golden: Golden
-) -> dict[str, Any]:
-    """Run the artifact here; what it says of itself afterwards."""
-    tolerance = TOLERANCES[manifest.format, manifest.precision]
-    verification: dict[str, Any] = {
-        "status": "unverified",
-        "tolerance": tolerance.value,
-        "tolerance_reason": tolerance.reason,
-        "max_relative_error": None,
-        "max_abs_error": None,
-        "top1_agreement": None,
-        "cases": len(golden.inputs),
-        "output_spread": golden.spread,
-        "cpu": cpu_model(),
-        "cpu_features": list(cpu_features()),
-        "cpu_class": cpu_class(),
-        "source_library": None,
-    }
-    if options.verify == "none":
-        # No class: the first machine that opens it runs the golden cases.
-        return {**verification, "cpu_class": None}
-    if options.verify == "source":
-        from levit.export.verify_source import compare_with_source
-
-        verification["source_library"] = compare_with_source(source, golden)
-    provisional = replace(manifest, files=describe_files(folder), verification=verification)
-    write_manifest(folder, provisional)
-    with Predictor(folder) as predictor:
-        report = predictor.check()
-    if not math.isfinite(report.max_relative_error):
-        raise VerificationError(
-            "the artifact's outputs are not finite: its weights or activations leave the range of "
-            "float32; it is not written"
-        )
-    if not report.passed and not options.force:
-        raise VerificationError(
-            f"the artifact is off by {report.max_relative_error:.1e} of the largest value, allowed "
-            f"is {report.tolerance:.1e}, with top-1 agreement {report.top1_agreement}; it is not "
-            f"written (--force writes it, and says so in the manifest)"
-        )
-    return {
-        **verification,
-        "status": "passed" if report.passed else "forced",
-        "max_relative_error": report.max_relative_error,
-        "max_abs_error": report.max_abs_error,
-        "top1_agreement": report.top1_agreement,
-    }
 
 
 def _dump_passes(

@@ -55,7 +55,7 @@ class Value:
 
 
 class OnnxOps(Scopes):
-    """Collects ``nodes`` and ``initializers`` as a model is applied to it.
+    """Collects ``nodes``, ``values`` and ``initializers`` as a model is applied to it.
 
     Args:
         opset: of the graph.
@@ -70,6 +70,7 @@ class OnnxOps(Scopes):
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
+        self.values: list[Value] = []
         self._dtype = PRECISIONS[precision].dtype
         self._islands = islands
         self._in_full = False
@@ -112,7 +113,8 @@ class OnnxOps(Scopes):
             dtype = "uint8"  # pixels, which are moved before they are numbers
         names = [x if isinstance(x, str) else self._read(x, dtype) for x in inputs]
         self.nodes.append(helper.make_node(op_type, names, [name], name=name, **attributes))
-        return Value(name, shape, dtype)
+        self.values.append(Value(name, shape, dtype))
+        return self.values[-1]
 
     def _read(self, x: Value, dtype: str) -> str:
         """The name of `x` in `dtype`: of a weight, of itself, or of one Cast of it."""
@@ -227,11 +229,15 @@ class OnnxOps(Scopes):
     def softmax(self, x: Value) -> Value:
         return self._emit("Softmax", [x], x.shape, axis=-1)
 
-    def hard_swish(self, x: Value) -> Value:
-        return self._emit("HardSwish", [x], x.shape)
+    def hard_swish(self, x: Value, scale: float = 1.0) -> Value:
+        if scale == 1:
+            return self._emit("HardSwish", [x], x.shape)
+        gate = self._emit("HardSigmoid", [x], x.shape, alpha=scale / 6, beta=0.5)
+        return self.multiply(x, gate)
 
-    def silu(self, x: Value) -> Value:
-        return self.multiply(x, self._emit("Sigmoid", [x], x.shape))
+    def silu(self, x: Value, scale: float = 1.0) -> Value:
+        inside = x if scale == 1 else self.multiply(x, self.constant(np.array(scale), "scale"))
+        return self.multiply(x, self._emit("Sigmoid", [inside], x.shape))
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         result = self._shapes.reshape(x.shape, shape)

@@ -150,9 +150,9 @@ class RelativeBias:
         return self if self.index is None else RelativeBias(self.values[:, self.index])
 
 
-def activate(ops: Ops, x: Any, name: str) -> Any:
-    """Apply the activation called `name`."""
-    return {"hard_swish": ops.hard_swish, "silu": ops.silu}[name](x)
+def activate(ops: Ops, x: Any, name: str, scale: float = 1.0) -> Any:
+    """Apply the activation called `name` to an x that is ``1 / scale`` of what it was."""
+    return {"hard_swish": ops.hard_swish, "silu": ops.silu}[name](x, scale)
 
 
 Layer = TypeVar("Layer")

@@ -67,12 +67,12 @@ class Ops(Protocol):
         """Softmax over the last axis."""
         ...
 
-    def hard_swish(self, x: Any) -> Any:
-        """``x * clip(x + 3, 0, 6) / 6``."""
+    def hard_swish(self, x: Any, scale: float = 1.0) -> Any:
+        """``x * clip(scale * x + 3, 0, 6) / 6``: of an x that is ``1 / scale`` of what it was."""
         ...
 
-    def silu(self, x: Any) -> Any:
-        """``x * sigmoid(x)``."""
+    def silu(self, x: Any, scale: float = 1.0) -> Any:
+        """``x * sigmoid(scale * x)``."""
         ...
 
     def reshape(self, x: Any, shape: Sequence[int]) -> Any:
@@ -195,13 +195,13 @@ class NumpyOps(Scopes):
         y: Array = e / e.sum(axis=-1, keepdims=True)
         return y
 
-    def hard_swish(self, x: Array) -> Array:
-        y: Array = x * np.clip(x + 3, 0, 6) / 6
+    def hard_swish(self, x: Array, scale: float = 1.0) -> Array:
+        y: Array = x * np.clip(scale * x + 3, 0, 6) / 6
         return y
 
-    def silu(self, x: Array) -> Array:
+    def silu(self, x: Array, scale: float = 1.0) -> Array:
         # The exponential of -|x| cannot overflow, whichever the sign.
-        e = np.exp(-np.abs(x))
+        e = np.exp(-np.abs(scale * x))
         y: Array = x * np.where(x >= 0, 1, e) / (1 + e)
         return y
 

@@ -45,10 +45,15 @@ class GoldenReport:
 
     @property
     def passed(self) -> bool:
-        """Within tolerance, with the same first classes and the same preprocessing."""
+        """Within tolerance, with the same preprocessing.
+
+        A first class counts where the reference is sure of it, by more than twice the tolerance
+        times the largest value: to change that one, its logit or another must be off by more
+        than the tolerance, so that the error says it already. What is nearer than that is a tie
+        to this precision, and a change of it no fault.
+        """
         return (
             self.max_relative_error <= self.tolerance
-            and self.top1_agreement in (None, 1.0)
             and (self.tensor_error or 0.0) <= self.tensor_tolerance
         )
 

@@ -19,7 +19,8 @@ class Attention:
     """Multi-head attention with a bias by relative position (paper, section 4.3).
 
     Queries come from every `stride`-th token along each side of the grid: 1 in a block, 2 in
-    a downsampling block. ``scale`` is 1/√Dk, or None once it is in the query weights.
+    a downsampling block. ``scale`` is 1/√Dk, or None once it is in the query weights. The values
+    are ``1 / activation_scale`` of what they were as trained.
     """
 
     q: Linear
@@ -32,6 +33,7 @@ class Attention:
     grid: tuple[int, int]
     stride: int
     activation: str
+    activation_scale: float = 1.0
 
     @property
     def query_grid(self) -> tuple[int, int]:
@@ -61,7 +63,7 @@ class Attention:
         y = ops.transpose(y, (0, 2, 1, 3))  # (B, Nq, H, Dv)
         y = ops.reshape(y, (0, math.prod(self.query_grid), -1))  # (B, Nq, H·Dv)
         with ops.scope("proj"):
-            return self.proj.apply(ops, activate(ops, y, self.activation))
+            return self.proj.apply(ops, activate(ops, y, self.activation, self.activation_scale))
 
     def apply_channels_first(self, ops: Ops, x: Any) -> Any:
         """(B, C, h, w) → (B, C', h', w'): no token is moved, q·k and v·pᵀ read them in place."""
@@ -76,7 +78,8 @@ class Attention:
         y = ops.matmul(v, ops.transpose(weights, (0, 1, 3, 2)))  # (B, H, Dv, Nq)
         y = ops.reshape(y, (0, -1, *self.query_grid))  # (B, H·Dv, h', w')
         with ops.scope("proj"):
-            return self.proj.apply_pointwise(ops, activate(ops, y, self.activation))
+            y = activate(ops, y, self.activation, self.activation_scale)
+            return self.proj.apply_pointwise(ops, y)
 
     def _weights(self, ops: Ops, q: Any, k: Any) -> Any:
         """(B, H, Nq, Dk), (B, H, Dk, N) → softmax of the biased scores, (B, H, Nq, N)."""
@@ -88,17 +91,18 @@ class Attention:
 
 @dataclass(frozen=True, eq=False)
 class Mlp:
-    """Two Linears with an activation between."""
+    """Two Linears with an activation between; ``up`` gives ``1 / activation_scale`` of its own."""
 
     up: Linear
     down: Linear
     activation: str
+    activation_scale: float = 1.0
 
     def hidden(self, ops: Ops, x: Any, *, channels_first: bool) -> Any:
         """(B, N, C) or (B, C, h, w) → the hidden layer, after the activation."""
         with ops.scope("up"):
             apply = self.up.apply_pointwise if channels_first else self.up.apply
-            return activate(ops, apply(ops, x), self.activation)
+            return activate(ops, apply(ops, x), self.activation, self.activation_scale)
 
     def apply(self, ops: Ops, x: Any, *, channels_first: bool) -> Any:
         """(B, N, C) or (B, C, h, w) → the same shape."""
@@ -129,10 +133,12 @@ class LevitParams:
     """All of LeViT's layers.
 
     ``head_dist`` is the distillation head; None where there is none, and after merge_heads,
-    when ``head`` is the mean of both.
+    when ``head`` is the mean of both. ``stem_scales`` are those of the activations between the
+    stem's convolutions, or empty where all are 1.
     """
 
     stem: tuple[Conv, ...]
     stages: tuple[LevitStage, ...]
     head: Linear | None
     head_dist: Linear | None
+    stem_scales: tuple[float, ...] = ()

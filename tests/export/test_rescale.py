@@ -1,0 +1,386 @@
+"""fp16's range: scanned, rescaled, kept in float32; on networks that have been scaled out of it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import onnxruntime
+import pytest
+import scaled
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
+
+from levit.errors import ExportError, VerificationError
+from levit.export.fitting import Scanner, find_islands, fit_range
+from levit.export.onnx_graph import emit_onnx
+from levit.export.options import ExportOptions
+from levit.export.passes import EXACT, passes_for, run_passes
+from levit.export.precision import PRECISIONS
+from levit.export.ranges import Taps, sample_inputs, scan_ranges
+from levit.export.rescale import (
+    HEADROOM,
+    LIMIT,
+    rescale_activations,
+    rescale_queries,
+    rescale_stream,
+)
+from levit.export.targets.onnx import prepare_onnx
+from levit.models.levit.config import levit_config
+from levit.models.ops import NumpyOps
+from levit.models.pictures import smooth_pictures, standardized
+from levit.models.random_weights import random_model
+from levit.models.registry import FAMILIES
+
+TOLERANCE = 0.05
+OPTIONS = ExportOptions(model="levit_digits")
+
+# How it is scaled → the passes that must fire on it.
+CASES = {
+    "stream": (lambda m: scaled.scaled_stream(m, 1e5), {"rescale_stream"}),
+    "queries": (lambda m: scaled.scaled_queries(m, 1e6), {"rescale_queries"}),
+    "hidden": (lambda m: scaled.scaled_hidden(m, 2e5), {"rescale_activations"}),
+    "stem": (lambda m: scaled.scaled_stem(m, 1e5), {"rescale_activations"}),
+    "everything": (
+        lambda m: scaled.scaled_stem(
+            scaled.scaled_hidden(scaled.scaled_queries(scaled.scaled_stream(m, 1e5), 1e5), 2e5), 1e5
+        ),
+        {"rescale_stream", "rescale_queries", "rescale_activations"},
+    ),
+}
+
+
+def folded(model):
+    return run_passes(model, passes_for("fp16"))[-1].model
+
+
+def fit(model, x):
+    """(deployed, islands, counts) as an export does it, from a model as trained."""
+    scanner = Scanner(x)
+    model = folded(model)
+    applied = fit_range(model, "fp16", scanner)
+    deployed = prepare_onnx(applied[-1].model, OPTIONS)
+    counts = {entry.name: entry.count for entry in applied}
+    return deployed, find_islands(deployed, "fp16", scanner), counts
+
+
+def run(proto, x):
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(None, {session.get_inputs()[0].name: x}), strict=True))
+
+
+def relative_error(found, expected):
+    if not all(np.isfinite(value).all() for value in found.values()):
+        return np.inf
+    return max(np.abs(found[n] - v).max() / np.abs(v).max() for n, v in expected.items())
+
+
+def in_half(model, islands, x):
+    proto = emit_onnx(model, name="half", precision="fp16", islands=frozenset(islands))
+    return run(proto, x)
+
+
+def error_without(model, x, expected):
+    """Of fp16 with nothing done about its range; infinite where a weight does not fit.
+
+    By onnx's reference: ONNX Runtime's CPU kernels keep some values in float32 on the way.
+    """
+    try:
+        proto = emit_onnx(model, name="half", precision="fp16")
+    except ExportError as error:
+        if "range of float16" not in str(error):
+            raise
+        return np.inf
+    names = [output.name for output in proto.graph.output]
+    with np.errstate(all="ignore"):
+        values = ReferenceEvaluator(proto).run(None, {"image": x})
+    return relative_error(dict(zip(names, values, strict=True)), expected)
+
+
+@pytest.fixture
+def case(request, make_small, draw_for):
+    """(model as trained, inputs, passes that must fire)."""
+    change, fires = CASES[request.param]
+    model = change(make_small("tiny"))
+    return model, draw_for(model, 3), fires
+
+
+every_case = pytest.mark.parametrize("case", CASES, indirect=True)
+
+
+# ---------------------------------------------------------------------------- ranges
+
+
+def test_ranges_are_those_of_the_reference(make_small, draw_for):
+    """Of every value, by the same names: the taps' own numbers, and a few by NumPy."""
+    model = prepare_onnx(folded(make_small("tiny")), OPTIONS)
+    x = draw_for(model, 3)
+    taps = Taps(model)
+    ranges = scan_ranges(taps, x)
+    stem = model.params.stem[0].apply(NumpyOps(), x.astype(np.float64))
+    np.testing.assert_allclose(
+        ranges.high["stem.0/Conv"], stem.max(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        ranges.low["stem.0/Conv"], stem.min(axis=(0, 2, 3)), rtol=1e-4, atol=1e-5
+    )
+    logits = model.forward(NumpyOps(), x)["logits"]
+    assert ranges.peak("head/Gemm") == pytest.approx(np.abs(logits).max(), rel=1e-4)
+    assert ranges.peak("image") == np.abs(x).max()
+    made = {node.name for node in emit_onnx(model, name="a").graph.node}
+    assert set(ranges.high) == {"image", *made}
+
+
+def test_taps_may_be_chosen_and_give_each_picture(make_small, draw_for):
+    model = prepare_onnx(folded(make_small("tiny")), OPTIONS)
+    x = draw_for(model, 3)
+    found = list(Taps(model, {"stem.1/Conv"}).run(x))
+    assert [set(values) for values in found] == [{"stem.1/Conv", "image"}] * 3
+    assert found[0]["stem.1/Conv"].shape == (1, 8, 24, 24)
+
+
+def test_more_pictures_widen_ranges(make_small, draw_for):
+    model = prepare_onnx(folded(make_small("tiny")), OPTIONS)
+    x = draw_for(model, 3)
+    taps = Taps(model)
+    few, many = scan_ranges(taps, x[:1]), scan_ranges(taps, sample_inputs(model, x))
+    assert len(sample_inputs(model, x)) > 3
+    for name in few.high:
+        assert (few.high[name] <= many.high[name]).all()
+        assert (few.low[name] >= many.low[name]).all()
+
+
+def test_ranges_of_uint8_pixels(make_small, draw):
+    model = make_small("tiny").with_plan(pixels=((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)))
+    pixels, _ = draw(model.config, 2)
+    ranges = scan_ranges(Taps(prepare_onnx(folded(model), OPTIONS)), pixels)
+    assert "pixels" not in ranges.high
+    assert ranges.peak("pixels/Mul") < 4
+
+
+def test_values_beyond_float32_are_refused_by_name(make_small, draw_for):
+    model = make_small("tiny")
+    x = draw_for(model)
+    with pytest.raises(VerificationError, match=r"^stem.[01]/\w+: .* range of float32"):
+        fit(scaled.scaled_stem(model, 1e38), x)
+
+
+# ---------------------------------------------------------------------------- the whole
+
+
+@every_case
+def test_what_left_the_range_is_within_it(case):
+    model, x, fires = case
+    deployed, islands, counts = fit(model, x)
+    assert {name for name, count in counts.items() if count} == fires
+    assert islands == ()
+    taps = Taps(deployed)
+    ranges = scan_ranges(taps, x)
+    assert max(ranges.peak(name) for name in ranges.high) <= LIMIT
+    assert max(np.abs(weight).max() for weight in taps.weights.values()) <= 65504
+
+
+@every_case
+def test_it_is_exact(case):
+    model, x, _ = case
+    deployed, _, _ = fit(model, x)
+    exact = x.astype(np.float64)
+    expected = model.forward(NumpyOps(), exact)
+    assert relative_error(deployed.forward(NumpyOps(), exact), expected) <= EXACT
+    before = folded(model).with_plan(channels_first=True).forward(NumpyOps(), exact)
+    for name, value in deployed.forward(NumpyOps(), exact).items():
+        np.testing.assert_array_equal(value, before[name])  # powers of two: bit for bit
+
+
+@every_case
+def test_it_is_right_in_fp16_and_wrong_without(case):
+    model, x, _ = case
+    expected = model.forward(NumpyOps(), x)
+    deployed, islands, _ = fit(model, x)
+    assert relative_error(in_half(deployed, islands, x), expected) <= TOLERANCE
+    assert error_without(deployed, x, expected) <= TOLERANCE  # there are no islands
+    plain = prepare_onnx(folded(model), OPTIONS)
+    assert error_without(plain, x, expected) > TOLERANCE
+
+
+@every_case
+def test_bf16_needs_none_of_it(case):
+    model, x, _ = case
+    scanner = Scanner(x)
+    assert fit_range(folded(model), "bf16", scanner) == []
+    assert find_islands(folded(model), "bf16", scanner) == ()
+    proto = emit_onnx(prepare_onnx(folded(model), OPTIONS), name="a", precision="bf16")
+    assert Counter(node.op_type for node in proto.graph.node)["Cast"] == 2
+
+
+def test_an_ordinary_network_is_left_alone(small, draw_for):
+    model = small.with_plan(outputs=small.family.outputs(small.config))
+    deployed, islands, counts = fit(model, draw_for(model))
+    assert set(counts.values()) == {0}
+    assert islands == ()
+    assert deployed.params is not None
+    assert not deployed.params.stem_scales
+
+
+def test_a_model_as_trained_is_left_alone(make_small, draw_for):
+    """A scale has nowhere to go while a norm stands behind it."""
+    model = scaled.scaled_stream(make_small("tiny"), 1e5)
+    x = draw_for(model)
+    ranges = scan_ranges(Taps(folded(model).with_plan(channels_first=True)), x)
+    for rescale in (rescale_stream, rescale_queries, rescale_activations):
+        assert rescale(model, ranges) == (model, 0)
+
+
+@pytest.mark.parametrize("output", ["features", "embedding"])
+def test_the_last_stage_is_left_alone_where_it_is_an_output(make_small, draw_for, output):
+    model = make_small("tiny").with_plan(outputs=("logits", output))
+    model = scaled.scaled_stream(model, 1e5)
+    x = draw_for(model, 3)
+    deployed, islands, counts = fit(model, x)
+    assert counts["rescale_stream"] == len(model.params.stages) - 1
+    assert islands
+    assert all(
+        "stages.2" in name or name.startswith(("features", "pool", "head")) for name in islands
+    )
+    expected = model.forward(NumpyOps(), x)
+    assert np.abs(expected[output]).max() > 65504
+    assert relative_error(in_half(deployed, islands, x), expected) <= TOLERANCE
+
+
+def test_silu_is_scaled_too(make_small, draw_for):
+    model = scaled.scaled_hidden(make_small("silu_stride_8"), 3e4)
+    x = draw_for(model, 3)
+    deployed, islands, counts = fit(model, x)
+    assert counts["rescale_activations"]
+    # What goes into the sigmoid is as large as it was.
+    assert all(name.endswith("/Mul") for name in islands)
+    expected = model.forward(NumpyOps(), x)
+    assert relative_error(deployed.forward(NumpyOps(), x.astype(np.float64)), expected) <= EXACT
+    assert relative_error(in_half(deployed, islands, x), expected) <= TOLERANCE
+
+
+# ---------------------------------------------------------------------------- islands
+
+
+ISLANDS = {
+    "scores": (scaled.masked_scores, "attn/Add"),
+    "logits": (lambda m: scaled.scaled_logits(m, 1e6), "head"),
+}
+
+
+@pytest.mark.parametrize("name", ISLANDS)
+@pytest.mark.parametrize("outputs", [("logits",), ("logits_dist", "logits")], ids="+".join)
+def test_what_cannot_be_rescaled_is_an_island(name, make_small, draw_for, outputs):
+    change, where = ISLANDS[name]
+    model = change(make_small("tiny").with_plan(outputs=outputs))
+    x = draw_for(model, 3)
+    deployed, islands, counts = fit(model, x)
+    assert counts["rescale_queries"] == counts["rescale_activations"] == 0
+    assert islands
+    assert all(where in island for island in islands)
+    expected = model.forward(NumpyOps(), x)
+    assert relative_error(in_half(deployed, islands, x), expected) <= TOLERANCE
+    assert error_without(deployed, x, expected) > TOLERANCE
+
+
+def test_a_weight_out_of_range_whose_result_is_not_is_an_island(make_small, draw_for):
+    """A heavy column for a channel that is nearly nothing, on an input of the model's own."""
+    model = folded(make_small("tiny"))
+    x = draw_for(model, 3)
+    x[:, 0] *= 1e-6
+    stem = model.params.stem[0]
+    weight = np.array(stem.weight, np.float64)
+    weight[:, 0] *= 1e6
+    params = replace(model.params, stem=(replace(stem, weight=weight), *model.params.stem[1:]))
+    model = prepare_onnx(replace(model, params=params), OPTIONS)
+    scanner = Scanner(x)
+    scanner._last = (model, taps := Taps(model), scan_ranges(taps, x))
+    assert np.abs(weight).max() > 65504
+    assert find_islands(model, "fp16", scanner) == ("stem.0.weight",)
+
+
+def test_weights_too_small_for_their_digits_are_an_island(make_small, draw_for):
+    model = folded(make_small("tiny"))
+    x = draw_for(model, 3)
+    x *= 1e5
+    stem = model.params.stem[0]
+    stem = replace(stem, weight=stem.weight * 1e-5 / 2)
+    params = replace(model.params, stem=(stem, *model.params.stem[1:]))
+    model = prepare_onnx(replace(model, params=params), OPTIONS)
+    scanner = Scanner(x)
+    scanner._last = (model, taps := Taps(model), scan_ranges(taps, x))
+    assert np.abs(stem.weight).max() < PRECISIONS["fp16"].smallest
+    islands = find_islands(model, "fp16", scanner)
+    assert "image" in islands or "stem.0.weight" in islands
+
+
+def test_dead_weights_are_no_island(make_small, draw_for):
+    """A branch that adds nothing has nothing to lose."""
+    model = folded(make_small("tiny"))
+    stage = model.params.stages[0]
+    down = stage.blocks[0].mlp.down
+    down = replace(down, weight=down.weight * 1e-9, bias=down.bias * 1e-9)
+    block = replace(stage.blocks[0], mlp=replace(stage.blocks[0].mlp, down=down))
+    stage = replace(stage, blocks=(block, *stage.blocks[1:]))
+    params = replace(model.params, stages=(stage, *model.params.stages[1:]))
+    model = replace(model, params=params)
+    x = draw_for(model)
+    assert find_islands(prepare_onnx(model, OPTIONS), "fp16", Scanner(x)) == ()
+
+
+# ---------------------------------------------------------------------------- properties
+
+
+CONFIG = dict(
+    widths=(16, 24), key_dim=8, heads=(2, 2), depths=(1, 1), num_classes=5, image_size=(32, 48)
+)
+EXPONENTS = st.floats(-6, 6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(EXPONENTS, EXPONENTS, st.floats(-1, 5), st.floats(-1, 5), st.integers(0, 40))
+def test_any_scales_are_undone(stream, queries, hidden, stem, draw):
+    model = random_model(FAMILIES["levit"], levit_config(**CONFIG), draw)
+    model = scaled.scaled_queries(scaled.scaled_stream(model, 10**stream), 10**queries)
+    model = scaled.scaled_stem(scaled.scaled_hidden(model, 10**hidden), 10**stem)
+    x = standardized(smooth_pictures(np.random.default_rng(draw), 3, (32, 48)))
+    deployed, islands, _ = fit(model, x)
+    before = folded(model).with_plan(channels_first=True).forward(NumpyOps(), x)
+    for name, value in deployed.forward(NumpyOps(), x).items():
+        np.testing.assert_array_equal(value, before[name])
+    assert islands == ()
+    taps = Taps(deployed)
+    ranges = scan_ranges(taps, x)
+    assert max(ranges.peak(name) for name in ranges.high) <= LIMIT
+    emit_onnx(deployed, name="a", precision="fp16")
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.integers(0, 40))
+def test_single_channels_are_rescaled_and_no_others(seed, draw):
+    model = folded(random_model(FAMILIES["levit"], levit_config(**CONFIG), draw))
+    x = standardized(smooth_pictures(np.random.default_rng(draw), 3, (32, 48)))
+    rng = np.random.default_rng(seed)
+    channels = rng.permutation(16)[: rng.integers(1, 4)]
+    factor = np.ones(16)
+    factor[channels] = 10 ** rng.uniform(5, 8, len(channels))
+    from levit.export.rescale import _with_stream
+
+    large = replace(model, params=_with_stream(model.params, 0, factor))
+    ranges = scan_ranges(Taps(large.with_plan(channels_first=True)), x)
+    fitted, count = rescale_stream(large, ranges)
+    assert count == 1
+    ratio = np.abs(fitted.params.stem[-1].weight).max(axis=(1, 2, 3)) / np.abs(
+        large.params.stem[-1].weight
+    ).max(axis=(1, 2, 3))
+    assert set(np.flatnonzero(ratio != 1)) == set(channels)
+    again = scan_ranges(Taps(fitted.with_plan(channels_first=True)), x)
+    assert rescale_stream(fitted, again) == (fitted, 0)
+
+
+def test_the_headroom_is_sixteen():
+    assert HEADROOM == 16
+    assert LIMIT * HEADROOM == 65504
