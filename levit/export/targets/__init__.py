@@ -14,7 +14,6 @@ from levit.export.targets.tensorrt_ops import TensorrtOps
 
 __all__ = ["TARGETS", "Order", "Target", "Written", "find_target"]
 
-
 TARGETS: Final[Mapping[str, Target]] = {
     "onnx": Target(
         format="onnx",
