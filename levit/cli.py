@@ -226,7 +226,10 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
     result = parser.add_argument_group("what to make of it")
     result.add_argument(
-        "--target", default="onnx", metavar="TARGET", help="onnx (default), trt, trt-rtx"
+        "--target",
+        default="onnx",
+        metavar="TARGET",
+        help="onnx (default), openvino, trt or trt-rtx",
     )
     result.add_argument(
         "--precision", default="fp32", metavar="P", help="fp32 (default), fp16 or bf16"

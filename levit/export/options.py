@@ -38,7 +38,7 @@ class ExportOptions:
         checkpoint: a ``.safetensors`` or PyTorch file, or a folder with one;
             ``hf:owner/name[@revision]``.
         random_weights: a seed, for benchmarks and demos.
-        target: ``onnx``, ``trt`` or ``trt-rtx``.
+        target: ``onnx``, ``openvino``, ``trt`` or ``trt-rtx``.
         precision: ``fp32``, ``fp16`` or ``bf16``, of the graph between its inputs and outputs.
         batch: a fixed size; (min, opt, max); or None for dynamic with the default profile.
         image_size: (height, width) in pixels, or one number for both.

@@ -288,6 +288,8 @@ def test_all_sizes_are_built(model, precision, here, seed):
         ({"gpu_architectures": "sm_80", "target": "onnx"}, ConfigError, "for target 'trt-rtx'"),
         ({"gpu_architectures": 80}, ConfigError, "gpu_architectures is a list of names"),
         ({"gpu_architectures": "sm_42"}, ExportError, "does not compile for 'sm_42'; it has: sm_"),
+        ({"gpu_architectures": "sm80"}, ExportError, "does not compile for 'sm80'"),
+        ({"gpu_architectures": ""}, ExportError, "does not compile for ''"),
         # What the builder itself says: of Turing, that it has no products in float32.
         ({"gpu_architectures": "sm_75"}, ExportError, "cannot build the engine: .*Turing"),
     ],
@@ -447,6 +449,10 @@ def test_what_was_timed_is_kept_by_version_and_architecture(timing, small_export
     small_export(force=True)
     assert given == [kept]
     assert len(list(timing.iterdir())) == 1
+    # A damaged one costs its measurements and nothing else.
+    file.write_bytes(b"damaged" * 50)
+    small_export(force=True)
+    assert file.read_bytes() == kept
 
 
 @pytest.mark.trt_rtx

@@ -84,10 +84,14 @@ def build_engine(
         tensor = network.get_input(i)
         rest = tuple(tensor.shape)[1:]
         profile.set_shape(tensor.name, *((batch, *rest) for batch in settings.profile))
-    config.add_optimization_profile(profile)
+    if config.add_optimization_profile(profile) < 0:
+        raise ExportError(
+            f"{trt.__name__} {trt.__version__} refuses batches of {settings.profile}{log.told()}"
+        )
     cache = None
     if settings.timing_cache is not None:
-        cache = config.create_timing_cache(settings.timing_cache)
+        # Of a file that is damaged nothing is taken: its measurements are made anew.
+        cache = config.create_timing_cache(settings.timing_cache) or config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     with _noted_signals() as noted:
         monitor = _monitor(trt, progress, noted)  # named: the builder does not keep it alive
@@ -111,17 +115,23 @@ def _configure(trt: Any, config: Any, settings: EngineSettings) -> None:
     if settings.hardware_compatible:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
     if settings.architectures:
-        known = trt.ComputeCapability.__members__
-        config.num_compute_capabilities = len(settings.architectures)
-        for i, name in enumerate(settings.architectures):
-            capability = known.get(name.replace("_", "").upper())
-            if capability is None:
-                names = (f"sm_{n.removeprefix('SM')}" for n in known if n.startswith("SM"))
-                raise ExportError(
-                    f"TensorRT-RTX {trt.__version__} does not compile for {name!r}; "
-                    f"it has: {', '.join(names)}"
-                )
-            config.set_compute_capability(capability, i)
+        _choose_architectures(trt, config, settings.architectures)
+
+
+def _choose_architectures(trt: Any, config: Any, names: Sequence[str]) -> None:
+    """Compile ahead of time for these, ``sm_80`` and the like; only RTX can."""
+    known = {
+        f"sm_{name.removeprefix('SM')}": value
+        for name, value in trt.ComputeCapability.__members__.items()
+        if name.startswith("SM")
+    }
+    config.num_compute_capabilities = len(names)
+    for i, name in enumerate(names):
+        if name not in known or not config.set_compute_capability(known[name], i):
+            raise ExportError(
+                f"TensorRT-RTX {trt.__version__} does not compile for {name!r}; "
+                f"it has: {', '.join(known)}"
+            )
 
 
 def _parser_error(error: Any) -> str:
