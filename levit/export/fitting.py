@@ -30,13 +30,21 @@ class Scanner:
 
     def scan(self, model: Model) -> tuple[Taps, Ranges]:
         """(the graph with its weights, the ranges of its values)."""
-        last = self._last
-        if last is not None and last[0].params is model.params and last[0].plan == model.plan:
-            return last[1:]
-        taps = Taps(model)
-        ranges = scan_ranges(taps, sample_inputs(model, self._golden, self._spec))
-        self._last = (model, taps, ranges)
-        return taps, ranges
+        if self._last is None or not _is_same(self._last[0], model):
+            taps = Taps(model)
+            ranges = scan_ranges(taps, sample_inputs(model, self._golden, self._spec))
+            self._last = (model, taps, ranges)
+        return self._last[1:]
+
+    def taps(self, model: Model) -> Taps:
+        """The graph alone."""
+        if self._last is not None and _is_same(self._last[0], model):
+            return self._last[1]
+        return Taps(model, names=())
+
+
+def _is_same(one: Model, other: Model) -> bool:
+    return one.params is other.params and one.plan == other.plan
 
 
 def fit_range(model: Model, precision: str, scanner: Scanner) -> list[Applied]:
