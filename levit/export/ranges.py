@@ -64,6 +64,7 @@ class Taps:
         names: of the values to read; all floats by default, the input among them.
 
     Attributes:
+        outputs: of the model by name: the values that they are.
         weights: the graph's float weights by name, as float32.
         readers: weight → the value that it makes.
 
@@ -75,11 +76,11 @@ class Taps:
         source = input_spec(model, 1)
         image = Value(source.name, tuple(map(int, source.shape)), source.dtype)
         ops = OnnxOps(_OPSET)
-        self._outputs = {key: value.name for key, value in model.forward(ops, image).items()}
+        self.outputs = {key: value.name for key, value in model.forward(ops, image).items()}
         made = [value.name for value in ops.values if value.dtype == "float32"]
         self._input = image
         self._names = [name for name in made if names is None or name in names]
-        readable = list(dict.fromkeys([*self._names, *self._outputs.values()]))
+        readable = list(dict.fromkeys([*self._names, *self.outputs.values()]))
         self.weights = {
             name: np.frombuffer(tensor.raw_data, np.float32).reshape(tensor.dims)
             for name, tensor in ops.initializers.items()
@@ -117,13 +118,13 @@ class Taps:
 
     def forward(self, images: Array) -> dict[str, Array]:
         """(N, …) → the model's outputs by name."""
-        names = list(self._outputs.values())
+        names = list(self.outputs.values())
         rows = [
             self._session.run(names, {self._input.name: np.ascontiguousarray(images[i : i + 1])})
             for i in range(len(images))
         ]
         columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
-        return dict(zip(self._outputs, columns, strict=True))
+        return dict(zip(self.outputs, columns, strict=True))
 
 
 def _open_graph(proto: onnx.ModelProto) -> Any:
