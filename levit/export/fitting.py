@@ -30,13 +30,21 @@ class Scanner:
 
     def scan(self, model: Model) -> tuple[Taps, Ranges]:
         """(the graph with its weights, the ranges of its values)."""
-        last = self._last
-        if last is not None and last[0].params is model.params and last[0].plan == model.plan:
-            return last[1:]
-        taps = Taps(model)
-        ranges = scan_ranges(taps, sample_inputs(model, self._golden, self._spec))
-        self._last = (model, taps, ranges)
-        return taps, ranges
+        if self._last is None or not _is_same(self._last[0], model):
+            taps = Taps(model)
+            ranges = scan_ranges(taps, sample_inputs(model, self._golden, self._spec))
+            self._last = (model, taps, ranges)
+        return self._last[1:]
+
+    def taps(self, model: Model) -> Taps:
+        """The graph alone."""
+        if self._last is not None and _is_same(self._last[0], model):
+            return self._last[1]
+        return Taps(model, names=())
+
+
+def _is_same(one: Model, other: Model) -> bool:
+    return one.params is other.params and one.plan == other.plan
 
 
 def fit_range(model: Model, precision: str, scanner: Scanner) -> list[Applied]:
@@ -55,8 +63,9 @@ def fit_range(model: Model, precision: str, scanner: Scanner) -> list[Applied]:
 def find_islands(model: Model, precision: str, scanner: Scanner) -> tuple[str, ...]:
     """Values and weights that are float32 at fp16, by name, in the order of the graph.
 
-    Values that come within the headroom of 65504; weights that leave the range, or that are all
-    too small to have all their digits, in a layer whose result is not.
+    Values that come within the headroom of 65504, and outputs that are all too small to have
+    all their digits; weights that leave the range, or that are all too small in a layer whose
+    result is not.
 
     Args:
         model: as it is emitted.
@@ -65,7 +74,12 @@ def find_islands(model: Model, precision: str, scanner: Scanner) -> tuple[str, .
         return ()
     taps, ranges = scanner.scan(model)
     kind = PRECISIONS[precision]
-    values = [name for name in ranges.high if ranges.peak(name) > LIMIT]
+    outputs = set(taps.outputs.values())
+    values = []
+    for name in ranges.high:
+        peak = ranges.peak(name)
+        if peak > LIMIT or (name in outputs and 0 < peak < kind.smallest):
+            values.append(name)
     weights = []
     for name, weight in taps.weights.items():
         largest, reader = float(np.abs(weight).max(initial=0)), taps.readers[name]

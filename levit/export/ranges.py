@@ -25,7 +25,7 @@ from levit.models.ops import Array
 from levit.models.pictures import smooth_pictures, standardized
 from levit.preprocess import PreprocessSpec, normalize
 
-__all__ = ["Ranges", "Taps", "open_graph", "sample_inputs", "scan_ranges"]
+__all__ = ["Ranges", "Taps", "sample_inputs", "scan_ranges"]
 
 _OPSET: Final = PRECISIONS["fp32"].default_opset
 _ERRORS_ONLY: Final = 3
@@ -64,18 +64,23 @@ class Taps:
         names: of the values to read; all floats by default, the input among them.
 
     Attributes:
+        outputs: of the model by name: the values that they are.
         weights: the graph's float weights by name, as float32.
         readers: weight → the value that it makes.
+
+    Raises:
+        ExportError: a weight is not finite, or ONNX Runtime refuses the graph.
     """
 
     def __init__(self, model: Model, names: Collection[str] | None = None) -> None:
         source = input_spec(model, 1)
         image = Value(source.name, tuple(map(int, source.shape)), source.dtype)
         ops = OnnxOps(_OPSET)
-        model.forward(ops, image)
+        self.outputs = {key: value.name for key, value in model.forward(ops, image).items()}
         made = [value.name for value in ops.values if value.dtype == "float32"]
         self._input = image
         self._names = [name for name in made if names is None or name in names]
+        readable = list(dict.fromkeys([*self._names, *self.outputs.values()]))
         self.weights = {
             name: np.frombuffer(tensor.raw_data, np.float32).reshape(tensor.dims)
             for name, tensor in ops.initializers.items()
@@ -92,12 +97,12 @@ class Taps:
             ops.nodes,
             "taps",
             [helper.make_tensor_value_info(image.name, kind, list(image.shape))],
-            [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in self._names],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in readable],
             initializer=list(ops.initializers.values()),
         )
         opsets = [helper.make_opsetid("", _OPSET)]
         ir_version = helper.find_min_ir_version_for(opsets)
-        self._session = open_graph(
+        self._session = _open_graph(
             helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
         )
 
@@ -111,13 +116,19 @@ class Taps:
                 values[self._input.name] = one
             yield values
 
+    def forward(self, images: Array) -> dict[str, Array]:
+        """(N, …) → the model's outputs by name."""
+        names = list(self.outputs.values())
+        rows = [
+            self._session.run(names, {self._input.name: np.ascontiguousarray(images[i : i + 1])})
+            for i in range(len(images))
+        ]
+        columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
+        return dict(zip(self.outputs, columns, strict=True))
 
-def open_graph(proto: onnx.ModelProto) -> Any:
-    """A session of ONNX Runtime on the CPU, on as many threads as it likes.
 
-    Raises:
-        ExportError: it refuses the graph.
-    """
+def _open_graph(proto: onnx.ModelProto) -> Any:
+    """A session of ONNX Runtime on the CPU, on as many threads as it likes."""
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
     try:

@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from levit.export.onnx_graph import emit_onnx
-from levit.export.onnx_ops import OnnxOps
-from levit.export.ranges import open_graph
+from levit.export.ranges import Taps
 from levit.images import load_image
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
@@ -96,10 +94,6 @@ class Golden:
         largest = float(np.abs(first).max())
         return float(np.ptp(first, axis=0).max()) / largest if largest else 0.0
 
-    def compare(self, outputs: Mapping[str, NDArray[Any]]) -> float:
-        """The error of outputs: max over them of max|difference| / max|reference|."""
-        return compare_outputs(outputs, self.outputs)[0]
-
     def arrays(self) -> dict[str, NDArray[Any]]:
         """What ``golden.npz`` holds."""
         arrays: dict[str, NDArray[Any]] = {
@@ -134,22 +128,19 @@ def golden_cases(model: Model, spec: PreprocessSpec | None) -> Golden:
     return Golden(images=images, inputs=inputs, outputs=model.forward(NumpyOps(), inputs))
 
 
-def prove_in_fp32(model: Model, golden: Golden, dialect: type[OnnxOps] = OnnxOps) -> float:
+def prove_in_fp32(taps: Taps, golden: Golden) -> float:
     """The graph of fp16 or bf16, written in fp32 and run by ONNX Runtime here.
 
     At low precision a tolerance lets a wrong weight pass. So two things are shown one by one:
     here, that the graph is the right one; by the artifact itself, that its precision suffices.
 
     Args:
-        model: deployed, as it is emitted.
-        dialect: in which it is emitted.
+        taps: the fp32 graph of the model that is emitted.
 
     Returns:
         max|difference| / max|reference| over the outputs.
     """
-    proto = emit_onnx(model, name="fp32", dialect=dialect)
-    values = open_graph(proto).run(None, {proto.graph.input[0].name: golden.inputs})
-    return golden.compare(dict(zip(golden.outputs, values, strict=True)))
+    return compare_outputs(taps.forward(golden.inputs), golden.outputs)[0]
 
 
 def _photos(rng: np.random.Generator, size: tuple[int, int]) -> list[NDArray[np.uint8]]:

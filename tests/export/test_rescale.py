@@ -315,19 +315,52 @@ def test_a_weight_out_of_range_whose_result_is_not_is_an_island(make_small, draw
     assert find_islands(model, "fp16", scanner) == ("stem.0.weight",)
 
 
-def test_weights_too_small_for_their_digits_are_an_island(make_small, draw_for):
-    model = folded(make_small("tiny"))
+@pytest.mark.parametrize(
+    ("part", "island"),
+    # Weights just under the smallest with all their digits, and logits far under it.
+    [(0.5, "head.weight"), (1e-3, "head/Gemm")],
+    ids=str,
+)
+def test_what_is_too_small_for_its_digits_is_an_island(make_small, draw_for, part, island):
+    model = make_small("plain")
+    folded_head = folded(model).params.head
+    largest = np.abs(folded_head.weight).max() / PRECISIONS["fp16"].smallest
+    model = scaled.scaled_logits(model, part / largest)
     x = draw_for(model, 3)
-    x *= 1e5
-    stem = model.params.stem[0]
-    stem = replace(stem, weight=stem.weight * 1e-5 / 2)
-    params = replace(model.params, stem=(stem, *model.params.stem[1:]))
-    model = prepare_onnx(replace(model, params=params), OPTIONS)
+    deployed, islands, counts = fit(model, x)
+    assert set(counts.values()) == {0}
+    assert islands == (island,)
+    expected = model.forward(NumpyOps(), x)
+    assert relative_error(in_half(deployed, islands, x), expected) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["scores", "logits"])
+def test_islands_are_found_in_the_dataflow_that_is_emitted(name, make_small, draw_for):
+    """Over tokens, say, where a product and its bias are two values."""
+    change, where = ISLANDS[name]
+    model = change(make_small("tiny"))
+    x = draw_for(model, 3)
+    tokens = folded(model)
+    assert not tokens.plan.channels_first
     scanner = Scanner(x, None)
-    scanner._last = (model, taps := Taps(model), scan_ranges(taps, x))
-    assert np.abs(stem.weight).max() < PRECISIONS["fp16"].smallest
-    islands = find_islands(model, "fp16", scanner)
-    assert "image" in islands or "stem.0.weight" in islands
+    tokens = fit_range(tokens, "fp16", scanner)[-1].model
+    islands = find_islands(tokens, "fp16", scanner)
+    assert islands
+    assert all(where in island for island in islands)
+    expected = model.forward(NumpyOps(), x)
+    assert relative_error(in_half(tokens, islands, x), expected) <= TOLERANCE
+
+
+def test_uint8_pixels_are_scanned_and_rescaled_too(make_small, draw):
+    statistics = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    model = scaled.scaled_stream(make_small("tiny"), 1e5).with_plan(pixels=statistics)
+    pixels, _ = draw(model.config, 3)
+    deployed, islands, counts = fit(model, pixels)
+    assert counts["rescale_stream"] == 3
+    assert islands == ()
+    expected = model.forward(NumpyOps(), pixels)
+    proto = emit_onnx(deployed, name="half", precision="fp16")
+    assert relative_error(run(proto, pixels), expected) <= TOLERANCE
 
 
 def test_dead_weights_are_no_island(make_small, draw_for):

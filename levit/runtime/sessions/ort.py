@@ -110,8 +110,8 @@ class OrtSession:
         check_file(artifact)
         if artifact.manifest.precision == "bf16":
             raise BackendUnavailableError(
-                "ONNX Runtime has no bfloat16 kernels on the CPU: --target openvino has, a GPU "
-                "has, and --verify none exports without running it"
+                "ONNX Runtime has no bfloat16 kernels on the CPU: export with --target openvino, "
+                "or with --verify none to run it on another device"
             )
         try:
             session = onnxruntime.InferenceSession(
