@@ -156,6 +156,14 @@ def _device_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", choices=["cpu", "gpu"], help="default: cpu")
 
 
+def _host_code_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--allow-host-code",
+        action="store_true",
+        help="load an engine that carries code for the CPU: only from whom you trust",
+    )
+
+
 def _run_flags(parser: argparse.ArgumentParser) -> None:
     _device_flag(parser)
     parser.add_argument(
@@ -181,6 +189,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode large JPEGs at a fraction of their size: faster, not quite the same pixels",
     )
+    _host_code_flag(parser)
 
 
 def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -201,6 +210,11 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     weights.add_argument(
         "--random-weights", type=_seed, metavar="SEED", help="for benchmarks and demos"
     )
+    weights.add_argument(
+        "--rebuild",
+        metavar="ARTIFACT",
+        help="build its TensorRT engine anew, for what is here; in its place, or at --output",
+    )
     source.add_argument(
         "--config",
         metavar="FILE.json",
@@ -211,7 +225,9 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
 
     result = parser.add_argument_group("what to make of it")
-    result.add_argument("--target", default="onnx", metavar="TARGET", help="onnx (default)")
+    result.add_argument(
+        "--target", default="onnx", metavar="TARGET", help="onnx (default), trt, trt-rtx"
+    )
     result.add_argument(
         "--precision", default="fp32", metavar="P", help="fp32 (default), fp16 or bf16"
     )
@@ -234,6 +250,23 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="normalised tensors (default), or pixels that the network normalises",
     )
     result.add_argument("--opset", type=_positive, metavar="N", help="default: 17")
+    result.add_argument(
+        "--version-compatible",
+        action="store_true",
+        help="trt: an engine for later releases of the same major version too; it carries host "
+        "code, which whoever runs it has to allow",
+    )
+    result.add_argument(
+        "--hardware-compatible",
+        action="store_true",
+        help="trt: an engine for every GPU from Ampere on",
+    )
+    result.add_argument(
+        "--gpu-architectures",
+        type=_names,
+        metavar="LIST",
+        help="trt-rtx: compile for these (sm_80,sm_120) instead of for all from Ampere on",
+    )
     result.add_argument("--labels", metavar="FILE", help="class names, one per line")
 
     preprocess = parser.add_argument_group("preprocessing (default: what the checkpoint says)")
@@ -290,6 +323,7 @@ def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser = _command(commands, "check", "prove an artifact on this machine")
     parser.add_argument("artifact", metavar="ARTIFACT")
     _device_flag(parser)
+    _host_code_flag(parser)
     _json_flag(parser)
 
 

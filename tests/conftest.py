@@ -13,7 +13,12 @@ from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import random_model
 from levit.models.registry import FAMILIES
 
-PEERS = ("torch", "timm", "transformers")
+# Marker → (what its tests need, what brings it).
+NEEDED = {
+    "peers": (("torch", "timm", "transformers"), "pip install 'levit[peers]'"),
+    "trt_rtx": (("tensorrt_rtx_bindings",), "pip install 'levit[trt-rtx]'"),
+    "trt_names": (("tensorrt_bindings",), "pip install 'levit[dev]'"),
+}
 
 # Every run draws other weights and inputs; LEVIT_TEST_SEED repeats one.
 SEED = int(os.environ.get("LEVIT_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
@@ -54,12 +59,16 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_setup(item):
-    if item.get_closest_marker("peers") is None:
-        return
-    missing = [name for name in PEERS if importlib.util.find_spec(name) is None]
+    for marker, (modules, install) in NEEDED.items():
+        if item.get_closest_marker(marker) is not None:
+            _require(modules, install)
+
+
+def _require(modules, install):
+    missing = [name for name in modules if importlib.util.find_spec(name) is None]
     if not missing:
         return
-    reason = f"{' and '.join(missing)} missing: pip install 'levit[peers]'"
+    reason = f"{' and '.join(missing)} missing: {install}"
     if os.environ.get("LEVIT_REQUIRE_PEERS"):
         pytest.fail(f"LEVIT_REQUIRE_PEERS is set, but {reason}", pytrace=False)
     pytest.skip(reason)

@@ -15,7 +15,12 @@ __all__ = ["run"]
 
 def run(arguments: argparse.Namespace) -> int:
     """Hashes, backend, golden cases; 1 when the golden cases are out of tolerance."""
-    with Predictor(arguments.artifact, arguments.device, prove=False) as predictor:
+    with Predictor(
+        arguments.artifact,
+        arguments.device,
+        allow_host_code=arguments.allow_host_code,
+        prove=False,
+    ) as predictor:
         report = predictor.check()
     manifest = predictor.manifest
     gpu = first_gpu() if arguments.device == "gpu" else None

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
+from typing import Any
 
+from levit.artifact import Manifest
 from levit.commands.output import Progress
-from levit.errors import BackendUnavailableError
+from levit.errors import BackendUnavailableError, ConfigError
 
 __all__ = ["run"]
 
-_STEPS = 5
+_STEPS = ("reading weights", "folding", "evaluating the reference", "writing", "verifying")
 _DEAF = 1e-3
 _NEEDED = {"onnx": "onnx", "safetensors": "safetensors"}
 
@@ -25,12 +28,41 @@ def run(arguments: argparse.Namespace) -> int:
             f"exporting needs {' and '.join(missing)}: pip install 'levit[export]'"
         )
     from levit.export import ExportOptions, export
+    from levit.export.rebuild import rebuild
 
     names = {f.name for f in fields(ExportOptions)}
     options = ExportOptions(**{k: v for k, v in vars(arguments).items() if k in names})
-    with Progress(_STEPS, "starting") as progress:
-        artifact = export(options, progress=lambda step: progress.advance(1, step))
-    manifest = artifact.manifest
+    with Progress(len(_STEPS), "starting") as progress:
+
+        def show(step: str) -> None:
+            # What a target tells of its own work in between changes the words, not the bar.
+            progress.advance(int(step in _STEPS), step)
+
+        if arguments.rebuild is None:
+            artifact = export(options, progress=show)
+        else:
+            _check_alone(options, ExportOptions())
+            artifact = rebuild(
+                arguments.rebuild, output=options.output, force=options.force, progress=show
+            )
+    verification = artifact.manifest.verification
+    checked = ""
+    if arguments.rebuild is None:
+        _print_notes(artifact.manifest)
+        checked = _graph_check(verification)
+    if reason := verification.get("unverified_because"):
+        print(
+            f"note: the engine has not run here ({reason}){checked}; it proves itself where it is "
+            f"first opened",
+            file=sys.stderr,
+        )
+    error = verification["max_relative_error"]
+    detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
+    print(f"{artifact.path}: {verification['status']}{detail}")
+    return 0
+
+
+def _print_notes(manifest: Manifest) -> None:
     for choice in manifest.assumed:
         print(f"assumed: {choice}", file=sys.stderr)
     verification = manifest.verification
@@ -43,7 +75,31 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if verification["status"] == "forced":
         print("note: --force has kept an artifact that is out of tolerance", file=sys.stderr)
-    error = verification["max_relative_error"]
-    detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
-    print(f"{artifact.path}: {verification['status']}{detail}")
-    return 0
+
+
+def _graph_check(verification: Mapping[str, Any]) -> str:
+    """How far its graph is from the reference on the CPU, where that was looked at."""
+    precision, error = "fp32", verification.get("fp32_max_relative_error")
+    if graph := verification.get("graph"):
+        precision, error = graph["precision"], graph["max_relative_error"]
+    if error is None:
+        return ""
+    return (
+        f"; its graph has, in {precision} on the CPU, {error:.1e} of the largest value from the "
+        f"reference"
+    )
+
+
+def _check_alone(options: Any, defaults: Any) -> None:
+    """Raise where an option is given that a rebuilt artifact would not have."""
+    given = [
+        field.name
+        for field in fields(options)
+        if getattr(options, field.name) != getattr(defaults, field.name)
+    ]
+    odd = [f"--{name.replace('_', '-')}" for name in given if name not in ("output", "force")]
+    if odd:
+        raise ConfigError(
+            f"--rebuild keeps what the artifact is, so {', '.join(odd)} cannot go with it: leave "
+            f"it out, or export again"
+        )

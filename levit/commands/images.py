@@ -27,6 +27,7 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
         workers=arguments.workers,
         exif=arguments.exif,
         draft=arguments.draft,
+        allow_host_code=arguments.allow_host_code,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +23,7 @@ from levit.artifact import (
     open_artifact,
     write_manifest,
 )
-from levit.errors import ArtifactError, ConfigError, VerificationError
+from levit.errors import ArtifactError, ConfigError
 from levit.export.fitting import Scanner, find_islands, fit_range
 from levit.export.onnx_graph import emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import ExportOptions
@@ -36,18 +35,16 @@ from levit.export.passes import (
     require_exact,
     run_passes,
 )
-from levit.export.precision import PRECISIONS, choose_opset
-from levit.export.ranges import Taps
+from levit.export.precision import choose_opset
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
 from levit.export.sources import Source, load_source
 from levit.export.targets import Order, Target, Written, find_target
 from levit.export.targets.target import Progress
-from levit.export.verify import TOLERANCES, Golden, golden_cases, prove_in_fp32
+from levit.export.verify import Golden, golden_cases
+from levit.export.verify_artifact import verify_artifact
 from levit.models.model import Model
 from levit.preprocess import PreprocessSpec
 from levit.runtime.backends import BACKENDS
-from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
-from levit.runtime.predictor import Predictor
 from levit.staging import check_destination, staged_folder
 
 __all__ = ["export"]
@@ -79,13 +76,13 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         applied = run_passes(trained, passes_for(options.precision))
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
-        scanner = Scanner(golden.inputs, spec)
+        scanner = Scanner(golden.inputs, spec, target.dialect)
         applied += fit_range(applied[-1].model, options.precision, scanner)
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
         deployed = target.prepare(applied[-1].model, options)
         islands = find_islands(deployed, options.precision, scanner)
         progress("writing")
-        settings = _graph_settings(options, source, spec, labels, islands)
+        settings = _graph_settings(options, source, target, spec, labels, islands)
         written = target.write(
             Order(
                 model=deployed,
@@ -111,9 +108,17 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         )
         progress("verifying")
         evaluated = replace(source, model=trained)
-        verification = _verify(options, evaluated, manifest, folder, golden)
-        if options.precision != "fp32" and options.verify != "none":
-            verification |= _prove_in_fp32(scanner.taps(deployed), golden, force=options.force)
+        verification = verify_artifact(
+            options,
+            evaluated,
+            deployed,
+            scanner,
+            target,
+            manifest,
+            folder,
+            golden,
+            written.graph,
+        )
         if difference > EXACT:
             verification["status"] = "forced"
         write_manifest(
@@ -150,6 +155,7 @@ def _prove_passes(deployed: Model, golden: Golden, *, force: bool) -> float:
 def _graph_settings(
     options: ExportOptions,
     source: Source,
+    target: Target,
     spec: PreprocessSpec | None,
     labels: tuple[str, ...],
     islands: tuple[str, ...],
@@ -161,6 +167,7 @@ def _graph_settings(
         "opset": choose_opset(options.precision, options.opset),
         "precision": options.precision,
         "islands": frozenset(islands),
+        "dialect": target.dialect,
         "metadata": metadata_of(preprocess, labels, source.variant),
         "producer_version": __version__,
     }
@@ -219,76 +226,6 @@ def _toolchain(target: Target) -> dict[str, str]:
         # Asked of the module: onnxruntime comes from packages of several names.
         versions[name] = str(importlib.import_module(name).__version__)
     return versions
-
-
-def _verify(
-    options: ExportOptions,
-    source: Source,
-    manifest: Manifest,
-    folder: Path,
-    golden: Golden,
-) -> dict[str, Any]:
-    """Run the artifact here; what it says of itself afterwards."""
-    tolerance = TOLERANCES[manifest.format, manifest.precision]
-    verification: dict[str, Any] = {
-        "status": "unverified",
-        "tolerance": tolerance.value,
-        "tolerance_reason": tolerance.reason,
-        "max_relative_error": None,
-        "max_abs_error": None,
-        "top1_agreement": None,
-        "cases": len(golden.inputs),
-        "output_spread": golden.spread,
-        "cpu": cpu_model(),
-        "cpu_features": list(cpu_features()),
-        "cpu_class": cpu_class(),
-        "source_library": None,
-    }
-    if options.verify == "none":
-        # No class: the first machine that opens it runs the golden cases.
-        return {**verification, "cpu_class": None}
-    if options.verify == "source":
-        from levit.export.verify_source import compare_with_source
-
-        verification["source_library"] = compare_with_source(source, golden)
-    provisional = replace(manifest, files=describe_files(folder), verification=verification)
-    write_manifest(folder, provisional)
-    with Predictor(folder) as predictor:
-        report = predictor.check()
-    if not math.isfinite(report.max_relative_error):
-        raise VerificationError(
-            f"the artifact's outputs are not finite: its weights or activations leave the range "
-            f"of {PRECISIONS[manifest.precision].dtype}; it is not written"
-        )
-    if not report.passed and not options.force:
-        raise VerificationError(
-            f"the artifact is off by {report.max_relative_error:.1e} of the largest value, allowed "
-            f"is {report.tolerance:.1e}, with top-1 agreement {report.top1_agreement}; it is not "
-            f"written (--force writes it, and says so in the manifest)"
-        )
-    return {
-        **verification,
-        "status": "passed" if report.passed else "forced",
-        "max_relative_error": report.max_relative_error,
-        "max_abs_error": report.max_abs_error,
-        "top1_agreement": report.top1_agreement,
-    }
-
-
-def _prove_in_fp32(taps: Taps, golden: Golden, *, force: bool) -> dict[str, Any]:
-    """`prove_in_fp32`, as it stands in the manifest beside the artifact's own verification."""
-    error, allowed = prove_in_fp32(taps, golden), TOLERANCES["onnx", "fp32"].value
-    passed = error <= allowed
-    if not passed and not force:
-        raise VerificationError(
-            f"the graph, written in fp32, is off by {error:.1e} of the largest value, allowed is "
-            f"{allowed:.1e}; it is not written (--force writes it, and says so in the manifest)"
-        )
-    return {
-        "fp32_max_relative_error": error if math.isfinite(error) else None,
-        "fp32_tolerance": allowed,
-        **({} if passed else {"status": "forced"}),
-    }
 
 
 def _dump_passes(

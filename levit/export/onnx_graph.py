@@ -57,6 +57,7 @@ def emit_onnx(
     producer_version: str = "",
     precision: str = "fp32",
     islands: frozenset[str] = frozenset(),
+    dialect: type[OnnxOps] = OnnxOps,
 ) -> onnx.ModelProto:
     """Apply `model` to `OnnxOps` and wrap the nodes up; the same bytes for the same model.
 
@@ -66,6 +67,7 @@ def emit_onnx(
         opset: None for the precision's default.
         precision: of the values between the inputs and the outputs, which are float32.
         islands: names of values (as `OnnxOps` gives them) that are float32 at any precision.
+        dialect: writes operations in the form that a target reads.
         metadata: stands in the file, for those who have it without its manifest.
 
     Raises:
@@ -74,7 +76,7 @@ def emit_onnx(
     opset = choose_opset(precision, opset)
     source = input_spec(model, batch)
     targets = output_specs(model, batch)
-    ops = OnnxOps(opset, precision, islands)
+    ops = dialect(opset, precision, islands)
     image = Value(source.name, (1, *map(int, source.shape[1:])), source.dtype)
     values = {key: ops.as_float32(value) for key, value in model.forward(ops, image).items()}
     _name_outputs(ops, values)

@@ -21,6 +21,13 @@ MAX_SIDE: Final = 8_192
 
 _CHOICES: Final = {"input": ("float32", "uint8"), "verify": ("host", "source", "none")}
 
+# What only one target can do.
+_ONLY_FOR: Final = {
+    "version_compatible": "trt",
+    "hardware_compatible": "trt",
+    "gpu_architectures": "trt-rtx",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
@@ -31,7 +38,7 @@ class ExportOptions:
         checkpoint: a ``.safetensors`` or PyTorch file, or a folder with one;
             ``hf:owner/name[@revision]``.
         random_weights: a seed, for benchmarks and demos.
-        target: ``onnx``.
+        target: ``onnx``, ``trt`` or ``trt-rtx``.
         precision: ``fp32``, ``fp16`` or ``bf16``, of the graph between its inputs and outputs.
         batch: a fixed size; (min, opt, max); or None for dynamic with the default profile.
         image_size: (height, width) in pixels, or one number for both.
@@ -49,6 +56,11 @@ class ExportOptions:
         verify: ``host`` runs the artifact on this machine against the reference; ``source``
             compares the reference with the source library too; ``none`` does neither.
         dump_passes: a folder for the graph after each pass.
+        version_compatible: ``trt``: an engine that later releases of the same major version load
+            too. It carries host code, which whoever runs it has to allow.
+        hardware_compatible: ``trt``: an engine for every GPU from Ampere on.
+        gpu_architectures: ``trt-rtx``: compile for these (``sm_80``, …) instead of for all from
+            Ampere on.
     """
 
     model: str | None = None
@@ -72,6 +84,9 @@ class ExportOptions:
     force: bool = False
     verify: str = "host"
     dump_passes: PathLike | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    gpu_architectures: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("input", "verify"):
@@ -86,8 +101,9 @@ class ExportOptions:
             _check_path(getattr(self, name), name)
         if not isinstance(self.labels, (list, tuple)):
             _check_path(self.labels, "labels")
-        if not isinstance(self.force, bool):
-            raise ConfigError(f"force is True or False, not {self.force!r}")
+        for name in ("force", "version_compatible", "hardware_compatible"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is True or False, not {getattr(self, name)!r}")
         if self.random_weights is not None and self.checkpoint is not None:
             raise ConfigError("a checkpoint and random weights exclude each other: name one")
         # Plain numbers and tuples from here on, whatever kinds of them came in.
@@ -96,13 +112,17 @@ class ExportOptions:
             "opset": _whole(self.opset, "opset", 1, 2**31),
             "batch": _batch(self.batch),
             "image_size": _size(self.image_size),
-            "outputs": _names(self.outputs),
+            "outputs": _names(self.outputs, "outputs"),
+            "gpu_architectures": _names(self.gpu_architectures, "gpu_architectures"),
             "mean": _numbers(self.mean, "mean"),
             "std": _numbers(self.std, "std"),
             "crop_pct": _number(self.crop_pct, "crop_pct"),
         }.items():
             object.__setattr__(self, name, value)
         _check_apart(self.output, self.dump_passes)
+        for name, target in _ONLY_FOR.items():
+            if getattr(self, name) and self.target != target:
+                raise ConfigError(f"{name} is for target {target!r}, not {self.target!r}")
 
     @property
     def profile(self) -> tuple[int, int, int]:
@@ -185,13 +205,13 @@ def _size(value: object) -> tuple[int, ...] | None:
     return tuple(cast("list[int]", sides))
 
 
-def _names(value: object) -> tuple[str, ...] | None:
+def _names(value: object, name: str) -> tuple[str, ...] | None:
     if value is None:
         return None
     if isinstance(value, str):
-        value = [name.strip() for name in value.split(",")]
-    if not isinstance(value, (tuple, list)) or not all(isinstance(name, str) for name in value):
-        raise ConfigError(f"outputs is a list of names, not {value!r}")
+        value = [entry.strip() for entry in value.split(",")]
+    if not isinstance(value, (tuple, list)) or not all(isinstance(entry, str) for entry in value):
+        raise ConfigError(f"{name} is a list of names, not {value!r}")
     return tuple(value)
 
 

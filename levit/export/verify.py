@@ -57,6 +57,7 @@ TOLERANCES: Final[Mapping[tuple[str, str], Tolerance]] = {
     ("openvino", "fp32"): _SINGLE,
     ("openvino", "fp16"): _HALF,
     ("openvino", "bf16"): _BFLOAT,
+    # TF32, whose ten bits of mantissa are off by 1e-3, is switched off in engines.
     ("tensorrt", "fp32"): _SINGLE,
     ("tensorrt", "fp16"): _HALF,
     ("tensorrt", "bf16"): _BFLOAT,

@@ -115,6 +115,30 @@ BACKENDS: Final[Mapping[str, Backend]] = {
             ),
         },
     ),
+    "tensorrt": Backend(
+        name="TensorRT",
+        module="tensorrt",
+        distributions=("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+        places={
+            "gpu": Place(
+                session="levit.runtime.sessions.tensorrt:TensorrtSession",
+                install="pip install 'levit[tensorrt]'",
+                probe="levit.runtime.tensorrt_modules:tensorrt_gpu",
+            ),
+        },
+    ),
+    "tensorrt-rtx": Backend(
+        name="TensorRT-RTX",
+        module="tensorrt_rtx_bindings",
+        distributions=("tensorrt-rtx-cu13-bindings", "tensorrt-rtx-cu12-bindings"),
+        places={
+            "gpu": Place(
+                session="levit.runtime.sessions.tensorrt:TensorrtSession",
+                install="pip install 'levit[trt-rtx]'",
+                probe="levit.runtime.tensorrt_modules:rtx_gpu",
+            ),
+        },
+    ),
 }
 
 
@@ -134,7 +158,9 @@ def open_session(artifact: Artifact, options: SessionOptions) -> Session:
         )
     obstacle = backend.obstacle(options.device)
     if obstacle is not None:
-        raise obstacle.error(f"{backend.name} on {options.device!r}")
+        built_for = artifact.manifest.requirements.get("gpu_architecture")
+        made = f" (for which {artifact.path.name} was built: {built_for})" if built_for else ""
+        raise obstacle.error(f"{backend.name} on {options.device!r}{made}")
     session: Session = _named(backend.places[options.device].session)(artifact, options)
     return session
 

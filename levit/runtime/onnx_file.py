@@ -18,7 +18,7 @@ from typing import Final, TypeAlias
 
 from levit.errors import CorruptArtifactError
 
-__all__ = ["check_onnx_file"]
+__all__ = ["check_onnx_file", "onnx_metadata"]
 
 # A kind of message: the fields that it may have, by number: the message that one holds, or None
 # for numbers, text and raw data.
@@ -48,6 +48,7 @@ _NAMES: Final = {
     (id(_MODEL), 25): "functions of its own",
 }
 _DOMAIN: Final = 7
+_METADATA: Final = 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT: Final = 10
 
@@ -72,6 +73,25 @@ def check_onnx_file(path: Path) -> None:
         ) from error
 
 
+def onnx_metadata(path: Path) -> dict[str, str]:
+    """What `levit export` has written into an ONNX file beside the network.
+
+    Raises:
+        CorruptArtifactError: it is no ONNX file that levit writes.
+    """
+    check_onnx_file(path)
+    metadata = {}
+    try:
+        data = path.read_bytes()
+        for number, at, length in _parts(data, 0, len(data)):
+            if number == _METADATA:
+                fields = {n: data[a : a + size] for n, a, size in _parts(data, at, at + length)}
+                metadata[fields[1].decode()] = fields.get(2, b"").decode()
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptArtifactError(f"{path}: cannot be read ({error}); export again") from error
+    return metadata
+
+
 def _check(data: mmap.mmap, start: int, end: int, fields: _Fields) -> None:
     for number, at, length in _parts(data, start, end):
         if number not in fields:
@@ -84,7 +104,7 @@ def _check(data: mmap.mmap, start: int, end: int, fields: _Fields) -> None:
             raise ValueError(f"it has an operator of {data[at : at + min(length, 40)]!r}")
 
 
-def _parts(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _parts(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """(field number, where its value begins, length of its value)."""
     at = start
     while at < end:
@@ -104,7 +124,7 @@ def _parts(data: mmap.mmap, start: int, end: int) -> Iterator[tuple[int, int, in
         at += length
 
 
-def _varint(data: mmap.mmap, start: int, end: int) -> tuple[int, int]:
+def _varint(data: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]:
     """(number, where it ends)."""
     number = 0
     for i, at in enumerate(range(start, min(end, start + _LONGEST_VARINT))):

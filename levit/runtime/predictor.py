@@ -78,6 +78,8 @@ class Predictor:
             1.4 times what they are resized to: photos of 12 megapixels in about a quarter of the
             time. Not what the model's home does, so not the default: pixels change by a grey
             level or so on average (at sharp edges by up to 20), and close decisions with them.
+        allow_host_code: load an engine that carries code for the CPU, as version-compatible ones
+            of TensorRT do. It runs with the rights of this process: only from whom you trust.
         prove: on a class of CPU or GPU that the artifact has not seen, compare its golden cases
             first.
 
@@ -99,10 +101,13 @@ class Predictor:
         workers: int | None = None,
         exif: bool = False,
         draft: bool = False,
+        allow_host_code: bool = False,
         prove: bool = True,
     ) -> None:
         if not isinstance(artifact, (str, os.PathLike)) or not os.fspath(artifact):
             raise ConfigError(f"an artifact is named by its folder's path, not by {artifact!r}")
+        if not isinstance(allow_host_code, bool):
+            raise ConfigError(f"allow_host_code is True or False, not {allow_host_code!r}")
         if device not in ("cpu", "gpu"):
             raise ConfigError(f"device must be 'cpu' or 'gpu', not {device!r}")
         if mode not in ("latency", "throughput"):
@@ -133,9 +138,16 @@ class Predictor:
         self._workers = default if workers is None else int(workers)
         self._exif = exif
         self._draft = draft
+        self._allows_host_code = allow_host_code
         self._proves = prove
         self._labels = checked_labels(self._artifact)
-        options = SessionOptions(device=device, threads=self._threads, mode=mode, cache=self._cache)
+        options = SessionOptions(
+            device=device,
+            threads=self._threads,
+            mode=mode,
+            cache=self._cache,
+            allow_host_code=allow_host_code,
+        )
         session = open_session(self._artifact, options)
         self._session: Session | None = session
         self._pid = os.getpid()
@@ -171,6 +183,11 @@ class Predictor:
     def workers(self) -> int:
         """Threads that may prepare images beside it."""
         return self._workers
+
+    @property
+    def machine_class(self) -> str:
+        """What its kernels are chosen by here: the class of the CPU or GPU; empty if unknown."""
+        return self._open_session().machine_class
 
     def __repr__(self) -> str:
         state = "" if self._session is not None else ", closed"
@@ -337,6 +354,7 @@ class Predictor:
             "workers": self._requested_workers,
             "exif": self._exif,
             "draft": self._draft,
+            "allow_host_code": self._allows_host_code,
             "prove": self._proves,
         }
         return _reopen, (str(self.path), settings)

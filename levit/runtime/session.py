@@ -23,12 +23,14 @@ class SessionOptions:
             way at once, where the backend knows how.
         cache: a folder for what a backend would otherwise compile at every opening; None for
             none.
+        allow_host_code: load engines that carry code for the CPU beside that for the GPU.
     """
 
     device: str = "cpu"
     threads: int = 1
     mode: str = "latency"
     cache: Path | None = None
+    allow_host_code: bool = False
 
 
 class Session(Protocol):

@@ -113,11 +113,22 @@ ENGINES: Final[Mapping[str, Engine]] = {
         needs={"onnxruntime": "pip install onnxruntime"},
         target="onnx",
     ),
+    # Its fp16 keeps float16 weights and computes in float32: nothing to time.
+    "levit-openvino": Engine(
+        title="levit → OpenVINO",
+        runtime="openvino",
+        kind="ours",
+        precisions=("fp32", "bf16"),
+        devices=("cpu",),
+        module="levit.benchmarks.engines.levit_artifact",
+        needs={"openvino": "pip install 'levit[openvino]'"},
+        target="openvino",
+    ),
     "levit-onnx-cuda": Engine(
         title="levit → ONNX Runtime (CUDA)",
         runtime="onnxruntime-cuda",
         kind="ours",
-        precisions=("fp32",),
+        precisions=("fp32", "fp16"),
         devices=("gpu",),
         module="levit.benchmarks.engines.levit_onnx_cuda",
         needs={"onnxruntime": "pip install onnxruntime-gpu"},

@@ -9,9 +9,10 @@ from levit.errors import ExportError
 from levit.export.targets.onnx import prepare_onnx, write_onnx
 from levit.export.targets.openvino import prepare_openvino, require_openvino, write_openvino
 from levit.export.targets.target import Order, Target, Written
+from levit.export.targets.tensorrt import ENGINE_FILE, RTX, TENSORRT, prepare_engine
+from levit.export.targets.tensorrt_ops import TensorrtOps
 
 __all__ = ["TARGETS", "Order", "Target", "Written", "find_target"]
-
 
 TARGETS: Final[Mapping[str, Target]] = {
     "onnx": Target(
@@ -32,6 +33,32 @@ TARGETS: Final[Mapping[str, Target]] = {
         prepare=prepare_openvino,
         write=write_openvino,
         require=require_openvino,
+    ),
+    "trt": Target(
+        format="tensorrt",
+        payload=ENGINE_FILE,
+        precisions=("fp32", "fp16", "bf16"),
+        distribution="tensorrt",
+        min_version="10.12",
+        prepare=prepare_engine,
+        write=TENSORRT.write,
+        require=TENSORRT.require,
+        device="gpu",
+        dialect=TensorrtOps,
+        unrunnable=TENSORRT.unrunnable,
+    ),
+    "trt-rtx": Target(
+        format="tensorrt-rtx",
+        payload=ENGINE_FILE,
+        precisions=("fp32", "fp16", "bf16"),
+        distribution="tensorrt-rtx-cu13-bindings",
+        min_version="1.7",
+        prepare=prepare_engine,
+        write=RTX.write,
+        require=RTX.require,
+        device="gpu",
+        dialect=TensorrtOps,
+        unrunnable=RTX.unrunnable,
     ),
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from levit.export.onnx_ops import OnnxOps
 from levit.export.options import ExportOptions
 from levit.models.model import Model
 
@@ -43,10 +44,12 @@ class Written:
     Attributes:
         requirements: entries of the manifest's ``requirements`` beside the backend's version.
         toolchain: versions of what made it, by name.
+        graph: the ONNX that the payload was built from, where ONNX Runtime's CPU can run it too.
     """
 
     requirements: Mapping[str, Any] = field(default_factory=dict)
     toolchain: Mapping[str, str] = field(default_factory=dict)
+    graph: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,9 @@ class Target:
         require: raises `BackendUnavailableError`, before any work, where this machine lacks what
             writing it takes; called with the precision.
         device: ``cpu`` or ``gpu``, on which it is verified.
+        dialect: in which its graphs are emitted.
+        unrunnable: says why this machine cannot run what the target writes, so that it stays
+            unverified; nothing where it can.
     """
 
     format: str
@@ -75,3 +81,5 @@ class Target:
     write: Callable[[Order], Written]
     require: Callable[[str], None] = lambda precision: None
     device: str = "cpu"
+    dialect: type[OnnxOps] = OnnxOps
+    unrunnable: Callable[[], str] = lambda: ""

@@ -1,0 +1,177 @@
+"""ONNX → a TensorRT engine, by whichever module of TensorRT's it is given.
+
+Written against what TensorRT 10.12 to 11 and TensorRT-RTX have in common. Networks are strongly
+typed: the precision is that of the graph's own types.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from levit.errors import ExportError
+from levit.export.targets.target import Progress
+from levit.runtime.tensorrt_log import error_log, shortened
+
+__all__ = ["EngineSettings", "build_engine"]
+
+# What a kernel may take beside weights and activations. The largest that LeViT asks for is tens
+# of MiB; a limit at all keeps the builder from tactics that only fit an empty card.
+WORKSPACE_BYTES: Final = 2**30
+
+_SHOWN: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSettings:
+    """What an engine is built for.
+
+    Attributes:
+        profile: (min, opt, max) of the batch.
+        version_compatible: loads in later releases of the same major version too.
+        hardware_compatible: loads on every GPU from Ampere on.
+        architectures: those that TensorRT-RTX compiles for; empty for all from Ampere on.
+        timing_cache: what an earlier build has measured; None where nothing is to be kept.
+    """
+
+    profile: tuple[int, int, int]
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+    architectures: Sequence[str] = ()
+    timing_cache: bytes | None = None
+
+
+def build_engine(
+    trt: Any, graph: bytes, settings: EngineSettings, progress: Progress = lambda step: None
+) -> tuple[bytes, bytes | None]:
+    """Parse a graph and build its engine.
+
+    Args:
+        trt: ``tensorrt`` or ``tensorrt_rtx_bindings``.
+        graph: an ONNX file, weights inside, with one input whose batch may be dynamic.
+        progress: called with a line for each phase of the build that begins.
+
+    Returns:
+        (the engine, the timing cache after it or None where `settings` had none).
+
+    Raises:
+        ExportError: the parser refuses a node, or the builder fails: what they said.
+        KeyboardInterrupt: Ctrl-C; the builder has stopped in good order then.
+    """
+    log = error_log(trt)
+    try:
+        builder = trt.Builder(log)
+    except TypeError as error:  # what its bindings make of a null pointer
+        raise ExportError(f"TensorRT cannot start{log.told()}") from error
+    network = builder.create_network(
+        1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)  # the only kind from 11 on
+    )
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph):
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        raise ExportError(
+            f"{trt.__name__} {trt.__version__} cannot read the graph: "
+            f"{'; '.join(map(_parser_error, errors[:_SHOWN])) or 'it does not say why'}"
+        )
+    config = builder.create_builder_config()
+    _configure(trt, config, settings)
+    profile = builder.create_optimization_profile()
+    for i in range(network.num_inputs):
+        tensor = network.get_input(i)
+        rest = tuple(tensor.shape)[1:]
+        profile.set_shape(tensor.name, *((batch, *rest) for batch in settings.profile))
+    config.add_optimization_profile(profile)
+    cache = None
+    if settings.timing_cache is not None:
+        cache = config.create_timing_cache(settings.timing_cache)
+        config.set_timing_cache(cache, False)
+    with _noted_signals() as noted:
+        monitor = _monitor(trt, progress, noted)  # named: the builder does not keep it alive
+        config.progress_monitor = monitor
+        engine = builder.build_serialized_network(network, config)
+    if monitor.failure is not None:
+        raise monitor.failure
+    if engine is None:
+        raise ExportError(f"{trt.__name__} {trt.__version__} cannot build the engine{log.told()}")
+    return bytes(engine), None if cache is None else bytes(cache.serialize())
+
+
+def _configure(trt: Any, config: Any, settings: EngineSettings) -> None:
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    # On by default: products of float32 with ten bits of mantissa. What is called fp32 here, and
+    # an island that is kept in float32 for its range and precision, means all of them.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.hardware_compatible:
+        config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
+    if settings.architectures:
+        known = trt.ComputeCapability.__members__
+        config.num_compute_capabilities = len(settings.architectures)
+        for i, name in enumerate(settings.architectures):
+            capability = known.get(name.replace("_", "").upper())
+            if capability is None:
+                names = (f"sm_{n.removeprefix('SM')}" for n in known if n.startswith("SM"))
+                raise ExportError(
+                    f"TensorRT-RTX {trt.__version__} does not compile for {name!r}; "
+                    f"it has: {', '.join(names)}"
+                )
+            config.set_compute_capability(capability, i)
+
+
+def _parser_error(error: Any) -> str:
+    """One of the parser's errors, in a part of a line."""
+    where = f"{error.node_operator()} {error.node_name()!r}: " if error.node_operator() else ""
+    return f"{where}{error.code().name}, {shortened(error.desc())}"
+
+
+def _monitor(trt: Any, progress: Progress, noted: list[int]) -> Any:
+    """Passes phases on, and stops the build once a signal has been noted."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.failure: Exception | None = None
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            try:
+                progress(f"engine: {phase_name.lower()}")
+            except Exception as error:  # which would unwind through C++
+                self.failure = self.failure or error
+
+        def phase_finish(self, phase_name: str) -> None:
+            """Nothing to show."""
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            return not noted and self.failure is None
+
+    return Monitor()
+
+
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """SIGINT and SIGTERM are noted, and do what they always do once the block has ended.
+
+    Raised within one of the builder's callbacks, an exception would unwind through C++.
+    """
+    noted: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    before: dict[int, Any] = {
+        number: signal.signal(number, lambda number, frame: noted.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield noted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for number in noted[:1]:
+            signal.raise_signal(number)

@@ -1,0 +1,47 @@
+"""The operations in the form in which TensorRT's parser takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnx import helper
+
+from levit.export.onnx_ops import OnnxOps, Value
+
+__all__ = ["TensorrtOps"]
+
+
+class TensorrtOps(OnnxOps):
+    """As `OnnxOps`, under the same names, but for what the parser refuses.
+
+    Tried with that of RTX 1.7, which is TensorRT 11's own.
+    """
+
+    def hard_swish(self, x: Value, scale: float = 1.0) -> Value:
+        """X · HardSigmoid(x): of the operator itself, the parser takes no bfloat16.
+
+        In float32 and float16 it makes the same layers of either.
+        """
+        result = super().hard_swish(x, scale)
+        node = self.nodes[-1]
+        if node.op_type == "HardSwish":
+            gate = f"{result.name}.gate"
+            parts = helper.make_node(
+                "HardSigmoid", list(node.input), [gate], name=gate, alpha=1 / 6, beta=0.5
+            )
+            product = helper.make_node(
+                "Mul", [node.input[0], gate], [result.name], name=result.name
+            )
+            self.nodes[-1:] = [parts, product]
+        return result
+
+    def transpose(self, x: Value, axes: Sequence[int]) -> Value:
+        """Pixels become numbers first: to TensorRT, uint8 is a type of inputs and of casts."""
+        if x.dtype != "uint8":
+            return super().transpose(x, axes)
+        with self.full_precision():
+            return super().transpose(super().cast(x), axes)
+
+    def cast(self, x: Value) -> Value:
+        """As above: they already are."""
+        return super().cast(x) if x.dtype == "uint8" else x
