@@ -79,10 +79,11 @@ def _print_notes(manifest: Manifest) -> None:
 
 def _graph_check(verification: Mapping[str, Any]) -> str:
     """How far its graph is from the reference on the CPU, where that was looked at."""
-    graph = verification.get("graph")
-    if graph is None:
+    precision, error = "fp32", verification.get("fp32_max_relative_error")
+    if graph := verification.get("graph"):
+        precision, error = graph["precision"], graph["max_relative_error"]
+    if error is None:
         return ""
-    precision, error = graph["precision"], graph["max_relative_error"]
     return (
         f"; its graph has, in {precision} on the CPU, {error:.1e} of the largest value from the "
         f"reference"

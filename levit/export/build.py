@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -24,7 +23,7 @@ from levit.artifact import (
     open_artifact,
     write_manifest,
 )
-from levit.errors import ArtifactError, ConfigError, VerificationError
+from levit.errors import ArtifactError, ConfigError
 from levit.export.fitting import Scanner, find_islands, fit_range
 from levit.export.onnx_graph import emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import ExportOptions
@@ -37,12 +36,11 @@ from levit.export.passes import (
     run_passes,
 )
 from levit.export.precision import choose_opset
-from levit.export.ranges import Taps
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
 from levit.export.sources import Source, load_source
 from levit.export.targets import Order, Target, Written, find_target
 from levit.export.targets.target import Progress
-from levit.export.verify import TOLERANCES, Golden, golden_cases, prove_in_fp32
+from levit.export.verify import Golden, golden_cases
 from levit.export.verify_artifact import verify_artifact
 from levit.models.model import Model
 from levit.preprocess import PreprocessSpec
@@ -78,7 +76,7 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         applied = run_passes(trained, passes_for(options.precision))
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
-        scanner = Scanner(golden.inputs, spec)
+        scanner = Scanner(golden.inputs, spec, target.dialect)
         applied += fit_range(applied[-1].model, options.precision, scanner)
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
         deployed = target.prepare(applied[-1].model, options)
@@ -111,10 +109,16 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
         progress("verifying")
         evaluated = replace(source, model=trained)
         verification = verify_artifact(
-            options, evaluated, target, manifest, folder, golden, written.graph
+            options,
+            evaluated,
+            deployed,
+            scanner,
+            target,
+            manifest,
+            folder,
+            golden,
+            written.graph,
         )
-        if options.precision != "fp32" and options.verify != "none":
-            verification |= _prove_in_fp32(scanner.taps(deployed), golden, force=options.force)
         if difference > EXACT:
             verification["status"] = "forced"
         write_manifest(
@@ -222,22 +226,6 @@ def _toolchain(target: Target) -> dict[str, str]:
         # Asked of the module: onnxruntime comes from packages of several names.
         versions[name] = str(importlib.import_module(name).__version__)
     return versions
-
-
-def _prove_in_fp32(taps: Taps, golden: Golden, *, force: bool) -> dict[str, Any]:
-    """`prove_in_fp32`, as it stands in the manifest beside the artifact's own verification."""
-    error, allowed = prove_in_fp32(taps, golden), TOLERANCES["onnx", "fp32"].value
-    passed = error <= allowed
-    if not passed and not force:
-        raise VerificationError(
-            f"the graph, written in fp32, is off by {error:.1e} of the largest value, allowed is "
-            f"{allowed:.1e}; it is not written (--force writes it, and says so in the manifest)"
-        )
-    return {
-        "fp32_max_relative_error": error if math.isfinite(error) else None,
-        "fp32_tolerance": allowed,
-        **({} if passed else {"status": "forced"}),
-    }
 
 
 def _dump_passes(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from levit.export.onnx_ops import OnnxOps
 from levit.export.passes import Applied
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Ranges, Taps, sample_inputs, scan_ranges
@@ -21,17 +22,21 @@ class Scanner:
     Args:
         golden: inputs of the model; more pictures are drawn beside them.
         spec: how they are normalised; None where the model takes no RGB.
+        dialect: in which the model is emitted.
     """
 
-    def __init__(self, golden: Array, spec: PreprocessSpec | None) -> None:
+    def __init__(
+        self, golden: Array, spec: PreprocessSpec | None, dialect: type[OnnxOps] = OnnxOps
+    ) -> None:
         self._golden = golden
         self._spec = spec
+        self._dialect = dialect
         self._last: tuple[Model, Taps, Ranges] | None = None
 
     def scan(self, model: Model) -> tuple[Taps, Ranges]:
         """(the graph with its weights, the ranges of its values)."""
         if self._last is None or not _is_same(self._last[0], model):
-            taps = Taps(model)
+            taps = Taps(model, dialect=self._dialect)
             ranges = scan_ranges(taps, sample_inputs(model, self._golden, self._spec))
             self._last = (model, taps, ranges)
         return self._last[1:]
@@ -40,7 +45,7 @@ class Scanner:
         """The graph alone."""
         if self._last is not None and _is_same(self._last[0], model):
             return self._last[1]
-        return Taps(model, names=())
+        return Taps(model, names=(), dialect=self._dialect)
 
 
 def _is_same(one: Model, other: Model) -> bool:

@@ -25,7 +25,7 @@ from levit.models.ops import Array
 from levit.models.pictures import smooth_pictures, standardized
 from levit.preprocess import PreprocessSpec, normalize
 
-__all__ = ["Ranges", "Taps", "sample_inputs", "scan_ranges"]
+__all__ = ["Ranges", "Taps", "open_graph", "sample_inputs", "scan_ranges"]
 
 _OPSET: Final = PRECISIONS["fp32"].default_opset
 _ERRORS_ONLY: Final = 3
@@ -62,6 +62,7 @@ class Taps:
     Args:
         model: in the dataflow whose values are asked for.
         names: of the values to read; all floats by default, the input among them.
+        dialect: in which the graph is emitted, under the same names.
 
     Attributes:
         outputs: of the model by name: the values that they are.
@@ -72,10 +73,15 @@ class Taps:
         ExportError: a weight is not finite, or ONNX Runtime refuses the graph.
     """
 
-    def __init__(self, model: Model, names: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        names: Collection[str] | None = None,
+        dialect: type[OnnxOps] = OnnxOps,
+    ) -> None:
         source = input_spec(model, 1)
         image = Value(source.name, tuple(map(int, source.shape)), source.dtype)
-        ops = OnnxOps(_OPSET)
+        ops = dialect(_OPSET)
         self.outputs = {key: value.name for key, value in model.forward(ops, image).items()}
         made = [value.name for value in ops.values if value.dtype == "float32"]
         self._input = image
@@ -102,7 +108,7 @@ class Taps:
         )
         opsets = [helper.make_opsetid("", _OPSET)]
         ir_version = helper.find_min_ir_version_for(opsets)
-        self._session = _open_graph(
+        self._session = open_graph(
             helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
         )
 
@@ -127,8 +133,12 @@ class Taps:
         return dict(zip(self.outputs, columns, strict=True))
 
 
-def _open_graph(proto: onnx.ModelProto) -> Any:
-    """A session of ONNX Runtime on the CPU, on as many threads as it likes."""
+def open_graph(proto: onnx.ModelProto) -> Any:
+    """A session of ONNX Runtime on the CPU, on as many threads as it likes.
+
+    Raises:
+        ExportError: it refuses the graph.
+    """
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = _ERRORS_ONLY
     try:

@@ -397,11 +397,12 @@ def test_any_scales_are_undone(stream, queries, hidden, stem, draw):
     before = folded(model).with_plan(channels_first=True).forward(NumpyOps(), x)
     for name, value in deployed.forward(NumpyOps(), x).items():
         np.testing.assert_array_equal(value, before[name])
-    assert islands == ()
+    # Now and then one rescaling makes weights too small that another has found large enough.
+    assert all(name.endswith(".weight") for name in islands)
     taps = Taps(deployed)
     ranges = scan_ranges(taps, x)
     assert max(ranges.peak(name) for name in ranges.high) <= LIMIT
-    emit_onnx(deployed, name="a", precision="fp16")
+    emit_onnx(deployed, name="a", precision="fp16", islands=frozenset(islands))
 
 
 @settings(deadline=None, max_examples=25)

@@ -149,12 +149,14 @@ def test_an_engine_travels_with_its_graph_and_says_what_it_needs(precision, here
     assert "gpu_class" not in verification
     if precision != "fp32":
         assert 0 < verification["fp32_max_relative_error"] <= 1e-5
-    checked = verification["graph"]
-    # ONNX Runtime has no bfloat16 on the CPU: there it is the same graph in float32.
-    assert checked["precision"] == ("fp32" if precision == "bf16" else precision)
-    assert checked["tolerance"] == TOLERANCES["onnx", checked["precision"]].value
-    assert 0 < checked["max_relative_error"] <= checked["tolerance"]
-    assert checked["top1_agreement"] == 1.0
+    if precision == "bf16":  # which ONNX Runtime does not have on the CPU
+        assert "graph" not in verification
+    else:
+        checked = verification["graph"]
+        assert checked["precision"] == precision
+        assert checked["tolerance"] == TOLERANCES["onnx", precision].value
+        assert 0 < checked["max_relative_error"] <= checked["tolerance"]
+        assert checked["top1_agreement"] == 1.0
     types_of_weights = {t.data_type for t in onnx.load_from_string(graph).graph.initializer}
     expected = {"fp32": 1, "fp16": 10, "bf16": 16}[precision]
     assert types_of_weights - {onnx.TensorProto.INT64} == {expected}
@@ -169,8 +171,7 @@ def test_random_networks_are_built_too(precision, changes, small_export):
     verification = manifest.verification
     if precision != "fp32":
         assert verification["fp32_max_relative_error"] < 1e-4
-    graph = verification["graph"]
-    assert graph["max_relative_error"] <= graph["tolerance"]
+    assert ("graph" in verification) == (precision != "bf16")
     assert manifest.batch.static == ("batch" in changes)
 
 

@@ -11,7 +11,7 @@ from levit.export.onnx_ops import OnnxOps
 from levit.export.options import ExportOptions
 from levit.models.model import Model
 
-__all__ = ["Graph", "Order", "Progress", "Target", "Written"]
+__all__ = ["Order", "Progress", "Target", "Written"]
 
 Progress: TypeAlias = Callable[[str], None]
 
@@ -38,31 +38,18 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graph:
-    """An ONNX file that any host can check, whatever the payload needs.
-
-    Attributes:
-        data: the file's bytes.
-        precision: of it: the payload's, or fp32 where ONNX Runtime's CPU lacks that.
-    """
-
-    data: bytes
-    precision: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Written:
     """What a target says of what it wrote.
 
     Attributes:
         requirements: entries of the manifest's ``requirements`` beside the backend's version.
         toolchain: versions of what made it, by name.
-        graph: what the payload was built from, where it was built from ONNX.
+        graph: the ONNX that the payload was built from, where ONNX Runtime's CPU can run it too.
     """
 
     requirements: Mapping[str, Any] = field(default_factory=dict)
     toolchain: Mapping[str, str] = field(default_factory=dict)
-    graph: Graph | None = None
+    graph: bytes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

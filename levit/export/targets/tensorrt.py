@@ -16,7 +16,7 @@ from typing import Final
 from levit.export.onnx_graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.targets.engine import EngineSettings, build_engine
-from levit.export.targets.target import Graph, Order, Progress, Written
+from levit.export.targets.target import Order, Progress, Written
 from levit.export.targets.timing_cache import TimingCache
 from levit.models.model import Model
 from levit.runtime.cuda import host_system
@@ -64,8 +64,8 @@ class Builder:
 
     def write(self, order: Order) -> Written:
         """Write ``model.onnx`` and ``model.engine``."""
+        graph: bytes = emit_onnx(order.model, **order.graph).SerializeToString(deterministic=True)
         options = order.options
-        graph = _emitted(order, options.precision)
         settings = EngineSettings(
             profile=order.profile,
             version_compatible=options.version_compatible,
@@ -73,10 +73,8 @@ class Builder:
             architectures=options.gpu_architectures or (),
         )
         written = self.write_graph(order.folder, graph, settings, order.progress)
-        if options.precision != "bf16":
-            return replace(written, graph=Graph(data=graph, precision=options.precision))
         # ONNX Runtime has no bfloat16 kernels on the CPU.
-        return replace(written, graph=Graph(data=_emitted(order, "fp32"), precision="fp32"))
+        return written if options.precision == "bf16" else replace(written, graph=graph)
 
     def write_graph(
         self, folder: Path, graph: bytes, settings: EngineSettings, progress: Progress
@@ -122,15 +120,6 @@ class Builder:
         """Why this machine cannot run what it builds; empty where it can."""
         found = self.module.obstacle()
         return "" if found is None else f"{found.reason}: {found.remedy}"
-
-
-def _emitted(order: Order, precision: str) -> bytes:
-    """The graph in the precision of the order or another."""
-    settings = dict(order.graph)
-    if precision != settings["precision"]:
-        settings |= {"precision": precision, "opset": None, "islands": frozenset()}
-    data: bytes = emit_onnx(order.model, **settings).SerializeToString(deterministic=True)
-    return data
 
 
 TENSORRT: Final = Builder(format="tensorrt", ahead_of_time=False)

@@ -18,7 +18,7 @@ class TensorrtOps(OnnxOps):
     """
 
     def hard_swish(self, x: Value, scale: float = 1.0) -> Value:
-        """X · HardSigmoid(x): of the operator itself, the parser takes no bfloat16.
+        """As x · HardSigmoid(x): the operator itself is not read in bfloat16.
 
         In float32 and float16 it makes the same layers of either.
         """
