@@ -173,6 +173,9 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         help="one batch at a time with all threads (default), or several at once (OpenVINO)",
     )
     parser.add_argument(
+        "--cache", metavar="FOLDER", help="where OpenVINO keeps what it has compiled; default: none"
+    )
+    parser.add_argument(
         "--threads", type=_positive, metavar="N", help="default: the CPUs this process may use"
     )
     parser.add_argument(

@@ -24,6 +24,7 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
         arguments.device,
         arguments.threads,
         mode=arguments.mode,
+        cache=arguments.cache,
         workers=arguments.workers,
         exif=arguments.exif,
         draft=arguments.draft,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Final
 
 import numpy as np
@@ -66,7 +67,7 @@ def write_openvino(order: Order) -> Written:
         folding.register_pass(passes.ConstantFolding())
         folding.run_passes(model)
         if precision != "fp32":
-            _compress(openvino, model, PRECISIONS[precision])
+            _compress(openvino, model, PRECISIONS[precision], order.graph.get("islands", ()))
         for name, place in METADATA.items():
             if name in order.graph["metadata"]:
                 model.set_rt_info(order.graph["metadata"][name], place)
@@ -86,8 +87,12 @@ def _name(model: Any) -> None:
             node.set_friendly_name(f"{node.get_type_name()}.{number}")
 
 
-def _compress(openvino: Any, model: Any, precision: Precision) -> None:
-    """Replace float32 constants by smaller ones and a Convert, which is folded at loading."""
+def _compress(openvino: Any, model: Any, precision: Precision, islands: Collection[str]) -> None:
+    """Replace float32 constants by smaller ones and a Convert, which is folded at loading.
+
+    Args:
+        islands: names of those that stay float32, beside those that leave the precision's range.
+    """
     from openvino import opset13
 
     for constant in model.get_ops():
@@ -98,13 +103,14 @@ def _compress(openvino: Any, model: Any, precision: Precision) -> None:
         values = constant.data
         if values.size < _SMALLEST:
             continue
-        if np.abs(values).max() > precision.largest:
-            continue  # stays float32
+        name = constant.get_friendly_name()
+        if name in islands or np.abs(values).max() > precision.largest:
+            continue
         readers = list(constant.output(0).get_target_inputs())
         small = openvino.op.Constant(_tensor(openvino, values, precision.dtype))
-        small.set_friendly_name(f"{constant.get_friendly_name()}/{precision.dtype}")
+        small.set_friendly_name(f"{name}/{precision.dtype}")
         whole = opset13.convert(small, "f32")
-        whole.set_friendly_name(constant.get_friendly_name())
+        whole.set_friendly_name(name)
         for reader in readers:
             reader.replace_source_output(whole.output(0))
 
