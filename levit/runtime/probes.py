@@ -17,7 +17,7 @@ from typing import Final
 from levit.errors import brief
 from levit.runtime.gpus import Gpu, look_for_gpu
 from levit.runtime.obstacle import Obstacle
-from levit.runtime.openvino_module import import_openvino
+from levit.runtime.openvino_module import openvino_core
 
 __all__ = ["CUDA_PROVIDER", "imports", "onnxruntime_cpu", "onnxruntime_cuda", "openvino_cpu"]
 
@@ -66,7 +66,7 @@ def onnxruntime_cuda() -> Obstacle | None:
 def openvino_cpu() -> Obstacle | None:
     """OpenVINO's CPU plugin."""
     try:
-        devices = import_openvino().Core().available_devices
+        devices = openvino_core().available_devices
     except Exception as error:  # RuntimeError, ImportError, and what a broken package raises
         return Obstacle(
             reason=f"cannot be imported ({brief(error)})",

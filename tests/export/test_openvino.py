@@ -12,7 +12,7 @@ from levit.export.passes import run_passes
 from levit.export.targets import Order
 from levit.export.targets.openvino import prepare_openvino, write_openvino
 from levit.models.ops import NumpyOps
-from levit.runtime.openvino_module import import_openvino
+from levit.runtime.openvino_module import import_openvino, openvino_core
 from levit.runtime.predictor import Predictor
 
 openvino = import_openvino()
@@ -32,11 +32,11 @@ def written(model, folder, **changes):
     )
     write_openvino(order)
     assert sorted(path.name for path in folder.iterdir()) == ["model.bin", "model.xml"]
-    return openvino.Core().read_model(folder / "model.xml", folder / "model.bin")
+    return openvino_core().read_model(folder / "model.xml", folder / "model.bin")
 
 
 def compiled(model, precision="f32"):
-    return openvino.Core().compile_model(
+    return openvino_core().compile_model(
         model, "CPU", {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 1}
     )
 
@@ -79,7 +79,7 @@ def test_attention_is_one_kernel_and_activations_are_none(tmp_path):
                       verify="none")
     )  # fmt: skip
     for batch in (None, 1, 8):
-        model = openvino.Core().read_model(folder / "model.xml", folder / "model.bin")
+        model = openvino_core().read_model(folder / "model.xml", folder / "model.bin")
         if batch is not None:
             model.reshape([batch, 3, 224, 224])
         network = compiled(model)
@@ -140,7 +140,7 @@ def test_the_same_model_is_the_same_files(make_small, tmp_path):
 def test_metadata_travels(tmp_path):
     folder = tmp_path / "a"
     artifact = export(ExportOptions(model="levit_digits", target="openvino", output=folder))
-    model = openvino.Core().read_model(folder / "model.xml", folder / "model.bin")
+    model = openvino_core().read_model(folder / "model.xml", folder / "model.bin")
     assert model.get_rt_info(["levit", "variant"]).value == "levit_digits"
     assert artifact.manifest.payload == "model.xml"
     assert set(artifact.manifest.files) == {"model.xml", "model.bin", "labels.txt", "golden.npz"}

@@ -281,6 +281,29 @@ def test_process_ends_well_with_an_open_predictor_and_after_a_fork(artifact):
     assert (done.returncode, done.stdout) == (0, "(5, 10)\n"), done.stderr
 
 
+def test_signals_arrive_after_sessions_have_come_and_gone(artifact):
+    script = """
+        import signal, sys
+        from levit import Predictor
+
+        # Their lives overlap.
+        one, other = Predictor(sys.argv[1]), Predictor(sys.argv[1])
+        one.close()
+        del one
+        other.close()
+        del other
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(artifact())],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 def test_telemetry_stays_away(artifact):
     script = (
         "import sys; from levit import Predictor; Predictor(sys.argv[1]); "

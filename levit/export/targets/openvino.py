@@ -17,7 +17,7 @@ from levit.export.targets.target import Order, Written
 from levit.models.model import Model
 from levit.runtime.backends import BACKENDS
 from levit.runtime.openvino_file import METADATA
-from levit.runtime.openvino_module import import_openvino
+from levit.runtime.openvino_module import import_openvino, openvino_core
 
 __all__ = ["prepare_openvino", "require_openvino", "write_openvino"]
 
@@ -61,7 +61,7 @@ def write_openvino(order: Order) -> Written:
     }
     proto = emit_onnx(order.model, **graph)
     try:
-        model = openvino.Core().read_model(proto.SerializeToString(deterministic=True))
+        model = openvino_core().read_model(proto.SerializeToString(deterministic=True))
         # What is left of shapes that ONNX's Gemm and Conv biases are read with.
         folding = passes.Manager()
         folding.register_pass(passes.ConstantFolding())

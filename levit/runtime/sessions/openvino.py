@@ -24,7 +24,7 @@ from levit.errors import (
 from levit.runtime.cpus import cpu_features, cpu_precisions, known_cpu_class
 from levit.runtime.interface import Tensor, check_interface
 from levit.runtime.openvino_file import METADATA, WEIGHTS_FILE, check_openvino_file
-from levit.runtime.openvino_module import import_openvino
+from levit.runtime.openvino_module import import_openvino, openvino_core
 from levit.runtime.session import SessionOptions
 from levit.runtime.versions import require_version
 
@@ -68,7 +68,7 @@ class OpenVinoSession:
         self._settings = _settings(artifact, options)
         check_openvino_file(artifact)
         try:
-            self._core = openvino.Core()
+            self._core = openvino_core()
             model = self._core.read_model(artifact.payload, artifact.path / WEIGHTS_FILE)
             inputs = [_tensor(port) for port in model.inputs]
             outputs = [_tensor(port) for port in model.outputs]
