@@ -46,18 +46,6 @@ def pytest_report_header():
     return f"LEVIT_TEST_SEED={SEED}"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """The benchmark's tests are slow ones, in a process of their own (`pytest -m slow`).
-
-    They load OpenVINO, NNCF and PyTorch into it; a run of everything in one process has ended
-    with a segmentation fault after them.
-    """
-    for item in items:
-        if "benchmarks" in item.path.parts or item.path.name == "test_bench.py":
-            item.add_marker(pytest.mark.slow)
-
-
 def pytest_runtest_setup(item):
     for marker, (modules, install) in NEEDED.items():
         if item.get_closest_marker(marker) is not None:

@@ -21,7 +21,7 @@ from levit.errors import ConfigError, ExportError, LevitError, brief
 from levit.models.counting import count
 from levit.models.levit import FAMILY as LEVIT
 from levit.models.pictures import smooth_pictures, standardized
-from levit.runtime.openvino_module import import_openvino
+from levit.runtime.openvino_module import import_openvino, openvino_core
 
 __all__ = [
     "load_network",
@@ -104,7 +104,7 @@ def make_onnx(net: Any, image_size: tuple[int, int], path: Path) -> None:
 def make_openvino(onnx: Path, path: Path) -> None:
     """OpenVINO's own format, weights as they were (by default they become float16)."""
     openvino = import_openvino()
-    openvino.save_model(openvino.Core().read_model(onnx), path, compress_to_fp16=False)
+    openvino.save_model(openvino_core().read_model(onnx), path, compress_to_fp16=False)
 
 
 def make_int8(naive: Path, image_size: tuple[int, int], seed: int, path: Path) -> None:
@@ -115,7 +115,7 @@ def make_int8(naive: Path, image_size: tuple[int, int], seed: int, path: Path) -
     rng = np.random.default_rng([seed, 1])
     batches = (smooth_pictures(rng, _CALIBRATION_BATCH, image_size) for _ in range(_CALIBRATION))
     dataset = nncf.Dataset([standardized(pictures) for pictures in batches])
-    model = openvino.Core().read_model(naive)
+    model = openvino_core().read_model(naive)
     quantized = nncf.quantize(model, dataset, subset_size=_CALIBRATION)
     openvino.save_model(quantized, path, compress_to_fp16=False)
 

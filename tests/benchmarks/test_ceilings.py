@@ -8,6 +8,7 @@ import pytest
 from levit.benchmarks.engines import ENGINES, Job
 from levit.benchmarks.engines.ceiling import MACS, SIDE, operands, reference
 from levit.errors import BackendUnavailableError, ConfigError
+from levit.runtime.openvino_module import openvino_core
 
 CEILINGS = [
     (name, precision)
@@ -94,10 +95,9 @@ def test_onnxruntime_runs_what_the_precision_says(precision):
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_openvino_executes_the_precision(precision):
     module = module_of("ceiling-openvino")
-    import openvino
 
     hint = "bf16" if precision == "bf16" else "f32"
-    compiled = openvino.Core().compile_model(
+    compiled = openvino_core().compile_model(
         module._model(precision), "CPU", {"INFERENCE_PRECISION_HINT": hint}
     )
     executed, kernel = module.executed_kernel(compiled)

@@ -35,9 +35,9 @@ CHEAP = ("timm-eager", "naive-onnxruntime", "naive-openvino")
 
 def chosen_by_openvino():
     """What OpenVINO computes in on this machine where nobody tells it."""
-    from levit.runtime.openvino_module import import_openvino
+    from levit.runtime.openvino_module import openvino_core
 
-    found = import_openvino().Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    found = openvino_core().get_property("CPU", "INFERENCE_PRECISION_HINT")
     return {"f32": "fp32", "f16": "fp16"}.get(found.get_type_name(), found.get_type_name())
 
 

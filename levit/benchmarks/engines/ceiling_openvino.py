@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from levit.benchmarks.engines import Job, Runner
 from levit.benchmarks.engines.ceiling import ROWS, operands, require_product, verified
 from levit.errors import BackendUnavailableError
-from levit.runtime.openvino_module import import_openvino
+from levit.runtime.openvino_module import import_openvino, openvino_core
 
 __all__ = ["executed_kernel", "open_runner"]
 
@@ -41,7 +41,7 @@ def open_runner(job: Job) -> Runner:
         "NUM_STREAMS": 1,
         "INFERENCE_PRECISION_HINT": "bf16" if job.precision == "bf16" else "f32",
     }
-    compiled = openvino.Core().compile_model(_model(job.precision), "CPU", settings)
+    compiled = openvino_core().compile_model(_model(job.precision), "CPU", settings)
     precision, kernel = executed_kernel(compiled)
     allowed, ending = _EXECUTED[job.precision]
     if precision not in allowed or not kernel.lower().endswith(ending):

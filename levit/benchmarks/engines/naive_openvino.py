@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from levit.benchmarks.engines import ImageRunner, Job, Runner, pillow_images
 from levit.errors import BackendUnavailableError
-from levit.runtime.openvino_module import import_openvino
+from levit.runtime.openvino_module import openvino_core
 
 __all__ = ["open_image_runner", "open_runner", "script"]
 
@@ -41,7 +41,7 @@ def open_runner(job: Job) -> Runner:
 
 def compile_file(job: Job, path: Path, hints: dict[str, Any]) -> Any:
     """The network at `path` for `job`'s batch and threads, on one stream."""
-    core = import_openvino().Core()
+    core = openvino_core()
     model = core.read_model(path)
     model.reshape([job.batch, 3, *job.image_size])
     return core.compile_model(model, "CPU", hints | _threads(job))
