@@ -30,8 +30,8 @@ HEADROOM: Final = 16.0
 _HALF: Final = PRECISIONS["fp16"]
 LIMIT: Final = _HALF.largest / HEADROOM
 
-# Where a channel that is rescaled comes to lie: as far from the top of float16 (2^16), with the
-# headroom, as from where it runs out of digits (2^-14), whatever is small in the same channel.
+# Where the largest value of a rescaled channel comes to lie: 2^12 under the top of float16 for what
+# other pictures do, and 2^18 over the smallest that has all its digits, for its small values.
 _MIDDLE: Final = 2.0**4
 # How far from there, or how unlike each other, values must be for weights to be mended by it.
 _FAR: Final = 2.0**4
