@@ -1,0 +1,39 @@
+"""The published sizes, on weights drawn anew, within the tolerances of every target that runs here."""
+
+import pytest
+
+from levit.benchmarks.lineup import SIZES
+from levit.export import ExportOptions, export
+from levit.runtime.cpus import cpu_features, cpu_precisions
+
+CELLS = [
+    ("onnx", "fp32"),
+    ("onnx", "fp16"),
+    ("openvino", "fp32"),
+    ("openvino", "fp16"),
+    ("openvino", "bf16"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("target", "precision"), CELLS)
+@pytest.mark.parametrize("size", SIZES)
+def test_within_tolerance(size, target, precision, tmp_path, seed):
+    if (target, precision) == ("openvino", "bf16") and not cpu_precisions(cpu_features())["bf16"]:
+        pytest.skip("this CPU has no bfloat16")
+    artifact = export(
+        ExportOptions(
+            model=size,
+            random_weights=seed,
+            target=target,
+            precision=precision,
+            output=tmp_path / "artifact",
+        )
+    )
+    verification = artifact.manifest.verification
+    assert verification["status"] == "passed"
+    assert verification["max_relative_error"] <= verification["tolerance"]
+    # Else the comparison would show nothing.
+    assert verification["output_spread"] > 0.1
+    if precision != "fp32":
+        assert verification["fp32_max_relative_error"] <= verification["fp32_tolerance"] == 1e-4
