@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
 import weakref
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -177,10 +179,6 @@ class _Network:
         self.compiled = compiled
         self._outputs = outputs
 
-    def _taken(self, request: Any) -> list[NDArray[Any]]:
-        """Copies: the request's own tensors are written to again by the next batch."""
-        return [request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
-
 
 class _SharedNetwork(_Network):
     """One request, which callers take in turns: each has every thread."""
@@ -194,7 +192,7 @@ class _SharedNetwork(_Network):
         """The outputs in their order."""
         with self._turn:
             self._request.infer({0: batch}, share_inputs=True, share_outputs=True)
-            return self._taken(self._request)
+            return _taken(self._request, self._outputs)
 
 
 class _QueuedNetwork(_Network):
@@ -203,9 +201,16 @@ class _QueuedNetwork(_Network):
     def __init__(self, compiled: Any, outputs: int) -> None:
         super().__init__(compiled, outputs)
         self._queue = openvino.AsyncInferQueue(compiled)
-        self._queue.set_callback(self._finished)
+        # Not a method: the queue and its owner would hold each other, out of the collector's sight,
+        # and neither would ever be freed.
+        self._queue.set_callback(partial(_finish, outputs))
         # Between finding an idle request and taking it, the queue lets other threads in.
         self._starting = threading.Lock()
+
+    def __del__(self) -> None:
+        # An answer is told before its request has ended, and the queue does not wait for that.
+        with contextlib.suppress(AttributeError, RuntimeError):
+            self._queue.wait_all()
 
     @property
     def width(self) -> int:
@@ -221,15 +226,6 @@ class _QueuedNetwork(_Network):
         """Wait until nothing is under way, and raise what went wrong, if anything has."""
         with self._starting:
             self._queue.wait_all()
-
-    def _finished(self, request: Any, userdata: tuple[_Call, int]) -> None:
-        call, place = userdata
-        try:
-            values = self._taken(request)
-        except BaseException as error:  # raised here, it would end the process
-            call.fail(error)
-        else:
-            call.answer(place, values)
 
 
 class _Call:
@@ -263,6 +259,21 @@ class _Call:
                 network.raise_failure()
         if self._error is not None:
             raise self._error
+
+
+def _taken(request: Any, outputs: int) -> list[NDArray[Any]]:
+    """Copies: the request's own tensors are written to again by the next batch."""
+    return [request.get_output_tensor(i).data.copy() for i in range(outputs)]
+
+
+def _finish(outputs: int, request: Any, userdata: tuple[_Call, int]) -> None:
+    call, place = userdata
+    try:
+        values = _taken(request, outputs)
+    except BaseException as error:  # raised here, it would end the process
+        call.fail(error)
+    else:
+        call.answer(place, values)
 
 
 def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:
