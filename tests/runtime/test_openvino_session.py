@@ -255,6 +255,23 @@ def test_closed_means_closed(artifact, batch):
         predictor.forward(batch(1))
 
 
+def test_a_batch_outlives_a_caller_that_was_interrupted(artifact, batch):
+    class Batch(np.ndarray):
+        """An array that can be watched."""
+
+    memory = batch(64)
+    piece = memory.view(Batch)
+    watched = weakref.ref(piece)
+    with Predictor(artifact(), mode="throughput", threads=1) as predictor:
+        call, network = module._Call([piece]), predictor._session._network(64)
+        network.start(call, 0)
+        del piece
+        assert watched() is not None or call._done.is_set()
+        call.wait([network])
+        network.raise_failure()
+        assert watched() is None  # and is not kept until the next one
+
+
 def test_closing_frees_the_networks(artifact, batch, mode):
     predictor = Predictor(artifact(), mode=mode)
     predictor.forward(batch(8))

@@ -7,7 +7,7 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -130,10 +130,10 @@ class OpenVinoSession:
         pieces = [batch]
         if not self._static and len(batch) > 1:
             pieces = np.array_split(batch, min(len(batch), self._network(1).width))
-        call = _Call(len(pieces))
+        call = _Call(pieces)
         networks = [self._network(len(piece)) for piece in pieces]
-        for place, (network, piece) in enumerate(zip(networks, pieces, strict=True)):
-            network.start(piece, call, place)
+        for place, network in enumerate(networks):
+            network.start(call, place)
         call.wait(networks)
         return call.parts
 
@@ -217,8 +217,9 @@ class _QueuedNetwork(_Network):
         """Requests that run at the same time."""
         return len(self._queue)
 
-    def start(self, batch: NDArray[Any], call: _Call, place: int) -> None:
+    def start(self, call: _Call, place: int) -> None:
         """Begin one piece of a call; waits while all requests are busy."""
+        batch = call.pieces[place]
         with self._starting:
             self._queue.start_async({0: batch}, userdata=(call, place), share_inputs=True)
 
@@ -229,11 +230,16 @@ class _QueuedNetwork(_Network):
 
 
 class _Call:
-    """The pieces of one call of `run`, and where their answers come together."""
+    """The pieces of one call of `run`, and where their answers come together.
 
-    def __init__(self, pieces: int) -> None:
-        self.parts: list[list[NDArray[Any]]] = [[] for _ in range(pieces)]
-        self._left = pieces
+    A request reads its piece where it lies, and holds the call: the caller may be gone before it
+    has ended, at Ctrl-C.
+    """
+
+    def __init__(self, pieces: Sequence[NDArray[Any]]) -> None:
+        self.pieces: list[NDArray[Any] | None] = list(pieces)
+        self.parts: list[list[NDArray[Any]]] = [[] for _ in pieces]
+        self._left = len(pieces)
         self._error: BaseException | None = None
         self._counting = threading.Lock()
         self._done = threading.Event()
@@ -245,6 +251,7 @@ class _Call:
             self._left -= 1
             if self._left == 0:
                 self._done.set()
+        self.pieces[place] = None
 
     def fail(self, error: BaseException) -> None:
         """Keep what went wrong, for the caller's thread."""
