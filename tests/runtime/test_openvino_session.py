@@ -219,6 +219,16 @@ def test_what_does_not_fit_is_an_error_and_no_hang(artifact, mode, shape, dtype)
         assert session.run({"image": np.zeros((4, 3, 96, 96), np.float32)})
 
 
+def test_a_static_network_takes_no_other_batch_and_does_not_hang(artifact, batch, mode):
+    with Predictor(artifact(batch=4), mode=mode, threads=1) as predictor:
+        session = predictor._session
+        for count in (3, 5, 1, 8):
+            with pytest.raises(InputError, match=r"takes \(4, 3, 96, 96\) float32, not"):
+                session.run({"image": batch(count)})
+        assert len(session._networks) == 1
+        assert session.run({"image": batch(4)})
+
+
 def test_another_weights_file_is_refused(artifact, tampered):
     def change(folder, values):
         data = bytearray((folder / "model.bin").read_bytes())

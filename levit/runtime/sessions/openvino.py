@@ -109,9 +109,11 @@ class OpenVinoSession:
         """One batch through the network; in throughput mode in pieces, one for each stream."""
         batch = feeds[self._input]
         # OpenVINO's queue never gives back a request that it could not fill.
-        if batch.shape[1:] != self._row or batch.dtype != self._dtype:
+        fits = not self._static or len(batch) in self._fixed
+        if not fits or batch.shape[1:] != self._row or batch.dtype != self._dtype:
+            count = ", ".join(map(str, self._fixed)) if self._static else "N"
             raise InputError(
-                f"the network takes (N, {', '.join(map(str, self._row))}) {self._dtype}, not "
+                f"the network takes ({count}, {', '.join(map(str, self._row))}) {self._dtype}, not "
                 f"{batch.shape} {batch.dtype}"
             )
         try:
@@ -209,8 +211,10 @@ class _QueuedNetwork(_Network):
 
     def __del__(self) -> None:
         # An answer is told before its request has ended, and the queue does not wait for that.
-        with contextlib.suppress(AttributeError, RuntimeError):
-            self._queue.wait_all()
+        with contextlib.suppress(AttributeError):  # it was never made
+            for request in self._queue:
+                with contextlib.suppress(RuntimeError):  # it failed, and has said so
+                    request.wait()
 
     @property
     def width(self) -> int:
