@@ -164,7 +164,7 @@ def _graph_settings(
     return {
         "name": source.variant,
         "batch": options.static_batch,
-        "opset": choose_opset(options.precision, options.opset),
+        "opset": choose_opset(options.precision if target.typed else "fp32", options.opset),
         "precision": options.precision,
         "islands": frozenset(islands),
         "dialect": target.dialect,

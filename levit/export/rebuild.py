@@ -13,7 +13,7 @@ from levit.export.options import PathLike
 from levit.export.targets import TARGETS
 from levit.export.targets.engine import EngineSettings
 from levit.export.targets.target import Progress
-from levit.export.targets.tensorrt import BUILDERS, ENGINE_FILE, GRAPH_FILE
+from levit.export.targets.tensorrt import BUILDERS, ENGINE_FILE, GRAPH_FILE, Builder
 from levit.export.verify_artifact import run_here
 from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.sessions.engine_fit import EngineNeeds, engine_needs
@@ -63,7 +63,7 @@ def rebuild(
         for name in manifest.files.keys() - {ENGINE_FILE, GRAPH_FILE}:
             shutil.copyfile(artifact.path / name, folder / name)
         graph = (artifact.path / GRAPH_FILE).read_bytes()
-        written = builder.write_graph(folder, graph, _settings(needs), progress)
+        written = builder.write_graph(folder, graph, _settings(builder, needs), progress)
         manifest = replace(
             manifest,
             requirements={**manifest.requirements, **written.requirements},
@@ -87,11 +87,16 @@ def rebuild(
     return open_artifact(destination, verify_hashes=False)
 
 
-def _settings(needs: EngineNeeds) -> EngineSettings:
-    """What the engine was built for, but for the machine."""
+def _settings(builder: Builder, needs: EngineNeeds) -> EngineSettings:
+    """What the engine was built for, and the GPU that is here."""
+    architectures = needs.chosen
+    if builder.ahead_of_time and not builder.unrunnable():
+        here = builder.module.gpu().architecture
+        if not needs.takes_architecture(here):
+            architectures = (*architectures, here)
     return EngineSettings(
         profile=needs.profile,
         version_compatible="version" in needs.compatibility,
         hardware_compatible="hardware" in needs.compatibility,
-        architectures=needs.chosen,
+        architectures=architectures,
     )

@@ -98,7 +98,7 @@ BACKENDS: Final[Mapping[str, Backend]] = {
             ),
             "gpu": Place(
                 session="levit.runtime.sessions.ort_cuda:OrtCudaSession",
-                install="pip install onnxruntime-gpu",
+                install="pip install 'onnxruntime-gpu[cuda,cudnn]'",
                 probe="levit.runtime.probes:onnxruntime_cuda",
             ),
         },

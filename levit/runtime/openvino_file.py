@@ -39,6 +39,8 @@ _OPERATIONS: Final = {
     *("ReduceMean", "Gather", "BatchNormInference"),
 }
 _LONGEST_BYTES: Final = 2**26
+# What is written has a depth of 6; each element is judged by all that it lies in.
+_DEEPEST: Final = 16
 
 
 def check_openvino_file(artifact: Artifact) -> None:
@@ -84,6 +86,8 @@ class _Scan:
     def _start(self, name: str, attributes: Mapping[str, str]) -> None:
         inside = self._open
         inside.append(name)
+        if len(inside) > _DEEPEST:
+            raise ValueError(f"its elements are more than {_DEEPEST} deep")
         # Below the network's own rt_info are texts only.
         if inside[:2] == ["net", "rt_info"]:
             return

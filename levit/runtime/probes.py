@@ -26,6 +26,9 @@ CUDA_PROVIDER: Final = "CUDAExecutionProvider"
 # What its convolutions need, and load only when they run.
 _CUDNN: Final = "libcudnn.so.9"
 
+# With CUDA's libraries, which the package alone does not bring.
+_INSTALL_CUDA: Final = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+
 # Both put their files into one folder, so that the one that came last is the one that is there.
 _ONNXRUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu")
 
@@ -91,11 +94,11 @@ def provider_obstacle(providers: Sequence[str], distributions: Sequence[str]) ->
     if len(distributions) > 1:
         return Obstacle(
             reason=f"{' and '.join(distributions)} are installed over each other",
-            remedy=f"pip uninstall {' '.join(distributions)} && pip install onnxruntime-gpu",
+            remedy=f"pip uninstall {' '.join(distributions)} && {_INSTALL_CUDA}",
         )
     return Obstacle(
         reason="the installed onnxruntime has no CUDA provider",
-        remedy="pip uninstall onnxruntime && pip install onnxruntime-gpu",
+        remedy=f"pip uninstall onnxruntime && {_INSTALL_CUDA}",
     )
 
 
@@ -131,7 +134,7 @@ def cuda_libraries_obstacle() -> Obstacle | None:
         return None
     return Obstacle(
         reason=f"CUDA's libraries are missing ({brief(error)})",
-        remedy="pip install 'onnxruntime-gpu[cuda,cudnn]'",
+        remedy=_INSTALL_CUDA,
     )
 
 

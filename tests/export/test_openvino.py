@@ -176,3 +176,11 @@ def test_an_opset_is_that_of_the_graph_it_is_made_from(tmp_path):
         export(ExportOptions(model="levit_digits", target="openvino", opset=30,
                              output=tmp_path / "a"))  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_opset_is_that_of_the_graph_which_is_float32(tmp_path):
+    options = {"model": "levit_digits", "target": "openvino", "precision": "bf16"}
+    made = export(ExportOptions(**options, opset=18, verify="none", output=tmp_path / "made"))
+    assert made.manifest.precision == "bf16"
+    with pytest.raises(ExportError, match="from 14 to 21 for fp32, not 22"):
+        export(ExportOptions(**options, opset=22, verify="none", output=tmp_path / "none"))

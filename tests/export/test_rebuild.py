@@ -15,7 +15,9 @@ from levit.errors import (
 )
 from levit.export import ExportOptions, export
 from levit.export.rebuild import rebuild
+from levit.runtime.gpus import Gpu
 from levit.runtime.obstacle import Obstacle
+from levit.runtime.sessions.engine_fit import engine_needs
 
 pytestmark = pytest.mark.trt_rtx
 
@@ -81,6 +83,27 @@ def test_it_makes_the_engine_anew_and_keeps_the_rest(older, original):
     assert artifact.manifest.source == before.source
     open_artifact(folder, verify_hashes=True)
     assert [path.name for path in folder.parent.iterdir()] == ["older"]
+
+
+@pytest.mark.parametrize(
+    ("here", "architectures"), [("sm_89", "sm_80,sm_89"), ("sm_120", "sm_80,sm_89,sm_120")]
+)
+def test_the_gpu_that_is_here_is_one_that_it_is_built_for(here, architectures, older, monkeypatch):
+    """The command is told to whoever has another GPU: afterwards it must run on theirs."""
+    gpu = Gpu(
+        name="NVIDIA Imaginary",
+        compute_capability=divmod(int(here.removeprefix("sm_")), 10),
+        memory_bytes=2**34,
+        cuda_version=(13, 0),
+        driver_version=None,
+    )
+    monkeypatch.setattr("levit.runtime.tensorrt_modules.look_for_gpu", lambda: gpu)
+    monkeypatch.setattr(  # there is none
+        "levit.export.rebuild.run_here", lambda *_, force: {"status": "passed", "tolerance": 0.03}
+    )
+    rebuilt = rebuild(older())
+    assert rebuilt.manifest.requirements["gpu_architecture"] == architectures
+    assert engine_needs(rebuilt).takes_architecture(here)
 
 
 def test_it_may_go_elsewhere(older, tmp_path):

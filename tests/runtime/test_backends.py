@@ -72,7 +72,9 @@ def test_onnxruntime_must_have_cuda():
     assert provider_obstacle([CUDA, CPU], ["onnxruntime-gpu"]) is None
     found = provider_obstacle([CPU], ["onnxruntime"])
     assert found.reason == "the installed onnxruntime has no CUDA provider"
-    assert found.remedy == "pip uninstall onnxruntime && pip install onnxruntime-gpu"
+    assert found.remedy == (
+        "pip uninstall onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+    )
     # Installed over each other: whichever came last has written the files.
     found = provider_obstacle([CPU], ["onnxruntime", "onnxruntime-gpu"])
-    assert found.remedy.startswith("pip uninstall onnxruntime onnxruntime-gpu &&")
+    assert found.remedy.startswith("pip uninstall onnxruntime onnxruntime-gpu && pip")

@@ -103,7 +103,7 @@ def test_doctor_names_the_command_that_installs_what_is_missing():
     lines = result.stdout.splitlines()
     onnxruntime = {line.split()[2]: line for line in lines if line.startswith("ONNX Runtime")}
     assert onnxruntime["cpu"].endswith("pip install onnxruntime")
-    assert onnxruntime["gpu"].endswith("pip install onnxruntime-gpu")
+    assert onnxruntime["gpu"].endswith("pip install 'onnxruntime-gpu[cuda,cudnn]'")
     assert all("missing" in line and "not installed" in line for line in onnxruntime.values())
     rows = {line.split("  ")[0]: line for line in lines}
     assert rows["safetensors"].endswith("pip install 'levit[export]'")

@@ -52,6 +52,8 @@ def test_every_form_is_let_through(make_artifact, options):
         (r'offset="\d+" size="(\d+)"', r'offset="99999999999" size="\1"', "outside"),
         (r'offset="\d+" size="(\d+)"', r'offset="-8" size="\1"', "outside"),
         (r'offset="\d+" size="\d+"', 'offset="0" size="x"', "invalid literal"),
+        ("<edges>", "<layers>" * 99 + "</layers>" * 99 + "<edges>", "16 deep"),
+        ("<levit>", "<a>" * 99 + "</a>" * 99 + "<levit>", "16 deep"),
         ("</net>", "", "no element found"),
         ("<edges>", "<edges", "not well-formed"),
     ],

@@ -4,6 +4,8 @@ import pickle
 import subprocess
 import sys
 import textwrap
+import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -196,10 +198,10 @@ class Failing:
 
 
 def test_an_answer_that_cannot_be_kept_is_an_error_and_no_hang(artifact, batch, mode, monkeypatch):
-    taken = module._Network._taken
+    taken = module._taken
     with Predictor(artifact(), mode=mode) as predictor:
         with monkeypatch.context() as patch:
-            patch.setattr(module._Network, "_taken", lambda self, _: taken(self, Failing()))
+            patch.setattr(module, "_taken", lambda request, outputs: taken(Failing(), outputs))
             with pytest.raises(InputError, match="no room for the answer"):
                 predictor.forward(batch(4))
         assert predictor.forward(batch(4))["logits"].shape == (4, 10)
@@ -215,6 +217,16 @@ def test_what_does_not_fit_is_an_error_and_no_hang(artifact, mode, shape, dtype)
             with pytest.raises(InputError, match=r"the network takes \(N, 3, 96, 96\) float32"):
                 session.run({"image": np.zeros(shape, dtype)})
         assert session.run({"image": np.zeros((4, 3, 96, 96), np.float32)})
+
+
+def test_a_static_network_takes_no_other_batch_and_does_not_hang(artifact, batch, mode):
+    with Predictor(artifact(batch=4), mode=mode, threads=1) as predictor:
+        session = predictor._session
+        for count in (3, 5, 1, 8):
+            with pytest.raises(InputError, match=r"takes \(4, 3, 96, 96\) float32, not"):
+                session.run({"image": batch(count)})
+        assert len(session._networks) == 1
+        assert session.run({"image": batch(4)})
 
 
 def test_another_weights_file_is_refused(artifact, tampered):
@@ -251,6 +263,46 @@ def test_closed_means_closed(artifact, batch):
     predictor.close()
     with pytest.raises(InputError, match="open a new one"):
         predictor.forward(batch(1))
+
+
+def test_a_batch_outlives_a_caller_that_was_interrupted(artifact, batch):
+    class Batch(np.ndarray):
+        """An array that can be watched."""
+
+    memory = batch(64)
+    piece = memory.view(Batch)
+    watched = weakref.ref(piece)
+    with Predictor(artifact(), mode="throughput", threads=1) as predictor:
+        call, network = module._Call([piece]), predictor._session._network(64)
+        network.start(call, 0)
+        del piece
+        assert watched() is not None or call._done.is_set()
+        call.wait([network])
+        network.raise_failure()
+        assert watched() is None  # and is not kept until the next one
+
+
+def test_closing_frees_the_networks(artifact, batch, mode):
+    predictor = Predictor(artifact(), mode=mode)
+    predictor.forward(batch(8))
+    networks = [weakref.ref(network) for network in predictor._session._networks.values()]
+    predictor.close()
+    assert networks
+    assert [network() for network in networks] == [None] * len(networks)
+
+
+def test_closing_waits_for_requests_to_end(artifact, batch, monkeypatch):
+    finish, ended = module._finish, []
+
+    def slow(*arguments):
+        finish(*arguments)  # from here on the caller has its answer
+        time.sleep(0.05)
+        ended.append(True)
+
+    monkeypatch.setattr(module, "_finish", slow)
+    with Predictor(artifact(), mode="throughput", prove=False) as predictor:
+        predictor.forward(batch(1))
+    assert ended == [True]
 
 
 def test_process_ends_well_with_an_open_predictor_and_after_a_fork(artifact):

@@ -447,6 +447,32 @@ def test_a_failure_later_on_is_an_error_too(engine_artifact, gpu, batch):
             predictor.forward(batch(2))
 
 
+@pytest.mark.parametrize("static", [False, True])
+def test_an_interrupted_run_leaves_nothing_under_way(
+    static, static_engine, engine_artifact, gpu, batch, monkeypatch
+):
+    """Closing would free what the GPU still works on."""
+    folder = static_engine if static else engine_artifact
+    fake = gpu(folder)
+    waited = []
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    def wait(stream):
+        waited.append(stream)
+        return (Status.cudaSuccess,)
+
+    with Predictor(folder, "gpu") as predictor:
+        x = np.zeros((3, 96, 96, 3), np.uint8) if static else batch(2)
+        monkeypatch.setattr(fake.cuda, "cudaStreamSynchronize", wait)
+        call = "cudaGraphLaunch" if static else "cudaMemcpyAsync"
+        monkeypatch.setattr(fake.cuda, call, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            predictor.forward(x)
+        assert waited == [fake.cuda.stream]
+
+
 def test_a_batch_that_the_profile_lacks_is_refused(engine_artifact, gpu, batch):
     gpu(engine_artifact)
     with (

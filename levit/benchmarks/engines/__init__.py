@@ -131,7 +131,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         precisions=("fp32", "fp16"),
         devices=("gpu",),
         module="levit.benchmarks.engines.levit_onnx_cuda",
-        needs={"onnxruntime": "pip install onnxruntime-gpu"},
+        needs={"onnxruntime": "pip install 'onnxruntime-gpu[cuda,cudnn]'"},
         target="onnx",
     ),
     "ceiling-onnxruntime": Engine(

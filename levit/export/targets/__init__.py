@@ -33,6 +33,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         prepare=prepare_openvino,
         write=write_openvino,
         require=require_openvino,
+        typed=False,
     ),
     "trt": Target(
         format="tensorrt",

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from levit.errors import ExportError, brief
 from levit.export.onnx_graph import emit_onnx
 from levit.export.options import ExportOptions
-from levit.export.precision import PRECISIONS, Precision, choose_opset, rounded
+from levit.export.precision import PRECISIONS, Precision, rounded
 from levit.export.targets.target import Order, Written
 from levit.models.model import Model
 from levit.runtime.backends import BACKENDS
@@ -54,12 +54,7 @@ def write_openvino(order: Order) -> Written:
     from openvino import passes
 
     precision = order.graph["precision"]
-    graph = {
-        **order.graph,
-        "precision": "fp32",
-        "opset": choose_opset("fp32", order.options.opset),
-    }
-    proto = emit_onnx(order.model, **graph)
+    proto = emit_onnx(order.model, **{**order.graph, "precision": "fp32"})
     try:
         model = openvino_core().read_model(proto.SerializeToString(deterministic=True))
         # What is left of shapes that ONNX's Gemm and Conv biases are read with.

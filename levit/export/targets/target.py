@@ -68,6 +68,7 @@ class Target:
             writing it takes; called with the precision.
         device: ``cpu`` or ``gpu``, on which it is verified.
         dialect: in which its graphs are emitted.
+        typed: whether its precision is that of the graph's own types; else the graph is fp32.
         unrunnable: says why this machine cannot run what the target writes, so that it stays
             unverified; nothing where it can.
     """
@@ -82,4 +83,5 @@ class Target:
     require: Callable[[str], None] = lambda precision: None
     device: str = "cpu"
     dialect: type[OnnxOps] = OnnxOps
+    typed: bool = True
     unrunnable: Callable[[], str] = lambda: ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -107,9 +109,11 @@ class OpenVinoSession:
         """One batch through the network; in throughput mode in pieces, one for each stream."""
         batch = feeds[self._input]
         # OpenVINO's queue never gives back a request that it could not fill.
-        if batch.shape[1:] != self._row or batch.dtype != self._dtype:
+        fits = not self._static or len(batch) in self._fixed
+        if not fits or batch.shape[1:] != self._row or batch.dtype != self._dtype:
+            count = ", ".join(map(str, self._fixed)) if self._static else "N"
             raise InputError(
-                f"the network takes (N, {', '.join(map(str, self._row))}) {self._dtype}, not "
+                f"the network takes ({count}, {', '.join(map(str, self._row))}) {self._dtype}, not "
                 f"{batch.shape} {batch.dtype}"
             )
         try:
@@ -128,10 +132,10 @@ class OpenVinoSession:
         pieces = [batch]
         if not self._static and len(batch) > 1:
             pieces = np.array_split(batch, min(len(batch), self._network(1).width))
-        call = _Call(len(pieces))
+        call = _Call(pieces)
         networks = [self._network(len(piece)) for piece in pieces]
-        for place, (network, piece) in enumerate(zip(networks, pieces, strict=True)):
-            network.start(piece, call, place)
+        for place, network in enumerate(networks):
+            network.start(call, place)
         call.wait(networks)
         return call.parts
 
@@ -177,10 +181,6 @@ class _Network:
         self.compiled = compiled
         self._outputs = outputs
 
-    def _taken(self, request: Any) -> list[NDArray[Any]]:
-        """Copies: the request's own tensors are written to again by the next batch."""
-        return [request.get_output_tensor(i).data.copy() for i in range(self._outputs)]
-
 
 class _SharedNetwork(_Network):
     """One request, which callers take in turns: each has every thread."""
@@ -194,7 +194,7 @@ class _SharedNetwork(_Network):
         """The outputs in their order."""
         with self._turn:
             self._request.infer({0: batch}, share_inputs=True, share_outputs=True)
-            return self._taken(self._request)
+            return _taken(self._request, self._outputs)
 
 
 class _QueuedNetwork(_Network):
@@ -203,17 +203,27 @@ class _QueuedNetwork(_Network):
     def __init__(self, compiled: Any, outputs: int) -> None:
         super().__init__(compiled, outputs)
         self._queue = openvino.AsyncInferQueue(compiled)
-        self._queue.set_callback(self._finished)
+        # Not a method: the queue and its owner would hold each other, out of the collector's sight,
+        # and neither would ever be freed.
+        self._queue.set_callback(partial(_finish, outputs))
         # Between finding an idle request and taking it, the queue lets other threads in.
         self._starting = threading.Lock()
+
+    def __del__(self) -> None:
+        # An answer is told before its request has ended, and the queue does not wait for that.
+        with contextlib.suppress(AttributeError):  # it was never made
+            for request in self._queue:
+                with contextlib.suppress(RuntimeError):  # it failed, and has said so
+                    request.wait()
 
     @property
     def width(self) -> int:
         """Requests that run at the same time."""
         return len(self._queue)
 
-    def start(self, batch: NDArray[Any], call: _Call, place: int) -> None:
+    def start(self, call: _Call, place: int) -> None:
         """Begin one piece of a call; waits while all requests are busy."""
+        batch = call.pieces[place]
         with self._starting:
             self._queue.start_async({0: batch}, userdata=(call, place), share_inputs=True)
 
@@ -222,22 +232,18 @@ class _QueuedNetwork(_Network):
         with self._starting:
             self._queue.wait_all()
 
-    def _finished(self, request: Any, userdata: tuple[_Call, int]) -> None:
-        call, place = userdata
-        try:
-            values = self._taken(request)
-        except BaseException as error:  # raised here, it would end the process
-            call.fail(error)
-        else:
-            call.answer(place, values)
-
 
 class _Call:
-    """The pieces of one call of `run`, and where their answers come together."""
+    """The pieces of one call of `run`, and where their answers come together.
 
-    def __init__(self, pieces: int) -> None:
-        self.parts: list[list[NDArray[Any]]] = [[] for _ in range(pieces)]
-        self._left = pieces
+    A request reads its piece where it lies, and holds the call: the caller may be gone before it
+    has ended, at Ctrl-C.
+    """
+
+    def __init__(self, pieces: Sequence[NDArray[Any]]) -> None:
+        self.pieces: list[NDArray[Any] | None] = list(pieces)
+        self.parts: list[list[NDArray[Any]]] = [[] for _ in pieces]
+        self._left = len(pieces)
         self._error: BaseException | None = None
         self._counting = threading.Lock()
         self._done = threading.Event()
@@ -249,6 +255,7 @@ class _Call:
             self._left -= 1
             if self._left == 0:
                 self._done.set()
+        self.pieces[place] = None
 
     def fail(self, error: BaseException) -> None:
         """Keep what went wrong, for the caller's thread."""
@@ -263,6 +270,21 @@ class _Call:
                 network.raise_failure()
         if self._error is not None:
             raise self._error
+
+
+def _taken(request: Any, outputs: int) -> list[NDArray[Any]]:
+    """Copies: the request's own tensors are written to again by the next batch."""
+    return [request.get_output_tensor(i).data.copy() for i in range(outputs)]
+
+
+def _finish(outputs: int, request: Any, userdata: tuple[_Call, int]) -> None:
+    call, place = userdata
+    try:
+        values = _taken(request, outputs)
+    except BaseException as error:  # raised here, it would end the process
+        call.fail(error)
+    else:
+        call.answer(place, values)
 
 
 def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:

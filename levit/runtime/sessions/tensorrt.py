@@ -98,12 +98,15 @@ class TensorrtSession:
                 raise InputError("the session is closed")
             self._buffers[name].host[:count] = batch
             api = self._cuda.api
-            if self._graph is not None:
-                self._cuda.ok(api.cudaGraphLaunch(self._graph, self._stream))
-            else:
-                # Below the profile's least: rows of an earlier batch fill it up.
-                self._enqueue(max(count, self._min))
-            self._cuda.ok(api.cudaStreamSynchronize(self._stream))
+            try:
+                if self._graph is not None:
+                    self._cuda.ok(api.cudaGraphLaunch(self._graph, self._stream))
+                else:
+                    # Below the profile's least: rows of an earlier batch fill it up.
+                    self._enqueue(max(count, self._min))
+            finally:
+                # After a failure and Ctrl-C too: what is under way still reads and writes buffers.
+                self._cuda.ok(api.cudaStreamSynchronize(self._stream))
             return {output: self._buffers[output].host[:count].copy() for output in self._outputs}
 
     def close(self) -> None:
