@@ -1,4 +1,4 @@
-"""The published sizes, on weights drawn anew, within the tolerances of every target that runs here."""
+"""The five sizes, on weights drawn anew, within the tolerance of every target that runs here."""
 
 import pytest
 

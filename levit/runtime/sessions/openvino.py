@@ -40,7 +40,7 @@ openvino = import_openvino()
 _ARITHMETIC: Final = {"fp32": "f32", "fp16": "f32", "bf16": "bf16"}
 _DTYPES: Final = {"f32": "float32", "u8": "uint8"}
 # How long a caller waits before it asks whether its requests have failed.
-_PATIENCE_S: Final = 1.0
+_PATIENCE_S: Final = 10.0
 
 # Sessions of this process, for the children it forks.
 _live: weakref.WeakSet[OpenVinoSession] = weakref.WeakSet()
