@@ -39,6 +39,10 @@ openvino = import_openvino()
 # float32, to which every CPU is exact.
 _ARITHMETIC: Final = {"fp32": "f32", "fp16": "f32", "bf16": "bf16"}
 _DTYPES: Final = {"f32": "float32", "u8": "uint8"}
+# A batch that comes so often, and nothing else between, gets a network of its own; each holds the
+# weights again, in the order in which its kernels read them.
+_REPEATS: Final = 8
+_MOST_FIXED: Final = 4
 # How long a caller waits before it asks whether its requests have failed.
 _PATIENCE_S: Final = 10.0
 
@@ -59,9 +63,9 @@ if hasattr(os, "register_at_fork"):
 class OpenVinoSession:
     """An IR compiled for this CPU; it may be run from many threads.
 
-    A dynamic artifact is compiled once for any batch, and again for the batches that are asked for
-    most (one image, and what the runtime batches by), each when it is first asked for: with a
-    fixed size OpenVINO plans memory and fuses better, by up to a sixth (docs/decisions.md).
+    A dynamic artifact is compiled for any batch, and again for those that are asked for most, each
+    when it is first asked for: one image, what the runtime batches by, and a few that come again
+    and again. With a fixed size OpenVINO plans memory and fuses better (docs/decisions.md).
     """
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
@@ -93,7 +97,8 @@ class OpenVinoSession:
         self._mode = options.mode
         batch = manifest.batch
         self._static = batch.static
-        self._fixed = frozenset({batch.max} if batch.static else {1, batch.opt})
+        self._fixed = {batch.max} if batch.static else {1, batch.opt}
+        self._last, self._repeats = 0, 0
         self._networks: dict[int, Any] | None = {}
         self._compiling = threading.Lock()
         _live.add(self)
@@ -148,7 +153,7 @@ class OpenVinoSession:
         networks = self._networks
         if networks is None:
             raise InputError("the session is closed")
-        key = batch if batch in self._fixed else 0
+        key = batch if self._is_fixed(batch) else 0
         network = networks.get(key)
         if network is not None:
             return network
@@ -156,6 +161,17 @@ class OpenVinoSession:
             if key not in networks:
                 networks[key] = self._compile(key)
             return networks[key]
+
+    def _is_fixed(self, batch: int) -> bool:
+        """Whether this many images have a network of their own, or have earned one by now."""
+        if batch in self._fixed:
+            return True
+        # Two threads may count one call for another: it is a matter of speed only.
+        self._repeats = self._repeats + 1 if batch == self._last else 1
+        self._last = batch
+        if self._repeats >= _REPEATS and len(self._fixed) < _MOST_FIXED:
+            self._fixed.add(batch)
+        return batch in self._fixed
 
     def _compile(self, batch: int) -> _Network:
         """For a fixed batch, or any if that is 0."""
