@@ -41,7 +41,7 @@ _ARITHMETIC: Final = {"fp32": "f32", "fp16": "f32", "bf16": "bf16"}
 _DTYPES: Final = {"f32": "float32", "u8": "uint8"}
 # A batch that comes so often, and nothing else between, gets a network of its own; each holds the
 # weights again, in the order in which its kernels read them.
-_REPEATS: Final = 8
+_REPEATS: Final = 4
 _MOST_FIXED: Final = 4
 # How long a caller waits before it asks whether its requests have failed.
 _PATIENCE_S: Final = 10.0
