@@ -19,7 +19,13 @@ from levit.errors import (
     VerificationError,
 )
 from levit.images import ImageLike
-from levit.runtime.arguments import as_images, is_count
+from levit.runtime.arguments import (
+    as_images,
+    check_choice,
+    check_path,
+    check_threads,
+    is_count,
+)
 from levit.runtime.backends import open_session
 from levit.runtime.batching import check_batch, run_in_chunks
 from levit.runtime.cpus import available_cpus
@@ -37,8 +43,6 @@ Answers: TypeAlias = list[Prediction]
 AnswersOrErrors: TypeAlias = list[Prediction | InputError]
 Raise: TypeAlias = Literal["raise"]
 Return: TypeAlias = Literal["return"]
-
-MAX_THREADS: Final = 1024
 
 _CLASSIFY: Final = "classify (it is headless, or was exported without logits); use embed()"
 
@@ -104,28 +108,15 @@ class Predictor:
         allow_host_code: bool = False,
         prove: bool = True,
     ) -> None:
-        if not isinstance(artifact, (str, os.PathLike)) or not os.fspath(artifact):
-            raise ConfigError(f"an artifact is named by its folder's path, not by {artifact!r}")
+        check_path(artifact, "an artifact is named by its folder's path, not by")
+        check_choice("device", device, ("cpu", "gpu"))
+        check_choice("mode", mode, ("latency", "throughput"))
+        check_threads("threads", threads, 1, "all")
+        check_threads("workers", workers, 0, "as many as threads")
+        if cache is not None:
+            check_path(cache, "cache must be a folder's path, or None for none, not")
         if not isinstance(allow_host_code, bool):
             raise ConfigError(f"allow_host_code is True or False, not {allow_host_code!r}")
-        if device not in ("cpu", "gpu"):
-            raise ConfigError(f"device must be 'cpu' or 'gpu', not {device!r}")
-        if mode not in ("latency", "throughput"):
-            raise ConfigError(f"mode must be 'latency' or 'throughput', not {mode!r}")
-        if threads is not None and not (is_count(threads, 1) and threads <= MAX_THREADS):
-            raise ConfigError(
-                f"threads must be a whole number from 1 to {MAX_THREADS}, or None for all, not "
-                f"{threads!r}"
-            )
-        if workers is not None and not (is_count(workers, 0) and workers <= MAX_THREADS):
-            raise ConfigError(
-                f"workers must be a whole number from 0 to {MAX_THREADS}, or None for as many as "
-                f"threads, not {workers!r}"
-            )
-        if cache is not None and (
-            not isinstance(cache, (str, os.PathLike)) or not os.fspath(cache)
-        ):
-            raise ConfigError(f"cache must be a folder's path, or None for none, not {cache!r}")
         # Absolute, so that it reopens after a change of folder or in another process.
         self._artifact: Artifact = open_artifact(os.path.abspath(artifact))
         self._device = device
