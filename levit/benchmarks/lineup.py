@@ -16,6 +16,7 @@ from levit.benchmarks.record import Contender
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.export.sources import config_of
 from levit.models.registry import known_names
+from levit.runtime.cpus import cpu_features, cpu_precisions
 
 __all__ = ["SIZES", "Entrant", "Lineup", "ceilings", "choose_lineup"]
 
@@ -62,6 +63,7 @@ def choose_lineup(
     artifacts: Sequence[Path],
     engines: Sequence[str] | None,
     peers: bool,
+    quick: bool = False,
 ) -> Lineup:
     """Every contender of a run.
 
@@ -69,8 +71,10 @@ def choose_lineup(
         device: ``cpu`` or ``gpu``.
         models: timm's names; by default the five sizes, and with `peers` the paper's others.
         artifacts: folders to time beside them (and instead of the five sizes).
-        engines: keys of ``ENGINES``; by default ours, and with `peers` all.
+        engines: keys of ``ENGINES``; by default ours, each at the fastest precision of this
+            machine, and with `peers` all at every precision.
         peers: whether what people would use instead takes part.
+        quick: whether by default only the first engine of ours takes part.
 
     Raises:
         ConfigError: an unknown model or engine, or nobody is left.
@@ -89,8 +93,9 @@ def choose_lineup(
     reason = f"; missing: {', '.join(missing.values())}" if missing else ""
     if models and any(engine.target for engine in usable.values()):
         _require_exporter()
+    for_models = usable if engines or peers else _by_default(usable, device, quick=quick)
     for name in _known(models or ()):
-        found = _of_model(name, usable)
+        found = _of_model(name, for_models)
         if not found:
             raise ConfigError(
                 f"no engine of this run takes {name} on device {device!r}{reason} (--peers, or "
@@ -130,6 +135,16 @@ def _engines(names: Sequence[str] | None, *, device: str, peers: bool) -> dict[s
                 f"unknown engine {name!r} for device {device!r}; it has: {', '.join(on_device)}"
             )
     return {name: on_device[name] for name in names}
+
+
+def _by_default(engines: dict[str, Engine], device: str, *, quick: bool) -> dict[str, Engine]:
+    """Engines that nobody named: each at the fastest precision that the device computes in."""
+    computed = cpu_precisions(cpu_features())
+    found = {}
+    for name, engine in engines.items():
+        able = [p for p in engine.precisions if device == "gpu" or p == "fp32" or computed[p]]
+        found[name] = replace(engine, precisions=tuple(able[-1:]))  # from slow to fast
+    return dict(list(found.items())[:1]) if quick else found
 
 
 def _known(names: Iterable[str]) -> list[str]:

@@ -294,7 +294,11 @@ def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         metavar="LIST",
         help="of paper,latency,throughput,end-to-end,cold-start,memory; each at its full length",
     )
-    how.add_argument("--quick", action="store_true", help="all within a minute; wider intervals")
+    how.add_argument(
+        "--quick",
+        action="store_true",
+        help="all within a minute, on ONNX Runtime unless --engines says more; wider intervals",
+    )
     how.add_argument(
         "--seconds",
         type=argument_types.seconds,

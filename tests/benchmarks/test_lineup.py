@@ -27,6 +27,20 @@ def test_by_default_the_five_sizes_through_every_engine_of_ours():
     assert all(e.contender.engine != "null" for e in entrants)
 
 
+def test_by_default_each_engine_takes_part_at_its_fastest_precision(monkeypatch):
+    def precisions(**settings):
+        entrants = choose(models=["levit_128s"], **settings).entrants
+        return {e.contender.engine: e.contender.precision for e in entrants}
+
+    monkeypatch.setattr(lineup_module, "cpu_features", lambda: ("avx2", "avx512_bf16"))
+    assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "bf16"}
+    monkeypatch.setattr(lineup_module, "cpu_features", lambda: ("avx2",))
+    assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "fp32"}
+    assert precisions(quick=True) == {"levit-onnx": "fp32"}
+    named = choose(models=["levit_128s"], engines=["levit-openvino"], quick=True).entrants
+    assert [e.contender.precision for e in named] == ["fp32", "bf16"]
+
+
 def test_names_are_understood_as_everywhere():
     entrants = choose(models=["LeViT-128S", "facebook/levit-256", "levit_digits"]).entrants
     models = list(dict.fromkeys(e.contender.model for e in entrants))

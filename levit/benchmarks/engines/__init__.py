@@ -67,7 +67,7 @@ class Engine:
         title: what people call it.
         runtime: who does the arithmetic; engines of one runtime are compared with each other.
         kind: ``ours``, ``peer`` or ``ceiling``.
-        precisions: what it can be asked for.
+        precisions: what it can be asked for, the slowest first.
         devices: of ``cpu``, ``gpu``.
         module: dotted name of its module.
         needs: imports, each with the command that installs it.
