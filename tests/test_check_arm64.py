@@ -161,8 +161,11 @@ def test_what_a_killed_build_has_left_is_not_taken_for_a_tree(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_what_runs_apart_and_its_mounts_end_with_the_script(namespaces, tmp_path, number):
     inside = f"mount -t proc proc {tmp_path} && exec sleep 86399"
+    # Started in the background, this process has Ctrl-C ignored, and its children too.
     code = (
-        f"import check_arm64\ncheck_arm64.command([*check_arm64.APART, 'sh', '-c', {inside!r}], '')"
+        "import signal, check_arm64\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"check_arm64.command([*check_arm64.APART, 'sh', '-c', {inside!r}], '')"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], env=environment(), stderr=subprocess.DEVNULL
