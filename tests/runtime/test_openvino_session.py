@@ -353,6 +353,8 @@ def test_signals_arrive_after_sessions_have_come_and_gone(artifact):
         import signal, sys
         from levit import Predictor
 
+        # Started in the background, this process has Ctrl-C ignored, and its children too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         # Their lives overlap.
         one, other = Predictor(sys.argv[1]), Predictor(sys.argv[1])
         one.close()
