@@ -73,7 +73,7 @@ def look_for_gpu(load: Load = ctypes.CDLL) -> Gpu | Obstacle:
     except OSError:
         return Obstacle(
             reason="no NVIDIA driver",
-            remedy="install NVIDIA's driver (a container needs --gpus all), or use device 'cpu'",
+            remedy="install NVIDIA's driver (a container needs --gpus all)",
         )
     try:
         return _ask(library, load)
@@ -81,21 +81,21 @@ def look_for_gpu(load: Load = ctypes.CDLL) -> Gpu | Obstacle:
         if refused.code == _NO_DEVICE:
             return Obstacle(
                 reason="the NVIDIA driver finds no GPU",
-                remedy="look at nvidia-smi and CUDA_VISIBLE_DEVICES, or use device 'cpu'",
+                remedy="look at nvidia-smi and CUDA_VISIBLE_DEVICES",
             )
         if refused.code == _NOT_INITIALIZED:
             return Obstacle(
                 reason="this process was forked from one that had used the GPU",
-                remedy="start it with 'spawn', or use device 'cpu'",
+                remedy="start it with 'spawn'",
             )
         return Obstacle(
             reason=f"the NVIDIA driver does not work ({refused})",
-            remedy="look at nvidia-smi, or use device 'cpu'",
+            remedy="look at nvidia-smi",
         )
     except AttributeError as error:  # no such function
         return Obstacle(
             reason=f"the NVIDIA driver is too old ({error})",
-            remedy="install a newer one, or use device 'cpu'",
+            remedy="install a newer one",
         )
 
 

@@ -56,21 +56,15 @@ class TensorrtModule:
         """
         found = look_for_gpu()
         if isinstance(found, Obstacle):
-            raise self._without_cpu(found).error(f"{self.name} needs a GPU")
+            raise found.error(f"{self.name} needs a GPU")
         return found
 
     def obstacle(self) -> Obstacle | None:
         """What keeps it from running engines here."""
         found = look_for_gpu()
         if isinstance(found, Obstacle):
-            return self._without_cpu(found)
+            return found
         return self._import_obstacle(self.module) or self._import_obstacle(_CUDA)
-
-    def _without_cpu(self, found: Obstacle) -> Obstacle:
-        """Without the advice to use the CPU, on which no engine runs."""
-        return Obstacle(
-            reason=found.reason, remedy=found.remedy.replace(", or use device 'cpu'", "")
-        )
 
     def _import(self, module: str, name: str) -> Any:
         found = self._import_obstacle(module)

@@ -21,7 +21,7 @@ from levit.runtime.sessions.engine_fit import engine_needs
 
 pytestmark = pytest.mark.trt_rtx
 
-NO_GPU = Obstacle(reason="no NVIDIA driver", remedy="install one, or use device 'cpu'")
+NO_GPU = Obstacle(reason="no NVIDIA driver", remedy="install one")
 
 
 @pytest.fixture(scope="module", autouse=True)

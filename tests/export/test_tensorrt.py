@@ -55,7 +55,7 @@ ADA = Gpu(
     cuda_version=(13, 0),
     driver_version=None,
 )
-NO_GPU = Obstacle(reason="no NVIDIA driver", remedy="install one, or use device 'cpu'")
+NO_GPU = Obstacle(reason="no NVIDIA driver", remedy="install one")
 
 
 @pytest.fixture(autouse=True)

@@ -314,7 +314,7 @@ def test_the_cpu_is_no_place_for_an_engine(engine_artifact):
 
 
 def test_no_gpu_is_said_with_what_is_needed(engine_artifact, gpu):
-    none = Obstacle(reason="no NVIDIA driver", remedy="install one, or use device 'cpu'")
+    none = Obstacle(reason="no NVIDIA driver", remedy="install one")
     gpu(engine_artifact, architecture=none)
     text = refused(BackendUnavailableError, engine_artifact, "no NVIDIA driver: install one$")
     assert "TensorRT-RTX" in text
