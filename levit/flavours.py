@@ -4,7 +4,7 @@
 flavour        what it reads
 =============  ==========================================================================
 timm           ``pretrained_cfg``
-transformers   ``preprocessor_config.json`` of a LevitImageProcessor, LevitFeatureExtractor
+transformers   ``preprocessor_config.json`` of an image processor of LeViT, DeiT or ViT
 mmpretrain     ``data_preprocessor`` of a config
 original       nothing: facebookresearch/LeViT keeps its transform in code
 =============  ==========================================================================
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from PIL import Image
@@ -84,8 +85,8 @@ def mmpretrain_spec(
         if stated.get("to_rgb") is not True:
             raise ConfigError("to_rgb is not true: a model that takes BGR is not supported")
         # Without a mean, mmpretrain leaves pixels on 0..255.
-        mean = _colours(stated, "mean", _ZEROS)
-        std = _colours(stated, "std", _ONES)
+        mean = _colours(stated.get("mean", _ZEROS), "mean")
+        std = _colours(stated.get("std", _ONES), "std")
         normalisation = _on_unit_scale("mmpretrain", mean, std, 1.0)
     return PreprocessSpec(
         flavour="mmpretrain",
@@ -97,107 +98,202 @@ def mmpretrain_spec(
 
 # ---------------------------------------------------------------------------- transformers
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Processor:
+    """An image processor of transformers.
+
+    Attributes:
+        defaults: its class attributes, which stand where a file says nothing.
+        edge: ``shortest_edge`` → what the short edge is resized to.
+        caps: it looks at a ``longest_edge`` beside the ``shortest_edge``.
+        one_size: its old feature extractor had one number, ``size``, for the crop too. The
+            class that followed it crops its default whatever `size` says.
+    """
+
+    defaults: Settings
+    edge: Callable[[int], int] = int
+    caps: bool = True
+    one_size: bool = False
+
+
+# In the words of a file. What an entry below does not say otherwise.
+_BASE: Final[Settings] = {
+    "do_convert_rgb": False,
+    "do_resize": True,
+    "default_to_square": True,
+    "resample": Image.Resampling.BICUBIC.value,
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": 0.5,
+    "image_std": 0.5,
+    "do_pad": False,
+}
+_SIDE: Final = 224  # what the sizes among the defaults are meant for
+
+_PROCESSORS: Final[Mapping[str, _Processor]] = {
+    "Levit": _Processor(
+        defaults={
+            **_BASE,
+            "size": {"shortest_edge": 224},
+            "default_to_square": False,
+            "image_mean": IMAGENET_MEAN,
+            "image_std": IMAGENET_STD,
+        },
+        edge=lambda edge: int((256 / 224) * edge),
+        caps=False,
+        one_size=True,
+    ),
+    "DeiT": _Processor(defaults={**_BASE, "size": {"height": 256, "width": 256}}),
+    "ViT": _Processor(
+        defaults={
+            **_BASE,
+            "size": {"height": 224, "width": 224},
+            "resample": Image.Resampling.BILINEAR.value,
+            "do_center_crop": False,
+            "crop_size": None,
+        }
+    ),
+}
+
 # The first is the name today; transformers 5 runs it on torchvision unless told to use Pillow.
-_PROCESSORS: Final = (
-    "LevitImageProcessor",
-    "LevitImageProcessorPil",
-    "LevitImageProcessorFast",
-    "LevitFeatureExtractor",
-)
+_ENDINGS: Final = ("ImageProcessor", "ImageProcessorPil", "ImageProcessorFast", "FeatureExtractor")
+_BY_NAME: Final[Mapping[str, _Processor]] = {
+    start + ending: processor for start, processor in _PROCESSORS.items() for ending in _ENDINGS
+}
+_TYPES: Final = ("image_processor_type", "feature_extractor_type")  # the first overrules
 
 
 def transformers_spec(
     image_size: tuple[int, int], preprocessor: Settings | None = None
 ) -> PreprocessSpec:
-    """``LevitImageProcessorPil`` of transformers, from a ``preprocessor_config.json``.
+    """The Pillow class of a LeViT, DeiT or ViT of transformers, from a file beside a checkpoint.
 
-    Source: ``transformers/models/levit/image_processing_pil_levit.py`` and its base class.
+    Source: ``transformers/models/{levit,deit,vit}/image_processing_pil_*.py`` and their base
+    class.
 
     Args:
         image_size: (height, width) of the model.
-        preprocessor: the file's contents. Empty for the class's defaults, scaled to `image_size`.
+        preprocessor: the contents of a ``preprocessor_config.json``; it is LevitImageProcessor's
+            where it names no class. With nothing in it, or nothing but the name of a class, the
+            class's defaults, which are for 224x224, scaled to `image_size`: each side that is
+            resized to becomes ``floor(side * image side / 224)``, and the crop `image_size`.
 
     Raises:
         ConfigError: it is of another class, contradicts the model's image size, or asks for
             what a spec cannot say.
     """
-    stated = _stated(preprocessor)
-    if not stated:
-        crop_pct = RULES["transformers"].crop_pct
-        return PreprocessSpec(flavour="transformers", image_size=image_size, crop_pct=crop_pct)
-    kind = stated.get("image_processor_type", stated.get("feature_extractor_type", _PROCESSORS[0]))
-    if kind not in _PROCESSORS:
-        raise ConfigError(f"preprocessing of {kind!r} is not known, only of {_PROCESSORS[0]}")
-    if _truth(stated, "do_convert_rgb", False):
+    processor = _processor(_stated(preprocessor))
+    stated = _completed(preprocessor or {}, processor, image_size)
+    if _truth(stated, "do_convert_rgb"):
         raise ConfigError("do_convert_rgb, which lays transparency on white, is not supported")
-    if _truth(stated, "do_pad", False) and "pad_size" in stated:
+    if _truth(stated, "do_pad") and "pad_size" in stated:
         raise ConfigError("do_pad with a pad_size is not supported")
     factor = 1.0
     if _truth(stated, "do_rescale"):
-        factor = _number(stated.get("rescale_factor", 1 / 255), "rescale_factor")
+        factor = _number(stated["rescale_factor"], "rescale_factor")
     mean, std = _ZEROS, _ONES
     if _truth(stated, "do_normalize"):
-        mean = _colours(stated, "image_mean", IMAGENET_MEAN)
-        std = _colours(stated, "image_std", IMAGENET_STD)
+        mean = _colours(stated["image_mean"], "image_mean")
+        std = _colours(stated["image_std"], "image_std")
     return PreprocessSpec(
         flavour="transformers",
         image_size=image_size,
-        interpolation=_filter(stated),
-        **_resizing(stated, image_size),
+        interpolation=_filter(stated["resample"]),
+        **_resizing(stated, processor, image_size),
         **_on_unit_scale("transformers", mean, std, factor),
     )
 
 
-def _resizing(stated: Settings, image_size: tuple[int, int]) -> dict[str, Any]:
+def _processor(stated: Settings) -> _Processor:
+    kind = next((stated[name] for name in _TYPES if name in stated), "LevitImageProcessor")
+    if not isinstance(kind, str) or kind not in _BY_NAME:
+        known = ", ".join(start + _ENDINGS[0] for start in _PROCESSORS)
+        raise ConfigError(f"preprocessing of {kind!r} is not known, only of {known}")
+    return _BY_NAME[kind]
+
+
+def _completed(
+    file: Settings, processor: _Processor, image_size: tuple[int, int]
+) -> dict[str, Any]:
+    """What `file` states and, for the rest, what its class does."""
+    stated = _stated(file)
+    # A null switch is off, to transformers too, also where the class has it on.
+    for name, default in processor.defaults.items():
+        if default is True and name in file:
+            stated.setdefault(name, False)
+    if set(stated) <= set(_TYPES):
+        return {**processor.defaults, **_scaled(processor, image_size)}
+    old = "feature_extractor_type" in stated and "image_processor_type" not in stated
+    if old and processor.one_size and "size" in stated:
+        stated.setdefault("crop_size", stated["size"])
+    return {**processor.defaults, **stated}
+
+
+def _scaled(processor: _Processor, image_size: tuple[int, int]) -> dict[str, Any]:
+    """`size` and `crop_size` of a class that is asked for another size than its own."""
+    height, width = image_size
+    sides = {"height": height, "width": width, "shortest_edge": max(image_size)}
+    size = processor.defaults["size"]
+    return {
+        "size": {name: own * sides[name] // _SIDE for name, own in size.items()},
+        "crop_size": image_size,
+    }
+
+
+def _resizing(
+    stated: Settings, processor: _Processor, image_size: tuple[int, int]
+) -> dict[str, Any]:
     """`crop_pct`, `resize_size` and `crop_mode` of a spec."""
     exact = edge = None
     if _truth(stated, "do_resize"):
-        exact, edge = _resized(stated)
-    wanted = "{}x{}".format(*image_size)
+        exact, edge = _resized(stated, processor)
+    origin, final = "size", exact
     if _truth(stated, "do_center_crop"):
-        crop = _cropped(stated)
-        if crop != image_size:
-            raise ConfigError(
-                f"crop_size {crop[0]}x{crop[1]} is not the model's image size {wanted}"
-            )
-    elif exact != image_size:
+        origin, final = "crop_size", _cropped(stated)
+    wanted = "{}x{}".format(*image_size)
+    if final is None:
         raise ConfigError(f"without do_center_crop images do not all become {wanted}, the model's")
+    if final != image_size:
+        raise ConfigError(f"{origin} {final[0]}x{final[1]} is not the model's image size {wanted}")
     if exact is not None:
         return {"crop_pct": None, "resize_size": exact, "crop_mode": "squash"}
     if edge is None:
         return {"crop_pct": None}
-    if edge == max(image_size):
-        return {"crop_pct": RULES["transformers"].crop_pct}
-    resized = int((256 / 224) * edge)
-    return {"crop_pct": None, "resize_size": (resized, resized)}
+    crop_pct = RULES["transformers"].crop_pct
+    if edge == math.floor(max(image_size) / crop_pct):
+        return {"crop_pct": crop_pct}
+    return {"crop_pct": None, "resize_size": (edge, edge)}
 
 
-def _resized(stated: Settings) -> tuple[tuple[int, int] | None, int | None]:
-    """(height, width) to resize to exactly, or the ``shortest_edge``."""
-    size = stated.get("size", {"shortest_edge": 224})
+def _resized(stated: Settings, processor: _Processor) -> tuple[tuple[int, int] | None, int | None]:
+    """(height, width) to resize to exactly, or what the short edge becomes."""
+    size = stated["size"]
     if isinstance(size, Mapping):
         sides = _stated(size)
-        # LeViT's class looks at no longest_edge.
-        if set(sides) in ({"shortest_edge"}, {"shortest_edge", "longest_edge"}):
-            return None, _whole(sides["shortest_edge"], "size")
-        return _height_width(sides, "size"), None
-    if isinstance(size, (list, tuple)) or _truth(stated, "default_to_square", False):
+        if set(sides) == {"shortest_edge", "longest_edge"}:
+            if processor.caps:
+                raise ConfigError("size with a longest_edge, which caps, is not supported")
+            del sides["longest_edge"]
+        if set(sides) != {"shortest_edge"}:
+            return _height_width(sides, "size"), None
+        size = sides["shortest_edge"]
+    elif isinstance(size, (list, tuple)) or _truth(stated, "default_to_square"):
         return _height_width(size, "size"), None
-    return None, _whole(size, "size")
+    return None, processor.edge(_whole(size, "size"))
 
 
 def _cropped(stated: Settings) -> tuple[int, int]:
     """(height, width) of the crop."""
-    crop = stated.get("crop_size")
-    if crop is None:
-        # LevitFeatureExtractor had one number for both; the class that followed it crops 224.
-        old = "feature_extractor_type" in stated and "image_processor_type" not in stated
-        crop = stated.get("size", 224) if old else 224
-    return _height_width(crop, "crop_size")
+    if stated["crop_size"] is None:
+        raise ConfigError("do_center_crop without a crop_size")
+    return _height_width(stated["crop_size"], "crop_size")
 
 
-def _filter(stated: Settings) -> str:
-    code = stated.get("resample", Image.Resampling.BICUBIC.value)
+def _filter(code: Any) -> str:
     try:
         return Image.Resampling(_whole(code, "resample", least=0)).name.lower()
     except ValueError:
@@ -208,12 +304,12 @@ def _filter(stated: Settings) -> str:
 
 
 def _stated(settings: Settings | None) -> dict[str, Any]:
-    """Without what is null, which in all of these libraries means the default."""
+    """Without what is null, which says nothing in any of these libraries."""
     return {name: value for name, value in (settings or {}).items() if value is not None}
 
 
-def _truth(stated: Settings, name: str, default: bool = True) -> bool:
-    value = stated.get(name, default)
+def _truth(stated: Settings, name: str) -> bool:
+    value = stated[name]
     if not isinstance(value, bool):
         raise ConfigError(f"{name} is true or false, not {value!r}")
     return value
@@ -253,8 +349,7 @@ def _height_width(value: Any, name: str) -> tuple[int, int]:
     return _whole(value[0], name), _whole(value[1], name)
 
 
-def _colours(stated: Settings, name: str, default: tuple[float, ...]) -> tuple[float, ...]:
-    value = stated.get(name, default)
+def _colours(value: Any, name: str) -> tuple[float, ...]:
     values = value if isinstance(value, (list, tuple)) else [value] * 3
     if len(values) != 3:
         raise ConfigError(f"{name} has three values, one per colour, not {len(values)}")

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_preprocess import picture, tensor_of
+from test_preprocess_flavours import HUB, KINDS, processor_class
 
 from levit.errors import ConfigError
 from levit.flavours import (
@@ -132,12 +133,139 @@ def test_settings_of_transformers(settings_, expected):
     assert {name: getattr(spec, name) for name in expected} == expected
 
 
+LEVIT = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic"}
+HALF = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "crop_pct": None, "crop_mode": "squash"}
+DEIT = {**HALF, "interpolation": "bicubic"}
+VIT = {**HALF, "interpolation": "bilinear"}
+
+
+@pytest.mark.parametrize(
+    "ending", ["ImageProcessor", "ImageProcessorPil", "ImageProcessorFast", "FeatureExtractor"]
+)
+@pytest.mark.parametrize(
+    ("start", "image_size", "expected"),
+    [
+        ("Levit", (224, 224), {**LEVIT, "crop_pct": 0.875, "resize_size": None}),
+        ("Levit", (96, 64), {**LEVIT, "crop_pct": 0.875, "resize_size": None}),
+        ("DeiT", (224, 224), {**DEIT, "resize_size": (256, 256)}),
+        ("DeiT", (384, 384), {**DEIT, "resize_size": (438, 438)}),
+        ("DeiT", (96, 64), {**DEIT, "resize_size": (109, 73)}),
+        ("DeiT", (1, 1), {**DEIT, "resize_size": (1, 1)}),
+        ("ViT", (224, 224), {**VIT, "resize_size": (224, 224)}),
+        ("ViT", (384, 384), {**VIT, "resize_size": (384, 384)}),
+        ("ViT", (96, 65), {**VIT, "resize_size": (96, 65)}),
+    ],
+    ids=str,
+)
+def test_a_class_alone_means_its_defaults_at_the_model_s_size(start, ending, image_size, expected):
+    key = "feature_extractor_type" if ending == "FeatureExtractor" else "image_processor_type"
+    file = {key: start + ending}
+    spec = transformers_spec(image_size, file)
+    assert {name: getattr(spec, name) for name in expected} == expected
+    assert (spec.image_size, spec.rescale_factor) == (image_size, None)
+    assert spec_from_json(file, image_size) == spec
+    assert spec_from_json({"image_processor": {**file, "size": None}}, image_size) == spec
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        (
+            {"image_processor_type": "DeiTImageProcessor", "do_normalize": True},
+            {**DEIT, "resize_size": (256, 256)},
+        ),
+        (
+            # Only LeViT's extractor had one number for both.
+            {"feature_extractor_type": "DeiTFeatureExtractor", "size": 300},
+            {**DEIT, "resize_size": (300, 300)},
+        ),
+        (
+            {"image_processor_type": "DeiTImageProcessor", "size": {"shortest_edge": 248}},
+            {"crop_pct": None, "crop_mode": "center", "resize_size": (248, 248)},
+        ),
+        (
+            {"image_processor_type": "DeiTImageProcessor", "size": {"shortest_edge": 256}},
+            {"crop_pct": 0.875, "crop_mode": "center", "resize_size": None},
+        ),
+        (
+            {
+                "image_processor_type": "DeiTImageProcessor",
+                "size": 248,
+                "default_to_square": None,
+            },
+            {"crop_pct": None, "crop_mode": "center", "resize_size": (248, 248)},
+        ),
+        (
+            {"image_processor_type": "DeiTImageProcessor", "do_center_crop": None, "size": 224},
+            {**DEIT, "resize_size": (224, 224)},
+        ),
+        (
+            {"image_processor_type": "ViTImageProcessor", "do_center_crop": None, "resample": 3},
+            {**VIT, "interpolation": "bicubic", "resize_size": (224, 224)},
+        ),
+        (
+            {
+                "image_processor_type": "ViTImageProcessor",
+                "do_center_crop": True,
+                "crop_size": 224,
+                "size": 240,
+            },
+            {**VIT, "resize_size": (240, 240)},
+        ),
+        (
+            # As AutoImageProcessor chooses.
+            {
+                "image_processor_type": "ViTImageProcessor",
+                "feature_extractor_type": "LevitFeatureExtractor",
+            },
+            {**VIT, "resize_size": (224, 224)},
+        ),
+    ],
+    ids=str,
+)
+def test_what_a_file_leaves_out_is_its_class_s(file, expected):
+    spec = transformers_spec((224, 224), file)
+    assert {name: getattr(spec, name) for name in expected} == expected
+
+
+def test_what_a_file_leaves_out_is_not_scaled():
+    file = {"image_processor_type": "DeiTImageProcessor", "resample": 3}
+    with pytest.raises(ConfigError, match="crop_size 224x224 is not the model's image size"):
+        transformers_spec((384, 384), file)
+    file["image_processor_type"] = "ViTImageProcessor"
+    with pytest.raises(ConfigError, match=r"^size 224x224 is not the model's image size"):
+        transformers_spec((384, 384), file)
+
+
+@pytest.mark.parametrize("name", ["do_rescale", "do_normalize"])
+def test_a_null_switch_is_off(name):
+    off = transformers_spec((224, 224), {**NEW_FILE, name: False})
+    assert transformers_spec((224, 224), {**NEW_FILE, name: None}) == off
+    assert off != transformers_spec((224, 224), NEW_FILE)
+
+
+VIT_TYPE = {"image_processor_type": "ViTImageProcessor"}
+DEIT_TYPE = {"image_processor_type": "DeiTImageProcessor"}
+ALL_KNOWN = "only of LevitImageProcessor, DeiTImageProcessor, ViTImageProcessor$"
+
+
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"image_processor_type": "ViTImageProcessor"}, "'ViTImageProcessor' is not known"),
+        ({"image_processor_type": "BeitImageProcessor"}, f"'BeitImageProcessor' .*{ALL_KNOWN}"),
+        ({"image_processor_type": "DeiT"}, "is not known"),
+        ({"image_processor_type": "ViTImageProcessorPilFast"}, "is not known"),
+        ({"image_processor_type": "ViT\nImageProcessor"}, "is not known"),
         ({"image_processor_type": ["a"]}, "is not known"),
-        ({"feature_extractor_type": "ViTFeatureExtractor"}, "is not known"),
+        ({"feature_extractor_type": "BeitFeatureExtractor"}, "is not known"),
+        ({**DEIT_TYPE, "size": {"shortest_edge": 256, "longest_edge": 400}}, "longest_edge"),
+        ({**DEIT_TYPE, "do_center_crop": False}, "size 256x256 is not the model's"),
+        ({**DEIT_TYPE, "crop_size": 192}, "crop_size 192x192 is not the model's image size"),
+        ({**VIT_TYPE, "do_center_crop": True}, "do_center_crop without a crop_size"),
+        ({**VIT_TYPE, "size": {"shortest_edge": 224}}, "without do_center_crop"),
+        ({**VIT_TYPE, "size": 224, "default_to_square": False}, "without do_center_crop"),
+        ({**VIT_TYPE, "size": 256}, "size 256x256 is not the model's image size 224x224"),
+        ({**VIT_TYPE, "do_resize": None}, "without do_center_crop"),
         ({"crop_size": 192}, "crop_size 192x192 is not the model's image size 224x224"),
         ({"crop_size": {"shortest_edge": 224}}, "height and width, not shortest_edge"),
         ({"crop_size": {}}, "height and width, not nothing"),
@@ -177,12 +305,11 @@ def test_padding_to_nothing_is_no_padding():
 
 @pytest.mark.peers
 @pytest.mark.parametrize("changes", [{}, {"size": {"height": 60, "width": 50}, "resample": 0}])
-def test_a_file_that_transformers_saves_is_read_as_it_reads_it(tmp_path, changes):
-    from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
-
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_transformers_saves_is_read_as_it_reads_it(tmp_path, kind, changes):
     crop = {"height": 48, "width": 48}
-    LevitImageProcessorPil(crop_size=crop, **changes).save_pretrained(tmp_path)
-    again = LevitImageProcessorPil.from_pretrained(tmp_path)
+    processor_class(kind)(crop_size=crop, do_center_crop=True, **changes).save_pretrained(tmp_path)
+    again = processor_class(kind).from_pretrained(tmp_path)
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
     spec = transformers_spec((48, 48), saved)
     assert spec_from_json(saved, (48, 48)) == spec
@@ -209,7 +336,10 @@ KEYS = sorted(
 )
 
 
-@settings(max_examples=300, deadline=None)
+BASES = [{}, NEW_FILE, OLD_FILE, PRETRAINED_CFG, {"to_rgb": True}, VIT_TYPE, DEIT_TYPE]
+
+
+@settings(max_examples=400, deadline=None)
 @given(
     key=st.sampled_from(
         sorted(
@@ -223,7 +353,7 @@ KEYS = sorted(
         )
     ),
     value=JSON | st.just(10**400),
-    base=st.sampled_from([{}, NEW_FILE, OLD_FILE, PRETRAINED_CFG, {"to_rgb": True}]),
+    base=st.sampled_from([*BASES, *HUB.values()]),
 )
 def test_any_value_in_any_file_is_taken_or_a_config_error(key, value, base):
     try:
@@ -299,6 +429,7 @@ def test_the_original_has_no_settings():
         (NEW_FILE, transformers_spec((224, 224))),
         ({"image_processor": NEW_FILE}, transformers_spec((224, 224))),
         ({"size": 224}, transformers_spec((224, 224))),
+        (VIT_TYPE, transformers_spec((224, 224), VIT_TYPE)),
         (PRETRAINED_CFG, timm_spec((224, 224), PRETRAINED_CFG)),
         (
             {"architecture": "levit_128s", "pretrained_cfg": PRETRAINED_CFG},

@@ -9,6 +9,7 @@ import math
 import os
 import warnings
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -66,46 +67,84 @@ def assert_equal(found, expected, shape):
 # ------------------------------------------------------------------ transformers
 
 
-def transformers_tensor(image, **config):
-    from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
+KINDS = ("Levit", "DeiT", "ViT")
 
-    processor = LevitImageProcessorPil(**config)
+
+def processor_class(kind):
+    name = kind.lower()
+    module = import_module(f"transformers.models.{name}.image_processing_pil_{name}")
+    return getattr(module, f"{kind}ImageProcessorPil")
+
+
+def processed(image, processor):
     values = processor(image.convert("RGB"), return_tensors="np")["pixel_values"][0]
     return values.astype(np.float32)  # uint8 where nothing is rescaled or normalised
 
 
+def transformers_tensor(image, kind="Levit", **config):
+    return processed(image, processor_class(kind)(**config))
+
+
+def named(kind, **config):
+    return {"image_processor_type": f"{kind}ImageProcessor", **config}
+
+
 @pytest.mark.peers
 @pytest.mark.parametrize("mode", MODES)
-def test_transformers_defaults_on_every_size_and_mode(mode):
-    spec = transformers_spec((224, 224))
+@pytest.mark.parametrize("kind", KINDS)
+def test_transformers_defaults_on_every_size_and_mode(kind, mode):
+    spec = transformers_spec((224, 224), named(kind))
     for size in SIZES:
         image = picture(mode, size)
-        assert_equal(tensor_of(image, spec), transformers_tensor(image), (224, 224))
+        assert_equal(tensor_of(image, spec), transformers_tensor(image, kind), (224, 224))
 
 
 @pytest.mark.peers
 @pytest.mark.parametrize("margin", range(8))
-def test_transformers_crop_offset_for_every_margin(margin):
+@pytest.mark.parametrize(
+    ("kind", "edge", "squash"),
+    [
+        ("Levit", {"shortest_edge": 56}, False),
+        ("DeiT", {"shortest_edge": 64}, False),
+        ("DeiT", {"height": 64, "width": 64}, True),
+        ("ViT", {"height": 64, "width": 64}, True),
+    ],
+)
+def test_transformers_crop_offset_for_every_margin(kind, edge, squash, margin):
     crop = 64 - margin
-    config = {"size": {"shortest_edge": 56}, "crop_size": {"height": crop, "width": crop}}
-    spec = transformers_spec((crop, crop), config)
+    config = {
+        "size": edge,
+        "crop_size": {"height": crop, "width": crop},
+        "do_center_crop": True,
+    }
+    spec = transformers_spec((crop, crop), named(kind, **config))
     assert spec.resize_size == (64, 64)
+    assert spec.crop_mode == ("squash" if squash else "center")
     for size in [(64, 64), (64, 80), (80, 64), *((200 + n, 150) for n in range(4))]:
         image = picture("RGB", size)
-        assert_equal(tensor_of(image, spec), transformers_tensor(image, **config), (crop, crop))
+        expected = transformers_tensor(image, kind, **config)
+        assert_equal(tensor_of(image, spec), expected, (crop, crop))
 
 
 @pytest.mark.peers
 @pytest.mark.parametrize("edge", [20, 40, 41, 42])
-def test_transformers_pads_what_is_smaller_than_the_crop(edge):
-    config = {"size": {"shortest_edge": edge}, "crop_size": {"height": 61, "width": 64}}
+@pytest.mark.parametrize(
+    ("kind", "exact"), [("Levit", False), ("DeiT", False), ("DeiT", True), ("ViT", True)]
+)
+def test_transformers_pads_what_is_smaller_than_the_crop(kind, exact, edge):
+    config = {
+        "size": {"height": edge, "width": edge + 23} if exact else {"shortest_edge": edge},
+        "crop_size": {"height": 61, "width": 64},
+        "do_center_crop": True,
+    }
     for size in [(64, 64), (31, 90), (90, 31), (5, 100)]:
         image = picture("RGB", size)
-        found = tensor_of(image, transformers_spec((61, 64), config))
-        assert_equal(found, transformers_tensor(image, **config), (61, 64))
+        found = tensor_of(image, transformers_spec((61, 64), named(kind, **config)))
+        assert_equal(found, transformers_tensor(image, kind, **config), (61, 64))
 
 
 edges = st.integers(8, 120)
+switch = st.sampled_from([True, False, None])
 processors = st.fixed_dictionaries(
     {"crop_size": st.fixed_dictionaries({"height": edges, "width": edges})},
     optional={
@@ -116,10 +155,10 @@ processors = st.fixed_dictionaries(
             st.fixed_dictionaries({"shortest_edge": edges, "longest_edge": st.just(400)}),
             st.fixed_dictionaries({"height": edges, "width": edges}),
         ),
-        "default_to_square": st.booleans(),
-        "do_resize": st.booleans(),
-        "do_rescale": st.booleans(),
-        "do_normalize": st.booleans(),
+        "default_to_square": switch,
+        "do_resize": switch,
+        "do_rescale": switch,
+        "do_normalize": switch,
         "resample": st.integers(0, 5),
         "rescale_factor": st.sampled_from([1 / 255, 1 / 127.5, 0.0039, 1.0, 1 / 256]),
         "image_mean": st.one_of(st.just(0.5), st.lists(st.floats(0, 1), min_size=3, max_size=3)),
@@ -129,36 +168,148 @@ processors = st.fixed_dictionaries(
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=150, deadline=None)
 @given(size=sides, config=processors)
-def test_transformers_with_any_settings(size, config):
+def test_transformers_with_any_settings(kind, size, config):
     crop = (config["crop_size"]["height"], config["crop_size"]["width"])
     image = picture("RGB", size)
-    spec = transformers_spec(crop, config)
-    assert_equal(tensor_of(image, spec), transformers_tensor(image, **config), crop)
+    if kind == "ViT":
+        config = {**config, "do_center_crop": True}
+    file = named(kind, **config)
+    if kind != "Levit" and config.get("do_resize", True) and "longest_edge" in str(config):
+        with pytest.raises(ConfigError, match="longest_edge"):
+            transformers_spec(crop, file)
+        return
+    spec = transformers_spec(crop, file)
+    assert_equal(tensor_of(image, spec), transformers_tensor(image, kind, **config), crop)
 
 
 @pytest.mark.peers
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("off", [False, None])
+@settings(max_examples=40, deadline=None)
 @given(size=sides, height=edges, width=edges)
-def test_transformers_without_a_crop_takes_exact_sizes(size, height, width):
-    config = {"size": {"height": height, "width": width}, "do_center_crop": False}
+def test_transformers_without_a_crop_takes_exact_sizes(kind, off, size, height, width):
+    config = {"size": {"height": height, "width": width}, "do_center_crop": off}
     image = picture("RGB", size)
-    found = tensor_of(image, transformers_spec((height, width), config))
-    assert_equal(found, transformers_tensor(image, **config), (height, width))
+    found = tensor_of(image, transformers_spec((height, width), named(kind, **config)))
+    assert_equal(found, transformers_tensor(image, kind, **config), (height, width))
 
 
 @pytest.mark.peers
+@pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=60, deadline=None)
 @given(size=sides, height=edges, width=edges)
-def test_transformers_defaults_at_another_size_are_a_processor_of_that_edge(size, height, width):
+def test_transformers_defaults_at_another_size_are_a_processor_of_that_size(
+    kind, size, height, width
+):
     image = picture("RGB", size)
-    expected = transformers_tensor(
-        image,
-        size={"shortest_edge": max(height, width)},
-        crop_size={"height": height, "width": width},
-    )
-    assert_equal(tensor_of(image, transformers_spec((height, width))), expected, (height, width))
+    own = {
+        "Levit": {"shortest_edge": max(height, width)},
+        "DeiT": {"height": int(256 / 224 * height), "width": int(256 / 224 * width)},
+        "ViT": {"height": height, "width": width},
+    }
+    crop = {"height": height, "width": width}
+    expected = transformers_tensor(image, kind, size=own[kind], crop_size=crop)
+    found = tensor_of(image, transformers_spec((height, width), named(kind)))
+    assert_equal(found, expected, (height, width))
+
+
+# As they stand on the hub under these names, and as releases of transformers save them.
+HUB = {
+    "facebook/deit-base-distilled-patch16-224": {
+        "crop_size": 224,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "DeiTFeatureExtractor",
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 3,
+        "size": 256,
+    },
+    "a DeiT for 384x384 of transformers 4.1x": {
+        "crop_size": 384,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "DeiTFeatureExtractor",
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "resample": 3,
+        "size": 438,
+    },
+    "google/vit-base-patch16-224": {
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "ViTFeatureExtractor",
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+        "size": 224,
+    },
+    "a ViT of transformers 4.3x": {
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "ViTImageProcessor",
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 2,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"height": 384, "width": 384},
+    },
+    "a ViT of transformers 4.5x": {
+        "crop_size": None,
+        "data_format": "channels_first",
+        "default_to_square": True,
+        "device": None,
+        "do_center_crop": None,
+        "do_convert_rgb": None,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "ViTImageProcessorFast",
+        "image_std": [0.5, 0.5, 0.5],
+        "input_data_format": None,
+        "resample": 3,
+        "rescale_factor": 0.00392156862745098,
+        "return_tensors": None,
+        "size": {"height": 224, "width": 224},
+    },
+    "a DeiT of transformers 4.5x": {
+        "crop_size": {"height": 224, "width": 224},
+        "default_to_square": True,
+        "do_center_crop": True,
+        "do_convert_rgb": None,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": "DeiTImageProcessorFast",
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": 3,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"height": 256, "width": 256},
+    },
+}
+
+
+@pytest.mark.peers
+@pytest.mark.parametrize("name", HUB)
+def test_files_of_the_hub_mean_what_transformers_makes_of_them(name, tmp_path):
+    from transformers import AutoImageProcessor
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(HUB[name]))
+    processor = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    assert type(processor).__name__.endswith("ImageProcessorPil")
+    sizes = [HUB[name]["size"], HUB[name].get("crop_size")]
+    edge = 384 if any("384" in str(size) for size in sizes) else 224
+    spec = transformers_spec((edge, edge), HUB[name])
+    for size in SIZES:
+        image = picture("RGB", size)
+        assert_equal(tensor_of(image, spec), processed(image, processor), (edge, edge))
 
 
 # ------------------------------------------------------------------ facebookresearch/LeViT
