@@ -9,7 +9,7 @@ from levit.commands import argument_types
 
 __all__ = ["build_parser"]
 
-_DESCRIPTION = "Compile LeViT checkpoints for deployment, and run them."
+_DESCRIPTION = "Compile LeViT, DeiT, ConViT and ViT checkpoints for deployment, and run them."
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -111,13 +111,15 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     source.add_argument(
         "--config",
         metavar="FILE.json",
-        help="timm's model arguments, where the file leaves a choice",
+        help="the model's arguments as timm or transformers write them, where the file leaves a "
+        "choice",
     )
     source.add_argument(
         "--image-size",
         type=argument_types.size,
         metavar="N|HxW",
-        help="where the checkpoint leaves a choice",
+        help="where the checkpoint leaves a choice; one that it was not trained at resizes the "
+        "model",
     )
 
     result = parser.add_argument_group("what to make of it")
@@ -140,7 +142,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--outputs",
         type=argument_types.names,
         metavar="LIST",
-        help="of logits,embedding,features,logits_head,logits_dist (default: logits)",
+        help="of logits,embedding,features,pooled,logits_head,logits_dist (default: logits)",
     )
     result.add_argument(
         "--input",
@@ -196,7 +198,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="host",
         choices=["host", "source", "none"],
         help="host: run it here against the reference (default); source: and compare the "
-        "reference with timm",
+        "reference with timm or transformers",
     )
     writing.add_argument(
         "--dump-passes", metavar="FOLDER", help="write the graph after each compiler pass"
@@ -307,6 +309,12 @@ def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     )
     how.add_argument(
         "--rounds", type=argument_types.positive, metavar="N", help="turns of each contender"
+    )
+    how.add_argument(
+        "--batch",
+        type=argument_types.positive,
+        metavar="N",
+        help="images of a call under latency (default: 1)",
     )
     how.add_argument(
         "--threads",

@@ -50,10 +50,14 @@ from levit.staging import check_destination, staged_folder
 __all__ = ["export"]
 
 
-def export(options: ExportOptions, *, progress: Progress = lambda step: None) -> Artifact:
-    """Compile a checkpoint into an artifact.
+def export(
+    options: ExportOptions, *, model: Any = None, progress: Progress = lambda step: None
+) -> Artifact:
+    """Compile a checkpoint, or a live network, into an artifact.
 
     Args:
+        model: a ``torch.nn.Module`` of timm, transformers or mmpretrain, in place of a checkpoint.
+            Its ``pretrained_cfg`` or ``config`` is read too; it is not changed.
         progress: called with a word for each step as it begins.
 
     Returns:
@@ -66,7 +70,7 @@ def export(options: ExportOptions, *, progress: Progress = lambda step: None) ->
     if options.output is not None:  # before any work
         check_destination(Path(options.output), force=options.force)
     progress("reading weights")
-    source = load_source(options)
+    source = load_source(options, model)
     destination = Path(options.output or f"{source.variant}-{options.target}-{options.precision}")
     spec, assumed = choose_preprocess(options, source)
     labels, unnamed = choose_labels(options, source)
@@ -185,7 +189,10 @@ def _manifest(
 ) -> Manifest:
     model, batch = applied[-1].model, options.static_batch
     low, middle, high = options.profile
-    passes: list[dict[str, Any]] = [{"name": a.name, "count": a.count} for a in applied]
+    passes: list[dict[str, Any]] = [
+        {"name": a.name, "count": a.count, **({"macs_saved": a.macs_saved} if a.count else {})}
+        for a in applied
+    ]
     if islands:
         passes.append({"name": "keep_float32", "count": len(islands), "values": list(islands)})
     return Manifest(
@@ -236,7 +243,7 @@ def _dump_passes(
     settings: Mapping[str, Any],
 ) -> None:
     """One graph per pass, in fp32, and a table of how often each fired and what it changed."""
-    if settings["precision"] != "fp32":
+    if settings["precision"] != "fp32":  # whose opset may be none of fp32's
         settings = {**settings, "precision": "fp32", "opset": None}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -245,11 +252,7 @@ def _dump_passes(
             [("as_trained", 0, trained), *((a.name, a.count, a.model) for a in applied)]
         ):
             file = folder / f"{number:02}_{name}.onnx"
-            file.write_bytes(
-                emit_onnx(model, **{**settings, "precision": "fp32"}).SerializeToString(
-                    deterministic=True
-                )
-            )
+            file.write_bytes(emit_onnx(model, **settings).SerializeToString(deterministic=True))
             difference = relative_difference(name, golden.outputs, model, golden.inputs)
             table.append(
                 {"pass": name, "count": count, "relative_difference": difference, "file": file.name}

@@ -9,6 +9,7 @@ from levit.export.passes import Applied
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Ranges, Taps, sample_inputs, scan_ranges
 from levit.export.rescale import LIMIT, RESCALINGS
+from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
 from levit.models.ops import Array
 from levit.preprocess import PreprocessSpec
@@ -53,8 +54,11 @@ def _is_same(one: Model, other: Model) -> bool:
 
 
 def fit_range(model: Model, precision: str, scanner: Scanner) -> list[Applied]:
-    """Run the rescaling passes, at fp16; bfloat16 has the range of float32."""
-    if precision != "fp16":
+    """Run the rescaling passes, at fp16; bfloat16 has the range of float32.
+
+    They are LeViT's: other families keep what leaves the range in float32.
+    """
+    if precision != "fp16" or not isinstance(model.params, LevitParams):
         return []
     # Channels are an axis of their own in this dataflow, whatever the target's is.
     _, ranges = scanner.scan(model.with_plan(channels_first=True))

@@ -229,6 +229,36 @@ class OnnxOps(Scopes):
     def softmax(self, x: Value) -> Value:
         return self._emit("Softmax", [x], x.shape, axis=-1)
 
+    def layer_norm(self, x: Value, weight: Array | None, bias: Array | None, eps: float) -> Value:
+        if self.opset < 17:
+            raise ExportError(f"LayerNormalization needs opset 17 or newer, not {self.opset}")
+        # ONNX has none without a scale.
+        scale = np.ones(x.shape[-1]) if weight is None else weight
+        inputs = [x, self._weight(scale, "norm.weight")]
+        if bias is not None:
+            inputs.append(self._weight(bias, "norm.bias"))
+        return self._emit("LayerNormalization", inputs, x.shape, axis=-1, epsilon=eps)
+
+    def normalize_sum(self, x: Value) -> Value:
+        sums = self._emit(
+            "ReduceSum", [x, self._integers([-1], "axes")], (*x.shape[:-1], 1), keepdims=1
+        )
+        return self._emit("Div", [x, sums], x.shape)
+
+    def gelu(self, x: Value, scale: float = 1.0) -> Value:
+        # In primitive operations, which every backend knows as GELU when it sees them so; the
+        # operator came with opset 20.
+        root = self.constant(np.array(np.sqrt(0.5) * scale), "root")
+        erf = self._emit("Erf", [self.multiply(x, root)], x.shape)
+        gate = self.add(erf, self.constant(np.array(1.0), "one"))
+        return self.multiply(self.multiply(x, gate), self.constant(np.array(0.5), "half"))
+
+    def sigmoid(self, x: Value) -> Value:
+        return self._emit("Sigmoid", [x], x.shape)
+
+    def tanh(self, x: Value) -> Value:
+        return self._emit("Tanh", [x], x.shape)
+
     def hard_swish(self, x: Value, scale: float = 1.0) -> Value:
         if scale == 1:
             return self._emit("HardSwish", [x], x.shape)
@@ -237,7 +267,7 @@ class OnnxOps(Scopes):
 
     def silu(self, x: Value, scale: float = 1.0) -> Value:
         inside = x if scale == 1 else self.multiply(x, self.constant(np.array(scale), "scale"))
-        return self.multiply(x, self._emit("Sigmoid", [inside], x.shape))
+        return self.multiply(x, self.sigmoid(inside))
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         result = self._shapes.reshape(x.shape, shape)
@@ -258,6 +288,22 @@ class OnnxOps(Scopes):
             self._integers([stride] * count, "steps"),
         ]
         return self._emit("Slice", inputs, self._shapes.subsample(x.shape, axes, stride))
+
+    def narrow(self, x: Value, axis: int, start: int, length: int) -> Value:
+        result = self._shapes.narrow(x.shape, axis, start, length)
+        if result == x.shape:
+            return x
+        inputs: list[Value | str] = [
+            x,
+            self._integers([start], "starts"),
+            self._integers([start + length], "ends"),
+            self._integers([axis], "axes"),
+        ]
+        return self._emit("Slice", inputs, result)
+
+    def prepend_zeros(self, x: Value, count: int) -> Value:
+        pads = self._integers([0, count, 0, 0, 0, 0], "pads")
+        return self._emit("Pad", [x, pads], self._shapes.prepend_zeros(x.shape, count))
 
     def mean(self, x: Value, axes: tuple[int, ...]) -> Value:
         shape = self._shapes.mean(x.shape, axes)

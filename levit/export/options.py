@@ -41,12 +41,14 @@ class ExportOptions:
         target: ``onnx``, ``openvino``, ``trt`` or ``trt-rtx``.
         precision: ``fp32``, ``fp16`` or ``bf16``, of the graph between its inputs and outputs.
         batch: a fixed size; (min, opt, max); or None for dynamic with the default profile.
-        image_size: (height, width) in pixels, or one number for both.
-        outputs: any of ``logits, embedding, features, logits_head, logits_dist``; by default
-            the logits, or the embedding of a headless model.
+        image_size: (height, width) in pixels, or one number for both. Another than the checkpoint
+            was trained at resizes the model: docs/checkpoints.md.
+        outputs: any of ``logits, embedding, features, pooled, logits_head, logits_dist``; by
+            default the logits, or the embedding of a headless model.
         input: ``float32`` (a normalised tensor) or ``uint8`` (pixels, normalised inside).
         labels: class names, or a text file with one per line.
-        config: a JSON file with timm's model arguments, for what the checkpoint leaves open.
+        config: a JSON file with the model's arguments as timm or transformers write them, for what
+            the checkpoint leaves open.
         opset: of the ONNX graph.
         preprocess: a flavour (``timm``, ``transformers``, ``mmpretrain``, ``original``) or a
             JSON file: a preprocessing spec, or the one that timm or transformers wrote.

@@ -8,16 +8,32 @@ max|difference| / max|reference| is at most 1e-12 in float64, which `prove` chec
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from levit.errors import VerificationError
-from levit.models.layers import Conv, Linear, RelativeBias, layers_of, transform
-from levit.models.levit.layers import Attention, LevitParams, Mlp
+from levit.export.algebra.common import (
+    drop_key_bias,
+    fold_batchnorm,
+    fold_input_normalization,
+    fold_query_scale,
+    merge_heads,
+)
+from levit.export.algebra.levit import fold_relative_bias, pool_before_last_linear
+from levit.export.algebra.transformer import (
+    fold_layernorm_affine,
+    fold_position_attention,
+    fold_tokens_and_positions,
+    fold_value_bias,
+    keep_only_read_tokens,
+)
+from levit.models.counting import ShapeOps
+from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
+from levit.models.transformer.layers import TransformerParams
 
 __all__ = [
     "EXACT",
@@ -35,119 +51,18 @@ Pass = Callable[[Model], tuple[Model, int]]
 EXACT: Final = 1e-12
 
 
-def fold_batchnorm(model: Model) -> tuple[Model, int]:
-    """BatchNorm into the convolution or Linear before it, and a head's into the Linear after it.
-
-    ``BN(Wx + b) = (s·W)x + (s·b + t)`` with ``s = γ/√(σ² + ε)``, ``t = β - s·μ``, and
-    ``W·BN(x) + b = (W·s)x + (W·t + b)``. Exact: at inference a BatchNorm is affine with
-    constants, and every one here has a single producer or consumer to go into. Each head
-    has its own.
-    """
-    params, convs = transform(model.params, Conv, Conv.fold)
-    params, linears = transform(params, Linear, Linear.fold)
-    return _with_params(model, params, convs + linears)
-
-
-def fold_query_scale(model: Model) -> tuple[Model, int]:
-    """The score scale into the query's weights and bias: ``(q·k)/√d = (q/√d)·k``.
-
-    Fires only where the query is a plain affine map: behind a BatchNorm the scale would have
-    to go into the norm.
-    """
-
-    def fold(attention: Attention) -> Attention:
-        if attention.scale is None or not _is_plain(attention.q):
-            return attention
-        return replace(attention, q=_scaled(attention.q, attention.scale), scale=None)
-
-    params, count = transform(model.params, Attention, fold)
-    return _with_params(model, params, count)
-
-
-def drop_key_bias(model: Model) -> tuple[Model, int]:
-    """The key's bias adds ``q·b_k`` to every score of a query; softmax over keys ignores it.
-
-    ``softmax(x + c·1) = softmax(x)``, whatever is added per (query, key) beside it. After
-    fold_batchnorm, which makes such biases. Fires only where a plain bias is left to drop.
-    """
-
-    def drop(attention: Attention) -> Attention:
-        if attention.k.bias is None or not _is_plain(attention.k):
-            return attention
-        return replace(attention, k=replace(attention.k, bias=None))
-
-    params, count = transform(model.params, Attention, drop)
-    return _with_params(model, params, count)
-
-
-def fold_relative_bias(model: Model) -> tuple[Model, int]:
-    """``attention_biases[:, index]`` is the same at every call: a static (H, Nq, Nk) table."""
-    params, count = transform(model.params, RelativeBias, RelativeBias.fold)
-    return _with_params(model, params, count)
-
-
-def merge_heads(model: Model) -> tuple[Model, int]:
-    """Two heads on one embedding into one Linear with the mean of their weights.
-
-    ``(W₁x + b₁ + W₂x + b₂)/2 = ((W₁+W₂)/2)x + (b₁+b₂)/2``. Not when a head is an output of
-    its own, and only once both are plain (their norms differ).
-    """
-    params = model.params
-    if not isinstance(params, LevitParams) or params.head is None or params.head_dist is None:
-        return model, 0
-    if {"logits_head", "logits_dist"} & set(model.plan.outputs):
-        return model, 0
-    if not (_is_plain(params.head) and _is_plain(params.head_dist)):
-        return model, 0
-    if params.head.bias is None or params.head_dist.bias is None:
-        return model, 0
-    merged = Linear(
-        (params.head.weight.astype(np.float64) + params.head_dist.weight) / 2,
-        (params.head.bias.astype(np.float64) + params.head_dist.bias) / 2,
-    )
-    return _with_params(model, replace(params, head=merged, head_dist=None), 1)
-
-
-def pool_before_last_linear(model: Model) -> tuple[Model, int]:
-    """The token mean before the last MLP's second Linear, and of the residual beside it.
-
-    ``mean(x + Wh + b) = mean(x) + W·mean(h) + b``: the product then runs on one token
-    instead of all. Not when the tokens themselves are an output, nor where there is no MLP
-    or a norm is still in between (its order with the mean is exact too, but then nothing has
-    been folded and the model is wanted as trained).
-    """
-    if model.plan.pool_early or "features" in model.plan.outputs:
-        return model, 0
-    mlps = layers_of(model.params, Mlp)
-    if not mlps or not _is_plain(mlps[-1].down):
-        return model, 0
-    return model.with_plan(pool_early=True), 1
-
-
-def fold_input_normalization(model: Model) -> tuple[Model, int]:
-    """``1/(255·std)`` into the first convolution, where the input is uint8 pixels.
-
-    ``W·((x/255 - μ)/σ) = (W/(255·σ))·(x - 255·μ)``, per input channel. The subtraction stays
-    in front: the convolution's zero padding happens after normalisation and stands for the
-    mean, so the border is exact; folding it too would need a border correction, which costs
-    as much as it saves (docs/decisions.md).
-    """
-    plan, stem = model.plan, getattr(model.params, "stem", ())
-    if plan.pixels is None or plan.pixels_folded or not stem or stem[0].norm is not None:
-        return model, 0
-    std = np.asarray(plan.pixels[1], np.float64)
-    weight = stem[0].weight / (255 * std)[None, :, None, None]
-    params = replace(model.params, stem=(replace(stem[0], weight=weight), *stem[1:]))
-    return replace(model, params=params).with_plan(pixels_folded=True), 1
-
-
 PASSES: Final[Sequence[Pass]] = (
     fold_batchnorm,
+    fold_layernorm_affine,
     fold_query_scale,
     drop_key_bias,
+    fold_value_bias,
     fold_relative_bias,
     merge_heads,
     pool_before_last_linear,
+    keep_only_read_tokens,
+    fold_position_attention,
+    fold_tokens_and_positions,
     fold_input_normalization,
 )
 
@@ -166,20 +81,59 @@ def passes_for(precision: str) -> Sequence[Pass]:
 
 @dataclass(frozen=True, kw_only=True)
 class Applied:
-    """One pass that was run: its name, how often it fired, and the model after it."""
+    """One pass that was run.
+
+    Attributes:
+        name: of its function.
+        count: how often it fired.
+        model: after it.
+        macs_saved: multiply-accumulates of one image that it has taken away.
+    """
 
     name: str
     count: int
     model: Model
+    macs_saved: int = 0
+
+
+# Whose layers a pass is about, where it is not about all.
+_ONLY: Final[Mapping[Pass, type]] = {
+    **dict.fromkeys((fold_batchnorm, fold_relative_bias, pool_before_last_linear), LevitParams),
+    **dict.fromkeys(
+        (
+            fold_layernorm_affine,
+            fold_value_bias,
+            keep_only_read_tokens,
+            fold_position_attention,
+            fold_tokens_and_positions,
+        ),
+        TransformerParams,
+    ),
+}
 
 
 def run_passes(model: Model, passes: Sequence[Pass] = PASSES) -> list[Applied]:
-    """Run `passes` in order; the last entry's model is the deployed form."""
+    """Run those of `passes` that are about such a model; the last entry's is the deployed form."""
+    passes = [f for f in passes if isinstance(model.params, _ONLY.get(f, object))]
     applied: list[Applied] = []
+    macs = _macs(model)
     for function in passes:
         model, count = function(model)
-        applied.append(Applied(name=function.__name__, count=count, model=model))
+        left = _macs(model) if count else macs
+        name = function.__name__
+        applied.append(Applied(name=name, count=count, model=model, macs_saved=macs - left))
+        macs = left
     return applied
+
+
+def _macs(model: Model) -> int:
+    """Multiply-accumulates of one image, as the model stands."""
+    config, ops = model.config, ShapeOps()
+    shape: tuple[int, ...] = (1, config.in_channels, *config.image_size)
+    if model.plan.pixels is not None:
+        shape = (1, *config.image_size, config.in_channels)
+    model.forward(ops, shape)
+    return ops.macs
 
 
 def relative_difference(name: str, reference: Mapping[str, Array], model: Model, x: Array) -> float:
@@ -219,16 +173,3 @@ def prove(name: str, reference: Mapping[str, Array], model: Model, x: Array) -> 
     difference = relative_difference(name, reference, model, x)
     require_exact(name, difference)
     return difference
-
-
-def _with_params(model: Model, params: Any, count: int) -> tuple[Model, int]:
-    return (replace(model, params=params), count) if count else (model, 0)
-
-
-def _is_plain(linear: Linear) -> bool:
-    return linear.norm is None and linear.norm_before is None
-
-
-def _scaled(linear: Linear, factor: float) -> Linear:
-    bias = None if linear.bias is None else linear.bias.astype(np.float64) * factor
-    return replace(linear, weight=linear.weight.astype(np.float64) * factor, bias=bias)

@@ -16,8 +16,8 @@ import numpy as np
 
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Ranges
-from levit.models.layers import Conv, Linear
-from levit.models.levit.layers import Attention, LevitBlock, LevitParams, LevitStage, Mlp
+from levit.models.layers import Conv, Linear, Mlp
+from levit.models.levit.layers import Attention, LevitBlock, LevitParams, LevitStage
 from levit.models.model import Model
 from levit.models.ops import Array
 

@@ -19,6 +19,9 @@ from levit.preprocess import PreprocessSpec
 
 __all__ = ["choose_labels", "choose_outputs", "choose_preprocess", "settings_for"]
 
+# Of transformers' files.
+_TYPE, _OLD_TYPE = "image_processor_type", "feature_extractor_type"
+
 
 def choose_outputs(options: ExportOptions, model: Model) -> tuple[str, ...]:
     """The outputs that the options name, or the model's first.
@@ -62,8 +65,11 @@ def choose_preprocess(
     if name is None or name in FLAVOURS:
         flavour = name or source.keymap.source
         origin, beside = settings_for(flavour, source.hints)
+        defaults = source.model.family.preprocessing(config, flavour)
         with _said_by(origin, "; correct it, or pass another with --preprocess"):
-            spec = FLAVOURS[flavour](config.image_size, beside)
+            # What a file says is meant for the size that the weights were trained at.
+            spec = FLAVOURS[flavour](source.trained_size, _completed(beside, defaults))
+        spec = _scaled(spec, config.image_size)
         assumes = not beside and name is None
     elif name.endswith(".json"):
         values = read_config(Path(name))
@@ -87,6 +93,24 @@ def choose_preprocess(
     if len(spec.mean) != 3:
         raise ConfigError(f"mean and std have three values, one per colour, not {len(spec.mean)}")
     return spec, _assumed(spec, changes) if assumes else ()
+
+
+def _completed(beside: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A file's settings, of the family's class where it names none; or the family's defaults."""
+    if not beside or _TYPE not in defaults or {_TYPE, _OLD_TYPE} & set(beside):
+        return beside or defaults
+    return {_TYPE: defaults[_TYPE], **beside}
+
+
+def _scaled(spec: PreprocessSpec, size: tuple[int, int]) -> PreprocessSpec:
+    """The same for pictures of another size: what is cut off stays the same part."""
+    if spec.image_size == size:
+        return spec
+    resized = spec.resize_size
+    if resized is not None:
+        pairs = zip(resized, size, spec.image_size, strict=True)
+        resized = tuple(side * new // old for side, new, old in pairs)  # type: ignore[assignment]
+    return replace(spec, image_size=size, resize_size=resized)
 
 
 def _assumed(spec: PreprocessSpec, said: Mapping[str, Any]) -> tuple[str, ...]:

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from levit.errors import CheckpointError, ConfigError
+from levit.export.live import read_module
 from levit.export.options import ExportOptions
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
 from levit.models.containers.state_dict import AVERAGED
 from levit.models.hints import Hints, hints_from_config, read_config
 from levit.models.hub import download
-from levit.models.levit.arguments import config_from_arguments, holds_arguments
-from levit.models.levit.config import LevitConfig, same_architecture
-from levit.models.model import Family, Keymap, Model, Plan
+from levit.models.model import Config, Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
 from levit.models.recognition import recognise
 from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant, known_names
@@ -44,19 +43,33 @@ class Source:
     origin: Mapping[str, Any]
     assumed: tuple[str, ...] = ()
 
+    @property
+    def trained_size(self) -> tuple[int, int]:
+        """(height, width) of the images before the model was resized, if it was."""
+        resized = self.origin.get("resized")
+        height, width = resized["from"] if resized else self.model.config.image_size
+        return height, width
+
 
 def digits_folder() -> Path:
     """Where the package keeps ``levit_digits``: weights, config, and ``images/``."""
     return Path(str(resources.files("levit"))) / "data" / DIGITS
 
 
-def load_source(options: ExportOptions) -> Source:
+def load_source(options: ExportOptions, module: Any = None) -> Source:
     """Find the weights that the options name and build the model.
+
+    Args:
+        module: a live ``torch.nn.Module`` that has them.
 
     Raises:
         ConfigError: the options name no model, an unknown one, or contradict each other.
         CheckpointError: the checkpoint is missing, damaged, foreign or incomplete.
     """
+    if module is not None:
+        if options.random_weights is not None or options.checkpoint is not None:
+            raise ConfigError("a live model has its weights: leave out checkpoint, random_weights")
+        return _checkpoint_source(options, read_module(module), options.model)
     if options.random_weights is not None:
         return _random_source(options, options.random_weights)
     if options.checkpoint is not None:
@@ -94,42 +107,49 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
         if said.image_size is None:
             hints = replace(hints, image_size_from=beside.image_size_from)
     if options.size is not None:
-        hints = replace(hints, image_size=options.size, image_size_from="--image-size")
+        hints = replace(hints, resize_to=options.size)
     return hints
 
 
 def _random_source(options: ExportOptions, seed: int) -> Source:
     hints = _user_hints(options, Hints())
     name, family, config = _named_config(options)
-    said = {
-        name: getattr(hints, name)
-        for name in ("image_size", "in_channels", "num_classes", "activation")
-        if getattr(hints, name) is not None
+    stated = {
+        "image_size": options.size or hints.image_size,
+        "in_channels": hints.in_channels,
+        "num_classes": hints.num_classes,
+        "activation": hints.activation,
+        "attention_activation": hints.attention_activation or hints.activation,
     }
-    activation = hints.attention_activation or hints.activation or config.attention_activation
-    config = replace(config, **said, attention_activation=activation)
-    keymap = next(k for k in family.keymaps if k.conv == config.conv)
+    own = {field.name for field in fields(config)}
+    stated = {key: value for key, value in stated.items() if value is not None and key in own}
+    if stated.get("num_classes") == 0 and "distilled_head" in own:
+        stated["distilled_head"] = False
+    config = replace(config, **stated)
     return Source(
         model=random_model(family, config, seed),
         variant=name,
-        keymap=keymap,
+        keymap=family.keymap_for(config),
         hints=hints,
         origin={"format": "random", "seed": seed},
     )
 
 
-def _named_config(options: ExportOptions) -> tuple[str, Family, LevitConfig]:
+def _named_config(options: ExportOptions) -> tuple[str, Family, Any]:
     if options.config is not None:
         values = read_config(Path(options.config))
-        if holds_arguments(values):
-            name = _custom_name(options.model or values.get("architecture"))
-            config = config_from_arguments(values, str(options.config))
-            if name in known_names() and not same_architecture(config_of(name)[2], config):
-                raise ConfigError(
-                    f"{options.config} holds the widths of another model than {name}: leave out "
-                    f"--model, or correct its 'architecture'"
-                )
-            return name, FAMILIES["levit"], config
+        family = _family_of_arguments(values, options)
+        if family is not None:
+            name = _custom_name(options.model or values.get("architecture"), family)
+            config = family.config_from_arguments(values, str(options.config))
+            if name in known_names():
+                _, other, named = config_of(name)
+                if other is not family or not family.same_architecture(named, config):
+                    raise ConfigError(
+                        f"{options.config} holds the widths of another model than {name}: leave "
+                        f"out --model, or correct its 'architecture'"
+                    )
+            return name, family, config
     if options.model is None:
         raise ConfigError(
             "random weights need a --model NAME, or a --config FILE.json with its widths"
@@ -137,23 +157,46 @@ def _named_config(options: ExportOptions) -> tuple[str, Family, LevitConfig]:
     return config_of(options.model)
 
 
-def config_of(name: str) -> tuple[str, Family, LevitConfig]:
+def _family_of_arguments(values: Mapping[str, Any], options: ExportOptions) -> Family | None:
+    """The family whose widths a file states; None where it states none."""
+    holding = [family for family in FAMILIES.values() if family.holds_arguments(values)]
+    if len(holding) < 2:
+        return next(iter(holding), None)
+    model_type = values.get("model_type")
+    for said in (options.model, values.get("architecture")):
+        if said is not None:
+            name = canonical(str(said))
+            for family in holding:
+                if name in family.variants or name.startswith(family.name):
+                    return family
+    for family in holding:
+        if family.model_types and model_type == family.model_types[0]:
+            return family
+    raise ConfigError(
+        f"{options.config} holds the widths of a vision transformer of some family: say which with "
+        f"--model, or with 'architecture' in it, such as "
+        f"{' or '.join(next(iter(family.variants)) for family in holding)}"
+    )
+
+
+def config_of(name: str) -> tuple[str, Family, Any]:
     """(name as timm spells it, family, config) of a model's name."""
     if canonical(name) == DIGITS:
         path = digits_folder() / "config.json"
-        return DIGITS, FAMILIES["levit"], config_from_arguments(read_config(path), str(path))
+        levit = FAMILIES["levit"]
+        return DIGITS, levit, levit.config_from_arguments(read_config(path), str(path))
     plain, family, variant = find_variant(name)
     return plain, family, variant.config
 
 
 def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str | None) -> Source:
-    if name is not None:
-        config_of(name)  # an unknown name is an error before any work
+    named = None if name is None else config_of(name)  # an unknown one is an error before any work
     file = str(checkpoint.origin["file"])
-    checkpoint, family, keymap = recognise(checkpoint)
+    checkpoint, family, keymap = recognise(checkpoint, None if named is None else named[1])
     hints = _user_hints(options, checkpoint.hints)
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
-    config = _named_as(config, name, _variant_name(family, config, hints), file)
+    if named is not None:
+        config = _named_as(config, family, named, hints, file)
     variant = _variant_name(family, config, hints)
     _check_stated(hints, family, config, file)
     if checkpoint.origin.get("key") in AVERAGED:
@@ -163,83 +206,104 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
     params = family.build(config, keymap, weights)
     weights.finish(file, keymap.ignores)
     _check_variances(checkpoint, file)
+    origin = {"format": keymap.source, **checkpoint.origin}
+    size = hints.resize_to
+    if size is not None and size != config.image_size:
+        trained = config.image_size
+        config, params, how = family.resize(config, params, size)
+        origin["resized"] = {"from": list(trained), "to": list(size), "how": list(how)}
+        text = "x".join(map(str, size))
+        assumed = [*assumed, f"resized from {trained[0]}x{trained[1]} to {text}: {'; '.join(how)}"]
     return Source(
         model=Model(family, config, params, Plan(outputs=family.outputs(config)[:1])),
         variant=variant,
         keymap=keymap,
         hints=hints,
-        origin={"format": keymap.source, **checkpoint.origin},
+        origin=origin,
         assumed=tuple(assumed),
     )
 
 
-def _check_stated(hints: Hints, family: Family, config: LevitConfig, file: str) -> None:
+def _check_stated(hints: Hints, family: Family, config: Config, file: str) -> None:
     """Raise `ConfigError` where the config beside the weights says what they are not."""
-    if hints.model_type not in (None, family.name):
+    if hints.model_type not in (None, *family.model_types):
         raise ConfigError(
             f"the config beside {file} is of a {hints.model_type!r}, its weights are a "
             f"{family.title}'s: correct that, or leave it out"
         )
-    heads = 1 + config.distilled if config.num_classes else 0
     for said, found, what in (
         (hints.num_classes, config.num_classes, "classes"),
         (hints.in_channels, config.in_channels, "input channels"),
-        (None if hints.num_classes == 0 else hints.heads, heads, "classifier heads"),
+        (
+            None if hints.num_classes == 0 else hints.heads,
+            config.classifier_heads,
+            "classifier heads",
+        ),
     ):
         if said not in (None, found):
             raise ConfigError(f"{file} has {found} {what}, its config says {said}: correct that")
-    if hints.arguments is not None:
-        stated = config_from_arguments(hints.arguments, "the config beside the checkpoint")
-        if not same_architecture(replace(stated, conv=config.conv), config):
-            raise ConfigError(
-                f"the config beside {file} holds other widths, heads or depths than its weights: "
-                f"correct that, or leave them out"
-            )
 
 
-def _variant_name(family: Family, config: LevitConfig, hints: Hints) -> str:
+def _is_same(family: Family, one: Any, config: Any) -> bool:
+    """One architecture, whatever the form of the first."""
+    return family.same_architecture(family.named_form(one, config), config)
+
+
+def _variant_name(family: Family, config: Any, hints: Hints) -> str:
     """The variant of this architecture, or what its config calls it.
 
     Raises:
         CheckpointError: the config names a variant of another architecture.
     """
-    matching = (n for n, v in family.variants.items() if same_architecture(v.config, config))
-    found = next(matching, None)
-    said = _custom_name(hints.architecture)
-    if said in family.variants or said == DIGITS:
-        named = config_of(said)[2]
-        if not same_architecture(replace(named, conv=config.conv), config):
+    matching = [n for n, v in family.variants.items() if family.same_architecture(v.config, config)]
+    # Of those that differ in image size only, the one of this size.
+    sized = [n for n in matching if family.variants[n].config.image_size == config.image_size]
+    found = next(iter(sized or matching), None)
+    said = _custom_name(hints.architecture, family)
+    if said in known_names():
+        _, other, named = config_of(said)
+        if other is not family or not _is_same(family, named, config):
             raise CheckpointError(
                 f"the config beside the checkpoint says {said}, its weights are those of "
-                f"{found or 'another LeViT'}; correct one of them"
+                f"{found or f'another {family.title}'}; correct one of them"
             )
     return found or said
 
 
-def _custom_name(architecture: object) -> str:
+def _custom_name(architecture: object, family: Family) -> str:
     """A name for a model of no variant: it becomes the name of a folder, so letters and digits."""
     name = canonical(str(architecture or ""))
-    return name if re.fullmatch(r"[a-z0-9_]{1,64}", name) else "levit_custom"
+    return name if re.fullmatch(r"[a-z0-9_]{1,64}", name) else f"{family.name}_custom"
 
 
-def _named_as(config: LevitConfig, name: str | None, variant: str, file: str) -> LevitConfig:
-    """The config under the name that the user gave, which may be the other twin's.
+def _named_as(
+    config: Any, family: Family, named: tuple[str, Family, Any], hints: Hints, file: str
+) -> Any:
+    """The config in the form that the user's name asks for.
 
     Raises:
         CheckpointError: the checkpoint is of another architecture.
+        ConfigError: it is of another image size than the name says, and nothing else says so.
     """
-    if name is None:
-        return config
-    wanted, _, named = config_of(name)
-    # levit_conv_256 by name and its linear twin by file have the same weights: the name decides
-    # the form, in which features are given.
-    if same_architecture(replace(named, conv=config.conv), config):
-        return replace(config, conv=named.conv)
-    raise CheckpointError(
-        f"{file} is not a {wanted}: its shapes are those of "
-        f"{'another LeViT' if variant == 'levit_custom' else variant}; leave out --model, or "
-        f"name the right one"
-    )
+    wanted, other, form = named
+    if other is not family or not _is_same(family, form, config):
+        found = next(
+            (n for n, v in family.variants.items() if _is_same(family, v.config, config)),
+            f"another {family.title}",
+        )
+        what = found if other is family else f"a {family.title} ({found})"
+        raise CheckpointError(
+            f"{file} is not a {wanted}: its shapes are those of {what}; leave out --model, or name "
+            f"the right one"
+        )
+    unsaid = hints.resize_to is None and hints.image_size is None
+    if family.sized_names and unsaid and form.image_size != config.image_size:
+        trained, size = ("x".join(map(str, c.image_size)) for c in (config, form))
+        raise ConfigError(
+            f"{file} was trained at {trained} pixels and {wanted} takes {size}: say "
+            f"--image-size {trained} to keep its size, --image-size {size} to have it resized"
+        )
+    return family.named_form(config, form)
 
 
 def _check_variances(checkpoint: Checkpoint, file: str) -> None:

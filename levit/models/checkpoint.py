@@ -21,7 +21,7 @@ from levit.models.containers.state_dict import clean_names, listing
 from levit.models.hints import Hints, hints_from_config, read_config
 from levit.models.ops import Array
 
-__all__ = ["Checkpoint", "StrictWeights", "read_checkpoint"]
+__all__ = ["Checkpoint", "StrictWeights", "checked_checkpoint", "read_checkpoint"]
 
 _PREPROCESSOR: Final = "preprocessor_config.json"
 
@@ -61,19 +61,33 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     file = find_file(path)
     tensors, origin = read_shards(file) if begins_as_json(file) else read_file(file)
-    if not tensors:
-        where = f" under {origin['key']!r}" if "key" in origin else ""
-        raise CheckpointError(f"{file}: holds no tensors{where}")
-    tensors = clean_names(tensors, str(file))
-    _refuse_bad_numbers(tensors, file)
     config, preprocessor = file.with_name("config.json"), file.with_name(_PREPROCESSOR)
     hints = hints_from_config(read_config(config), str(config)) if config.is_file() else Hints()
     if preprocessor.is_file():
         hints = replace(hints, preprocessor_config=read_config(preprocessor))
+    return checked_checkpoint(tensors, hints, origin, str(file))
+
+
+def checked_checkpoint(
+    tensors: Mapping[str, Array], hints: Hints, origin: Mapping[str, Any], name: str
+) -> Checkpoint:
+    """Tensors without the names that wrappers put in front.
+
+    Args:
+        name: of where they come from, for messages.
+
+    Raises:
+        CheckpointError: there are none, or a value is not finite.
+    """
+    if not tensors:
+        where = f" under {origin['key']!r}" if "key" in origin else ""
+        raise CheckpointError(f"{name}: holds no tensors{where}")
+    tensors = clean_names(tensors, name)
+    _refuse_bad_numbers(tensors, name)
     return Checkpoint(tensors=tensors, hints=hints, origin=origin)
 
 
-def _refuse_bad_numbers(tensors: Mapping[str, Array], file: Path) -> None:
+def _refuse_bad_numbers(tensors: Mapping[str, Array], file: str) -> None:
     with np.errstate(invalid="ignore", over="ignore"):  # inf - inf
         bad = [
             name

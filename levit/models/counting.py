@@ -68,12 +68,15 @@ class ShapeOps(Scopes):
     def softmax(self, x: Shape) -> Shape:
         return x
 
-    cast = softmax
+    cast = sigmoid = tanh = normalize_sum = softmax
+
+    def layer_norm(self, x: Shape, weight: Array | None, bias: Array | None, eps: float) -> Shape:
+        return x
 
     def hard_swish(self, x: Shape, scale: float = 1.0) -> Shape:
         return x
 
-    silu = hard_swish
+    gelu = silu = hard_swish
 
     def reshape(self, x: Shape, shape: Sequence[int]) -> Shape:
         kept = [x[i] if n == 0 else n for i, n in enumerate(shape)]
@@ -85,6 +88,12 @@ class ShapeOps(Scopes):
 
     def subsample(self, x: Shape, axes: Sequence[int], stride: int) -> Shape:
         return tuple(-(-n // stride) if i in axes else n for i, n in enumerate(x))
+
+    def narrow(self, x: Shape, axis: int, start: int, length: int) -> Shape:
+        return tuple(length if i == axis else n for i, n in enumerate(x))
+
+    def prepend_zeros(self, x: Shape, count: int) -> Shape:
+        return (x[0], count + x[1], *x[2:])
 
     def mean(self, x: Shape, axes: tuple[int, ...]) -> Shape:
         return tuple(n for i, n in enumerate(x) if i not in axes)

@@ -13,7 +13,6 @@ from levit.models.layers import activation_name
 
 __all__ = ["Hints", "hints_from_config", "read_config", "refuse_pooling", "whole"]
 
-_WIDTHS = {"embed_dim", "key_dim", "num_heads", "depth"}
 # Of timm's pretrained_cfg.
 _PREPROCESSING = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
 
@@ -25,25 +24,30 @@ class Hints:
     Attributes:
         image_size: (height, width) in pixels, which the model must have.
         image_size_from: who says so, for messages.
+        resize_to: the size that the user wants; it decides where shapes leave a choice, and the
+            model is resized where they leave none.
         input_size: (height, width) that decides only where shapes leave a choice: timm's
             ``pretrained_cfg`` keeps the size of the weights that training began with.
         activation, attention_activation: names of this package.
         architecture: the name that a config gives to the model.
+        repository: whose copy it is (transformers' ``_name_or_path``).
         in_channels, num_classes: the numbers that a config gives.
         label_names: class names in the order of the logits.
         pretrained_cfg: timm's preprocessing settings.
         model_type: transformers' name of the family.
         heads: the number of classifier heads that transformers' class has.
         preprocessor_config: transformers' preprocessing settings.
-        arguments: the file's contents, if it holds the widths of the network too.
+        arguments: all that the config says, for the family to read.
     """
 
     image_size: tuple[int, int] | None = None
-    image_size_from: str = "--image-size"
+    image_size_from: str = "the config"
+    resize_to: tuple[int, int] | None = None
     input_size: tuple[int, int] | None = None
     activation: str | None = None
     attention_activation: str | None = None
     architecture: str | None = None
+    repository: str | None = None
     in_channels: int | None = None
     num_classes: int | None = None
     label_names: tuple[str, ...] | None = None
@@ -111,23 +115,24 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
             num_classes=_number(arguments.get("num_classes")),
             label_names=None if labels is None else _labels(labels, "label_names"),
             pretrained_cfg=pretrained,
-            arguments=values if set(arguments) >= _WIDTHS else None,
+            arguments=values or None,
         )
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ConfigError(f"{name}: {error}") from error
 
 
-_HEADS = {
-    "LevitModel": 0,
-    "LevitForImageClassification": 1,
-    "LevitForImageClassificationWithTeacher": 2,
-}
+# Classifier heads by what a class's name ends with.
+_HEADS = {"Model": 0, "ForImageClassification": 1, "ForImageClassificationWithTeacher": 2}
+
+
+def _heads(name: str | None) -> int | None:
+    return next((heads for end, heads in _HEADS.items() if name and name.endswith(end)), None)
 
 
 def _transformers_hints(values: Mapping[str, Any], name: str) -> Hints:
     try:
         classes = values.get("architectures") or (None,)
-        heads = _HEADS.get(_text(classes[0], "architectures") or "")
+        heads = _heads(_text(classes[0], "architectures"))
         labels = values.get("id2label")
         label_names = None if labels is None or heads == 0 else _labels(labels, "id2label")
         number = _number(values.get("num_labels"))
@@ -140,8 +145,9 @@ def _transformers_hints(values: Mapping[str, Any], name: str) -> Hints:
             num_classes=None if heads == 0 else number,
             label_names=label_names,
             model_type=_text(values["model_type"], "model_type"),
+            repository=_text(values.get("_name_or_path"), "_name_or_path"),
             heads=heads,
-            arguments=values if values["model_type"] == "levit" else None,
+            arguments=values,
         )
     except (TypeError, ValueError, KeyError, ArithmeticError) as error:
         raise ConfigError(f"{name}: {error}") from error

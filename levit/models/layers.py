@@ -14,7 +14,10 @@ __all__ = [
     "ACTIVATIONS",
     "BatchNorm",
     "Conv",
+    "DotProductAttention",
+    "LayerNorm",
     "Linear",
+    "Mlp",
     "RelativeBias",
     "activate",
     "activation_name",
@@ -22,7 +25,7 @@ __all__ = [
     "transform",
 ]
 
-ACTIVATIONS = ("hard_swish", "silu")
+ACTIVATIONS = ("hard_swish", "silu", "gelu")
 # timm's other names of the same.
 _ALIASES = {"hardswish": "hard_swish", "swish": "silu"}
 
@@ -53,6 +56,22 @@ class BatchNorm:
         """(scale, shift) in float64 with ``apply(x) == x * scale + shift``."""
         scale = self.weight.astype(np.float64) / np.sqrt(self.var.astype(np.float64) + self.eps)
         return scale, self.bias.astype(np.float64) - self.mean.astype(np.float64) * scale
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm:
+    """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis of each token.
+
+    ``weight`` and ``bias`` (C,), or None once they are in what reads the result.
+    """
+
+    weight: Array | None
+    bias: Array | None
+    eps: float
+
+    def apply(self, ops: Ops, x: Any) -> Any:
+        """(…, C) → the same shape."""
+        return ops.layer_norm(x, self.weight, self.bias, self.eps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +148,59 @@ class Linear:
 
 
 @dataclass(frozen=True, eq=False)
+class DotProductAttention:
+    """What multi-head attention has in every family: queries, keys, values, a projection.
+
+    ``scale`` is 1/√Dk, or None once it is in the query weights.
+    """
+
+    q: Linear
+    k: Linear
+    v: Linear
+    proj: Linear
+    heads: int
+    scale: float | None
+
+    def _parts(self, ops: Ops, queries: Any, x: Any) -> list[Any]:
+        """(B, Nq, C), (B, N, C) → queries (B, Nq, H, Dk), keys and values (B, N, H, D)."""
+        parts = []
+        for name, layer, source in (("q", self.q, queries), ("k", self.k, x), ("v", self.v, x)):
+            with ops.scope(name):
+                parts.append(ops.reshape(layer.apply(ops, source), (0, 0, self.heads, -1)))
+        return parts
+
+    def _scores(self, ops: Ops, q: Any, k: Any) -> Any:
+        """(B, H, Nq, Dk), (B, H, Dk, N) → (B, H, Nq, N)."""
+        scores = ops.matmul(q, k)
+        if self.scale is None:
+            return scores
+        return ops.multiply(scores, ops.constant(np.array(self.scale), "scale"))
+
+
+@dataclass(frozen=True, eq=False)
+class Mlp:
+    """Two Linears with an activation between; ``up`` gives ``1 / activation_scale`` of its own."""
+
+    up: Linear
+    down: Linear
+    activation: str
+    activation_scale: float = 1.0
+
+    def hidden(self, ops: Ops, x: Any, *, channels_first: bool = False) -> Any:
+        """(B, N, C) or (B, C, h, w) → the hidden layer, after the activation."""
+        with ops.scope("up"):
+            apply = self.up.apply_pointwise if channels_first else self.up.apply
+            return activate(ops, apply(ops, x), self.activation, self.activation_scale)
+
+    def apply(self, ops: Ops, x: Any, *, channels_first: bool = False) -> Any:
+        """(B, N, C) or (B, C, h, w) → the same shape."""
+        hidden = self.hidden(ops, x, channels_first=channels_first)
+        with ops.scope("down"):
+            apply = self.down.apply_pointwise if channels_first else self.down.apply
+            return apply(ops, hidden)
+
+
+@dataclass(frozen=True, eq=False)
 class RelativeBias:
     """Attention bias by relative position.
 
@@ -152,7 +224,8 @@ class RelativeBias:
 
 def activate(ops: Ops, x: Any, name: str, scale: float = 1.0) -> Any:
     """Apply the activation called `name` to an x that is ``1 / scale`` of what it was."""
-    return {"hard_swish": ops.hard_swish, "silu": ops.silu}[name](x, scale)
+    functions = {"hard_swish": ops.hard_swish, "silu": ops.silu, "gelu": ops.gelu}
+    return functions[name](x, scale)
 
 
 Layer = TypeVar("Layer")

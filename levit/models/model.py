@@ -10,7 +10,7 @@ import numpy as np
 
 from levit.models.ops import Array, Ops
 
-__all__ = ["Family", "Keymap", "Model", "Plan", "Variant", "Weights"]
+__all__ = ["Config", "Family", "Keymap", "Model", "Plan", "SourceNetwork", "Variant", "Weights"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +24,7 @@ class Plan:
         pixels_folded: the first convolution already holds the scale of `pixels`; what is
             left is to subtract 255·mean.
         pool_early: the token mean is taken before the last MLP's second Linear.
+        read_tokens_only: the last block makes only the tokens that the heads read.
         channels_first: Linears over tokens are 1×1 convolutions over (B, C, H, W), where the
             family has a grid; otherwise products over (B, N, C).
     """
@@ -32,7 +33,36 @@ class Plan:
     pixels: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     pixels_folded: bool = False
     pool_early: bool = False
+    read_tokens_only: bool = False
     channels_first: bool = False
+
+
+class Config(Protocol):
+    """What the rest of the package reads of any family's config, a frozen dataclass."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        ...
+
+    @property
+    def in_channels(self) -> int:
+        """Of the image."""
+        ...
+
+    @property
+    def num_classes(self) -> int:
+        """0 for a headless model."""
+        ...
+
+    @property
+    def classifier_heads(self) -> int:
+        """How many, 0 for a headless model."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +105,14 @@ class Keymap(Protocol):
         ...
 
     @property
+    def archive_keys(self) -> tuple[str, ...]:
+        """Of a training checkpoint, under which only this source keeps weights of these names.
+
+        Empty where the names alone tell whose they are.
+        """
+        ...
+
+    @property
     def sign(self) -> str:
         """The name of a tensor that every checkpoint of this format has."""
         ...
@@ -86,6 +124,28 @@ class Keymap(Protocol):
     def ignores(self, key: str) -> bool:
         """Whether a key carries nothing that inference needs."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceNetwork:
+    """The source library's own network of a config, by name.
+
+    Attributes:
+        library: its distribution.
+        module, name: of the class.
+        arguments: of the class, or of its config where `config` names that.
+        config: the config's class in the same module; empty where there is none.
+        norm_eps: of timm's LayerNorms, which an argument of PyTorch's makes.
+        pooler: whether a headless network of transformers has one.
+    """
+
+    library: str
+    module: str
+    name: str
+    arguments: Mapping[str, Any]
+    config: str = ""
+    norm_eps: float | None = None
+    pooler: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +177,20 @@ class Family:
         output_layout: (config, name) → (layout, shape without the batch).
         config_from_dict: the reverse of a config's ``to_dict``.
         randomize: (params, generator) fills the arrays in place, all but norm statistics.
+        same_architecture: (one, other) → equal in all that fine-tuning leaves alone.
+        resize: (config, params, image size) → config and params at that size, and how, in words;
+            raises `ConfigError`.
+        holds_arguments: (JSON object) → whether it states the widths of such a network.
+        config_from_arguments: (JSON object, its file's name) → config; raises `ConfigError`.
+        networks: by source format, (config) → the source library's network; raises `ExportError`.
+            The first stands for sources that are no library.
+        preprocessing: (config, source format) → what its library's file would state, where there
+            is none.
+        model_types: transformers' names of it.
+        named_form: (config, config of a named variant) → the first in the form of the second,
+            where one architecture has several.
+        keymap_for: (config) → the keymap that a model without a checkpoint is named by.
+        sized_names: whether a variant's name states its image size.
     """
 
     name: str
@@ -130,3 +204,13 @@ class Family:
     output_layout: Callable[[Any, str], tuple[str, tuple[int, ...]]]
     config_from_dict: Callable[[Mapping[str, Any]], Any]
     randomize: Callable[[Any, np.random.Generator], None]
+    same_architecture: Callable[[Any, Any], bool]
+    resize: Callable[[Any, Any, tuple[int, int]], tuple[Any, Any, tuple[str, ...]]]
+    holds_arguments: Callable[[Mapping[str, Any]], bool]
+    config_from_arguments: Callable[[Mapping[str, Any], str], Any]
+    networks: Mapping[str, Callable[[Any], SourceNetwork]]
+    preprocessing: Callable[[Any, str], Mapping[str, Any]]
+    model_types: tuple[str, ...]
+    named_form: Callable[[Any, Any], Any]
+    keymap_for: Callable[[Any], Any]
+    sized_names: bool = False

@@ -67,6 +67,26 @@ class Ops(Protocol):
         """Softmax over the last axis."""
         ...
 
+    def layer_norm(self, x: Any, weight: Array | None, bias: Array | None, eps: float) -> Any:
+        """``(x - mean) / sqrt(var + eps) * weight + bias`` over the last axis."""
+        ...
+
+    def normalize_sum(self, x: Any) -> Any:
+        """``x / sum(x)`` over the last axis."""
+        ...
+
+    def gelu(self, x: Any, scale: float = 1.0) -> Any:
+        """``x * Φ(scale * x)``, Φ the normal distribution's: ``(1 + erf(scale * x / √2)) / 2``."""
+        ...
+
+    def sigmoid(self, x: Any) -> Any:
+        """``1 / (1 + exp(-x))``."""
+        ...
+
+    def tanh(self, x: Any) -> Any:
+        """The hyperbolic tangent."""
+        ...
+
     def hard_swish(self, x: Any, scale: float = 1.0) -> Any:
         """``x * clip(scale * x + 3, 0, 6) / 6``: of an x that is ``1 / scale`` of what it was."""
         ...
@@ -85,6 +105,14 @@ class Ops(Protocol):
 
     def subsample(self, x: Any, axes: Sequence[int], stride: int) -> Any:
         """Every `stride`-th entry along each of `axes`, from the first."""
+        ...
+
+    def narrow(self, x: Any, axis: int, start: int, length: int) -> Any:
+        """`length` entries of an axis, from `start`."""
+        ...
+
+    def prepend_zeros(self, x: Any, count: int) -> Any:
+        """(B, N, C) → (B, count + N, C), the first `count` tokens zero."""
         ...
 
     def mean(self, x: Any, axes: tuple[int, ...]) -> Any:
@@ -195,14 +223,38 @@ class NumpyOps(Scopes):
         y: Array = e / e.sum(axis=-1, keepdims=True)
         return y
 
+    def layer_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:
+        centred = x - x.mean(axis=-1, keepdims=True)
+        y: Array = centred / np.sqrt(np.square(centred).mean(axis=-1, keepdims=True) + eps)
+        y = y if weight is None else y * self._array(weight)
+        return y if bias is None else y + self._array(bias)
+
+    def normalize_sum(self, x: Array) -> Array:
+        y: Array = x / x.sum(axis=-1, keepdims=True)
+        return y
+
+    def gelu(self, x: Array, scale: float = 1.0) -> Array:
+        # Not at the top: only networks with GELU pay for its import.
+        from scipy.special import erf
+
+        y: Array = x * (1 + erf(x * self.dtype.type(scale * np.sqrt(0.5)))) / 2
+        return y
+
+    def sigmoid(self, x: Array) -> Array:
+        e = np.exp(-np.abs(x))  # which cannot overflow, whichever the sign
+        y: Array = np.where(x >= 0, 1, e) / (1 + e)
+        return y
+
+    def tanh(self, x: Array) -> Array:
+        y: Array = np.tanh(x)
+        return y
+
     def hard_swish(self, x: Array, scale: float = 1.0) -> Array:
         y: Array = x * np.clip(scale * x + 3, 0, 6) / 6
         return y
 
     def silu(self, x: Array, scale: float = 1.0) -> Array:
-        # The exponential of -|x| cannot overflow, whichever the sign.
-        e = np.exp(-np.abs(scale * x))
-        y: Array = x * np.where(x >= 0, 1, e) / (1 + e)
+        y: Array = x * self.sigmoid(scale * x)
         return y
 
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:
@@ -217,6 +269,12 @@ class NumpyOps(Scopes):
         for axis in axes:
             index[axis] = slice(None, None, stride)
         return x[tuple(index)]
+
+    def narrow(self, x: Array, axis: int, start: int, length: int) -> Array:
+        return x.take(np.arange(start, start + length), axis)
+
+    def prepend_zeros(self, x: Array, count: int) -> Array:
+        return np.pad(x, ((0, 0), (count, 0), (0, 0)))
 
     def mean(self, x: Array, axes: tuple[int, ...]) -> Array:
         y: Array = x.mean(axis=axes)

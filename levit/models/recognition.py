@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from levit.errors import CheckpointError
+from levit.errors import CheckpointError, ConfigError
 from levit.models.checkpoint import Checkpoint
 from levit.models.lookalikes import looks_like
 from levit.models.model import Family, Keymap
-from levit.models.registry import FAMILIES
+from levit.models.registry import FAMILIES, canonical
 
 __all__ = ["recognise"]
 
@@ -20,27 +21,37 @@ __all__ = ["recognise"]
 _MOST_MODELS: Final = 8
 
 
-def recognise(checkpoint: Checkpoint) -> tuple[Checkpoint, Family, Keymap]:
+def recognise(
+    checkpoint: Checkpoint, named: Family | None = None
+) -> tuple[Checkpoint, Family, Keymap]:
     """Find the family and keymap that a checkpoint's names belong to.
 
     The name that a training framework's wrapper puts in front of every tensor (PyTorch
     Lightning's ``model.``) is taken off.
+
+    A plain DeiT and a ViT have the same tensors. Which it is says `named`, or the config beside
+    the checkpoint.
+
+    Args:
+        named: the family of the model that the user names.
 
     Returns:
         The checkpoint under the names of its source format, the family, the keymap.
 
     Raises:
         CheckpointError: no keymap knows these names; the message says what they look like.
+        ConfigError: they are those of several families, and nothing says of which.
     """
-    for family, keymap in _known():
-        if keymap.matches(checkpoint.shapes):
-            return checkpoint, family, keymap
-    for family, keymap, prefix in _wrapped(checkpoint):
+    found = _matching(checkpoint)
+    if found:
+        return checkpoint, *_choose(checkpoint, found, named)
+    for _, _, prefix in _wrapped(checkpoint):
         # What remains must be a whole model and nothing else.
         if all(name.startswith(prefix) for name in checkpoint.tensors):
             bare = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items()}
             origin = {**checkpoint.origin, "prefix": prefix}
-            return replace(checkpoint, tensors=bare, origin=origin), family, keymap
+            checkpoint = replace(checkpoint, tensors=bare, origin=origin)
+            return checkpoint, *_choose(checkpoint, _matching(checkpoint), named)
     known = ", ".join(
         f"{family.title} of {'/'.join(sorted({k.source for k in family.keymaps}))}"
         for family in FAMILIES.values()
@@ -49,6 +60,51 @@ def recognise(checkpoint: Checkpoint) -> tuple[Checkpoint, Family, Keymap]:
         f"{checkpoint.origin['file']}: not a checkpoint that this release knows ({known}); "
         f"{_impression(checkpoint)}"
     )
+
+
+def _matching(checkpoint: Checkpoint) -> list[tuple[Family, Keymap]]:
+    """Families with a keymap of theirs, each at most once."""
+    shapes, key = checkpoint.shapes, checkpoint.origin.get("key")
+    found: dict[str, tuple[Family, Keymap]] = {}
+    for family, keymap in _known():
+        if not keymap.matches(shapes) or (keymap.archive_keys and key not in keymap.archive_keys):
+            continue
+        # Where the weights lie under the key of one source, they are its.
+        if family.name not in found or keymap.archive_keys:
+            found[family.name] = family, keymap
+    return list(found.values())
+
+
+def _choose(
+    checkpoint: Checkpoint, found: list[tuple[Family, Keymap]], named: Family | None
+) -> tuple[Family, Keymap]:
+    """The one of several families that the user or the config names."""
+    by_name = {family.name: (family, keymap) for family, keymap in found}
+    if len(found) == 1:
+        return found[0]
+    if named is not None and named.name in by_name:
+        return by_name[named.name]
+    hints = checkpoint.hints
+    repository = checkpoint.origin.get("repository")
+    for said in (hints.architecture, repository, hints.repository):
+        name = canonical(str(said or "")).rpartition("/")[2]
+        family_name = re.split(r"[-_]", name.lower())[0]
+        if family_name in by_name:
+            return by_name[family_name]
+    # transformers has both under one name, which is the file's own.
+    if hints.model_type in by_name:
+        return by_name[hints.model_type]
+    if all(keymap.source == "transformers" for _, keymap in found):
+        return by_name.get("vit", found[0])
+    names = " or a ".join(f"{family.title} ({_example(family)})" for family, _ in found)
+    raise ConfigError(
+        f"{checkpoint.origin['file']}: its tensors are those of a {names}: the same network with "
+        f"another preprocessing; say which with --model"
+    )
+
+
+def _example(family: Family) -> str:
+    return f"such as {next(iter(family.variants))}"
 
 
 def _known() -> Iterator[tuple[Family, Keymap]]:

@@ -8,18 +8,19 @@ import re
 from typing import Final
 
 from levit.errors import ConfigError
+from levit.models.convit import FAMILY as CONVIT
+from levit.models.deit import FAMILY as DEIT
 from levit.models.levit import FAMILY as LEVIT
 from levit.models.model import Family, Variant
 
 __all__ = ["DIGITS", "FAMILIES", "find_variant", "known_names"]
 
-FAMILIES: Final[dict[str, Family]] = {family.name: family for family in (LEVIT,)}
+FAMILIES: Final[dict[str, Family]] = {family.name: family for family in (LEVIT, DEIT, CONVIT)}
 
 DIGITS: Final = "levit_digits"
 
 # Whose weights the published ones are. Anybody else's levit_128 is another model.
 _OWNERS: Final = ("", "timm", "facebook")
-_TAGS: Final = ("", "fb_dist_in1k")
 
 
 def known_names() -> list[str]:
@@ -68,7 +69,15 @@ def canonical(name: str) -> str:
     """
     owner, _, tagged = name.strip().rpartition("/")
     plain, _, tag = tagged.partition(".")
-    if owner.lower() not in _OWNERS or tag.lower() not in _TAGS:
-        return name.strip()
     plain = plain.lower().replace("-", "_")
-    return re.sub(r"^levit_?conv_?", "levit_conv_", re.sub(r"^levit_?(?=\d)", "levit_", plain))
+    plain = re.sub(r"^levit_?conv_?", "levit_conv_", re.sub(r"^levit_?(?=\d)", "levit_", plain))
+    ours = owner.lower() in _OWNERS and tag.lower() in ("", _published_tag(plain))
+    return plain if ours else name.strip()
+
+
+def _published_tag(name: str) -> str:
+    """What timm calls the weights that a variant's name stands for."""
+    for family in FAMILIES.values():
+        if name in family.variants:
+            return (family.variants[name].hub_id or "").rpartition(".")[2]
+    return ""

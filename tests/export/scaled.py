@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from levit.models.layers import transform
-from levit.models.levit.layers import Attention, LevitBlock, Mlp
+from levit.models.layers import Mlp, transform
+from levit.models.levit.layers import Attention, LevitBlock
 
 
 def rows(layer, factor):

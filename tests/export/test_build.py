@@ -171,7 +171,7 @@ def test_one_number_is_a_square():
             ExportError,
             "must be 22 for bf16, not 17",
         ),
-        ({"model": "levit_digits", "image_size": 224}, ConfigError, "trained at 96x96"),
+        ({"model": "levit_digits", "image_size": 225}, ConfigError, "multiples of 16"),
         ({"model": "levit_digits", "preprocess": "caffe"}, ConfigError, "unknown preprocessing"),
         ({"model": "levit_digits", "mean": (0.5,)}, ConfigError, "mean and std"),
         ({"model": "levit_digits", "std": (1, 0, 1)}, ConfigError, "scaled to 0..1 and positive"),
@@ -469,7 +469,7 @@ def test_the_manifest_of_digits(tiny_artifact):
         "size_bytes": len(weights),
         "package": "levit",
     }
-    assert [entry["name"] for entry in manifest.passes] == [f.__name__ for f in PASSES]
+    assert set(manifest.passes[0]) == {"name", "count", "macs_saved"}
     assert {entry["name"]: entry["count"] for entry in manifest.passes} == {
         "fold_batchnorm": 4 + 6 * 8 + 2,
         "fold_query_scale": 8,

@@ -25,7 +25,7 @@ from parity import relative_error, run_artifact
 
 from levit.export import ExportOptions, export
 from levit.export.sources import load_source
-from levit.export.verify_source import transformers_arguments
+from levit.models.levit.networks import transformers_arguments
 from levit.models.ops import NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import flatten, random_model

@@ -188,7 +188,7 @@ def test_timms_own_weights_load_without_loss(name, small_configs, seed):
     # The other way round: what timm's state dict holds is what build takes, and all of it.
     import torch
 
-    from levit.export.verify_source import timm_arguments
+    from levit.models.levit.networks import timm_arguments
 
     network = timm_class(small_configs[name])(**timm_arguments(small_configs[name])).eval()
     torch.manual_seed(seed)
@@ -216,7 +216,7 @@ def timm_class(config):
 def test_a_custom_network_against_timms_class(conv, seed, folder):
     import torch
 
-    from levit.export.verify_source import timm_arguments
+    from levit.models.levit.networks import timm_arguments
 
     config = levit_config(
         widths=(32, 64, 96), key_dim=16, heads=(2, 3, 5), depths=(1, 2, 1),

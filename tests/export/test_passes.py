@@ -18,8 +18,8 @@ from levit.export.passes import (
     prove,
     run_passes,
 )
-from levit.models.layers import BatchNorm, Conv, Linear, RelativeBias, layers_of, transform
-from levit.models.levit.layers import Attention, LevitBlock, Mlp
+from levit.models.layers import BatchNorm, Conv, Linear, Mlp, RelativeBias, layers_of, transform
+from levit.models.levit.layers import Attention, LevitBlock
 from levit.models.ops import NumpyOps
 
 STATISTICS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
@@ -490,11 +490,16 @@ def test_fold_input_normalization_does_not_fire_behind_a_norm(small):
 def test_the_passes_run_in_their_documented_order():
     assert [function.__name__ for function in PASSES] == [
         "fold_batchnorm",
+        "fold_layernorm_affine",
         "fold_query_scale",
         "drop_key_bias",
+        "fold_value_bias",
         "fold_relative_bias",
         "merge_heads",
         "pool_before_last_linear",
+        "keep_only_read_tokens",
+        "fold_position_attention",
+        "fold_tokens_and_positions",
         "fold_input_normalization",
     ]
 

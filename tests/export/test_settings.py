@@ -158,7 +158,7 @@ def test_a_json_file_may_be_anybodys(choose, write, values, flavour, interpolati
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({**PROCESSOR, "image_processor_type": "DeiTImageProcessor"}, "'DeiTImageProcessor'"),
+        ({**PROCESSOR, "image_processor_type": "BeitImageProcessor"}, "'BeitImageProcessor'"),
         ({"image_size": [32, 32]}, r"\(32, 32\) is not the model's \(96, 96\)"),
         ({"crop": 1}, "unknown preprocessing keys crop"),
     ],

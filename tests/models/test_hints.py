@@ -28,6 +28,7 @@ def test_timms_config_is_read():
         architecture="levit_128s",
         num_classes=1000,
         pretrained_cfg=TIMM["pretrained_cfg"],
+        arguments=TIMM,
     )
 
 
@@ -111,7 +112,7 @@ def test_labels_stand_in_the_config():
         {"img_size": [64, float("inf")]},
         {"use_pool": True},
         {"model_args": {"down_op": "pool"}},
-        {"act_layer": "gelu"},
+        {"act_layer": "relu"},
         {"architecture": 3},
     ],
     ids=str,

@@ -9,7 +9,20 @@ SIZES = ("128s", "128", "192", "256", "384", "384_s8", "512_s8", "512", "256d", 
 def test_the_variants_are_timms_in_both_forms():
     names = [f"levit_{size}" for size in SIZES] + [f"levit_conv_{size}" for size in SIZES]
     assert list(FAMILIES["levit"].variants) == names
-    assert known_names() == [DIGITS, *names]
+    assert known_names()[: len(names) + 1] == [DIGITS, *names]
+
+
+def test_the_variants_of_the_other_families_are_timms():
+    deit = [f"deit_{size}_patch16_224" for size in ("tiny", "small", "base")]
+    deit += ["deit_base_patch16_384"]
+    deit += [f"deit_{size}_distilled_patch16_224" for size in ("tiny", "small", "base")]
+    deit += ["deit_base_distilled_patch16_384"]
+    assert list(FAMILIES) == ["levit", "deit", "convit", "vit"]
+    assert list(FAMILIES["deit"].variants) == deit
+    assert list(FAMILIES["convit"].variants) == [f"convit_{s}" for s in ("tiny", "small", "base")]
+    assert list(FAMILIES["vit"].variants) == [
+        f"vit_{size}_patch16_224" for size in ("tiny", "small", "base")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -28,6 +41,10 @@ def test_the_variants_are_timms_in_both_forms():
         ("LeViT_512D", "levit_512d"),
         ("levit128s", "levit_128s"),
         ("  levit_192\n", "levit_192"),
+        ("facebook/deit-base-distilled-patch16-384", "deit_base_distilled_patch16_384"),
+        ("deit_tiny_patch16_224.fb_in1k", "deit_tiny_patch16_224"),
+        ("timm/convit_base.fb_in1k", "convit_base"),
+        ("vit_base_patch16_224.augreg2_in21k_ft_in1k", "vit_base_patch16_224"),
     ],
 )
 def test_what_people_call_a_model(said, name):

@@ -79,7 +79,7 @@ def test_a_repository_of_transformers_agrees(model, tmp_path):
     import torch
     import transformers
 
-    from levit.export.verify_source import transformers_arguments
+    from levit.models.levit.networks import transformers_arguments
 
     network = transformers.LevitForImageClassificationWithTeacher(
         transformers.LevitConfig(**transformers_arguments(model.config))

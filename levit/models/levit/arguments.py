@@ -26,10 +26,13 @@ _TRANSFORMERS: Final[Mapping[str, Any]] = {
 _FIXED: Final = {"kernel_size": 3, "stride": 2, "padding": 1, "patch_size": 16}
 
 
+_WIDTHS: Final = {"embed_dim", "key_dim", "num_heads", "depth"}
+
+
 def holds_arguments(values: Mapping[str, Any]) -> bool:
     """Whether a JSON file holds the widths of a LeViT."""
     said = {**values, **(values.get("model_args") or {})}
-    return "embed_dim" in said or values.get("model_type") == "levit"
+    return set(said) >= _WIDTHS or values.get("model_type") == "levit"
 
 
 def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:

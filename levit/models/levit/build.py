@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from levit.models.layers import BatchNorm, Conv, Linear, RelativeBias
+from levit.models.layers import BatchNorm, Conv, Linear, Mlp, RelativeBias
 from levit.models.levit.config import BlockConfig, LevitConfig
 from levit.models.levit.keymap import BlockNames, DownsampleNames, LevitKeymap
-from levit.models.levit.layers import Attention, LevitBlock, LevitParams, LevitStage, Mlp
+from levit.models.levit.layers import Attention, LevitBlock, LevitParams, LevitStage
 from levit.models.model import Weights
 from levit.models.ops import Array
 

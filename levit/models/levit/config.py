@@ -158,6 +158,11 @@ class LevitConfig:
         return tuple(grids)
 
     @property
+    def classifier_heads(self) -> int:
+        """How many."""
+        return 1 + self.distilled if self.num_classes else 0
+
+    @property
     def width(self) -> int:
         """Channels of the last stage, and so of the embedding."""
         return self.stages[-1].width

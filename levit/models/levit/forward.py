@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from levit.models.layers import activate
+from levit.models.layers import Mlp, activate
 from levit.models.levit.config import LevitConfig
-from levit.models.levit.layers import LevitBlock, LevitParams, Mlp
+from levit.models.levit.layers import LevitBlock, LevitParams
 from levit.models.model import Model
 from levit.models.ops import Ops
 from levit.models.pixels import normalize_pixels

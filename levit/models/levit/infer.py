@@ -8,6 +8,7 @@ from typing import cast
 
 from levit.errors import CheckpointError, ConfigError
 from levit.models.hints import Hints
+from levit.models.levit.arguments import config_from_arguments, holds_arguments
 from levit.models.levit.config import (
     MAX_TOKENS,
     VARIANTS,
@@ -135,6 +136,13 @@ def infer_config(
         stages=tuple(stages),
         conv=keymap.conv,
     )
+    if hints.arguments is not None and holds_arguments(hints.arguments):
+        stated = config_from_arguments(hints.arguments, hints.image_size_from)
+        if not same_architecture(replace(stated, conv=keymap.conv), template):
+            raise ConfigError(
+                f"{hints.image_size_from} holds other widths, heads or depths than the weights "
+                f"beside it: correct that, or leave them out"
+            )
     return _decide(template, tokens, keymap, hints)
 
 
@@ -203,12 +211,14 @@ def _decide(
     if not sizes:
         raise CheckpointError(f"no image size gives the token counts {tokens} of this checkpoint")
     assumed = []
-    if hints.image_size is not None:
+    if hints.resize_to in sizes:
+        image_size = hints.resize_to
+    elif hints.image_size is not None:
         if hints.image_size not in sizes:
             raise ConfigError(
                 f"the checkpoint was trained at {_or(sizes)} pixels, not {_size(hints.image_size)} "
-                f"as {hints.image_size_from} says; correct that (another size needs its bias "
-                f"tables interpolated, which this release does not do)"
+                f"as {hints.image_size_from} says; correct that (--image-size resizes the model to "
+                f"another size)"
             )
         image_size = hints.image_size
     elif len(sizes) == 1:

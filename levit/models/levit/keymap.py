@@ -102,6 +102,11 @@ class LevitKeymap:
     ignored: tuple[str, ...] = ("*.num_batches_tracked", "n_averaged")
 
     @property
+    def archive_keys(self) -> tuple[str, ...]:
+        """None: names tell the sources apart."""
+        return ()
+
+    @property
     def sign(self) -> str:
         """The name of a tensor that every checkpoint of this format has."""
         return self.stem_name(0) + self.stem_weight

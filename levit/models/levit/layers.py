@@ -6,30 +6,21 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from levit.models.layers import Conv, Linear, RelativeBias, activate
+from levit.models.layers import Conv, DotProductAttention, Linear, Mlp, RelativeBias, activate
 from levit.models.ops import Ops
 
-__all__ = ["Attention", "LevitBlock", "LevitParams", "LevitStage", "Mlp"]
+__all__ = ["Attention", "LevitBlock", "LevitParams", "LevitStage"]
 
 
 @dataclass(frozen=True, eq=False)
-class Attention:
+class Attention(DotProductAttention):
     """Multi-head attention with a bias by relative position (paper, section 4.3).
 
     Queries come from every `stride`-th token along each side of the grid: 1 in a block, 2 in
-    a downsampling block. ``scale`` is 1/√Dk, or None once it is in the query weights. The values
-    are ``1 / activation_scale`` of what they were as trained.
+    a downsampling block. The values are ``1 / activation_scale`` of what they were as trained.
     """
 
-    q: Linear
-    k: Linear
-    v: Linear
-    proj: Linear
     bias: RelativeBias
-    heads: int
-    scale: float | None
     grid: tuple[int, int]
     stride: int
     activation: str
@@ -48,12 +39,7 @@ class Attention:
             queries = ops.reshape(x, (0, *self.grid, -1))
             queries = ops.subsample(queries, (1, 2), self.stride)
             queries = ops.reshape(queries, (0, math.prod(self.query_grid), -1))  # (B, Nq, C)
-        parts = []
-        for name, layer, source in (("q", self.q, queries), ("k", self.k, x), ("v", self.v, x)):
-            with ops.scope(name):
-                y = layer.apply(ops, source)
-                parts.append(ops.reshape(y, (0, 0, self.heads, -1)))  # (B, N, H, D)
-        q, k, v = parts
+        q, k, v = self._parts(ops, queries, x)
         weights = self._weights(
             ops,
             ops.transpose(q, (0, 2, 1, 3)),  # (B, H, Nq, Dk)
@@ -83,33 +69,7 @@ class Attention:
 
     def _weights(self, ops: Ops, q: Any, k: Any) -> Any:
         """(B, H, Nq, Dk), (B, H, Dk, N) → softmax of the biased scores, (B, H, Nq, N)."""
-        scores = ops.matmul(q, k)
-        if self.scale is not None:
-            scores = ops.multiply(scores, ops.constant(np.array(self.scale), "scale"))
-        return ops.softmax(ops.add(scores, self.bias.apply(ops)))
-
-
-@dataclass(frozen=True, eq=False)
-class Mlp:
-    """Two Linears with an activation between; ``up`` gives ``1 / activation_scale`` of its own."""
-
-    up: Linear
-    down: Linear
-    activation: str
-    activation_scale: float = 1.0
-
-    def hidden(self, ops: Ops, x: Any, *, channels_first: bool) -> Any:
-        """(B, N, C) or (B, C, h, w) → the hidden layer, after the activation."""
-        with ops.scope("up"):
-            apply = self.up.apply_pointwise if channels_first else self.up.apply
-            return activate(ops, apply(ops, x), self.activation, self.activation_scale)
-
-    def apply(self, ops: Ops, x: Any, *, channels_first: bool) -> Any:
-        """(B, N, C) or (B, C, h, w) → the same shape."""
-        hidden = self.hidden(ops, x, channels_first=channels_first)
-        with ops.scope("down"):
-            apply = self.down.apply_pointwise if channels_first else self.down.apply
-            return apply(ops, hidden)
+        return ops.softmax(ops.add(self._scores(ops, q, k), self.bias.apply(ops)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,138 @@
+"""Passes of vision transformers of one width: DeiT, ConViT, ViT."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from levit.export.algebra.shared import bare, behind, is_affine, is_plain, with_params
+from levit.models.layers import transform
+from levit.models.model import Model
+from levit.models.transformer.layers import (
+    Attention,
+    Embedding,
+    GatedAttention,
+    Head,
+    PositionAttention,
+    TransformerBlock,
+    TransformerParams,
+)
+
+__all__ = [
+    "fold_layernorm_affine",
+    "fold_position_attention",
+    "fold_tokens_and_positions",
+    "fold_value_bias",
+    "keep_only_read_tokens",
+]
+
+
+def fold_layernorm_affine(model: Model) -> tuple[Model, int]:
+    """A LayerNorm's scale and shift into the Linears that read it.
+
+    ``W(γ·n + β) + b = (W·γ)n + (Wβ + b)``. Into *all* of them: queries, keys and values behind the
+    first norm of a block, the MLP behind the second, every head behind the last. The last one only
+    where nothing else reads its result: not features, embedding or pooled. Layers without biases
+    (ConViT's queries, keys and values) get some: that of the keys is dropped and that of the values
+    moved by the passes after this one.
+    """
+
+    def in_block(block: TransformerBlock) -> TransformerBlock:
+        attn, up = block.attn, block.mlp.up
+        readers = (attn.q, attn.k, attn.v, up)
+        if not all(map(is_plain, readers)) or not (is_affine(block.norm1, block.norm2)):
+            return block
+        q, k, v = (behind(block.norm1, layer) for layer in readers[:3])
+        return replace(
+            block,
+            norm1=bare(block.norm1),
+            attn=replace(attn, q=q, k=k, v=v),
+            norm2=bare(block.norm2),
+            mlp=replace(block.mlp, up=behind(block.norm2, up)),
+        )
+
+    params, count = transform(model.params, TransformerBlock, in_block)
+    if not isinstance(params, TransformerParams):
+        return model, 0
+    others = {"features", "embedding", "pooled"} & set(model.plan.outputs)
+    if not others and params.head is not None and is_affine(params.norm):
+        norm = params.norm
+
+        def in_head(head: Head) -> Head:
+            return replace(head, linear=behind(norm, head.linear))
+
+        params, _ = transform(params, Head, in_head)
+        params, count = replace(params, norm=bare(norm)), count + 1
+    return with_params(model, params, count)
+
+
+def fold_value_bias(model: Model) -> tuple[Model, int]:
+    """The values' bias through the attention, into the projection behind it.
+
+    The weights of a query sum to one, so ``Σ a(v + b) = Σ av + b`` and ``P(y + b) + c = Py + (Pb +
+    c)``; those of a gated attention too. Not in LeViT, where an activation stands between.
+    """
+
+    def fold(attention: Attention) -> Attention:
+        v, proj = attention.v, attention.proj
+        if v.bias is None or not (is_plain(v) and is_plain(proj)):
+            return attention
+        bias = proj.weight.astype(np.float64) @ v.bias
+        bias = bias if proj.bias is None else bias + proj.bias
+        return replace(attention, v=replace(v, bias=None), proj=replace(proj, bias=bias))
+
+    params, count = transform(model.params, Attention, fold)
+    return with_params(model, params, count)
+
+
+def keep_only_read_tokens(model: Model) -> tuple[Model, int]:
+    """In the last block, queries, projection and MLP of the tokens that are read after it only.
+
+    Each of these is done token by token, so that those of the others are thrown away; keys and
+    values are still of all. Not when the tokens themselves are an output.
+    """
+    if not isinstance(model.params, TransformerParams):
+        return model, 0
+    if model.plan.read_tokens_only or "features" in model.plan.outputs:
+        return model, 0
+    # The last block's table belongs to all queries.
+    if isinstance(model.params.blocks[-1].attn, GatedAttention):
+        return model, 0
+    return model.with_plan(read_tokens_only=True), 1
+
+
+def fold_position_attention(model: Model) -> tuple[Model, int]:
+    """The positional softmax of a gated attention is the same at every call: a static table.
+
+    ``((1 - g)·A + g·P) / Σ`` with ``g = σ(gate)``: rows of A and P sum to one, and so does what is
+    divided by its sum. The table is ``g·P``; ``1 - g`` is σ of the opposite, which keeps its digits
+    where g is close to 1, and nothing is divided by it.
+    """
+    params, count = transform(model.params, PositionAttention, PositionAttention.fold)
+    return with_params(model, params, count)
+
+
+def fold_tokens_and_positions(model: Model) -> tuple[Model, int]:
+    """Class and distillation token, position embeddings and the patches' bias: one static table.
+
+    Patches are padded with a zero for each token, and the table is added to all. Sums, in another
+    order.
+    """
+
+    def fold(embedding: Embedding) -> Embedding:
+        patch, tokens, positions = embedding.patch, embedding.tokens, embedding.positions
+        if embedding.table is not None or patch.norm is not None:
+            return embedding
+        if positions is None:  # how many patches there are, only they say
+            return embedding
+        table = positions.astype(np.float64).copy()
+        first = 0 if tokens is None else len(tokens)
+        if tokens is not None:
+            table[:first] += tokens
+        if patch.bias is not None:
+            table[first:] += patch.bias
+        return Embedding(replace(patch, bias=None), None, None, table)
+
+    params, count = transform(model.params, Embedding, fold)
+    return with_params(model, params, count)

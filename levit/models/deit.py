@@ -1,0 +1,82 @@
+"""DeiT (arXiv:2012.12877): vision transformers, plain or with a distillation token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from levit.models.model import Family, Variant
+from levit.models.transformer.config import TransformerConfig
+from levit.models.transformer.family import transformer_family
+from levit.models.transformer.keymap import timm_keymap, transformers_keymaps
+from levit.models.transformer.networks import timm_network, transformers_network
+
+__all__ = ["FAMILY"]
+
+_SIZES: Final[Mapping[str, dict[str, Any]]] = {
+    "tiny": dict(width=192, depth=12, heads=3, mlp_width=768),
+    "small": dict(width=384, depth=12, heads=6, mlp_width=1536),
+    "base": dict(width=768, depth=12, heads=12, mlp_width=3072),
+}
+# (size, distilled, pixels) → ImageNet-1k top-1 and top-5 in percent, from timm's results.
+_ACCURACY: Final[Mapping[tuple[str, bool, int], tuple[float, float]]] = {
+    ("tiny", False, 224): (72.190, 91.100),
+    ("small", False, 224): (79.856, 95.056),
+    ("base", False, 224): (81.980, 95.740),
+    ("base", False, 384): (83.108, 96.376),
+    ("tiny", True, 224): (74.538, 91.898),
+    ("small", True, 224): (81.204, 95.378),
+    ("base", True, 224): (83.384, 96.492),
+    ("base", True, 384): (85.438, 97.332),
+}
+
+
+def _variants() -> dict[str, Variant]:
+    variants = {}
+    for (size, distilled, pixels), (top1, top5) in _ACCURACY.items():
+        name = f"deit_{size}{'_distilled' * distilled}_patch16_{pixels}"
+        variants[name] = Variant(
+            config=TransformerConfig(
+                image_size=(pixels, pixels),
+                patch_size=16,
+                distilled=distilled,
+                distilled_head=distilled,
+                **_SIZES[size],
+            ),
+            hub_id=f"timm/{name}.fb_in1k",
+            top1=top1,
+            top5=top5,
+        )
+    return variants
+
+
+def _preprocessing(config: TransformerConfig, source: str) -> Mapping[str, Any]:
+    """Timm's ``default_cfgs``; the class that transformers' hub files name."""
+    if source == "timm":
+        return {"crop_pct": 1.0 if min(config.image_size) >= 384 else 0.9}
+    if source == "transformers":
+        return {"image_processor_type": "DeiTImageProcessor"}
+    return {}
+
+
+_TEACHER: Final = dict(
+    heads=("cls_classifier", "distillation_classifier"), requires=("cls_classifier.weight",)
+)
+
+FAMILY: Final[Family] = transformer_family(
+    name="deit",
+    title="DeiT",
+    variants=_variants(),
+    keymaps=(
+        timm_keymap(),
+        timm_keymap(source="original", archive_keys=("model", "model_ema")),
+        *transformers_keymaps("deit", distilled=True, **_TEACHER),
+        *transformers_keymaps("deit", distilled=True),
+        # transformers has the plain ones as ViT.
+        *transformers_keymaps("vit", distilled=False),
+    ),
+    networks={"timm": timm_network, "transformers": transformers_network},
+    preprocessing=_preprocessing,
+    model_types=("deit", "vit"),
+    defaults=dict(patch_size=16),
+)

@@ -1,0 +1,153 @@
+"""Named tensors → the layers of a vision transformer."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from levit.models.layers import Conv, LayerNorm, Linear, Mlp
+from levit.models.model import Weights
+from levit.models.ops import Array
+from levit.models.transformer.config import TransformerConfig
+from levit.models.transformer.keymap import Part, TransformerKeymap
+from levit.models.transformer.layers import (
+    Attention,
+    Embedding,
+    GatedAttention,
+    Head,
+    PositionAttention,
+    TransformerBlock,
+    TransformerParams,
+)
+
+__all__ = ["build"]
+
+
+def build(
+    config: TransformerConfig, keymap: TransformerKeymap, weights: Weights
+) -> TransformerParams:
+    """Assemble the layers from tensors named as `keymap` says."""
+    make = _Builder(config, keymap, weights)
+    prefix, width = keymap.prefix, config.width
+    late = config.local_depth > 0
+    tokens = [make.token(keymap.class_token)]
+    if config.distilled:
+        tokens.append(make.token(keymap.distillation_token))
+    front = np.concatenate(tokens) if len(tokens) > 1 else tokens[0]
+    patches = math.prod(config.grid)
+    count = patches if late else patches + config.special_tokens
+    embedding = Embedding(
+        patch=make.patch(prefix + keymap.patch),
+        tokens=None if late else front,
+        positions=make.positions(prefix + keymap.positions, count) if config.positions else None,
+    )
+    blocks = tuple(make.block(i) for i in range(config.depth))
+    heads = [
+        Head(make.linear(keymap.heads[i], config.num_classes, width), first=i)
+        for i in range(config.classifier_heads)
+    ]
+    pooler = None
+    if config.pooler_width:
+        pooler = make.linear(prefix + keymap.pooler, config.pooler_width, width)
+    return TransformerParams(
+        embedding=embedding,
+        blocks=blocks,
+        norm=make.norm(prefix + keymap.norm),
+        late_tokens=front if late else None,
+        head=heads[0] if heads else None,
+        head_dist=heads[1] if len(heads) > 1 else None,
+        pooler=pooler,
+    )
+
+
+class _Builder:
+    """Reads layers out of named tensors."""
+
+    def __init__(
+        self, config: TransformerConfig, keymap: TransformerKeymap, weights: Weights
+    ) -> None:
+        self._config = config
+        self._keymap = keymap
+        self._weights = weights
+
+    def token(self, name: str) -> Array:
+        shape = (1, 1, self._config.width)
+        table: Array = self._weights.tensor(self._keymap.prefix + name, shape)[0]
+        return table
+
+    def positions(self, name: str, count: int) -> Array:
+        table: Array = self._weights.tensor(name, (1, count, self._config.width))[0]
+        return table
+
+    def patch(self, layer: str) -> Conv:
+        config = self._config
+        side, width = config.patch_size, config.width
+        return Conv(
+            self._weights.tensor(f"{layer}.weight", (width, config.in_channels, side, side)),
+            self._weights.tensor(f"{layer}.bias", (width,)),
+            stride=side,
+            padding=0,
+        )
+
+    def linear(self, layer: str, out_features: int, in_features: int, bias: bool = True) -> Linear:
+        return Linear(
+            self._weights.tensor(f"{layer}.weight", (out_features, in_features)),
+            self._weights.tensor(f"{layer}.bias", (out_features,)) if bias else None,
+        )
+
+    def norm(self, layer: str) -> LayerNorm:
+        shape = (self._config.width,)
+        return LayerNorm(
+            self._weights.tensor(f"{layer}.weight", shape),
+            self._weights.tensor(f"{layer}.bias", shape),
+            self._config.norm_eps,
+        )
+
+    def block(self, number: int) -> TransformerBlock:
+        config, names = self._config, self._keymap
+        at = names.block_name(number)
+        return TransformerBlock(
+            norm1=self.norm(at + names.norm1),
+            attn=self._attention(at, gated=number < config.local_depth),
+            norm2=self.norm(at + names.norm2),
+            mlp=Mlp(
+                up=self.linear(at + names.up, config.mlp_width, config.width),
+                down=self.linear(at + names.down, config.width, config.mlp_width),
+                activation=config.activation,
+            ),
+        )
+
+    def _attention(self, at: str, *, gated: bool) -> Attention:
+        config, names = self._config, self._keymap
+        q, k, v = self._parts(at, names.gated if gated else (names.q, names.k, names.v))
+        proj = self.linear(at + names.proj, config.width, config.width)
+        scale = (config.width // config.heads) ** -0.5
+        if not gated:
+            return Attention(q=q, k=k, v=v, proj=proj, heads=config.heads, scale=scale)
+        position = PositionAttention(
+            weight=self._weights.tensor(f"{at}{names.position}.weight", (config.heads, 3)),
+            bias=self._weights.tensor(f"{at}{names.position}.bias", (config.heads,)),
+            gate=self._weights.tensor(at + names.gate, (config.heads,)),
+            grid=config.grid,
+        )
+        return GatedAttention(
+            q=q, k=k, v=v, proj=proj, heads=config.heads, scale=scale, position=position
+        )
+
+    def _parts(self, at: str, parts: tuple[Part, ...]) -> list[Linear]:
+        """Queries, keys and values; those that lie in one tensor are read once."""
+        width = self._config.width
+        read = {
+            (layer, count): self.linear(
+                at + layer, count * width, width, bias=self._config.qkv_bias
+            )
+            for layer, _, count in dict.fromkeys((layer, 0, count) for layer, _, count in parts)
+        }
+        return [_rows(read[layer, count], part * width, width) for layer, part, count in parts]
+
+
+def _rows(linear: Linear, start: int, count: int) -> Linear:
+    end = start + count
+    bias = None if linear.bias is None else linear.bias[start:end]
+    return Linear(linear.weight[start:end], bias)

@@ -1,0 +1,197 @@
+"""The configuration of a vision transformer of one width."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from levit.errors import ConfigError
+from levit.models.layers import ACTIVATIONS
+
+__all__ = ["MAX_TOKENS", "TransformerConfig", "same_architecture", "with_image_size"]
+
+# Far beyond use, and near enough that a slip of the finger, or a file made to do harm, is an error
+# and not a full memory: blocks; tokens; positions' tables of a gated attention; weights, of which
+# the largest variant has 87 million, and an ONNX file 2 GB.
+MAX_DEPTH: Final = 1_000
+MAX_TOKENS: Final = 96 * 96
+MAX_TABLE: Final = 2**28
+MAX_WEIGHTS: Final = 2**29 - 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformerConfig:
+    """Everything that the dataflow depends on.
+
+    Attributes:
+        image_size: (height, width) in pixels; multiples of `patch_size`.
+        patch_size: side of the square patch that becomes a token, in pixels.
+        in_channels: of the image.
+        num_classes: 0 for a headless model.
+        width: channels of a token.
+        depth: blocks.
+        heads: of every attention; they divide `width`.
+        mlp_width: of the hidden layer.
+        activation: of the hidden layer.
+        norm_eps: of every LayerNorm.
+        qkv_bias: whether queries, keys and values have biases.
+        distilled: whether there is a distillation token beside the class token.
+        distilled_head: whether a head of its own reads it.
+        pooler_width: channels of transformers' pooler, 0 where there is none.
+        local_depth: how many blocks, from the first, have a gated positional attention; the class
+            token enters after them (ConViT). 0 where it is there from the start.
+        positions: whether there are position embeddings.
+    """
+
+    image_size: tuple[int, int]
+    patch_size: int
+    in_channels: int = 3
+    num_classes: int = 1000
+    width: int
+    depth: int
+    heads: int
+    mlp_width: int
+    activation: str = "gelu"
+    norm_eps: float = 1e-6
+    qkv_bias: bool = True
+    distilled: bool = False
+    distilled_head: bool = False
+    pooler_width: int = 0
+    local_depth: int = 0
+    positions: bool = True
+
+    def __post_init__(self) -> None:
+        numbers = [self.patch_size, self.in_channels, self.width, self.depth, self.heads]
+        numbers.append(self.mlp_width)
+        others = (self.num_classes, self.pooler_width, self.local_depth, *self.image_size)
+        if not all(type(n) is int for n in (*numbers, *others)):
+            raise ConfigError("widths, heads, depths and sizes are whole numbers")
+        if min(numbers) < 1 or min(others) < 0:
+            raise ConfigError("widths, heads, depths and channels must be positive")
+        if self.activation not in ACTIVATIONS:
+            raise ConfigError(
+                f"unknown activation {self.activation!r}; known: {', '.join(ACTIVATIONS)}"
+            )
+        if not (math.isfinite(self.norm_eps) and self.norm_eps > 0):
+            raise ConfigError(f"the LayerNorms' epsilon must be positive, not {self.norm_eps!r}")
+        if self.width % self.heads:
+            raise ConfigError(f"{self.heads} heads do not divide a width of {self.width}")
+        if self.distilled_head and not (self.distilled and self.num_classes):
+            raise ConfigError("a distillation head needs a distillation token and classes")
+        if self.local_depth and (self.distilled or self.local_depth >= self.depth):
+            raise ConfigError(
+                f"the class token enters after {self.local_depth} local blocks: there must be "
+                f"more blocks than that ({self.depth}), and no distillation token"
+            )
+        if self.depth > MAX_DEPTH:
+            raise ConfigError(f"{self.depth} blocks are over the limit of {MAX_DEPTH}")
+        self._check_image_size()
+        weights = self.depth * self.width * (4 * self.width + 2 * self.mlp_width)
+        weights += self.width * (self.num_classes + self.in_channels * self.patch_size**2)
+        if weights > MAX_WEIGHTS:
+            raise ConfigError(f"a network of {weights:.2g} weights is over the limit")
+
+    def _check_image_size(self) -> None:
+        patch, (height, width) = self.patch_size, self.image_size
+        if any(n < patch or n % patch for n in self.image_size):
+            near = " or ".join(
+                f"{max(1, height // patch + d) * patch}x{max(1, width // patch + d) * patch}"
+                for d in (0, 1)
+            )
+            raise ConfigError(
+                f"image size {height}x{width} does not divide into patches of {patch} pixels: both "
+                f"sides must be multiples of {patch}, such as {near}"
+            )
+        tokens = math.prod(self.grid)
+        if tokens > MAX_TOKENS:
+            raise ConfigError(
+                f"image size {height}x{width} makes {tokens:,} tokens, over the limit of "
+                f"{MAX_TOKENS:,}"
+            )
+        if self.local_depth * self.heads * tokens**2 > MAX_TABLE:
+            raise ConfigError(
+                f"image size {height}x{width} makes positional attention tables of "
+                f"{self.local_depth * self.heads * tokens**2:,} entries, over the limit of "
+                f"{MAX_TABLE:,}: take a smaller one"
+            )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(height, width) in patches."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def special_tokens(self) -> int:
+        """Tokens that stand for no patch, in front of the others at the end."""
+        return 1 + self.distilled
+
+    @property
+    def tokens(self) -> int:
+        """All of them, at the end."""
+        return self.special_tokens + math.prod(self.grid)
+
+    @property
+    def tokens_read(self) -> int:
+        """How many of the first tokens what comes after the last block reads.
+
+        A classifier without a distillation head reads the class token alone, whatever stands beside
+        it; a headless distilled model pools both, as timm does.
+        """
+        return 1 + (self.distilled_head or (self.distilled and not self.num_classes))
+
+    @property
+    def classifier_heads(self) -> int:
+        """How many."""
+        return 1 + self.distilled_head if self.num_classes else 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TransformerConfig:
+        """The reverse of :meth:`to_dict`, also after JSON.
+
+        Raises:
+            ConfigError: a field is missing, unknown or of the wrong type.
+        """
+        try:
+            height, width = values["image_size"]
+            flags = [values.get(name, False) for name in ("distilled", "distilled_head")]
+            if not all(isinstance(flag, bool) for flag in flags):
+                raise TypeError("distilled and distilled_head are true or false")
+            return cls(**{**values, "image_size": (int(height), int(width))})
+        except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+            raise ConfigError(f"not the config of a vision transformer ({error!r})") from error
+
+
+def same_architecture(one: TransformerConfig, other: TransformerConfig) -> bool:
+    """Equal in all that fine-tuning leaves alone: not classes, channels or image size.
+
+    Epsilon and activation do not count either: they cannot be read off a checkpoint.
+    """
+
+    def bare(config: TransformerConfig) -> TransformerConfig:
+        return replace(
+            config,
+            image_size=(config.patch_size, config.patch_size),
+            in_channels=3,
+            num_classes=0,
+            distilled_head=False,
+            pooler_width=0,
+            activation="gelu",
+            norm_eps=1e-6,
+        )
+
+    return bare(one) == bare(other)
+
+
+def with_image_size(config: TransformerConfig, size: tuple[int, int]) -> TransformerConfig:
+    """The config of the same network on images of another size.
+
+    Raises:
+        ConfigError: the size does not divide into patches, or is over a limit.
+    """
+    return replace(config, image_size=size)

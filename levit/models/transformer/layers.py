@@ -1,0 +1,200 @@
+"""Blocks of vision transformers. Shapes: B images, N tokens, H heads of width D, C = H·D."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from levit.models.layers import Conv, DotProductAttention, LayerNorm, Linear, Mlp
+from levit.models.ops import Array, NumpyOps, Ops
+
+__all__ = [
+    "Attention",
+    "Embedding",
+    "GatedAttention",
+    "Head",
+    "PositionAttention",
+    "TransformerBlock",
+    "TransformerParams",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Attention(DotProductAttention):
+    """Multi-head self-attention. What comes out belongs to the queries' tokens."""
+
+    def apply(self, ops: Ops, queries: Any, x: Any) -> Any:
+        """(B, Nq, C), (B, N, C) → (B, Nq, C)."""
+        q, k, v = self._parts(ops, queries, x)
+        q = ops.transpose(q, (0, 2, 1, 3))  # (B, H, Nq, D)
+        k = ops.transpose(k, (0, 2, 3, 1))  # (B, H, D, N)
+        weights = self._weights(ops, q, k)
+        y = ops.matmul(weights, ops.transpose(v, (0, 2, 1, 3)))  # (B, H, Nq, D)
+        y = ops.reshape(ops.transpose(y, (0, 2, 1, 3)), (0, 0, len(self.v.weight)))  # (B, Nq, C)
+        with ops.scope("proj"):
+            return self.proj.apply(ops, y)
+
+    def _weights(self, ops: Ops, q: Any, k: Any) -> Any:
+        """(B, H, Nq, D), (B, H, D, N) → (B, H, Nq, N), whose rows sum to one."""
+        return ops.softmax(self._scores(ops, q, k))
+
+
+@dataclass(frozen=True, eq=False)
+class PositionAttention:
+    """Attention by relative position alone, and the gate between it and that by content.
+
+    ``softmax(w·(Δcolumn, Δrow, Δcolumn² + Δrow²) + b)`` over the keys (ConViT, equation 5), with
+    ``weight`` (H, 3), ``bias`` (H,), ``gate`` (H,). Once folded, ``table`` (H, N, N) is that times
+    σ(gate), and ``rest`` (H, 1, 1) is 1 - σ(gate).
+    """
+
+    weight: Array
+    bias: Array
+    gate: Array
+    grid: tuple[int, int]
+    table: Array | None = None
+    rest: Array | None = None
+
+    def mix(self, ops: Ops, weights: Any) -> Any:
+        """(B, H, N, N) by content → by content and position; rows still sum to one."""
+        if self.table is not None and self.rest is not None:
+            kept = ops.multiply(weights, ops.constant(self.rest, "rest"))
+            return ops.add(kept, ops.constant(self.table, "table"))
+        table, gate = self._positions(ops)
+        one = ops.constant(np.array(1.0), "one")
+        minus = ops.multiply(gate, ops.constant(np.array(-1.0), "minus"))
+        kept = ops.multiply(weights, ops.add(one, minus))
+        return ops.normalize_sum(ops.add(kept, ops.multiply(table, gate)))
+
+    def _positions(self, ops: Ops) -> tuple[Any, Any]:
+        """(H, N, N) softmax over the keys, (H, 1, 1) gate."""
+        offsets = ops.constant(relative_offsets(self.grid), "offsets")  # (N, N, 3)
+        scores = ops.linear(offsets, self.weight, self.bias)
+        table = ops.softmax(ops.transpose(scores, (2, 0, 1)))
+        return table, ops.sigmoid(ops.constant(self.gate[:, None, None], "gate"))
+
+    def fold(self) -> PositionAttention:
+        """The static table, in float64."""
+        if self.table is not None:
+            return self
+        table, gate = self._positions(NumpyOps())
+        # The sigmoid of the opposite: 1 - σ(g) has no digits left where σ(g) is close to 1.
+        rest = NumpyOps().sigmoid(-self.gate.astype(np.float64)[:, None, None])
+        return replace(self, table=table * gate, rest=rest)
+
+
+def relative_offsets(grid: tuple[int, int]) -> Array:
+    """(Δcolumn, Δrow, Δcolumn² + Δrow²) from each query to each key, in patches: (N, N, 3)."""
+    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    across = columns[None, :] - columns[:, None]
+    down = rows[None, :] - rows[:, None]
+    return np.stack([across, down, across**2 + down**2], axis=-1).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class GatedAttention(Attention):
+    """Gated positional self-attention (ConViT, equation 7)."""
+
+    position: PositionAttention
+
+    def _weights(self, ops: Ops, q: Any, k: Any) -> Any:
+        weights = super()._weights(ops, q, k)
+        with ops.scope("position"):
+            return self.position.mix(ops, weights)
+
+
+@dataclass(frozen=True, eq=False)
+class TransformerBlock:
+    """Attention and MLP, each behind a LayerNorm and beside a residual."""
+
+    norm1: LayerNorm
+    attn: Attention
+    norm2: LayerNorm
+    mlp: Mlp
+
+    def apply(self, ops: Ops, x: Any, queries: int | None = None) -> Any:
+        """(B, N, C) → the same shape, or of the first `queries` tokens only (B, queries, C)."""
+        with ops.scope("norm1"):
+            normed = self.norm1.apply(ops, x)
+        wanted = normed
+        if queries is not None:
+            with ops.scope("read"):
+                x = ops.narrow(x, 1, 0, queries)
+                wanted = ops.narrow(normed, 1, 0, queries)
+        with ops.scope("attn"):
+            x = ops.add(x, self.attn.apply(ops, wanted, normed))
+        with ops.scope("norm2"):
+            normed = self.norm2.apply(ops, x)
+        with ops.scope("mlp"):
+            return ops.add(x, self.mlp.apply(ops, normed))
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """Patches → tokens.
+
+    As trained, ``tokens`` (T, C) are put in front of the patches and ``positions`` (T + N, C) are
+    added to all. Once folded, ``tokens`` is None and ``table`` (T + N, C) holds both, and the
+    convolution's bias.
+    """
+
+    patch: Conv
+    tokens: Array | None
+    positions: Array | None
+    table: Array | None = None
+
+    def apply(self, ops: Ops, x: Any, grid: tuple[int, int]) -> Any:
+        """(B, channels, height, width) → (B, T + N, C)."""
+        count = grid[0] * grid[1]
+        x = self.patch.apply(ops, x)
+        x = ops.transpose(x, (0, 2, 3, 1))  # (B, h, w, C)
+        x = ops.reshape(x, (0, count, -1))  # (B, N, C)
+        if self.table is not None:
+            if len(self.table) > count:
+                x = ops.prepend_zeros(x, len(self.table) - count)
+            return ops.add(x, ops.constant(self.table, "table"))
+        if self.tokens is not None:
+            x = with_tokens(ops, x, self.tokens, count)
+        if self.positions is not None:
+            x = ops.add(x, ops.constant(self.positions, "positions"))
+        return x
+
+
+def with_tokens(ops: Ops, x: Any, tokens: Array, count: int) -> Any:
+    """(B, N, C) with `tokens` (T, C) in front: (B, T + N, C), `count` being N."""
+    table = np.pad(tokens, ((0, count), (0, 0)))
+    return ops.add(ops.prepend_zeros(x, len(tokens)), ops.constant(table, "tokens"))
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """A classifier over `count` tokens side by side, from the `first`: ``linear`` (K, count·C)."""
+
+    linear: Linear
+    first: int = 0
+    count: int = 1
+
+    def apply(self, ops: Ops, tokens: Any) -> Any:
+        """(B, R, C) → (B, K)."""
+        read = ops.narrow(tokens, 1, self.first, self.count)
+        return self.linear.apply(ops, ops.reshape(read, (0, self.linear.weight.shape[1])))
+
+
+@dataclass(frozen=True, eq=False)
+class TransformerParams:
+    """All layers.
+
+    ``late_tokens`` (1, C) is the class token where it enters after the local blocks. ``head_dist``
+    is None where there is none, and after merge_heads, when ``head`` reads both tokens. ``pooler``
+    is transformers' (P, C).
+    """
+
+    embedding: Embedding
+    blocks: tuple[TransformerBlock, ...]
+    norm: LayerNorm
+    late_tokens: Array | None = None
+    head: Head | None = None
+    head_dist: Head | None = None
+    pooler: Linear | None = None
