@@ -246,10 +246,10 @@ class OnnxOps(Scopes):
         return self._emit("Div", [x, sums], x.shape)
 
     def gelu(self, x: Value, scale: float = 1.0) -> Value:
-        # In primitive operations, which every backend knows as GELU when it sees them so; the
-        # operator came with opset 20.
-        root = self.constant(np.array(np.sqrt(0.5) * scale), "root")
-        erf = self._emit("Erf", [self.multiply(x, root)], x.shape)
+        # The operator came with opset 20. In primitive operations, in this order: ONNX Runtime
+        # knows them as GELU with a quotient in front and not with a product.
+        root = self.constant(np.array(np.sqrt(2) / scale), "root")
+        erf = self._emit("Erf", [self._emit("Div", [x, root], x.shape)], x.shape)
         gate = self.add(erf, self.constant(np.array(1.0), "one"))
         return self.multiply(self.multiply(x, gate), self.constant(np.array(0.5), "half"))
 

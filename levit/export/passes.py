@@ -23,6 +23,7 @@ from levit.export.algebra.common import (
 )
 from levit.export.algebra.levit import fold_relative_bias, pool_before_last_linear
 from levit.export.algebra.transformer import (
+    fold_gate,
     fold_layernorm_affine,
     fold_position_attention,
     fold_tokens_and_positions,
@@ -62,6 +63,7 @@ PASSES: Final[Sequence[Pass]] = (
     pool_before_last_linear,
     keep_only_read_tokens,
     fold_position_attention,
+    fold_gate,
     fold_tokens_and_positions,
     fold_input_normalization,
 )
@@ -105,6 +107,7 @@ _ONLY: Final[Mapping[Pass, type]] = {
             fold_value_bias,
             keep_only_read_tokens,
             fold_position_attention,
+            fold_gate,
             fold_tokens_and_positions,
         ),
         TransformerParams,

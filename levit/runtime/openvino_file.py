@@ -36,7 +36,7 @@ _ELEMENTS: Final = {
 _OPERATIONS: Final = {
     *("Parameter", "Result", "Const", "Convert", "Convolution", "MatMul", "Add", "Multiply"),
     *("SoftMax", "HSwish", "HardSigmoid", "Sigmoid", "Reshape", "Transpose", "Slice"),
-    *("ReduceMean", "Gather", "BatchNormInference", "MVN", "Erf", "Tanh", "Pad"),
+    *("ReduceMean", "Gather", "BatchNormInference", "MVN", "Erf", "Tanh", "Pad", "Divide"),
 }
 _LONGEST_BYTES: Final = 2**26
 # What is written has a depth of 6; each element is judged by all that it lies in.

@@ -499,6 +499,7 @@ def test_the_passes_run_in_their_documented_order():
         "pool_before_last_linear",
         "keep_only_read_tokens",
         "fold_position_attention",
+        "fold_gate",
         "fold_tokens_and_positions",
         "fold_input_normalization",
     ]

@@ -7,6 +7,7 @@ from typing import Final
 
 from levit.errors import ExportError
 from levit.export.targets.onnx import prepare_onnx, write_onnx
+from levit.export.targets.onnxruntime_ops import OnnxruntimeOps
 from levit.export.targets.openvino import prepare_openvino, require_openvino, write_openvino
 from levit.export.targets.target import Order, Target, Written
 from levit.export.targets.tensorrt import ENGINE_FILE, RTX, TENSORRT, prepare_engine
@@ -23,6 +24,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         min_version="1.20",
         prepare=prepare_onnx,
         write=write_onnx,
+        dialect=OnnxruntimeOps,
     ),
     "openvino": Target(
         format="openvino",

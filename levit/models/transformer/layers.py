@@ -47,7 +47,8 @@ class PositionAttention:
 
     ``softmax(w·(Δcolumn, Δrow, Δcolumn² + Δrow²) + b)`` over the keys (ConViT, equation 5), with
     ``weight`` (H, 3), ``bias`` (H,), ``gate`` (H,). Once folded, ``table`` (H, N, N) is that times
-    σ(gate), and ``rest`` (H, 1, 1) is 1 - σ(gate).
+    σ(gate), and ``rest`` (H, 1, 1) is 1 - σ(gate); or that times e^gate, and ``rest`` is None
+    because the values have it.
     """
 
     weight: Array
@@ -59,9 +60,10 @@ class PositionAttention:
 
     def mix(self, ops: Ops, weights: Any) -> Any:
         """(B, H, N, N) by content → by content and position; rows still sum to one."""
-        if self.table is not None and self.rest is not None:
-            kept = ops.multiply(weights, ops.constant(self.rest, "rest"))
-            return ops.add(kept, ops.constant(self.table, "table"))
+        if self.table is not None:
+            if self.rest is not None:
+                weights = ops.multiply(weights, ops.constant(self.rest, "rest"))
+            return ops.add(weights, ops.constant(self.table, "table"))
         table, gate = self._positions(ops)
         one = ops.constant(np.array(1.0), "one")
         minus = ops.multiply(gate, ops.constant(np.array(-1.0), "minus"))
@@ -83,6 +85,12 @@ class PositionAttention:
         # The sigmoid of the opposite: 1 - σ(g) has no digits left where σ(g) is close to 1.
         rest = NumpyOps().sigmoid(-self.gate.astype(np.float64)[:, None, None])
         return replace(self, table=table * gate, rest=rest)
+
+    def ungated(self) -> PositionAttention:
+        """The table for weights by content that the gate has left as they are, in float64."""
+        table, _ = self._positions(NumpyOps())
+        gate = np.exp(self.gate.astype(np.float64))[:, None, None]
+        return replace(self, table=table * gate, rest=None)
 
 
 def relative_offsets(grid: tuple[int, int]) -> Array:
