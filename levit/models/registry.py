@@ -12,10 +12,11 @@ from levit.models.convit import FAMILY as CONVIT
 from levit.models.deit import FAMILY as DEIT
 from levit.models.levit import FAMILY as LEVIT
 from levit.models.model import Family, Variant
+from levit.models.vit import FAMILY as VIT
 
 __all__ = ["DIGITS", "FAMILIES", "find_variant", "known_names"]
 
-FAMILIES: Final[dict[str, Family]] = {family.name: family for family in (LEVIT, DEIT, CONVIT)}
+FAMILIES: Final[dict[str, Family]] = {family.name: family for family in (LEVIT, DEIT, CONVIT, VIT)}
 
 DIGITS: Final = "levit_digits"
 
