@@ -18,10 +18,17 @@ from levit.export.sources import config_of
 from levit.models.registry import known_names
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
-__all__ = ["SIZES", "Entrant", "Lineup", "ceilings", "choose_lineup"]
+__all__ = ["COMPARED", "SIZES", "Entrant", "Lineup", "ceilings", "choose_lineup"]
 
 # The five of the paper.
 SIZES: Final = ("levit_128s", "levit_128", "levit_192", "levit_256", "levit_384")
+# And what its speed_test.py has beside them.
+COMPARED: Final = (
+    *SIZES,
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
+    *("efficientnet_b4", "deit_tiny_distilled_patch16_224", "deit_small_distilled_patch16_224"),
+    "resnet50",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +96,7 @@ def choose_lineup(
     usable = {name: e for name, e in chosen.items() if not e.missing()}
     entrants: list[Entrant] = []
     if models is None and not artifacts:
-        models = list(PUBLISHED) if peers else list(SIZES)
+        models = COMPARED if peers else SIZES
     reason = f"; missing: {', '.join(missing.values())}" if missing else ""
     if models and any(engine.target for engine in usable.values()):
         _require_exporter()

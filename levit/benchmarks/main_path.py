@@ -105,7 +105,7 @@ def _graphs(size: str, folder: Path, batches: Sequence[int]) -> dict[str, Path]:
     from levit.models.registry import find_variant
 
     _, family, variant = find_variant(size)
-    keymap = next(k for k in family.keymaps if k.conv == variant.config.conv)
+    keymap = family.keymap_for(variant.config)
     artifact = export(
         ExportOptions(model=size, random_weights=0, output=folder / f"{size}-ours", verify="host")
     )

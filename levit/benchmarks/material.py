@@ -103,8 +103,7 @@ def _use_artifact(source: Path, entrant: Entrant, material: Material) -> None:
     manifest = open_artifact(source, verify_hashes=False).manifest
     family = FAMILIES.get(manifest.family)
     if family is not None:
-        kind = type(next(iter(family.variants.values())).config)
-        config = kind.from_dict(manifest.config)
+        config = family.config_from_dict(manifest.config)
         material.counts[entrant.contender.model] = count(family, config)
 
 

@@ -16,10 +16,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.benchmarks.peer_weights import conditioning, network, random_network, state_of
+from levit.benchmarks.peer_weights import (
+    compiled,
+    conditioning,
+    network,
+    random_network,
+    state_of,
+)
 from levit.errors import ConfigError, ExportError, LevitError, brief
 from levit.models.counting import count
-from levit.models.levit import FAMILY as LEVIT
 from levit.models.pictures import smooth_pictures, standardized
 from levit.runtime.openvino_module import import_openvino, openvino_core
 
@@ -145,8 +150,8 @@ def _reference(
 
 def _counts(model: str, net: Any, image: NDArray[np.float32]) -> dict[str, int]:
     """Multiply-accumulates of one image, and learnable values."""
-    if model in LEVIT.variants:
-        counts = count(LEVIT, LEVIT.variants[model].config)
+    if ours := compiled(model):
+        counts = count(*ours)
         return {"macs": counts.macs, "parameters": counts.parameters}
     import torch
     from torch.utils.flop_counter import FlopCounterMode

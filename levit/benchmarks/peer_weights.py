@@ -1,9 +1,10 @@
 """timm's networks with random weights on which a comparison means something.
 
-LeViT gets what ``levit export --random-weights SEED`` gives it, tensor for tensor. The other
-architectures are conditioned in the same way (`levit.models.random_weights` says why): weights
-of unit gain, small last layers in residual branches, BatchNorm statistics taken from smooth
-pictures layer after layer, and another draw where the network is deaf or chaotic all the same.
+What this package compiles gets what ``levit export --random-weights SEED`` gives it, tensor for
+tensor. The other architectures are conditioned in the same way (`levit.models.random_weights` says
+why): weights of unit gain, small last layers in residual branches, BatchNorm statistics taken from
+smooth pictures layer after layer, and another draw where the network is deaf or chaotic all the
+same.
 
 PyTorch and timm (extra ``peers``) are imported when a function is called.
 """
@@ -17,19 +18,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.errors import ConfigError, ExportError
-from levit.models.levit import FAMILY as LEVIT
+from levit.models.model import Family
 from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import flatten, random_model
+from levit.models.registry import FAMILIES
 
-__all__ = ["conditioning", "network", "random_network", "random_state"]
+__all__ = ["compiled", "conditioning", "network", "random_network"]
 
 MIN_SPREAD: Final = 0.1
 MAX_FLOAT32_ERROR: Final = 1e-4
 _ATTEMPTS: Final = 8
 _PICTURES: Final = 8
-# Deviation of a residual branch's output against a stream of about 1, as in LeViT's own.
+# Deviation of a residual branch's output against a stream of about 1, as in our own.
 _BRANCH: Final = 0.15
-_EMBEDDING: Final = 0.3
+
+
+def compiled(model: str) -> tuple[Family, Any] | None:
+    """The family and the config of a model that this package compiles; None for another."""
+    for family in FAMILIES.values():
+        if model in family.variants:
+            return family, family.variants[model].config
+    return None
 
 
 def network(model: str) -> Any:
@@ -56,10 +65,10 @@ def random_network(model: str, image_size: tuple[int, int], seed: int) -> Any:
     """
     import torch
 
-    if model in LEVIT.variants:
+    if ours := compiled(model):
         net = network(model)
-        state = {name: torch.from_numpy(a) for name, a in random_state(model, seed).items()}
-        # timm does not save the indices into the bias tables; all else has to be there.
+        state = {name: torch.from_numpy(a) for name, a in _random_state(*ours, seed).items()}
+        # timm saves no indices into tables of biases or positions; all else has to be there.
         net.load_state_dict(state, strict=True)
         return net
     spread = error = 0.0
@@ -79,11 +88,9 @@ def random_network(model: str, image_size: tuple[int, int], seed: int) -> Any:
     )
 
 
-def random_state(model: str, seed: int) -> dict[str, NDArray[Any]]:
-    """A LeViT's random weights under timm's names, as ``levit export`` draws them."""
-    config = LEVIT.variants[model].config
-    keymap = next(k for k in LEVIT.keymaps if k.conv == config.conv)
-    return flatten(random_model(LEVIT, config, seed), keymap)
+def _random_state(family: Family, config: Any, seed: int) -> dict[str, NDArray[Any]]:
+    """Random weights under timm's names, as ``levit export`` draws them."""
+    return flatten(random_model(family, config, seed), family.keymap_for(config))
 
 
 def conditioning(net: Any, inputs: Any) -> tuple[float, float]:
@@ -117,27 +124,23 @@ def _randomize(net: Any, rng: np.random.Generator) -> None:
             _fill(module.weight, weight * (gain / np.sqrt(weight[0].size)))
             if module.bias is not None:
                 _fill(module.bias, gain * rng.normal(0, 0.1, len(module.bias)))
-        elif isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
+        elif isinstance(module, nn.BatchNorm2d):
             _fill(module.weight, gain * rng.uniform(0.7, 1.3, len(module.weight)))
             _fill(module.bias, gain * rng.normal(0, 0.2, len(module.bias)))
         else:
             continue
         filled |= {f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)}
-    for name, parameter in net.named_parameters():
-        if name.endswith(("_token", "pos_embed")):
-            _fill(parameter, rng.normal(0, _EMBEDDING, tuple(parameter.shape)))
-        elif name not in filled:
+    for name, _ in net.named_parameters():
+        if name not in filled:
             raise ExportError(f"{name}: no rule draws random weights for a parameter of that kind")
 
 
 def _branch_ends(net: Any) -> set[str]:
-    """Names of the layers that a residual branch ends with: norms, or linears without one."""
+    """Names of the norms that a residual branch ends with."""
     ends = set()
     for name, module in net.named_modules():
         kind = type(module).__name__
-        if kind == "Block":  # of a vision transformer
-            ends |= {f"{name}.attn.proj", f"{name}.mlp.fc2"}
-        elif kind in ("Bottleneck", "InvertedResidual") and getattr(module, "has_skip", True):
+        if kind in ("Bottleneck", "InvertedResidual") and getattr(module, "has_skip", True):
             ends.add(f"{name}.bn3")
         elif kind == "DepthwiseSeparableConv" and module.has_skip:
             ends.add(f"{name}.bn2")

@@ -18,6 +18,7 @@ class Protocol:
         kind: ``tensor`` times the network alone, ``images`` the way from JPEG bytes to a class,
             ``process`` whole processes.
         batch: images of a call on a CPU; 0 where the best is searched for.
+        any_batch: whether another may be asked for.
         threads: 1, or 0 for all that the process may use.
         seconds: of timed work for each contender, in all rounds together.
         warmup_s: of work before that, which does not count.
@@ -31,6 +32,7 @@ class Protocol:
     seconds: float
     warmup_s: float
     rounds: int
+    any_batch: bool = False
 
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
@@ -46,9 +48,10 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         rounds=12,
     ),
     "latency": Protocol(
-        summary="batch 1, all threads: p50, p90, p99",
+        summary="batch 1, or --batch, all threads: p50, p90, p99",
         kind="tensor",
         batch=1,
+        any_batch=True,
         threads=0,
         seconds=20,
         warmup_s=2,
@@ -110,6 +113,7 @@ def schedule(
     seconds: float | None,
     rounds: int | None,
     protocols: int,
+    batch: int | None = None,
 ) -> Protocol:
     """How long a protocol measures in this run.
 
@@ -119,8 +123,11 @@ def schedule(
         quick: whether all is to end within a minute.
         seconds, rounds: what was asked for instead.
         protocols: of the run, among which a quick run divides its time.
+        batch: images of a call, where the protocol takes any.
     """
     protocol = PROTOCOLS[name]
+    if batch is not None and protocol.any_batch:
+        protocol = replace(protocol, batch=batch)
     full = protocol.seconds
     if protocol.kind == "process":
         few = rounds or (3 if quick else protocol.rounds)

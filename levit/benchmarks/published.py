@@ -29,6 +29,7 @@ SOURCES: Final[Mapping[str, str]] = {
     # Of the authors' own checkpoints. timm's weights of that name were trained otherwise.
     "efficientnet": "EfficientNet, arXiv:1905.11946, as the LeViT paper compares with it",
     "deit": "DeiT, arXiv:2012.12877, distilled, as the LeViT paper compares with it",
+    "convit": "ConViT, arXiv:2103.10697",
     # The best recipe for the unchanged network at 224 pixels, which timm's default weights
     # (resnet50.a1_in1k) come from; the recipe of 2015 gives 76.1 (torchvision, IMAGENET1K_V1).
     "resnet": "ResNet strikes back, arXiv:2110.00476, recipe A1 at 224 pixels",
@@ -44,7 +45,8 @@ class Published:
         top1: ImageNet-1k accuracy in percent.
         source: key of `SOURCES`, for `top1`.
         image_size: (height, width) in pixels of the speed table.
-        gpu_batch: images of a batch on the V100.
+        gpu_batch: images of a batch on the V100; where the authors timed none, as for small
+            models.
         v100, xeon, arm: images per second, or None where the table has no line.
     """
 
@@ -52,7 +54,7 @@ class Published:
     top1: float
     source: str
     image_size: tuple[int, int] = (224, 224)
-    gpu_batch: int
+    gpu_batch: int = 2048
     v100: float | None = None
     xeon: float | None = None
     arm: float | None = None
@@ -178,4 +180,11 @@ PUBLISHED: Final[Mapping[str, Published]] = {
     ),
     # In speed_test.py, but not in timings.txt.
     "resnet50": Published(title="ResNet-50", top1=80.4, source="resnet", gpu_batch=1024),
+    # In neither.
+    "deit_base_distilled_patch16_224": Published(
+        title="DeiT-base distilled", top1=83.4, source="deit"
+    ),
+    "convit_tiny": Published(title="ConViT-Ti", top1=73.1, source="convit"),
+    "convit_small": Published(title="ConViT-S", top1=81.3, source="convit"),
+    "convit_base": Published(title="ConViT-B", top1=82.4, source="convit"),
 }

@@ -111,6 +111,11 @@ def _chosen_protocols(arguments: argparse.Namespace) -> tuple[str, ...]:
     for name in names:
         if name not in PROTOCOLS:
             raise ConfigError(f"unknown protocol {name!r}; there are: {', '.join(PROTOCOLS)}")
+    if arguments.batch is not None and not any(PROTOCOLS[name].any_batch for name in names):
+        free = [name for name, protocol in PROTOCOLS.items() if protocol.any_batch]
+        raise ConfigError(
+            f"--batch is for the protocol {' or '.join(free)}: name it too, or leave out --batch"
+        )
     return tuple(dict.fromkeys(names))
 
 
@@ -126,6 +131,7 @@ def _schedules(
             seconds=arguments.seconds,
             rounds=arguments.rounds,
             protocols=len(names),
+            batch=arguments.batch,
         )
         for name in names
     }

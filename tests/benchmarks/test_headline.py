@@ -93,10 +93,11 @@ def test_engines_are_compared_within_runtime_and_precision():
 
 
 def test_published_figures_are_whole_and_plausible():
-    assert len(PUBLISHED) == 13
+    assert len(PUBLISHED) == 17
+    untimed = {name for name in PUBLISHED if "base" in name or name.startswith("convit")}
     for name, p in PUBLISHED.items():
         speeds = [p.v100, p.xeon, p.arm]
-        assert all(s is None for s in speeds) == (name == "resnet50")
+        assert all(s is None for s in speeds) == (name in untimed | {"resnet50"})
         assert 70 < p.top1 < 85
         assert math.log2(p.gpu_batch) % 1 == 0
     sizes = [p.image_size[0] for name, p in PUBLISHED.items() if is_efficientnet(name)]

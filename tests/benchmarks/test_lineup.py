@@ -8,8 +8,9 @@ import pytest
 
 from levit.benchmarks import lineup as lineup_module
 from levit.benchmarks.engines import ENGINES, Engine
-from levit.benchmarks.lineup import SIZES, ceilings, choose_lineup
+from levit.benchmarks.lineup import COMPARED, SIZES, ceilings, choose_lineup
 from levit.benchmarks.protocols import PROTOCOLS
+from levit.benchmarks.published import PUBLISHED
 from levit.errors import ArtifactError, BackendUnavailableError, ConfigError
 
 DEFAULTS = dict(device="cpu", models=None, artifacts=(), engines=None, peers=False)
@@ -39,6 +40,23 @@ def test_by_default_each_engine_takes_part_at_its_fastest_precision(monkeypatch)
     assert precisions(quick=True) == {"levit-onnx": "fp32"}
     named = choose(models=["levit_128s"], engines=["levit-openvino"], quick=True).entrants
     assert [e.contender.precision for e in named] == ["fp32", "bf16"]
+
+
+def test_with_peers_those_that_the_paper_compares_with():
+    entrants = choose(peers=True).entrants
+    assert list(dict.fromkeys(e.contender.model for e in entrants)) == list(COMPARED)
+    assert set(COMPARED) < set(PUBLISHED)
+    assert not [name for name in COMPARED if "base" in name or "convit" in name]
+
+
+@pytest.mark.parametrize(
+    "model", ["deit_tiny_distilled_patch16_224", "deit_base_patch16_384", "convit_base"]
+)
+def test_every_family_has_our_engines_beside_the_peers(model):
+    entrants = choose(models=[model], engines=["levit-onnx", "naive-onnxruntime"]).entrants
+    assert [e.contender.kind for e in entrants] == ["ours", "peer"]
+    edge = int(model[-3:]) if model[-1].isdigit() else 224
+    assert {e.contender.image_size for e in entrants} == {(edge, edge)}
 
 
 def test_names_are_understood_as_everywhere():

@@ -1,9 +1,12 @@
-"""The peers on real files of levit_128s, and efficientnet_b0 where folding differs."""
+"""The peers on real files of levit_128s, on others where architectures differ."""
 
+import dataclasses
 import importlib
 import importlib.util
+import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -13,11 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from levit.benchmarks import peer_files
 from levit.benchmarks.correctness import agreement_of, check, error_of
 from levit.benchmarks.engines import ENGINES, Job, pillow_images
 from levit.benchmarks.peer_files import FORMATS, prepare
 from levit.errors import BackendUnavailableError, ConfigError, ExportError
 from levit.export import ExportOptions, export
+from levit.export.sources import config_of
+from levit.models.counting import count
 from levit.models.pictures import smooth_pictures
 
 pytestmark = pytest.mark.peers
@@ -139,22 +145,63 @@ def test_reference_tells_its_pictures_apart(files):
     assert np.abs(logits[0] - logits[1]).max() >= 0.1 * np.abs(logits).max()
 
 
-def test_peers_have_the_weights_of_our_own_export(files, tmp_path):
+# Of every family, and the larger ones of a run.
+@pytest.mark.parametrize(
+    "model",
+    [
+        MODEL,
+        "deit_tiny_distilled_patch16_224",
+        "convit_tiny",
+        pytest.param("levit_conv_128s", marks=pytest.mark.slow),
+        pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow),
+        pytest.param("deit_small_patch16_224", marks=pytest.mark.slow),
+        pytest.param("convit_small", marks=pytest.mark.slow),
+    ],
+)
+def test_peers_have_the_weights_of_our_own_export(cache, model, tmp_path):
     import onnxruntime
 
-    ours = export(ExportOptions(model=MODEL, random_weights=0, output=tmp_path / "ours"))
+    prepare(model, tmp_path, formats=["weights"])
+    ours = export(ExportOptions(model=model, random_weights=0, output=tmp_path / "ours"))
     session = onnxruntime.InferenceSession(str(ours.payload), providers=["CPUExecutionProvider"])
 
     def run(x):
         return session.run(["logits"], {session.get_inputs()[0].name: x})[0]
 
     job = Job(
-        model=MODEL, precision="fp32", batch=2, threads=1, device="cpu", image_size=(224, 224),
-        files=files,
+        model=model, precision="fp32", batch=2, threads=1, device="cpu", image_size=(224, 224),
+        files=tmp_path,
     )  # fmt: skip
     error, reason = check(run, job)
     assert reason == ""
     assert error < 1e-5
+    _, family, config = config_of(model)
+    counts = count(family, config)
+    assert json.loads((tmp_path / "counts.json").read_text()) == dataclasses.asdict(counts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["deit_tiny_distilled_patch16_224", "convit_tiny"])
+@pytest.mark.parametrize("again", [False, True], ids=["at once", "of stored weights"])
+def test_naive_exports_of_transformers_answer_for_any_batch(model, again, tmp_path):
+    from levit.benchmarks.engines import naive_onnxruntime
+
+    if again:
+        prepare(model, tmp_path, formats=["weights"])
+        shutil.copytree(tmp_path, tmp_path / "store" / "weights")
+        peer_files._make(model, tmp_path / "store", ["weights", "onnx"], (224, 224), 0)
+        for file in (tmp_path / "store" / "onnx").iterdir():
+            shutil.copy(file, tmp_path)
+    else:
+        prepare(model, tmp_path, formats=["onnx"], cache=False)
+    for batch in (1, 8):
+        job = Job(
+            model=model, precision="fp32", batch=batch, threads=1, device="cpu",
+            image_size=(224, 224), files=tmp_path,
+        )  # fmt: skip
+        error, reason = check(naive_onnxruntime.open_runner(job), job)
+        assert reason == ""
+        assert error < 1e-5
 
 
 def test_what_is_cached_needs_no_process(files, tmp_path, monkeypatch):
@@ -181,8 +228,6 @@ def test_what_was_left_half_made_is_no_part(cache, tmp_path, monkeypatch):
 
 
 def test_what_was_left_half_made_goes_when_it_is_old(tmp_path):
-    from levit.benchmarks import peer_files
-
     for name, age_s in (("old", 2 * 24 * 3600), ("new", 60)):
         folder = tmp_path / f".weights-{name}"
         folder.mkdir()
@@ -224,6 +269,23 @@ def test_the_key_changes_with_what_decides_the_contents(monkeypatch):
     )
     others.append(cache_folder(MODEL, (224, 224), 0))
     assert len({before, *others}) == 4
+
+
+def test_the_key_changes_with_how_the_family_draws_its_weights(monkeypatch):
+    models = (MODEL, "convit_tiny", "deit_tiny_distilled_patch16_224", "resnet50")
+    before = {model: peer_files.cache_folder(model, (224, 224), 0) for model in models}
+    source = inspect.getsource
+
+    def changed(by):
+        def read(module):
+            return source(module) + "#" * (module.__name__ == by)
+
+        monkeypatch.setattr(inspect, "getsource", read)
+        return [m for m in models if peer_files.cache_folder(m, (224, 224), 0) != before[m]]
+
+    assert changed("levit.models.levit.random") == [MODEL]
+    assert changed("levit.models.transformer.random") == list(models[1:3])
+    assert changed("levit.benchmarks.peer_weights") == list(models)
 
 
 # ---------------------------------------------------------------------------- engines
@@ -310,6 +372,25 @@ def test_a_fresh_process_and_the_image_runner_find_the_same_class(name, request,
         assert "torch" not in source
 
 
+@pytest.mark.slow
+def test_a_convit_is_traced_in_a_fresh_process(cache, tmp_path, jpeg):
+    from levit.benchmarks.engines import timm_eager, timm_traced
+
+    prepare("convit_tiny", tmp_path, formats=["weights"])
+    job = Job(
+        model="convit_tiny", precision="fp32", batch=1, threads=1, device="cpu",
+        image_size=(224, 224), files=tmp_path,
+    )  # fmt: skip
+    index, _ = timm_eager.open_image_runner(job)(jpeg.read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-c", timm_traced.script(job), str(jpeg)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout.split()[-1]) == index
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_every_script_is_python(name, request):
     module, job = opened(name, request)
@@ -386,8 +467,6 @@ def test_folding_leaves_no_norm_and_the_same_answers(model):
     [
         ("efficientnet_b0", 224),
         pytest.param("efficientnet_b4", 380, marks=pytest.mark.slow),
-        pytest.param("deit_tiny_distilled_patch16_224", 224, marks=pytest.mark.slow),
-        pytest.param("deit_small_distilled_patch16_224", 224, marks=pytest.mark.slow),
         pytest.param("resnet50", 224, marks=pytest.mark.slow),
     ],
 )

@@ -3,6 +3,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, schedule
+from levit.benchmarks.record_file import read_record
+from levit.cli import main
 
 DEFAULTS = dict(chosen=False, quick=False, seconds=None, rounds=None, protocols=2)
 
@@ -23,6 +25,32 @@ def test_paper_is_the_paper():
 def test_a_run_with_nothing_else_ends_within_five_minutes(contenders):
     assert total(contenders) <= 240
     assert total(contenders, quick=True) <= max(40, 1.5 * contenders)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_another_batch_is_for_those_that_take_any(name):
+    found = schedule(name, 5, **DEFAULTS, batch=8).batch
+    assert found == (8 if name == "latency" else PROTOCOLS[name].batch)
+    assert schedule(name, 5, **DEFAULTS).batch == PROTOCOLS[name].batch
+
+
+def test_a_batch_that_no_protocol_takes_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "--protocol", "paper,memory", "--batch", "8"]) == 1
+    assert capsys.readouterr().err == (
+        "error: --batch is for the protocol latency: name it too, or leave out --batch\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_batch_is_measured_and_recorded(tmp_path, capsys):
+    result = tmp_path / "result.json"
+    words = ["bench", "--models", "levit_digits", "--engines", "levit-onnx", "--batch", "3"]
+    words += ["--protocol", "latency", "--seconds", "0.1", "--rounds", "2"]
+    assert main([*words, "--output", str(result)]) == 0
+    assert "Latency of 3 images (batch 3, " in capsys.readouterr().out
+    (ours,) = [m for m in read_record(result).measurements if "matmul" not in m.contender]
+    assert (ours.status, ours.settings["batch"]) == ("ok", 3)
 
 
 def test_a_few_contenders_do_not_run_longer_than_the_protocol():

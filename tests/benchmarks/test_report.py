@@ -31,6 +31,7 @@ from levit.benchmarks.report.html import to_html
 from levit.benchmarks.report.labels import Box, Placer
 from levit.benchmarks.report.markdown import to_markdown
 from levit.benchmarks.report.markup import Markup, fitted, tag, text_width
+from levit.benchmarks.report.model_charts import distribution_charts
 from levit.benchmarks.report.series import architecture, panels, short_name
 from levit.benchmarks.report.tables import machine_table
 from levit.benchmarks.summary import summaries
@@ -139,6 +140,7 @@ def test_text_is_fitted_to_its_room():
         ("efficientnet_b3", "efficientnet", "B3"),
         ("tf_efficientnet_b0", "efficientnet", "B0"),
         ("deit_tiny_distilled_patch16_224", "deit", "tiny"),
+        ("convit_small", "convit", "small"),
         ("resnet50", "resnet", "50"),
         ("my-model", "other", "my-model"),
     ],
@@ -168,6 +170,40 @@ def test_panels_are_of_runtimes_and_precisions():
         assert [p.top1 for p in curve.points] == sorted(p.top1 for p in curve.points)[::-1]
     # Two engines in one panel differ in their dashes.
     assert {c.engine_index for c in first} == {0, 1}
+
+
+def test_a_latency_says_of_how_many_images():
+    record = records.build(models=("levit_128s",), protocols=("latency",), rounds=2)
+    assert "One image at a time." in to_html(record)
+    assert "Latency of" not in to_markdown(record)
+    eight = tuple(
+        dataclasses.replace(m, settings={**m.settings, "batch": 8})
+        if m.protocol == "latency"
+        else m
+        for m in record.measurements
+    )
+    batched = dataclasses.replace(record, measurements=eight)
+    assert "8 images at a time." in to_html(batched)
+    # Of the measurements, and of the ratios.
+    assert to_markdown(batched).count("Latency of 8 images") == 2
+    mixed = dataclasses.replace(record, measurements=(eight[0], *record.measurements[1:]))
+    assert "One call at a time." in to_html(mixed)
+    assert "Latency of" not in to_markdown(mixed)
+
+
+def test_charts_are_of_the_models_that_ours_run():
+    record = records.build(models=("levit_128s", "resnet50"), protocols=("latency",), rounds=2)
+    titles = [str(chart) for chart in distribution_charts(summaries(record))]
+    assert len(titles) == 1
+    assert "levit_128s" in titles[0]
+    kept = [c for c in record.contenders if c.kind != "ours"]
+    names = {c.name for c in kept}
+    peers = dataclasses.replace(
+        record,
+        contenders=tuple(kept),
+        measurements=tuple(m for m in record.measurements if m.contender in names),
+    )
+    assert len(distribution_charts(summaries(peers))) == 2
 
 
 def test_the_published_column_takes_its_top1_from_the_run_where_it_has_none():

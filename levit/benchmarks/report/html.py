@@ -25,11 +25,12 @@ from levit.benchmarks.report.tables import (
     gpu_table,
     headline_table,
     machine_table,
+    one_batch,
     protocol_tables,
     ratio_tables,
     refused_table,
 )
-from levit.benchmarks.summary import STAGES, Summary, comparisons, summaries
+from levit.benchmarks.summary import STAGES, Summary, comparisons, ok, summaries
 from levit.benchmarks.whole_file import write_whole
 
 __all__ = ["to_html", "write_html"]
@@ -241,8 +242,8 @@ def _row_sections(items: Sequence[Summary], tables: dict[str, Table]) -> list[_S
         made(
             "latency",
             "Latency",
-            "One image at a time. Of all calls: line from p1 to p99, box from p25 to p75, a bar "
-            "at p50, a ring at p90, a diamond at p99. Left is faster.",
+            f"{_at_a_time(items)} at a time. Of all calls: line from p1 to p99, box from p25 to "
+            "p75, a bar at p50, a ring at p90, a diamond at p99. Left is faster.",
             latency,
         ),
         made(
@@ -272,6 +273,11 @@ def _row_sections(items: Sequence[Summary], tables: dict[str, Table]) -> list[_S
         ),
         _ceiling(items),
     ]
+
+
+def _at_a_time(items: Sequence[Summary]) -> str:
+    batch = one_batch([s.measurement.settings for s in ok(items, "latency")])
+    return {1: "One image", None: "One call"}.get(batch, f"{batch} images")
 
 
 def _ceiling(items: Sequence[Summary]) -> _Section | None:

@@ -76,6 +76,9 @@ def marker(shape: str, x: float, y: float, size: float) -> str:
     if shape == "deit":  # a triangle
         s = r * 1.15
         return f"M{x:.2f} {y - s:.2f}L{x + s:.2f} {y + s * 0.75:.2f}H{x - s:.2f}Z"
+    if shape == "convit":  # the same on its head
+        s = r * 1.15
+        return f"M{x:.2f} {y + s:.2f}L{x + s:.2f} {y - s * 0.75:.2f}H{x - s:.2f}Z"
     s = r * 1.25  # a diamond for resnet
     if shape == "resnet":
         return f"M{x:.2f} {y - s:.2f}l{s:.2f} {s:.2f}l{-s:.2f} {s:.2f}l{-s:.2f} {-s:.2f}Z"

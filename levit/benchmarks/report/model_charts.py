@@ -10,7 +10,7 @@ import numpy as np
 from levit.benchmarks.intervals import Interval
 from levit.benchmarks.report.markup import Markup
 from levit.benchmarks.report.row_charts import Row, bars, distributions, stacks
-from levit.benchmarks.report.series import architecture, by_model, engine_label
+from levit.benchmarks.report.series import by_model, engine_label
 from levit.benchmarks.summary import Summary
 
 __all__ = ["bar_charts", "distribution_charts", "stage_charts"]
@@ -27,10 +27,10 @@ def bar_charts(
     key: str,
     full: float = 0.0,
 ) -> list[Markup]:
-    """Bars of `value` for each model: all under ``paper``, elsewhere the LeViTs."""
+    """Bars of `value` for each model: all under ``paper``, elsewhere those that ours run too."""
     charts: list[_Rows] = []
     groups = by_model(items, protocol)
-    for model, group in groups if protocol == "paper" else _levit(groups):
+    for model, group in groups if protocol == "paper" else _with_ours(groups):
         found = [(s, known) for s in group if (known := value(s)) is not None]
         # The best first: most images, least seconds and bytes.
         found.sort(key=lambda pair: pair[1].median, reverse=unit not in ("s", "MB"))
@@ -43,9 +43,9 @@ def bar_charts(
     ]
 
 
-def _levit(groups: list[_Group]) -> list[_Group]:
+def _with_ours(groups: list[_Group]) -> list[_Group]:
     """The models that this is about, where they are there; tables have the others too."""
-    return [g for g in groups if architecture(g[0]) == "levit"] or groups
+    return [group for group in groups if any(map(_ours, group[1]))] or groups
 
 
 def _joined(charts: list[_Rows]) -> list[_Rows]:
@@ -72,9 +72,9 @@ def _missing(items: Sequence[Summary], protocol: str, model: str) -> list[Row]:
 
 
 def distribution_charts(items: Sequence[Summary]) -> list[Markup]:
-    """The calls of ``latency`` for each LeViT."""
+    """The calls of ``latency`` for each model that ours run too."""
     charts: list[_Rows] = []
-    for model, group in _levit(by_model(items, "latency")):
+    for model, group in _with_ours(by_model(items, "latency")):
         rows = []
         for item in sorted((s for s in group if s.latency_ms), key=lambda s: s.latency_ms[50]):
             calls = [v for r in item.measurement.rounds for v in r.values]
@@ -93,9 +93,9 @@ def distribution_charts(items: Sequence[Summary]) -> list[Markup]:
 
 
 def stage_charts(items: Sequence[Summary]) -> list[Markup]:
-    """The stages of ``end-to-end`` for each LeViT."""
+    """The stages of ``end-to-end`` for each model that ours run too."""
     charts: list[_Rows] = []
-    for model, group in _levit(by_model(items, "end-to-end")):
+    for model, group in _with_ours(by_model(items, "end-to-end")):
         chosen = [s for s in group if s.stages_ms]
         chosen.sort(key=lambda s: sum(s.stages_ms.values()))
         rows = [Row(label=_label(s), ours=_ours(s), parts=s.stages_ms) for s in chosen]

@@ -26,10 +26,18 @@ _COLOURS: Final = {
     "levit": _INK,
     "efficientnet": "#0069a8",
     "deit": "#00805c",
+    "convit": "#7d6200",
     "resnet": "#a3467f",
     "other": "#5b6876",
 }
-_MARKERS: Final = {"levit": "o", "efficientnet": "s", "deit": "^", "resnet": "D", "other": "X"}
+_MARKERS: Final = {
+    "levit": "o",
+    "efficientnet": "s",
+    "deit": "^",
+    "convit": "v",
+    "resnet": "D",
+    "other": "X",
+}
 _DASHES: Final = ("-", "--", ":", "-.")
 _COLUMNS: Final = 3
 _INCHES: Final = (4.6, 3.9)

@@ -30,6 +30,7 @@ ARCHITECTURES: Final = (
     ("levit", "LeViT", ("levit",)),
     ("efficientnet", "EfficientNet", ("efficientnet", "tf_efficientnet")),
     ("deit", "DeiT", ("deit",)),
+    ("convit", "ConViT", ("convit",)),
     ("resnet", "ResNet", ("resnet",)),
 )
 OTHER: Final = ("other", "other", ())

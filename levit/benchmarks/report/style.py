@@ -12,12 +12,12 @@ STYLE: Final = """
 :root{color-scheme:light dark;
 --page:#faf9f6;--card:#fff;--ink:#1d2126;--soft:#59616b;--rule:#e2e0da;--grid:#ecebe6;
 --accent:#c2410c;--accent-soft:#fbe9dd;--peer:#9aa5b1;--peer-deep:#5b6876;
---blue:#0069a8;--green:#00805c;--violet:#a3467f;--warn:#8a5a00;
+--blue:#0069a8;--green:#00805c;--violet:#a3467f;--gold:#7d6200;--warn:#8a5a00;
 --s0:#c9d1d9;--s1:#8b98a5;--s2:#46535f}
 @media (prefers-color-scheme:dark){:root{
 --page:#131518;--card:#1b1e22;--ink:#e8e6e1;--soft:#a3abb4;--rule:#31363c;--grid:#282c32;
 --accent:#ff9152;--accent-soft:#3a2519;--peer:#6c7885;--peer-deep:#aab4be;
---blue:#62b4ec;--green:#3ccf9f;--violet:#e291c3;--warn:#e8b04a;
+--blue:#62b4ec;--green:#3ccf9f;--violet:#e291c3;--gold:#d9c34f;--warn:#e8b04a;
 --s0:#464f58;--s1:#7b8793;--s2:#c3ccd4}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
@@ -64,7 +64,8 @@ svg text{font-size:12px;fill:var(--ink);font-variant-numeric:tabular-nums}
 svg .tick{font-size:11px;fill:var(--soft)}svg .axis{font-size:11px;fill:var(--soft)}
 svg .grid{stroke:var(--grid);fill:none}svg .zero{stroke:var(--peer)}
 .curve{--c:var(--peer-deep)}.a-levit{--c:var(--ink)}.a-efficientnet{--c:var(--blue)}
-.a-deit{--c:var(--green)}.a-resnet{--c:var(--violet)}.ours{--c:var(--accent)}
+.a-deit{--c:var(--green)}.a-resnet{--c:var(--violet)}.a-convit{--c:var(--gold)}
+.ours{--c:var(--accent)}
 .curve .line{stroke:var(--c);fill:none;stroke-width:1.75}
 .curve .mark{stroke:var(--c);fill:var(--card);stroke-width:1.75}
 .curve.ours .line{stroke-width:3}.curve.ours .mark{fill:var(--c)}

@@ -21,6 +21,7 @@ __all__ = [
     "gpu_table",
     "headline_table",
     "machine_table",
+    "one_batch",
     "protocol_tables",
     "ratio_tables",
     "refused_table",
@@ -77,7 +78,7 @@ def protocol_tables(items: Sequence[Summary], context: Context) -> dict[str, Tab
                 rows.append((model, engine_label(item.contender), *cells(item)))
         if rows:
             found[protocol] = Table(
-                title=_TITLES[protocol],
+                title=_title(protocol, [s.measurement.settings for s in ok(items, protocol)]),
                 columns=(
                     Column(title="model", numeric=False),
                     Column(title="engine", numeric=False),
@@ -88,6 +89,17 @@ def protocol_tables(items: Sequence[Summary], context: Context) -> dict[str, Tab
                 note="; ".join(filter(None, (_settings_note(ok(items, protocol)), where))),
             )
     return found
+
+
+def one_batch(settings: Sequence[Mapping[str, Any]]) -> int | None:
+    """Images of a call, where that is one number."""
+    found = {int(values.get("batch", 1)) for values in settings}
+    return found.pop() if len(found) == 1 else None
+
+
+def _title(protocol: str, settings: Sequence[Mapping[str, Any]]) -> str:
+    batch = one_batch(settings) if protocol == "latency" else None
+    return _TITLES[protocol] + (f" of {batch} images" if (batch or 1) > 1 else "")
 
 
 def _protocols(context: Context) -> dict[str, tuple[tuple[str, ...], Any]]:
@@ -167,7 +179,7 @@ def _settings_note(items: Sequence[Summary]) -> str:
 def ratio_tables(found: Sequence[Comparison]) -> list[Table]:
     """Ours beside each peer of the same model, a table for each protocol."""
     tables = []
-    for protocol, title in _TITLES.items():
+    for protocol in _TITLES:
         chosen = [c for c in found if c.protocol == protocol]
         if not chosen:
             continue
@@ -186,7 +198,7 @@ def ratio_tables(found: Sequence[Comparison]) -> list[Table]:
         quantity = _QUANTITIES[chosen[0].quantity]
         tables.append(
             Table(
-                title=title,
+                title=_title(protocol, [c.settings for c in chosen]),
                 columns=(
                     Column(title="model", numeric=False),
                     Column(title="ours", numeric=False),
