@@ -768,7 +768,7 @@ def test_export_takes_every_choice(levit, tmp_path):
         (["--model", "levit_digits", "--mean", "1,1"], "mean"),
         (["--model", "levit_digits", "--interpolation", "cubic"], "cubic"),
         (["--model", "levit_digits", "--config", "absent.json"], "absent.json"),
-        (["--model", "levit_digits", "--image-size", "64"], "image"),
+        (["--model", "levit_digits", "--image-size", "65"], "image"),
         (["--checkpoint", "absent.safetensors"], "absent.safetensors: no such file"),
         (["--random-weights", "1"], "--model NAME"),
     ],

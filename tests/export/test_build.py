@@ -809,7 +809,8 @@ def test_choices_follow_from_the_source():
 def test_dump_passes_writes_a_graph_per_pass_and_a_table(here, kind):
     digits(dump_passes=here / "passes", input=kind)
     table = json.loads((here / "passes" / "passes.json").read_text())
-    assert [row["pass"] for row in table] == ["as_trained", *(f.__name__ for f in PASSES)]
+    levits = [f.__name__ for f in PASSES if f.__module__ != "levit.export.algebra.transformer"]
+    assert [row["pass"] for row in table] == ["as_trained", *levits]
     assert [row["file"] for row in table] == [
         f"{i:02}_{row['pass']}.onnx" for i, row in enumerate(table)
     ]

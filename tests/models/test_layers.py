@@ -1,3 +1,4 @@
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -136,9 +137,11 @@ def test_a_folded_relative_bias_is_the_same_table(rng):
 
 def test_activations_by_name(rng):
     x = rng.standard_normal(9) * 4
-    assert ACTIVATIONS == ("hard_swish", "silu")
+    assert ACTIVATIONS == ("hard_swish", "silu", "gelu")
     assert np.array_equal(activate(OPS, x, "hard_swish"), OPS.hard_swish(x))
     assert np.array_equal(activate(OPS, x, "silu"), OPS.silu(x))
+    expected = [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x]
+    assert np.abs(activate(OPS, x, "gelu") - expected).max() <= 1e-15
     with pytest.raises(KeyError):
         activate(OPS, x, "relu")
 

@@ -122,7 +122,8 @@ def fold_gate(model: Model) -> tuple[Model, int]:
     """What a gate leaves to the content, out of the attention into the values.
 
     ``((1 - g)·A + g·P)v = (A + g/(1 - g)·P)((1 - g)v)``, and of ``g = σ(γ)`` the quotient is
-    ``e^γ`` and ``1 - g`` is ``σ(-γ)``: nothing is divided. It saves a product for every pair of tokens.
+    ``e^γ`` and ``1 - g`` is ``σ(-γ)``: nothing is divided. It saves a product for every pair of
+    tokens.
     Fires where the table is static, the values have no bias left, and every ``e^γ`` is at most
     2^10, so that weights, whose rows then sum to ``1 + e^γ``, stay in every type's range.
     """
