@@ -1,0 +1,38 @@
+"""Every DeiT, ConViT and ViT, at full size, becomes an engine at fp16.
+
+The base ones take minutes, most of them for the float64 reference: LEVIT_ALL_VARIANTS=1 has them too.
+"""
+
+import os
+
+import pytest
+
+from levit.export import ExportOptions, export
+from levit.models.registry import FAMILIES
+
+pytestmark = [pytest.mark.trt_rtx, pytest.mark.slow]
+
+NAMES = [
+    name
+    for family in ("deit", "convit", "vit")
+    for name in FAMILIES[family].variants
+    if "base" not in name or "LEVIT_ALL_VARIANTS" in os.environ
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rtx_builds_it_at_fp16(name, tmp_path):
+    artifact = export(
+        ExportOptions(
+            model=name,
+            random_weights=3,
+            target="trt-rtx",
+            precision="fp16",
+            output=tmp_path / "a",
+        )
+    )
+    verification = artifact.manifest.verification
+    graph = verification["graph"]
+    assert verification["fp32_max_relative_error"] <= verification["fp32_tolerance"]
+    assert graph["max_relative_error"] <= graph["tolerance"]
+    assert verification["unverified_because"]
