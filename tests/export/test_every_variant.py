@@ -1,6 +1,7 @@
 """Every DeiT, ConViT and ViT, at full size, becomes an engine at fp16.
 
-The base ones take minutes, most of them for the float64 reference: LEVIT_ALL_VARIANTS=1 has them too.
+The base ones take minutes, most of them for the float64 reference; LEVIT_ALL_VARIANTS=1 has them
+too.
 """
 
 import os
