@@ -5,6 +5,8 @@ Nothing is imported for it: a module of PyTorch is known by what it can do.
 
 from __future__ import annotations
 
+import copy
+import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -13,9 +15,15 @@ import numpy as np
 from levit.errors import CheckpointError, ConfigError, brief
 from levit.models.checkpoint import Checkpoint, checked_checkpoint
 from levit.models.hints import Hints, hints_from_config
-from levit.models.ops import Array
+from levit.models.model import Model
+from levit.models.ops import Array, NumpyOps
+from levit.models.pictures import smooth_pictures, standardized
 
-__all__ = ["read_module"]
+__all__ = ["prove_module", "read_module"]
+
+# Some attentions of transformers take their softmax in float32, whatever the rest is in. Another
+# epsilon shows above 1e-3, another activation or pooling above 1e-2.
+_TOLERANCE: Final = 1e-5
 
 _NAME: Final = "the model"
 # What DataParallel, DistributedDataParallel and torch.compile keep the network under.
@@ -39,9 +47,7 @@ def read_module(module: Any) -> Checkpoint:
         raise ConfigError(
             f"model is a torch.nn.Module of timm, transformers or mmpretrain, not {module!r:.80}"
         )
-    inner = module
-    while (name := next((n for n in _WRAPPED if hasattr(inner, n)), None)) is not None:
-        inner = getattr(inner, name)
+    inner = _unwrapped(module)
     try:
         tensors = {str(name): _array(value) for name, value in module.state_dict().items()}
     except ConfigError:
@@ -51,6 +57,59 @@ def read_module(module: Any) -> Checkpoint:
     kind = type(inner)
     origin = {"file": _NAME, "module": f"{kind.__module__}.{kind.__qualname__}"}
     return checked_checkpoint(tensors, _hints(inner), origin, _NAME)
+
+
+def _unwrapped(module: Any) -> Any:
+    while (name := next((n for n in _WRAPPED if hasattr(module, n)), None)) is not None:
+        module = getattr(module, name)
+    return module
+
+
+def prove_module(module: Any, model: Model) -> None:
+    """Compare the reference with the module itself, on two pictures in float64.
+
+    Names and shapes of weights do not say what a live network does with them: its activation,
+    epsilon, heads, pooling, or a block of somebody's own.
+
+    Args:
+        model: as read from the module, at its own image size.
+
+    Raises:
+        ConfigError: the module cannot be evaluated, or is another function.
+    """
+    torch = importlib.import_module("torch")
+    config = model.config
+    rng = np.random.default_rng(20201022)
+    inputs = standardized(smooth_pictures(rng, 2, config.image_size, config.in_channels))
+    name = "logits" if config.num_classes else "embedding"
+    try:
+        twin = copy.deepcopy(_unwrapped(module)).cpu().double()
+        twin.train()  # some keep tables of an evaluation, which this drops
+        twin.eval()
+        with torch.no_grad():
+            answer = twin(torch.from_numpy(inputs).double())
+        if hasattr(answer, "keys"):  # of transformers
+            name = name if name in answer else "features"
+            answer = answer["logits" if name == "logits" else "last_hidden_state"]
+        answer = answer[-1] if isinstance(answer, (tuple, list)) else answer
+        found = answer.numpy()
+    except Exception as error:  # whatever a module of somebody's own raises
+        raise ConfigError(
+            f"{_NAME} cannot be evaluated, so that what is exported could be another function "
+            f"({brief(error)}); save its weights and export them with checkpoint="
+        ) from error
+    expected = model.with_plan(outputs=(name,)).forward(NumpyOps(), inputs)[name]
+    if found.shape != expected.shape and found.ndim == 4:  # a feature map of mmpretrain
+        found = found.mean(axis=(2, 3))
+    difference = np.inf
+    if found.shape == expected.shape:
+        difference = float(np.abs(found - expected).max() / (np.abs(expected).max() or 1.0))
+    if not difference <= _TOLERANCE:
+        raise ConfigError(
+            f"{_NAME} is another function than the {model.family.title} that its weights are "
+            f"named as: its {name} differ by {difference:.1e} of the largest; an activation, "
+            f"epsilon, pooling, number of heads or block of its own is not supported"
+        )
 
 
 def _array(value: Any) -> Array:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from levit.errors import CheckpointError, ConfigError
-from levit.export.live import read_module
+from levit.export.live import prove_module, read_module
 from levit.export.options import ExportOptions
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
 from levit.models.containers.state_dict import AVERAGED
@@ -69,7 +69,7 @@ def load_source(options: ExportOptions, module: Any = None) -> Source:
     if module is not None:
         if options.random_weights is not None or options.checkpoint is not None:
             raise ConfigError("a live model has its weights: leave out checkpoint, random_weights")
-        return _checkpoint_source(options, read_module(module), options.model)
+        return _checkpoint_source(options, read_module(module), options.model, module)
     if options.random_weights is not None:
         return _random_source(options, options.random_weights)
     if options.checkpoint is not None:
@@ -189,7 +189,9 @@ def config_of(name: str) -> tuple[str, Family, Any]:
     return plain, family, variant.config
 
 
-def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str | None) -> Source:
+def _checkpoint_source(
+    options: ExportOptions, checkpoint: Checkpoint, name: str | None, module: Any = None
+) -> Source:
     named = None if name is None else config_of(name)  # an unknown one is an error before any work
     file = str(checkpoint.origin["file"])
     checkpoint, family, keymap = recognise(checkpoint, None if named is None else named[1])
@@ -197,7 +199,7 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     if named is not None:
         config = _named_as(config, family, named, hints, file)
-    variant = _variant_name(family, config, hints)
+    variant = _variant_name(family, config, hints, live=module is not None)
     _check_stated(hints, family, config, file)
     if checkpoint.origin.get("key") in AVERAGED:
         key = checkpoint.origin["key"]
@@ -206,6 +208,9 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
     params = family.build(config, keymap, weights)
     weights.finish(file, keymap.ignores)
     _check_variances(checkpoint, file)
+    plan = Plan(outputs=family.outputs(config)[:1])
+    if module is not None:
+        prove_module(module, Model(family, config, params, plan))
     origin = {"format": keymap.source, **checkpoint.origin}
     size = hints.resize_to
     if size is not None and size != config.image_size:
@@ -215,7 +220,7 @@ def _checkpoint_source(options: ExportOptions, checkpoint: Checkpoint, name: str
         text = "x".join(map(str, size))
         assumed = [*assumed, f"resized from {trained[0]}x{trained[1]} to {text}: {'; '.join(how)}"]
     return Source(
-        model=Model(family, config, params, Plan(outputs=family.outputs(config)[:1])),
+        model=Model(family, config, params, plan),
         variant=variant,
         keymap=keymap,
         hints=hints,
@@ -249,8 +254,10 @@ def _is_same(family: Family, one: Any, config: Any) -> bool:
     return family.same_architecture(family.named_form(one, config), config)
 
 
-def _variant_name(family: Family, config: Any, hints: Hints) -> str:
+def _variant_name(family: Family, config: Any, hints: Hints, *, live: bool = False) -> str:
     """The variant of this architecture, or what its config calls it.
+
+    A live network of timm keeps the name that it was made from, whatever its widths.
 
     Raises:
         CheckpointError: the config names a variant of another architecture.
@@ -263,6 +270,8 @@ def _variant_name(family: Family, config: Any, hints: Hints) -> str:
     if said in known_names():
         _, other, named = config_of(said)
         if other is not family or not _is_same(family, named, config):
+            if live:
+                return found or f"{family.name}_custom"
             raise CheckpointError(
                 f"the config beside the checkpoint says {said}, its weights are those of "
                 f"{found or f'another {family.title}'}; correct one of them"

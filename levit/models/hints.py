@@ -92,7 +92,7 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
     if "architectures" in values and "model_type" not in values:
         raise ConfigError(
             f"{name}: has 'architectures' of transformers and no 'model_type'; correct it, such as "
-            f'"model_type": "levit"'
+            f'"model_type": "levit" or "deit"'
         )
     # transformers' wrapper around timm's models keeps timm's names.
     if values.get("model_type", "timm_wrapper") != "timm_wrapper":

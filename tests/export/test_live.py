@@ -548,3 +548,51 @@ def test_weights_that_are_not_finite_are_refused(of_timm, tmp_path):
     with pytest.raises(CheckpointError, match=r"NaN or infinite values in norm\.weight"):
         export(ExportOptions(output=tmp_path / "out"), model=network)
     assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------------- other functions
+
+
+def other_functions():
+    import functools
+
+    import torch
+    from timm.models.deit import VisionTransformerDistilled
+    from timm.models.vision_transformer import ResPostBlock, VisionTransformer
+
+    sizes = dict(img_size=64, num_classes=7, embed_dim=192, depth=12, num_heads=3)
+    wide = functools.partial(torch.nn.LayerNorm, eps=0.1)
+    return {
+        "activation": lambda: VisionTransformer(**sizes, act_layer="relu"),
+        "pooling": lambda: VisionTransformer(**sizes, global_pool="avg", fc_norm=False),
+        "epsilon": lambda: VisionTransformer(**sizes, norm_layer=wide),
+        "heads": lambda: VisionTransformer(**{**sizes, "num_heads": 6}),
+        "block": lambda: VisionTransformer(**sizes, block_fn=ResPostBlock),
+        "distilled": lambda: VisionTransformerDistilled(**sizes, act_layer="relu"),
+    }
+
+
+@pytest.mark.parametrize(
+    "what", ["activation", "pooling", "epsilon", "heads", "block", "distilled"]
+)
+def test_a_module_that_is_another_function_under_the_same_names_is_refused(what, tmp_path):
+    import torch
+
+    torch.manual_seed(0)
+    module = other_functions()[what]()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, parameter[0].numel() ** -0.5)
+    name = f"deit_tiny{'_distilled' * (what == 'distilled')}_patch16_224"
+    with pytest.raises(ConfigError, match=r"another function than the DeiT.*differ by"):
+        export(ExportOptions(model=name, image_size=64, output=tmp_path / "a"), model=module.eval())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_of_its_own_widths_keeps_no_variants_name(tmp_path):
+    import timm
+
+    module = timm.create_model("deit_tiny_patch16_224", img_size=64, num_classes=7, depth=2)
+    artifact = export(ExportOptions(output=tmp_path / "a"), model=module.eval())
+    assert artifact.manifest.variant == "deit_custom"

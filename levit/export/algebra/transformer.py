@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from levit.export.algebra.shared import bare, behind, is_affine, is_plain, with_params
-from levit.models.layers import transform
+from levit.models.layers import LayerNorm, transform
 from levit.models.model import Model
 from levit.models.transformer.layers import (
     Attention,
@@ -65,7 +65,12 @@ def fold_layernorm_affine(model: Model) -> tuple[Model, int]:
         norm = params.norm
 
         def in_head(head: Head) -> Head:
-            return replace(head, linear=behind(norm, head.linear))
+            assert norm.weight is not None
+            assert norm.bias is not None
+            several = LayerNorm(  # of a head that reads tokens side by side
+                np.tile(norm.weight, head.count), np.tile(norm.bias, head.count), norm.eps
+            )
+            return replace(head, linear=behind(several, head.linear))
 
         params, _ = transform(params, Head, in_head)
         params, count = replace(params, norm=bare(norm)), count + 1
@@ -83,6 +88,8 @@ def fold_value_bias(model: Model) -> tuple[Model, int]:
         v, proj = attention.v, attention.proj
         if v.bias is None or not (is_plain(v) and is_plain(proj)):
             return attention
+        if isinstance(attention, GatedAttention) and attention.position.is_open:
+            return attention  # whose rows sum to more than one
         bias = proj.weight.astype(np.float64) @ v.bias
         bias = bias if proj.bias is None else bias + proj.bias
         return replace(attention, v=replace(v, bias=None), proj=replace(proj, bias=bias))

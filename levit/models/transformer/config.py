@@ -96,10 +96,12 @@ class TransformerConfig:
     def _check_image_size(self) -> None:
         patch, (height, width) = self.patch_size, self.image_size
         if any(n < patch or n % patch for n in self.image_size):
-            near = " or ".join(
-                f"{max(1, height // patch + d) * patch}x{max(1, width // patch + d) * patch}"
-                for d in (0, 1)
+            # The next ones below and above each side; an edge that fits stays.
+            below, above = (
+                tuple(max(1, -(sign * n // patch) * -sign) * patch for n in self.image_size)
+                for sign in (1, -1)
             )
+            near = " or ".join(f"{h}x{w}" for h, w in dict.fromkeys((below, above)))
             raise ConfigError(
                 f"image size {height}x{width} does not divide into patches of {patch} pixels: both "
                 f"sides must be multiples of {patch}, such as {near}"

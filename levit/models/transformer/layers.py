@@ -58,8 +58,13 @@ class PositionAttention:
     table: Array | None = None
     rest: Array | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the values have what the gate leaves, so that rows sum to ``1 + e^gate``."""
+        return self.table is not None and self.rest is None
+
     def mix(self, ops: Ops, weights: Any) -> Any:
-        """(B, H, N, N) by content → by content and position; rows still sum to one."""
+        """(B, H, N, N) by content → by content and position."""
         if self.table is not None:
             if self.rest is not None:
                 weights = ops.multiply(weights, ops.constant(self.rest, "rest"))
