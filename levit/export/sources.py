@@ -123,8 +123,6 @@ def _random_source(options: ExportOptions, seed: int) -> Source:
     }
     own = {field.name for field in fields(config)}
     stated = {key: value for key, value in stated.items() if value is not None and key in own}
-    if stated.get("num_classes") == 0 and "distilled_head" in own:
-        stated["distilled_head"] = False
     config = replace(config, **stated)
     return Source(
         model=random_model(family, config, seed),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ __all__ = [
     "RelativeBias",
     "activate",
     "activation_name",
+    "classify",
     "layers_of",
     "transform",
 ]
@@ -226,6 +227,37 @@ def activate(ops: Ops, x: Any, name: str, scale: float = 1.0) -> Any:
     """Apply the activation called `name` to an x that is ``1 / scale`` of what it was."""
     functions = {"hard_swish": ops.hard_swish, "silu": ops.silu, "gelu": ops.gelu}
     return functions[name](x, scale)
+
+
+class Classifier(Protocol):
+    """What gives logits."""
+
+    def apply(self, ops: Ops, x: Any) -> Any:
+        """What comes out of the network → (B, classes)."""
+        ...
+
+
+def classify(
+    ops: Ops, wanted: Collection[str], head: Classifier | None, dist: Classifier | None, x: Any
+) -> dict[str, Any]:
+    """The logits that are wanted of one head, or of two, whose mean is ``logits``.
+
+    Args:
+        wanted: of ``logits``, ``logits_head``, ``logits_dist``; other names do not matter.
+        x: what the heads read.
+    """
+    values: dict[str, Any] = {}
+    if head is not None and not {"logits", "logits_head"}.isdisjoint(wanted):
+        with ops.scope("head"):
+            values["logits"] = values["logits_head"] = head.apply(ops, x)
+    if dist is not None and not {"logits", "logits_dist"}.isdisjoint(wanted):
+        with ops.scope("head_dist"):
+            values["logits_dist"] = dist.apply(ops, x)
+    if dist is not None and "logits" in wanted:
+        with ops.scope("heads"):
+            both = ops.add(values["logits_head"], values["logits_dist"])
+            values["logits"] = ops.multiply(both, ops.constant(np.array(0.5), "half"))
+    return values
 
 
 Layer = TypeVar("Layer")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
-from levit.models.layers import Mlp, activate
+from levit.models.layers import Mlp, activate, classify
 from levit.models.levit.config import LevitConfig
 from levit.models.levit.layers import LevitBlock, LevitParams
 from levit.models.model import Model
@@ -95,19 +93,7 @@ def _outputs(ops: Ops, model: Model, stream: Any, embedding: Any) -> dict[str, A
     if "features" in wanted:
         with ops.scope("features"):
             values["features"] = _features(ops, model, stream)
-    if params.head is None:
-        return values
-    if wanted & {"logits", "logits_head"}:
-        with ops.scope("head"):
-            values["logits"] = values["logits_head"] = params.head.apply(ops, embedding)
-    if params.head_dist is not None and wanted & {"logits", "logits_dist"}:
-        with ops.scope("head_dist"):
-            values["logits_dist"] = params.head_dist.apply(ops, embedding)
-    if params.head_dist is not None and "logits" in wanted:
-        with ops.scope("heads"):
-            both = ops.add(values["logits_head"], values["logits_dist"])
-            values["logits"] = ops.multiply(both, ops.constant(np.array(0.5), "half"))
-    return values
+    return values | classify(ops, wanted, params.head, params.head_dist, embedding)
 
 
 def _features(ops: Ops, model: Model, stream: Any) -> Any:

@@ -78,8 +78,8 @@ class TransformerConfig:
             raise ConfigError(f"the LayerNorms' epsilon must be positive, not {self.norm_eps!r}")
         if self.width % self.heads:
             raise ConfigError(f"{self.heads} heads do not divide a width of {self.width}")
-        if self.distilled_head and not (self.distilled and self.num_classes):
-            raise ConfigError("a distillation head needs a distillation token and classes")
+        if self.distilled_head and not self.distilled:
+            raise ConfigError("a distillation head needs a distillation token")
         if self.local_depth and (self.distilled or self.local_depth >= self.depth):
             raise ConfigError(
                 f"the class token enters after {self.local_depth} local blocks: there must be "

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from levit.models.layers import classify
 from levit.models.model import Model
 from levit.models.ops import Ops
 from levit.models.pixels import normalize_pixels
@@ -61,14 +60,4 @@ def _outputs(ops: Ops, model: Model, x: Any) -> dict[str, Any]:
         with ops.scope("pooler"):
             token = ops.reshape(ops.narrow(x, 1, 0, 1), (0, config.width))
             values["pooled"] = ops.tanh(params.pooler.apply(ops, token))
-    if params.head is not None and wanted & {"logits", "logits_head"}:
-        with ops.scope("head"):
-            values["logits"] = values["logits_head"] = params.head.apply(ops, x)
-    if params.head_dist is not None and wanted & {"logits", "logits_dist"}:
-        with ops.scope("head_dist"):
-            values["logits_dist"] = params.head_dist.apply(ops, x)
-    if params.head_dist is not None and "logits" in wanted:
-        with ops.scope("heads"):
-            both = ops.add(values["logits_head"], values["logits_dist"])
-            values["logits"] = ops.multiply(both, ops.constant(np.array(0.5), "half"))
-    return values
+    return values | classify(ops, wanted, params.head, params.head_dist, x)

@@ -87,7 +87,7 @@ def transformers_network(config: TransformerConfig) -> SourceNetwork:
     return SourceNetwork(
         library="transformers",
         module="transformers",
-        name=kind + head + "WithTeacher" * config.distilled_head,
+        name=kind + head + "WithTeacher" * (config.classifier_heads > 1),
         config=f"{kind}Config",
         arguments={
             "image_size": height if height == width else [height, width],
