@@ -149,7 +149,9 @@ def _by_default(engines: dict[str, Engine], device: str, *, quick: bool) -> dict
     computed = cpu_precisions(cpu_features())
     found = {}
     for name, engine in engines.items():
-        able = [p for p in engine.precisions if device == "gpu" or p == "fp32" or computed[p]]
+        # Not int8, whose speed is worth what its accuracy is, and random weights have none.
+        known = [p for p in engine.precisions if p != "int8"]
+        able = [p for p in known if device == "gpu" or p == "fp32" or computed[p]]
         found[name] = replace(engine, precisions=tuple(able[-1:]))  # from slow to fast
     return dict(list(found.items())[:1]) if quick else found
 

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from levit.artifact import Artifact, open_artifact
+from levit.benchmarks.calibration import calibration_batches
 from levit.benchmarks.correctness import REFERENCE_FILE
 from levit.benchmarks.engines import ENGINES, Job
 from levit.benchmarks.lineup import Entrant
@@ -23,6 +25,8 @@ from levit.models.counting import Counts, count
 from levit.models.registry import DIGITS, FAMILIES
 
 __all__ = ["Material", "prepare_material"]
+
+_CALIBRATION_FILE: Final = "calibration.npz"
 
 Progress = Callable[[str], None]
 
@@ -118,16 +122,17 @@ def _prepare_model(
     peers = [e for e in entrants if e.contender.kind == "peer"]
     for entrant in _first_of_each(ours):
         target, precision = entrant.artifact.split("-", 1)[1].rsplit("-", 1)
+        options = ExportOptions(
+            model=model,
+            random_weights=None if model == DIGITS else seed,
+            target=target,
+            precision="fp32" if precision == "int8" else precision,
+            output=folder / entrant.artifact,
+        )
         try:
-            artifact = export(
-                ExportOptions(
-                    model=model,
-                    random_weights=None if model == DIGITS else seed,
-                    target=target,
-                    precision=precision,
-                    output=folder / entrant.artifact,
-                )
-            )
+            if precision == "int8":
+                options = _at_int8(options, folder, entrant.contender.image_size, seed)
+            artifact = export(options)
         except LevitError as error:
             raise_if_interrupted()
             _fail(material, [e for e in ours if e.artifact == entrant.artifact], str(error))
@@ -154,6 +159,25 @@ def _prepare_model(
             material.counts.setdefault(model, Counts(**counts))
 
 
+def _at_int8(
+    options: ExportOptions, folder: Path, image_size: tuple[int, int], seed: int
+) -> ExportOptions:
+    """Calibrated as the peers are; random weights have no accuracy to keep, so not judged."""
+    place = folder / _CALIBRATION_FILE
+    if not place.exists():
+        np.savez(place, inputs=np.concatenate(calibration_batches(seed, image_size)))
+    # Not at the top: artifacts are timed where there is no onnx.
+    from levit.export.quantization.hardware import must_reduce_range
+
+    return replace(
+        options,
+        precision="int8",
+        calibration=place,
+        reduce_range=must_reduce_range(),
+        force=True,
+    )
+
+
 def _by_formats(peers: Iterable[Entrant]) -> dict[tuple[str, ...], list[Entrant]]:
     """Peers by what they load: what cannot be made for one is no reason against another."""
     groups: dict[tuple[str, ...], list[Entrant]] = {}
@@ -176,6 +200,8 @@ def _write_reference(artifact: Artifact, folder: Path) -> None:
     """The golden inputs with the float64 reference's logits, for every engine of the model."""
     path = folder / REFERENCE_FILE
     golden = artifact.golden()
+    if artifact.manifest.precision == "int8":
+        return  # whose golden cases are its own integers'
     if not path.exists() and golden["input"].dtype == np.float32 and "output/logits" in golden:
         logits = golden["output/logits"][:2].astype(np.float64)
         np.savez(path, input=golden["input"][:2], logits=logits)

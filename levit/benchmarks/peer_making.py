@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from levit.benchmarks.calibration import BATCHES, calibration_batches
 from levit.benchmarks.peer_weights import (
     compiled,
     conditioning,
@@ -41,12 +42,6 @@ __all__ = [
 _MIN_SPREAD: Final = 0.1
 _MAX_ERROR: Final = 1e-5
 _DRAWS: Final = 24
-# Batches of four pictures, where NNCF's default is 300 items: speed does not depend on them. By
-# default NNCF takes the mean of the largest value of each item, which cuts off the stronger half
-# of single smooth pictures: levit_128s was up to 0.65 of its largest logit off, now 0.36. With
-# more in a batch, EfficientNet loses what LeViT still wins.
-_CALIBRATION: Final = 16
-_CALIBRATION_BATCH: Final = 4
 
 
 @contextlib.contextmanager
@@ -117,11 +112,9 @@ def make_int8(naive: Path, image_size: tuple[int, int], seed: int, path: Path) -
     openvino = import_openvino()
     import nncf
 
-    rng = np.random.default_rng([seed, 1])
-    batches = (smooth_pictures(rng, _CALIBRATION_BATCH, image_size) for _ in range(_CALIBRATION))
-    dataset = nncf.Dataset([standardized(pictures) for pictures in batches])
+    dataset = nncf.Dataset(calibration_batches(seed, image_size))
     model = openvino_core().read_model(naive)
-    quantized = nncf.quantize(model, dataset, subset_size=_CALIBRATION)
+    quantized = nncf.quantize(model, dataset, subset_size=BATCHES)
     openvino.save_model(quantized, path, compress_to_fp16=False)
 
 

@@ -127,10 +127,10 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--target",
         default="onnx",
         metavar="TARGET",
-        help="onnx (default), openvino, trt or trt-rtx",
+        help="onnx (default), openvino, trt, trt-rtx, or auto: the fastest of them here",
     )
     result.add_argument(
-        "--precision", default="fp32", metavar="P", help="fp32 (default), fp16 or bf16"
+        "--precision", default="fp32", metavar="P", help="fp32 (default), fp16, bf16 or int8"
     )
     result.add_argument(
         "--batch",
@@ -183,6 +183,30 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     preprocess.add_argument("--std", type=argument_types.numbers, metavar="R,G,B", help="on 0..1")
     preprocess.add_argument("--crop-pct", type=float, metavar="FRACTION")
     preprocess.add_argument("--interpolation", metavar="FILTER", help="bicubic, bilinear, …")
+
+    accuracy = parser.add_argument_group("accuracy at low precision")
+    accuracy.add_argument(
+        "--calibration",
+        metavar="FOLDER",
+        help="int8: pictures such as it will see, to take ranges from; or an .npz of inputs",
+    )
+    accuracy.add_argument(
+        "--eval",
+        metavar="FOLDER",
+        help="judge it on these: class/image, images without classes, or an .npz of inputs and "
+        "labels (int8 without it: on those of --calibration)",
+    )
+    accuracy.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="of top-1 that it may lose, where there are classes (default: 1.0)",
+    )
+    accuracy.add_argument(
+        "--reduce-range",
+        action="store_true",
+        help="int8: weights of seven bits, for x86 CPUs without VNNI",
+    )
 
     writing = parser.add_argument_group("writing")
     writing.add_argument(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from levit.commands.images import images_in, open_predictor
+from levit.commands.images import open_predictor
 from levit.commands.output import Progress, print_json, print_table
-from levit.errors import InputError
+from levit.image_folder import labelled_images
 
 __all__ = ["run"]
 
@@ -21,7 +20,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Top-1, top-5 and images per second on an ImageFolder."""
     folder = Path(arguments.folder)
     with open_predictor(arguments) as predictor:
-        samples = _samples(folder, predictor.labels)
+        samples, assumed = labelled_images(folder, predictor.labels)
+        for choice in assumed:
+            print(f"assumed: {choice}", file=sys.stderr)
         first = fifth = 0
         with Progress(len(samples), "images") as progress:
             started = time.perf_counter()
@@ -52,34 +53,3 @@ def run(arguments: argparse.Namespace) -> int:
             ]
         )
     return 0
-
-
-def _samples(folder: Path, labels: Sequence[str]) -> list[tuple[Path, int]]:
-    """(image, class index) of every image."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    classes = sorted(path.name for path in folder.iterdir() if path.is_dir())
-    classes = [name for name in classes if images_in(folder / name)]
-    if not classes:
-        raise InputError(
-            f"{folder}: expected one sub-folder of images per class (class/image.png), found none"
-        )
-    indices = _indices(classes, labels, folder)
-    return [(path, indices[name]) for name in classes for path in images_in(folder / name)]
-
-
-def _indices(classes: Sequence[str], labels: Sequence[str], folder: Path) -> dict[str, int]:
-    """Folder name → class: by label, by number, or in sorted order as torchvision does."""
-    by_label = {label: index for index, label in enumerate(labels)}
-    if set(classes) <= set(by_label):
-        return {name: by_label[name] for name in classes}
-    if all(name.isdecimal() and int(name) < len(labels) for name in classes):
-        return {name: int(name) for name in classes}
-    if len(classes) == len(labels):
-        print("assumed: folders in sorted order are the classes in order", file=sys.stderr)
-        return {name: index for index, name in enumerate(classes)}
-    odd = [name for name in classes if name not in by_label]
-    raise InputError(
-        f"{folder}: {len(odd)} of its {len(classes)} folders are no labels of this model "
-        f"({', '.join(odd[:3])}), and it has {len(labels)} classes; name folders by label or index"
-    )

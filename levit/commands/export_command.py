@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any
 
 from levit.artifact import Manifest
-from levit.commands.output import Progress
+from levit.commands.output import Progress, print_table
 from levit.errors import BackendUnavailableError, ConfigError
 
 __all__ = ["run"]
@@ -56,6 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
             f"first opened",
             file=sys.stderr,
         )
+    if tried := verification.get("tried"):
+        _print_tried(tried)
+    _print_accuracy(verification.get("accuracy"), artifact.manifest.precision)
     error = verification["max_relative_error"]
     detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
     print(f"{artifact.path}: {verification['status']}{detail}")
@@ -75,6 +78,46 @@ def _print_notes(manifest: Manifest) -> None:
         )
     if verification["status"] == "forced":
         print("note: --force has kept an artifact that is out of tolerance", file=sys.stderr)
+
+
+def _print_accuracy(accuracy: Mapping[str, Any] | None, precision: str) -> None:
+    """What the contract found, and which layers it has kept in floating point for it."""
+    if accuracy is None:
+        return
+    if "top1_drop" in accuracy:
+        found = (
+            f"top-1 {accuracy['top1']:.2%}, float32 {accuracy['reference_top1']:.2%} "
+            f"({accuracy['images']} images)"
+        )
+    else:
+        same = f"{accuracy['top1_agreement']:.2%}"
+        found = f"top-1 as float32's for {same} of {accuracy['images']} images"
+    print(f"accuracy: {found}", file=sys.stderr)
+    if kept := accuracy["kept_in_floating_point"]:
+        print(
+            f"note: {precision} throughout does not keep the accuracy; {len(kept)} layers are in "
+            f"floating point, the worst first: {', '.join(kept)}",
+            file=sys.stderr,
+        )
+
+
+def _print_tried(tried: Mapping[str, Any]) -> None:
+    """What `--target auto` has built, and how fast it was here."""
+    rows = [
+        [
+            entry["target"],
+            entry["precision"],
+            "any" if entry["batch"] is None else str(entry["batch"]),
+            entry["form"],
+            "" if entry["latency_ms"] is None else f"{entry['latency_ms']:.2f}",
+            "" if entry["ratio"] is None else f"{entry['ratio']:.2f}",
+            entry["verdict"],
+        ]
+        for entry in tried["candidates"]
+    ]
+    header = ["target", "precision", "batch", "form", "ms", "ratio", "verdict"]
+    print(f"batch {tried['batch']}, {tried['threads']} threads, {tried['cpu']}")
+    print_table(rows, header)
 
 
 def _graph_check(verification: Mapping[str, Any]) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from levit.errors import InputError
-from levit.images import image_endings
+from levit.image_folder import images_in
 from levit.runtime.predictor import Predictor
 
-__all__ = ["find_images", "images_in", "open_predictor"]
+__all__ = ["find_images", "open_predictor"]
 
 
 def open_predictor(arguments: argparse.Namespace) -> Predictor:
@@ -67,13 +67,3 @@ def find_images(words: Sequence[str]) -> list[tuple[str, str | BinaryIO]]:
                 raise InputError(f"{word}: matches no files")
             found += [(name, name) for name in names]
     return found
-
-
-def images_in(folder: Path) -> list[Path]:
-    """Files below `folder` with the ending of an image format, sorted."""
-    endings = image_endings()
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
-    )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import platform
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from levit.artifact import (
     write_manifest,
 )
 from levit.errors import ArtifactError, ConfigError
+from levit.export.contract import Judgement
 from levit.export.fitting import Scanner, find_islands, fit_range
+from levit.export.judging import Judge, choose_judge, note_judgement, refusal
 from levit.export.onnx_graph import emit_onnx, input_spec, metadata_of, output_specs
-from levit.export.options import ExportOptions
+from levit.export.options import AUTO, ExportOptions
 from levit.export.passes import (
     EXACT,
     Applied,
@@ -36,6 +38,11 @@ from levit.export.passes import (
     run_passes,
 )
 from levit.export.precision import choose_opset
+from levit.export.quantization.compiler import Attempt, Quantizer
+from levit.export.quantization.grid import Scheme
+from levit.export.quantization.hardware import require_vnni, required_features
+from levit.export.quantization.pictures import read_pictures
+from levit.export.quantization.reference import QuantizedOps
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
 from levit.export.sources import Source, load_source
 from levit.export.targets import Order, Target, Written, find_target
@@ -51,7 +58,11 @@ __all__ = ["export"]
 
 
 def export(
-    options: ExportOptions, *, model: Any = None, progress: Progress = lambda step: None
+    options: ExportOptions,
+    *,
+    model: Any = None,
+    progress: Progress = lambda step: None,
+    form: bool | None = None,
 ) -> Artifact:
     """Compile a checkpoint, or a live network, into an artifact.
 
@@ -59,6 +70,8 @@ def export(
         model: a ``torch.nn.Module`` of timm, transformers or mmpretrain, in place of a checkpoint.
             Its ``pretrained_cfg`` or ``config`` is read too; it is not changed.
         progress: called with a word for each step as it begins.
+        form: whether Linears over tokens are convolutions, in place of what the target has
+            measured to be faster (``Plan.channels_first``).
 
     Returns:
         The artifact, opened.
@@ -66,7 +79,13 @@ def export(
     Raises:
         LevitError: whatever is wrong, in one line; nothing is written then.
     """
+    if options.target == AUTO:
+        from levit.export.auto import export_fastest
+
+        return export_fastest(options, model=model, progress=progress)
     target = find_target(options.target, options.precision)
+    if form is not None:
+        target = replace(target, prepare=lambda m, _: m.with_plan(channels_first=form))
     if options.output is not None:  # before any work
         check_destination(Path(options.output), force=options.force)
     progress("reading weights")
@@ -75,6 +94,8 @@ def export(
     spec, assumed = choose_preprocess(options, source)
     labels, unnamed = choose_labels(options, source)
     trained = _planned(options, source.model, spec)
+    judge = choose_judge(options, trained, spec, labels)
+    quantizer = _quantizer(options, trained, spec, target)
     with staged_folder(destination, force=options.force) as folder:
         progress("folding")
         applied = run_passes(trained, passes_for(options.precision))
@@ -82,56 +103,231 @@ def export(
         golden = golden_cases(trained, spec)
         scanner = Scanner(golden.inputs, spec, target.dialect)
         applied += fit_range(applied[-1].model, options.precision, scanner)
+        if quantizer is not None:
+            progress("calibrating")
+            applied += quantizer.equalize(target.prepare(applied[-1].model, options))
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
         deployed = target.prepare(applied[-1].model, options)
         islands = find_islands(deployed, options.precision, scanner)
-        progress("writing")
-        settings = _graph_settings(options, source, target, spec, labels, islands)
-        written = target.write(
+        if judge is not None:
+            judge.hear(deployed, target.dialect)
+        assumed = (*source.assumed, *assumed, *unnamed, *(judge.assumed if judge else ()))
+        compilation = _Compilation(
+            options=options,
+            source=source,
+            target=target,
+            spec=spec,
+            labels=labels,
+            assumed=assumed,
+            applied=tuple(applied),
+            islands=islands,
+            trained=trained,
+            deployed=deployed,
+            difference=difference,
+            golden=golden,
+            scanner=scanner,
+            judge=judge,
+            calibration=None if quantizer is None else quantizer.to_dict(),
+            folder=folder,
+            progress=progress,
+        )
+        if quantizer is None:
+            compilation.settle([Attempt(model=deployed)])
+        else:
+            compilation.settle(quantizer.attempts(deployed))
+        if options.dump_passes is not None:
+            settings = compilation.graph_settings(None)
+            _dump_passes(Path(options.dump_passes), trained, applied, golden, settings)
+    return open_artifact(destination, verify_hashes=False)
+
+
+def _quantizer(
+    options: ExportOptions, model: Model, spec: PreprocessSpec | None, target: Target
+) -> Quantizer | None:
+    if options.precision != "int8":
+        return None
+    assert options.calibration is not None
+    require_vnni(options, target)
+    return Quantizer(
+        read_pictures(options.calibration, model, spec),
+        Scheme(signed=target.signed, weight_bits=7 if options.reduce_range else 8),
+        target.dialect,
+        grids_of_results=target.grids_of_results,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Compilation:
+    """A model that is ready to be written, and what is known of it."""
+
+    options: ExportOptions
+    source: Source
+    target: Target
+    spec: PreprocessSpec | None
+    labels: tuple[str, ...]
+    assumed: tuple[str, ...]
+    applied: tuple[Applied, ...]
+    islands: tuple[str, ...]
+    trained: Model
+    deployed: Model
+    difference: float
+    golden: Golden
+    scanner: Scanner
+    judge: Judge | None
+    calibration: dict[str, Any] | None
+    folder: Path
+    progress: Progress
+
+    def settle(self, attempts: Iterable[Attempt]) -> None:
+        """Write the first attempt that keeps the contract.
+
+        Raises:
+            VerificationError: none does.
+        """
+        first: Judgement | None = None
+        worst: tuple[str, ...] = ()
+        for attempt in attempts:
+            if first is None:
+                self.progress("writing")
+            else:
+                self.progress(f"trying with {len(attempt.kept)} layers in floating point")
+                worst = worst or attempt.kept
+            golden = self._golden(attempt)
+            manifest, written = self._write(attempt, golden)
+            if first is None:
+                self.progress("verifying")
+            verification = self._verify(manifest, written, golden)
+            judgement = self._judge(manifest, written, verification)
+            if judgement is not None:
+                note_judgement(verification, judgement, attempt.kept, first)
+            passed = judgement is None or judgement.verdict == "passed"
+            if passed or self.options.force:
+                files = describe_files(self.folder)
+                write_manifest(
+                    self.folder, replace(manifest, files=files, verification=verification)
+                )
+                return
+            first = first or judgement
+            if judgement is not None and judgement.verdict == "cannot tell":
+                break
+        assert first is not None, "no attempt was made"
+        raise refusal(first, self.options.precision, worst)
+
+    def graph_settings(self, attempt: Attempt | None) -> dict[str, Any]:
+        """The keyword arguments of `emit_onnx`."""
+        options, target = self.options, self.target
+        preprocess = None if self.spec is None else self.spec.to_dict()
+        return {
+            "name": self.source.variant,
+            "batch": options.static_batch,
+            "opset": choose_opset(options.precision if target.typed else "fp32", options.opset),
+            "precision": options.precision,
+            "islands": frozenset(self.islands),
+            "quantization": None if attempt is None else attempt.quantization,
+            "dialect": target.dialect,
+            "metadata": metadata_of(preprocess, self.labels, self.source.variant),
+            "producer_version": __version__,
+        }
+
+    def _write(self, attempt: Attempt, golden: Golden) -> tuple[Manifest, Written]:
+        """The payload, labels and golden cases; the manifest is complete but for verification."""
+        written = self.target.write(
             Order(
-                model=deployed,
-                folder=folder,
-                graph=settings,
-                profile=options.profile,
-                options=options,
-                progress=progress,
+                model=attempt.model,
+                folder=self.folder,
+                graph=self.graph_settings(attempt),
+                profile=self.options.profile,
+                options=self.options,
+                progress=self.progress,
             )
         )
-        if labels:
-            (folder / LABELS_FILE).write_text("\n".join(labels) + "\n", encoding="utf-8")
-        np.savez(folder / GOLDEN_FILE, **golden.arrays())  # type: ignore[arg-type]
-        manifest = _manifest(
-            options,
-            source,
-            target,
-            written,
-            applied,
-            islands,
-            spec,
-            (*source.assumed, *assumed, *unnamed),
-        )
-        progress("verifying")
-        evaluated = replace(source, model=trained)
+        if self.labels:
+            text = "\n".join(self.labels) + "\n"
+            (self.folder / LABELS_FILE).write_text(text, encoding="utf-8")
+        np.savez(self.folder / GOLDEN_FILE, **golden.arrays())  # type: ignore[arg-type]
+        return self._manifest(attempt, written), written
+
+    def _golden(self, attempt: Attempt) -> Golden:
+        """The reference's answers; at int8 those of its integers, exactly computed."""
+        if attempt.quantization is None:
+            return self.golden
+        outputs = attempt.model.forward(QuantizedOps(attempt.quantization), self.golden.inputs)
+        return replace(self.golden, outputs=outputs)
+
+    def _verify(self, manifest: Manifest, written: Written, golden: Golden) -> dict[str, Any]:
         verification = verify_artifact(
-            options,
-            evaluated,
-            deployed,
-            scanner,
-            target,
+            self.options,
+            replace(self.source, model=self.trained),
+            self.deployed,
+            self.scanner,
+            self.target,
             manifest,
-            folder,
+            self.folder,
+            self.golden,
             golden,
             written.graph,
         )
-        if difference > EXACT:
+        if self.difference > EXACT:
             verification["status"] = "forced"
+        return verification
+
+    def _judge(
+        self, manifest: Manifest, written: Written, verification: dict[str, Any]
+    ) -> Judgement | None:
+        if self.judge is None:
+            return None
+        self.progress("judging")
+        if self.target.unrunnable():
+            return self.judge.of_graph(written.graph, manifest) if written.graph else None
         write_manifest(
-            folder,
-            replace(manifest, files=describe_files(folder), verification=verification),
+            self.folder,
+            replace(manifest, files=describe_files(self.folder), verification=verification),
         )
-        if options.dump_passes is not None:
-            _dump_passes(Path(options.dump_passes), trained, applied, golden, settings)
-    return open_artifact(destination, verify_hashes=False)
+        return self.judge.of_folder(self.folder, self.target)
+
+    def _manifest(self, attempt: Attempt, written: Written) -> Manifest:
+        options, target = self.options, self.target
+        model, batch = self.applied[-1].model, options.static_batch
+        low, middle, high = options.profile
+        return Manifest(
+            family=model.family.name,
+            variant=self.source.variant,
+            config=_jsonable(model.config.to_dict()),
+            source=self.source.origin,
+            assumed=self.assumed,
+            passes=self._passes(attempt),
+            target=options.target,
+            format=target.format,
+            precision=options.precision,
+            payload=target.payload,
+            inputs=(input_spec(model, batch),),
+            outputs=output_specs(model, batch),
+            batch=BatchProfile(min=low, opt=middle, max=high, static=batch is not None),
+            preprocess=self.spec,
+            verification={},
+            calibration=self.calibration,
+            toolchain={**_toolchain(target), **written.toolchain},
+            requirements={
+                "backend": target.distribution,
+                "backend_version": f">={target.min_version}",
+                "cpu_features": required_features(options, target),
+                "gpu_architecture": None,
+                **written.requirements,
+            },
+        )
+
+    def _passes(self, attempt: Attempt) -> tuple[dict[str, Any], ...]:
+        passes: list[dict[str, Any]] = [
+            {"name": a.name, "count": a.count, **({"macs_saved": a.macs_saved} if a.count else {})}
+            for a in self.applied
+        ]
+        if self.islands:
+            values = list(self.islands)
+            passes.append({"name": "keep_float32", "count": len(values), "values": values})
+        if attempt.quantization is not None:
+            entry = attempt.quantization.to_dict()
+            passes.append({"name": "quantize", "count": len(entry["layers"]), **entry})
+        return tuple(passes)
 
 
 def _planned(options: ExportOptions, model: Model, spec: PreprocessSpec | None) -> Model:
@@ -154,72 +350,6 @@ def _prove_passes(deployed: Model, golden: Golden, *, force: bool) -> float:
     if not force:
         require_exact("folding", difference)
     return difference
-
-
-def _graph_settings(
-    options: ExportOptions,
-    source: Source,
-    target: Target,
-    spec: PreprocessSpec | None,
-    labels: tuple[str, ...],
-    islands: tuple[str, ...],
-) -> dict[str, Any]:
-    preprocess = None if spec is None else spec.to_dict()
-    return {
-        "name": source.variant,
-        "batch": options.static_batch,
-        "opset": choose_opset(options.precision if target.typed else "fp32", options.opset),
-        "precision": options.precision,
-        "islands": frozenset(islands),
-        "dialect": target.dialect,
-        "metadata": metadata_of(preprocess, labels, source.variant),
-        "producer_version": __version__,
-    }
-
-
-def _manifest(
-    options: ExportOptions,
-    source: Source,
-    target: Target,
-    written: Written,
-    applied: list[Applied],
-    islands: tuple[str, ...],
-    spec: PreprocessSpec | None,
-    assumed: tuple[str, ...],
-) -> Manifest:
-    model, batch = applied[-1].model, options.static_batch
-    low, middle, high = options.profile
-    passes: list[dict[str, Any]] = [
-        {"name": a.name, "count": a.count, **({"macs_saved": a.macs_saved} if a.count else {})}
-        for a in applied
-    ]
-    if islands:
-        passes.append({"name": "keep_float32", "count": len(islands), "values": list(islands)})
-    return Manifest(
-        family=model.family.name,
-        variant=source.variant,
-        config=_jsonable(model.config.to_dict()),
-        source=source.origin,
-        assumed=assumed,
-        passes=tuple(passes),
-        target=options.target,
-        format=target.format,
-        precision=options.precision,
-        payload=target.payload,
-        inputs=(input_spec(model, batch),),
-        outputs=output_specs(model, batch),
-        batch=BatchProfile(min=low, opt=middle, max=high, static=batch is not None),
-        preprocess=spec,
-        verification={},
-        toolchain={**_toolchain(target), **written.toolchain},
-        requirements={
-            "backend": target.distribution,
-            "backend_version": f">={target.min_version}",
-            "cpu_features": [],
-            "gpu_architecture": None,
-            **written.requirements,
-        },
-    )
 
 
 def _jsonable(value: Any) -> Any:

@@ -13,6 +13,7 @@ from levit.artifact import TensorSpec
 from levit.errors import ExportError
 from levit.export.onnx_ops import OnnxOps, Value
 from levit.export.precision import choose_opset
+from levit.export.quantization.grid import Quantization
 from levit.models.model import Model
 
 __all__ = [
@@ -57,6 +58,7 @@ def emit_onnx(
     producer_version: str = "",
     precision: str = "fp32",
     islands: frozenset[str] = frozenset(),
+    quantization: Quantization | None = None,
     dialect: type[OnnxOps] = OnnxOps,
 ) -> onnx.ModelProto:
     """Apply `model` to `OnnxOps` and wrap the nodes up; the same bytes for the same model.
@@ -67,6 +69,7 @@ def emit_onnx(
         opset: None for the precision's default.
         precision: of the values between the inputs and the outputs, which are float32.
         islands: names of values (as `OnnxOps` gives them) that are float32 at any precision.
+        quantization: of the layers that are int8, whose weights lie on its grids.
         dialect: writes operations in the form that a target reads.
         metadata: stands in the file, for those who have it without its manifest.
 
@@ -76,7 +79,7 @@ def emit_onnx(
     opset = choose_opset(precision, opset)
     source = input_spec(model, batch)
     targets = output_specs(model, batch)
-    ops = dialect(opset, precision, islands)
+    ops = dialect(opset, precision, islands, quantization)
     image = Value(source.name, (1, *map(int, source.shape[1:])), source.dtype)
     values = {key: ops.as_float32(value) for key, value in model.forward(ops, image).items()}
     _name_outputs(ops, values)

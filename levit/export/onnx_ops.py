@@ -6,6 +6,10 @@ A dynamic batch needs no Shape or Gather: every Reshape keeps its batch axis wit
 At fp16 and bf16 a value is of that type, save for islands: a value whose name is in `islands`
 (weights have names too) is float32, and so is the arithmetic of every operation that makes or
 reads it. What such an operation makes is cast back where something outside of it reads it.
+
+At int8 a layer that the description names reads its input through QuantizeLinear and
+DequantizeLinear, and its weights are integers behind a DequantizeLinear: backends know the pattern
+and multiply the integers.
 """
 
 from __future__ import annotations
@@ -22,10 +26,11 @@ from onnx import TensorProto, helper
 
 from levit.errors import ExportError
 from levit.export.precision import PRECISIONS, rounded
+from levit.export.quantization.grid import Grid, LayerGrids, Quantization
 from levit.models.counting import ShapeOps
 from levit.models.ops import Array, Scopes
 
-__all__ = ["OnnxOps", "Value"]
+__all__ = ["Layer", "OnnxOps", "Value"]
 
 _ELEM_TYPES: Final = {
     "float32": TensorProto.FLOAT,
@@ -33,6 +38,8 @@ _ELEM_TYPES: Final = {
     "bfloat16": TensorProto.BFLOAT16,
     "int64": TensorProto.INT64,
     "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+    "int32": TensorProto.INT32,
 }
 
 
@@ -54,29 +61,52 @@ class Value:
     array: Array | None = None
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """A convolution or Linear of the graph, in floating point.
+
+    Attributes:
+        kernel, stride, padding: of a convolution; 0 for a Linear over the last axis.
+    """
+
+    input: Value
+    output: Value
+    kernel: int = 0
+    stride: int = 1
+    padding: int = 0
+
+
 class OnnxOps(Scopes):
-    """Collects ``nodes``, ``values`` and ``initializers`` as a model is applied to it.
+    """Collects ``nodes``, ``values``, ``layers`` and ``initializers`` as a model is applied to it.
 
     Args:
         opset: of the graph.
         precision: a key of `PRECISIONS`.
         islands: names of values that are float32 at any precision.
+        quantization: of the layers that are int8.
     """
 
     def __init__(
-        self, opset: int, precision: str = "fp32", islands: frozenset[str] = frozenset()
+        self,
+        opset: int,
+        precision: str = "fp32",
+        islands: frozenset[str] = frozenset(),
+        quantization: Quantization | None = None,
     ) -> None:
         super().__init__()
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.values: list[Value] = []
+        self.layers: dict[str, Layer] = {}
         self._dtype = PRECISIONS[precision].dtype
         self._islands = islands
         self._in_full = False
         self._shapes = ShapeOps()
         self._taken: dict[str, int] = {}
         self._casts: dict[tuple[str, str], str] = {}
+        self._quantized = {} if quantization is None else quantization.layers
+        self._rounded: dict[tuple[str, Grid], Value] = {}
 
     @contextlib.contextmanager
     def full_precision(self) -> Iterator[None]:
@@ -183,27 +213,104 @@ class OnnxOps(Scopes):
         )
 
     def linear(self, x: Value, weight: Array, bias: Array | None) -> Value:
+        grids = self._quantized.get(self.path)
+        y = self._product(x, weight, bias, grids)
+        self.layers[self.path] = Layer(input=x, output=y)
+        return self._result(y, grids)
+
+    def _product(
+        self, x: Value, weight: Array, bias: Array | None, grids: LayerGrids | None
+    ) -> Value:
+        """What `linear` is made of, before its result goes onto a grid."""
         shape = self._shapes.linear(x.shape, weight, bias)
+        x = self._input(x, grids)
         if len(x.shape) == 2:
-            inputs = [x, self._weight(weight, "weight")]
+            inputs = [x, self._kernel(weight, grids)]
             if bias is not None:
-                inputs.append(self._weight(bias, "bias"))
+                inputs.append(self._offset(bias, grids))
             return self._emit("Gemm", inputs, shape, transB=1)
-        product = self._emit("MatMul", [x, self._weight(weight.T, "weight")], shape)
+        product = self._emit("MatMul", [x, self._kernel(weight, grids, transposed=True)], shape)
         return product if bias is None else self.add(product, self.constant(bias, "bias"))
 
     def conv(self, x: Value, weight: Array, bias: Array | None, stride: int, padding: int) -> Value:
-        inputs = [x, self._weight(weight, "weight")]
+        grids = self._quantized.get(self.path)
+        inputs = [self._input(x, grids), self._kernel(weight, grids)]
         if bias is not None:
-            inputs.append(self._weight(bias, "bias"))
-        return self._emit(
+            inputs.append(self._offset(bias, grids))
+        kernel = list(weight.shape[2:])
+        y = self._emit(
             "Conv",
             inputs,
             self._shapes.conv(x.shape, weight, bias, stride, padding),
-            kernel_shape=list(weight.shape[2:]),
+            kernel_shape=kernel,
             strides=[stride, stride],
             pads=[padding] * 4,
         )
+        self.layers[self.path] = Layer(
+            input=x, output=y, kernel=kernel[0], stride=stride, padding=padding
+        )
+        return self._result(y, grids)
+
+    # ------------------------------------------------------------------ layers of integers
+
+    def _input(self, x: Value, grids: LayerGrids | None) -> Value:
+        return x if grids is None else self._on_grid(x, grids.input)
+
+    def _result(self, y: Value, grids: LayerGrids | None) -> Value:
+        return y if grids is None or grids.output is None else self._on_grid(y, grids.output)
+
+    def _on_grid(self, x: Value, grid: Grid) -> Value:
+        """`x` through integers and back; once, however many read it."""
+        key = (x.name, grid)
+        if key not in self._rounded:
+            name = self._unique(f"{x.name}/grid")
+            zero = np.asarray(grid.zero_point, np.int8 if grid.signed else np.uint8)
+            scale = self._weight_in(
+                Value(f"{name}.scale", (), array=np.asarray(grid.scale)), self._dtype
+            )
+            parameters = [scale, self._initializer(f"{name}.zero_point", zero, zero.dtype.name)]
+            whole = self._read(x, self._dtype)
+            self._node("QuantizeLinear", [whole, *parameters], f"{name}.integers")
+            self._node("DequantizeLinear", [f"{name}.integers", *parameters], name)
+            self._rounded[key] = Value(name, x.shape, self._dtype)
+        return self._rounded[key]
+
+    def _kernel(
+        self, weight: Array, grids: LayerGrids | None, *, transposed: bool = False
+    ) -> Value:
+        """A layer's weights (O, …), or their transpose (I, O)."""
+        if grids is None:
+            return self._weight(weight.T if transposed else weight, "weight")
+        integers = grids.integers(weight)
+        return self._integer_weight(
+            integers.T if transposed else integers,
+            grids.weight_scale,
+            "weight",
+            axis=int(transposed),
+        )
+
+    def _offset(self, bias: Array, grids: LayerGrids | None) -> Value:
+        """A layer's bias (O,), which is added in floating point."""
+        return self._weight(bias, "bias")
+
+    def _integer_weight(self, integers: Array, scale: Array, name: str, *, axis: int) -> Value:
+        """A static tensor of integers, with a scale for each entry of `axis`."""
+        name = self._unique(f"{self.path}.{name}")
+        stored = self._initializer(f"{name}.integers", integers, integers.dtype.name)
+        factors = self._weight_in(
+            Value(f"{name}.scale", scale.shape, array=np.asarray(scale)), self._dtype
+        )
+        zeros = self._initializer(
+            f"{name}.zero_point", np.zeros(scale.shape, integers.dtype), integers.dtype.name
+        )
+        self._node("DequantizeLinear", [stored, factors, zeros], name, axis=axis)
+        return Value(name, integers.shape, self._dtype)
+
+    def _node(self, op_type: str, inputs: Sequence[str], name: str, **attributes: Any) -> None:
+        """A node of named inputs, whose result is none of the model's values."""
+        self.nodes.append(helper.make_node(op_type, inputs, [name], name=name, **attributes))
+
+    # ------------------------------------------------------------------ the rest
 
     def batch_norm(
         self, x: Value, scale: Array, shift: Array, mean: Array, var: Array, eps: float, axis: int

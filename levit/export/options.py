@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, cast, overload
 from levit.artifact import MAX_BATCH
 from levit.errors import ConfigError
 
-__all__ = ["DEFAULT_PROFILE", "ExportOptions", "PathLike"]
+__all__ = ["AUTO", "DEFAULT_MAX_DROP", "DEFAULT_PROFILE", "ExportOptions", "PathLike"]
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -19,7 +19,17 @@ DEFAULT_PROFILE: Final = (1, 8, 64)
 # Far beyond use, near enough that a slip of the finger is an error and not a full memory.
 MAX_SIDE: Final = 8_192
 
+# In place of a target: whichever is the fastest here.
+AUTO: Final = "auto"
+# Points of top-1 that an artifact may lose, where nobody says.
+DEFAULT_MAX_DROP: Final = 1.0
+
 _CHOICES: Final = {"input": ("float32", "uint8"), "verify": ("host", "source", "none")}
+
+_PATHS: Final = (
+    *("checkpoint", "config", "output", "dump_passes", "preprocess"),
+    *("calibration", "eval"),
+)
 
 # What only one target can do.
 _ONLY_FOR: Final = {
@@ -38,8 +48,10 @@ class ExportOptions:
         checkpoint: a ``.safetensors`` or PyTorch file, or a folder with one;
             ``hf:owner/name[@revision]``.
         random_weights: a seed, for benchmarks and demos.
-        target: ``onnx``, ``openvino``, ``trt`` or ``trt-rtx``.
-        precision: ``fp32``, ``fp16`` or ``bf16``, of the graph between its inputs and outputs.
+        target: ``onnx``, ``openvino``, ``trt``, ``trt-rtx``, or ``auto`` for whichever is the
+            fastest on this machine and keeps the accuracy contract.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``, of the graph between its inputs and
+            outputs; at int8 convolutions and Linears multiply integers.
         batch: a fixed size; (min, opt, max); or None for dynamic with the default profile.
         image_size: (height, width) in pixels, or one number for both. Another than the checkpoint
             was trained at resizes the model: docs/checkpoints.md.
@@ -53,6 +65,13 @@ class ExportOptions:
         preprocess: a flavour (``timm``, ``transformers``, ``mmpretrain``, ``original``) or a
             JSON file: a preprocessing spec, or the one that timm or transformers wrote.
         mean, std, crop_pct, interpolation: override single settings of the preprocessing.
+        calibration: a folder of pictures such as the network will see, or an ``.npz`` of its
+            inputs, from which int8 takes its ranges.
+        eval: a folder of labelled pictures (``class/image``), a folder of any, or an ``.npz`` of
+            inputs and labels, on which an artifact of low precision is judged; by default int8 is
+            judged on what it was calibrated with.
+        max_drop: points of top-1 that it may lose on labelled pictures (1 where it is None).
+        reduce_range: int8 weights of seven bits, for x86 CPUs without VNNI.
         output: the artifact's folder; by default ``{model}-{target}-{precision}`` here.
         force: replace an existing artifact; keep one that fails its verification.
         verify: ``host`` runs the artifact on this machine against the reference; ``source``
@@ -82,6 +101,10 @@ class ExportOptions:
     std: Sequence[float] | None = None
     crop_pct: float | None = None
     interpolation: str | None = None
+    calibration: PathLike | None = None
+    eval: PathLike | None = None
+    max_drop: float | None = None
+    reduce_range: bool = False
     output: PathLike | None = None
     force: bool = False
     verify: str = "host"
@@ -99,11 +122,11 @@ class ExportOptions:
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise ConfigError(f"{name} is a name, not {value!r}")
-        for name in ("checkpoint", "config", "output", "dump_passes", "preprocess"):
+        for name in _PATHS:
             _check_path(getattr(self, name), name)
         if not isinstance(self.labels, (list, tuple)):
             _check_path(self.labels, "labels")
-        for name in ("force", "version_compatible", "hardware_compatible"):
+        for name in ("force", "reduce_range", "version_compatible", "hardware_compatible"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, not {getattr(self, name)!r}")
         if self.random_weights is not None and self.checkpoint is not None:
@@ -119,12 +142,41 @@ class ExportOptions:
             "mean": _numbers(self.mean, "mean"),
             "std": _numbers(self.std, "std"),
             "crop_pct": _number(self.crop_pct, "crop_pct"),
+            "max_drop": _number(self.max_drop, "max_drop"),
         }.items():
             object.__setattr__(self, name, value)
         _check_apart(self.output, self.dump_passes)
+        self._check_precision()
         for name, target in _ONLY_FOR.items():
             if getattr(self, name) and self.target != target:
                 raise ConfigError(f"{name} is for target {target!r}, not {self.target!r}")
+
+    def _check_precision(self) -> None:
+        int8 = self.precision == "int8"
+        if int8 and self.calibration is None:
+            raise ConfigError(
+                "int8 takes its ranges from pictures such as the network will see: name a folder "
+                "of them with --calibration"
+            )
+        auto = self.target == AUTO
+        for name in ("calibration", "reduce_range"):
+            if getattr(self, name) and not (int8 or auto):
+                raise ConfigError(f"{name} is for precision 'int8', not {self.precision!r}")
+        if self.eval is not None and self.precision == "fp32" and not auto:
+            raise ConfigError(
+                "eval judges what a lower precision costs; fp32 is what it is compared with: "
+                "`levit eval` has its accuracy"
+            )
+        if self.max_drop is not None:
+            if self.eval is None:
+                raise ConfigError("max_drop is judged on labelled pictures: name them with --eval")
+            if not 0 < self.max_drop <= 100:
+                raise ConfigError(f"max_drop is in points, above 0 up to 100, not {self.max_drop}")
+        if int8 and self.verify == "none" and not self.force:
+            raise ConfigError(
+                "int8 is written only if its answers are right: leave out --verify none, or add "
+                "--force"
+            )
 
     @property
     def profile(self) -> tuple[int, int, int]:

@@ -50,6 +50,11 @@ PRECISIONS: Final[Mapping[str, Precision]] = {
         dtype="bfloat16", largest=(2 - 2.0**-7) * 2.0**127, smallest=2.0**-126,
         min_opset=22, default_opset=22, max_opset=22, onnxruntime="1.21",
     ),
+    # Of what is not integers.
+    "int8": Precision(
+        dtype="float32", largest=float(np.finfo(np.float32).max), smallest=2.0**-126,
+        min_opset=14, default_opset=17, max_opset=21, onnxruntime="1.20",
+    ),
 }  # fmt: skip
 
 

@@ -68,6 +68,7 @@ class Taps:
         outputs: of the model by name: the values that they are.
         weights: the graph's float weights by name, as float32.
         readers: weight → the value that it makes.
+        layers: its convolutions and Linears by name.
 
     Raises:
         ExportError: a weight is not finite, or ONNX Runtime refuses the graph.
@@ -83,6 +84,7 @@ class Taps:
         image = Value(source.name, tuple(map(int, source.shape)), source.dtype)
         ops = dialect(_OPSET)
         self.outputs = {key: value.name for key, value in model.forward(ops, image).items()}
+        self.layers = ops.layers
         made = [value.name for value in ops.values if value.dtype == "float32"]
         self._input = image
         self._names = [name for name in made if names is None or name in names]

@@ -10,10 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 import numpy as np
 
+from levit.export.algebra.residual import (
+    is_folded,
+    named_blocks,
+    scaled_columns,
+    scaled_rows,
+    stream_layers,
+    with_stream,
+)
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Ranges
 from levit.models.layers import Conv, Linear, Mlp
@@ -38,8 +46,6 @@ _FAR: Final = 2.0**4
 # The most that an activation is scaled by: HardSigmoid's alpha is s/6, and must be a float16.
 _MOST: Final = 2.0**16
 
-_Layer = TypeVar("_Layer", Conv, Linear)
-
 
 def rescale_stream(model: Model, ranges: Ranges) -> tuple[Model, int]:
     """The residual stream of a stage, channel by channel.
@@ -56,7 +62,7 @@ def rescale_stream(model: Model, ranges: Ranges) -> tuple[Model, int]:
         The model, and the number of stages.
     """
     params = model.params
-    if not isinstance(params, LevitParams) or not _is_folded(params):
+    if not isinstance(params, LevitParams) or not is_folded(params):
         return model, 0
     count = 0
     for s in range(len(params.stages)):
@@ -64,7 +70,7 @@ def rescale_stream(model: Model, ranges: Ranges) -> tuple[Model, int]:
             continue
         names = _stream_names(params, s)
         peaks = np.max([ranges.channels(name) for name in names if name in ranges.high], axis=0)
-        rows, columns = _stream_layers(params, s)
+        rows, columns = stream_layers(params, s)
         out = peaks > LIMIT
         # Weights are mended only by what is far from the middle: others are at fault elsewhere.
         heavy = np.max([np.abs(layer.weight).max(axis=0) for layer in columns], axis=0)
@@ -76,7 +82,7 @@ def rescale_stream(model: Model, ranges: Ranges) -> tuple[Model, int]:
         out &= peaks > 0
         factor = np.where(out, _power_of_two(_MIDDLE / np.where(out, peaks, 1)), 1)
         if (factor != 1).any():
-            params = _with_stream(params, s, factor)
+            params = with_stream(params, s, factor)
             count += 1
     return (replace(model, params=params), count) if count else (model, 0)
 
@@ -106,7 +112,7 @@ def rescale_queries(model: Model, ranges: Ranges) -> tuple[Model, int]:
         if (factor[out] == 1).all():
             return attention
         factor = np.where(out, factor, 1.0)
-        return replace(attention, q=_rows(q, factor), k=_rows(k, 1 / factor))
+        return replace(attention, q=scaled_rows(q, factor), k=scaled_rows(k, 1 / factor))
 
     return _each_attention(model, rescale)
 
@@ -142,7 +148,10 @@ def rescale_activations(model: Model, ranges: Ranges) -> tuple[Model, int]:
             return mlp
         scale = mlp.activation_scale * s
         return replace(
-            mlp, up=_rows(mlp.up, 1 / s), down=_columns(mlp.down, s), activation_scale=scale
+            mlp,
+            up=scaled_rows(mlp.up, 1 / s),
+            down=scaled_columns(mlp.down, s),
+            activation_scale=scale,
         )
 
     def in_attention(name: str, attention: Attention) -> Attention:
@@ -151,8 +160,8 @@ def rescale_activations(model: Model, ranges: Ranges) -> tuple[Model, int]:
             return attention
         return replace(
             attention,
-            v=_rows(attention.v, 1 / s),
-            proj=_columns(attention.proj, s),
+            v=scaled_rows(attention.v, 1 / s),
+            proj=scaled_columns(attention.proj, s),
             activation_scale=attention.activation_scale * s,
         )
 
@@ -169,75 +178,13 @@ RESCALINGS: Final[Sequence[Rescaling]] = (rescale_queries, rescale_activations, 
 # ---------------------------------------------------------------------------- where
 
 
-def _blocks(stage: LevitStage, s: int) -> list[tuple[str, LevitBlock]]:
-    named = [(f"stages.{s}.blocks.{b}", block) for b, block in enumerate(stage.blocks)]
-    first = [] if stage.downsample is None else [(f"stages.{s}.downsample", stage.downsample)]
-    return first + named
-
-
 def _stream_names(params: LevitParams, s: int) -> list[str]:
     """What is added to the stream of stage `s`, and the stream after it, in a graph."""
     names = [] if s else [f"stem.{len(params.stem) - 1}/Conv"]
-    for name, _ in _blocks(params.stages[s], s):
+    for name, _ in named_blocks(params.stages[s], s):
         names += [f"{name}.attn.proj/Conv", f"{name}/Add", f"{name}.mlp.down/Conv"]
         names += [f"{name}.mlp/Add", f"{name}.mlp.down/Gemm", f"{name}.mlp.down/Add"]
     return names
-
-
-def _stream_layers(params: LevitParams, s: int) -> tuple[list[Conv | Linear], list[Linear]]:
-    """(those that add to the stream of stage `s`, those that read it)."""
-    stage = params.stages[s]
-    rows: list[Conv | Linear] = [] if s else [params.stem[-1]]
-    columns: list[Linear] = []
-    for _, block in _blocks(stage, s):
-        rows += [block.attn.proj, block.mlp.down]
-        columns.append(block.mlp.up)
-        if block is not stage.downsample:
-            columns += [block.attn.q, block.attn.k, block.attn.v]
-    if s + 1 < len(params.stages):
-        following = params.stages[s + 1].downsample
-        assert following is not None
-        columns += [following.attn.q, following.attn.k, following.attn.v]
-    else:
-        columns += [head for head in (params.head, params.head_dist) if head is not None]
-    return rows, columns
-
-
-def _with_stream(params: LevitParams, s: int, factor: Array) -> LevitParams:
-    stages = list(params.stages)
-
-    def read(attention: Attention) -> Attention:
-        q, k, v = (_columns(x, 1 / factor) for x in (attention.q, attention.k, attention.v))
-        return replace(attention, q=q, k=k, v=v)
-
-    def scaled(block: LevitBlock, *, downsamples: bool) -> LevitBlock:
-        attention = block.attn if downsamples else read(block.attn)
-        mlp = block.mlp
-        return LevitBlock(
-            replace(attention, proj=_rows(attention.proj, factor)),
-            replace(mlp, up=_columns(mlp.up, 1 / factor), down=_rows(mlp.down, factor)),
-        )
-
-    stage = stages[s]
-    downsample = stage.downsample
-    stages[s] = LevitStage(
-        None if downsample is None else scaled(downsample, downsamples=True),
-        tuple(scaled(block, downsamples=False) for block in stage.blocks),
-    )
-    if s == 0:
-        params = replace(params, stem=(*params.stem[:-1], _rows(params.stem[-1], factor)))
-    if s + 1 < len(stages):
-        following = stages[s + 1].downsample
-        assert following is not None
-        following = replace(following, attn=read(following.attn))
-        stages[s + 1] = replace(stages[s + 1], downsample=following)
-    else:
-        head, dist = (
-            None if layer is None else _columns(layer, 1 / factor)
-            for layer in (params.head, params.head_dist)
-        )
-        params = replace(params, head=head, head_dist=dist)
-    return replace(params, stages=tuple(stages))
 
 
 def _each_attention(
@@ -262,14 +209,14 @@ def _each_stem_activation(
     model: Model, scale_for: Callable[[str, Conv, Conv], float]
 ) -> tuple[Model, int]:
     params = model.params
-    if not isinstance(params, LevitParams) or not _is_folded(params):
+    if not isinstance(params, LevitParams) or not is_folded(params):
         return model, 0
     stem, count = list(params.stem), 0
     scales = list(params.stem_scales or (1.0,) * (len(stem) - 1))
     for i in range(len(stem) - 1):
         s = scale_for(f"stem.{i}/Conv", stem[i], stem[i + 1])
         if s != 1:
-            stem[i], stem[i + 1] = _rows(stem[i], 1 / s), _columns(stem[i + 1], s)
+            stem[i], stem[i + 1] = scaled_rows(stem[i], 1 / s), scaled_columns(stem[i + 1], s)
             scales[i] *= s
             count += 1
     if not count:
@@ -280,11 +227,11 @@ def _each_stem_activation(
 
 def _each_block(model: Model, change: Callable[[str, LevitBlock], LevitBlock]) -> tuple[Model, int]:
     params = model.params
-    if not isinstance(params, LevitParams) or not _is_folded(params):
+    if not isinstance(params, LevitParams) or not is_folded(params):
         return model, 0
     count, stages = 0, []
     for s, stage in enumerate(params.stages):
-        blocks = [(block, change(name, block)) for name, block in _blocks(stage, s)]
+        blocks = [(block, change(name, block)) for name, block in named_blocks(stage, s)]
         count += sum(new is not old for old, new in blocks)
         new = [block for _, block in blocks]
         downsample = None if stage.downsample is None else new.pop(0)
@@ -297,16 +244,6 @@ def _each_block(model: Model, change: Callable[[str, LevitBlock], LevitBlock]) -
 # ---------------------------------------------------------------------------- how
 
 
-def _is_folded(params: LevitParams) -> bool:
-    """Whether every layer is a plain affine map, so that a scale has somewhere to go."""
-    blocks = [b for s, stage in enumerate(params.stages) for _, b in _blocks(stage, s)]
-    linears = [x for b in blocks for x in (b.attn.q, b.attn.k, b.attn.v, b.attn.proj)]
-    linears += [x for b in blocks for x in (b.mlp.up, b.mlp.down)]
-    linears += [head for head in (params.head, params.head_dist) if head is not None]
-    plain = all(x.norm is None and x.norm_before is None for x in linears)
-    return plain and all(conv.norm is None for conv in params.stem)
-
-
 def _of_rows(layer: Conv | Linear) -> Array:
     """The largest weight or bias of each output channel."""
     rows: Array = np.abs(layer.weight).reshape(len(layer.weight), -1).max(axis=1)
@@ -316,19 +253,6 @@ def _of_rows(layer: Conv | Linear) -> Array:
 def _is_too_small(weight: Array) -> bool:
     """Whether no weight has all its digits in float16."""
     return bool(0 < np.abs(weight).max() < _HALF.smallest)
-
-
-def _rows(layer: _Layer, factor: Array | float) -> _Layer:
-    factors = np.broadcast_to(np.asarray(factor, np.float64), len(layer.weight))
-    shape = (-1,) + (1,) * (layer.weight.ndim - 1)
-    bias = None if layer.bias is None else layer.bias * factors
-    return replace(layer, weight=layer.weight * factors.reshape(shape), bias=bias)
-
-
-def _columns(layer: _Layer, factor: Array | float) -> _Layer:
-    factors = np.broadcast_to(np.asarray(factor, np.float64), layer.weight.shape[1])
-    shape = (1, -1) + (1,) * (layer.weight.ndim - 2)
-    return replace(layer, weight=layer.weight * factors.reshape(shape))
 
 
 def _power_of_two(value: Array) -> Array:

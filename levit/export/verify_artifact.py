@@ -21,7 +21,7 @@ from levit.export.precision import PRECISIONS
 from levit.export.ranges import open_graph
 from levit.export.sources import Source
 from levit.export.targets import Target
-from levit.export.verify import TOLERANCES, Golden, prove_in_fp32
+from levit.export.verify import TOLERANCES, Golden, prove_in_fp32, tolerance_of
 from levit.models.model import Model
 from levit.runtime.batching import run_in_chunks
 from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
@@ -40,6 +40,7 @@ def verify_artifact(
     manifest: Manifest,
     folder: Path,
     golden: Golden,
+    stored: Golden,
     graph: bytes | None,
 ) -> dict[str, Any]:
     """Run the artifact here, or where this host cannot, the graph that it was built from.
@@ -49,6 +50,9 @@ def verify_artifact(
         deployed: as it was emitted.
         scanner: has its graph in fp32, or makes it.
         manifest: complete but for this.
+        golden: the reference's answers.
+        stored: those that the artifact holds: the same, but for int8, whose are its own integers',
+            exactly computed.
         graph: the ONNX that the payload was built from, if it can run here.
 
     Returns:
@@ -57,7 +61,7 @@ def verify_artifact(
     Raises:
         VerificationError: out of tolerance, and not forced.
     """
-    tolerance = TOLERANCES[manifest.format, manifest.precision]
+    tolerance = tolerance_of(manifest.format, manifest.precision, golden, stored)
     verification: dict[str, Any] = {
         "status": "unverified",
         "tolerance": tolerance.value,
@@ -93,7 +97,8 @@ def verify_artifact(
         verification["fp32_max_relative_error"] = error if math.isfinite(error) else None
         verification["fp32_tolerance"] = allowed
     if graph is not None:
-        entry = check_graph(graph, manifest, golden)
+        on_cpu = tolerance_of("onnx", manifest.precision, golden, stored)
+        entry = check_graph(graph, manifest, stored, on_cpu.value)
         passed = _within(entry)
         what = "the graph that the engine was built from"
         _judge(what, entry, manifest, passed=passed, force=options.force)
@@ -152,8 +157,10 @@ def run_here(
     }
 
 
-def check_graph(graph: bytes, manifest: Manifest, golden: Golden) -> dict[str, Any]:
-    """An ONNX file on this CPU, by ONNX Runtime, against the reference."""
+def check_graph(
+    graph: bytes, manifest: Manifest, golden: Golden, tolerance: float
+) -> dict[str, Any]:
+    """An ONNX file on this CPU, by ONNX Runtime, against the answers that the artifact holds."""
     session = open_graph(onnx.load_from_string(graph))
     names = [output.name for output in manifest.outputs]
     name = manifest.inputs[0].name
@@ -167,7 +174,7 @@ def check_graph(graph: bytes, manifest: Manifest, golden: Golden) -> dict[str, A
     return {
         "precision": manifest.precision,
         "backend": f"ONNX Runtime {onnxruntime.__version__}, CPU",
-        "tolerance": TOLERANCES["onnx", manifest.precision].value,
+        "tolerance": tolerance,
         "max_relative_error": relative,
         "max_abs_error": absolute,
         "top1_agreement": agreement,

@@ -37,6 +37,7 @@ _OPERATIONS: Final = {
     *("Parameter", "Result", "Const", "Convert", "Convolution", "MatMul", "Add", "Multiply"),
     *("SoftMax", "HSwish", "HardSigmoid", "Sigmoid", "Reshape", "Transpose", "Slice"),
     *("ReduceMean", "Gather", "BatchNormInference", "MVN", "Erf", "Tanh", "Pad", "Divide"),
+    *("FakeQuantize", "Subtract"),  # of integers
 }
 _LONGEST_BYTES: Final = 2**26
 # What is written has a depth of 6; each element is judged by all that it lies in.

@@ -9,6 +9,7 @@ from levit.errors import ExportError
 from levit.export.targets.onnx import prepare_onnx, write_onnx
 from levit.export.targets.onnxruntime_ops import OnnxruntimeOps
 from levit.export.targets.openvino import prepare_openvino, require_openvino, write_openvino
+from levit.export.targets.openvino_ops import OpenvinoOps
 from levit.export.targets.target import Order, Target, Written
 from levit.export.targets.tensorrt import ENGINE_FILE, RTX, TENSORRT, prepare_engine
 from levit.export.targets.tensorrt_ops import TensorrtOps
@@ -19,28 +20,30 @@ TARGETS: Final[Mapping[str, Target]] = {
     "onnx": Target(
         format="onnx",
         payload="model.onnx",
-        precisions=("fp32", "fp16", "bf16"),
+        precisions=("fp32", "fp16", "bf16", "int8"),
         distribution="onnxruntime",
         min_version="1.20",
         prepare=prepare_onnx,
         write=write_onnx,
         dialect=OnnxruntimeOps,
+        grids_of_results=True,
     ),
     "openvino": Target(
         format="openvino",
         payload="model.xml",
-        precisions=("fp32", "fp16", "bf16"),
+        precisions=("fp32", "fp16", "bf16", "int8"),
         distribution="openvino",
         min_version="2025.0",
         prepare=prepare_openvino,
         write=write_openvino,
         require=require_openvino,
+        dialect=OpenvinoOps,
         typed=False,
     ),
     "trt": Target(
         format="tensorrt",
         payload=ENGINE_FILE,
-        precisions=("fp32", "fp16", "bf16"),
+        precisions=("fp32", "fp16", "bf16", "int8"),
         distribution="tensorrt",
         min_version="10.12",
         prepare=prepare_engine,
@@ -48,12 +51,13 @@ TARGETS: Final[Mapping[str, Target]] = {
         require=TENSORRT.require,
         device="gpu",
         dialect=TensorrtOps,
+        signed=True,
         unrunnable=TENSORRT.unrunnable,
     ),
     "trt-rtx": Target(
         format="tensorrt-rtx",
         payload=ENGINE_FILE,
-        precisions=("fp32", "fp16", "bf16"),
+        precisions=("fp32", "fp16", "bf16", "int8"),
         distribution="tensorrt-rtx-cu13-bindings",
         min_version="1.7",
         prepare=prepare_engine,
@@ -61,6 +65,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         require=RTX.require,
         device="gpu",
         dialect=TensorrtOps,
+        signed=True,
         unrunnable=RTX.unrunnable,
     ),
 }

@@ -16,9 +16,10 @@ def prepare_onnx(model: Model, options: ExportOptions) -> Model:
 
     ONNX Runtime keeps a chain of convolutions in its blocked layout and takes bias,
     activation and residual into them; the attention products read (B, H, D, N) as it comes,
-    so that nothing is transposed. Measured in docs/decisions.md.
+    so that nothing is transposed. Measured in docs/decisions.md. At int8 they are products over
+    tokens, whose integers give floats: a convolution of integers gives integers.
     """
-    return model.with_plan(channels_first=True)
+    return model.with_plan(channels_first=options.precision != "int8")
 
 
 def write_onnx(order: Order) -> Written:

@@ -13,6 +13,7 @@ from levit.errors import ExportError, brief
 from levit.export.onnx_graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.precision import PRECISIONS, Precision, rounded
+from levit.export.quantization.grid import Quantization
 from levit.export.targets.target import Order, Written
 from levit.models.model import Model
 from levit.runtime.backends import BACKENDS
@@ -61,7 +62,9 @@ def write_openvino(order: Order) -> Written:
         folding = passes.Manager()
         folding.register_pass(passes.ConstantFolding())
         folding.run_passes(model)
-        if precision != "fp32":
+        if precision == "int8":
+            _to_integers(openvino, model, order.graph["quantization"])
+        elif precision != "fp32":
             _compress(openvino, model, PRECISIONS[precision], order.graph.get("islands", ()))
         for name, place in METADATA.items():
             if name in order.graph["metadata"]:
@@ -80,6 +83,40 @@ def _name(model: Any) -> None:
     for number, node in enumerate(model.get_ordered_ops()):
         if _GENERATED.fullmatch(node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}.{number}")
+
+
+def _to_integers(openvino: Any, model: Any, quantization: Quantization) -> None:
+    """Replace the weights of integer layers by int8, a Convert and their scales."""
+    from openvino import opset13
+
+    weights = {f"{name}.weight": grids for name, grids in quantization.layers.items()}
+    for constant in model.get_ops():
+        grids = weights.get(constant.get_friendly_name())
+        if grids is None or constant.get_type_name() != "Constant":
+            continue
+        name, values = constant.get_friendly_name(), constant.data
+        # Linears over tokens have their transpose, (I, O).
+        transposed = values.ndim == 2 and not _reads_rows(constant)
+        axis = 1 if transposed else 0
+        scale = grids.weight_scale.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+        readers = list(constant.output(0).get_target_inputs())
+        integers = np.rint(values / scale).astype(np.int8)
+        small = opset13.constant(integers, openvino.Type.i8)
+        small.set_friendly_name(f"{name}/int8")
+        whole = opset13.convert(small, "f32")
+        whole.set_friendly_name(f"{name}/float32")
+        factors = opset13.constant(scale.astype(np.float32))
+        factors.set_friendly_name(f"{name}/scale")
+        product = opset13.multiply(whole, factors)
+        product.set_friendly_name(name)
+        for reader in readers:
+            reader.replace_source_output(product.output(0))
+
+
+def _reads_rows(constant: Any) -> bool:
+    """Whether the product that reads a matrix transposes it: its rows are output channels."""
+    (reader,) = constant.output(0).get_target_inputs()
+    return bool(reader.get_node().get_attributes().get("transpose_b", False))
 
 
 def _compress(openvino: Any, model: Any, precision: Precision, islands: Collection[str]) -> None:

@@ -69,6 +69,8 @@ class Target:
         device: ``cpu`` or ``gpu``, on which it is verified.
         dialect: in which its graphs are emitted.
         typed: whether its precision is that of the graph's own types; else the graph is fp32.
+        signed: its int8 activations have a zero point of 0.
+        grids_of_results: it has no convolution of integers that gives floats.
         unrunnable: says why this machine cannot run what the target writes, so that it stays
             unverified; nothing where it can.
     """
@@ -84,4 +86,6 @@ class Target:
     device: str = "cpu"
     dialect: type[OnnxOps] = OnnxOps
     typed: bool = True
+    signed: bool = False
+    grids_of_results: bool = False
     unrunnable: Callable[[], str] = lambda: ""

@@ -23,6 +23,7 @@ from levit.errors import (
     InputError,
     brief,
 )
+from levit.runtime.cpu_fit import require_cpu_features
 from levit.runtime.cpus import cpu_features, cpu_precisions, known_cpu_class
 from levit.runtime.interface import Tensor, check_interface
 from levit.runtime.openvino_file import METADATA, WEIGHTS_FILE, check_openvino_file
@@ -71,6 +72,7 @@ class OpenVinoSession:
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         manifest = artifact.manifest
         require_version(artifact, "OpenVINO", openvino.__version__, "pip install -U openvino")
+        require_cpu_features(artifact)
         self._settings = _settings(artifact, options)
         check_openvino_file(artifact)
         try:
@@ -305,14 +307,15 @@ def _finish(outputs: int, request: Any, userdata: tuple[_Call, int]) -> None:
 
 def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:
     precision = artifact.manifest.precision
-    if precision == "bf16" and not cpu_precisions(cpu_features())["bf16"]:
+    able = cpu_precisions(cpu_features())["bf16"]
+    if precision == "bf16" and not able:
         raise BackendUnavailableError(
             f"{artifact.path.name} computes in bfloat16, for which this CPU has no instructions "
             f"(avx512_bf16, amx_bf16 or Arm's bf16): export it with --precision fp32"
         )
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": options.mode.upper(),
-        "INFERENCE_PRECISION_HINT": _ARITHMETIC[precision],
+        "INFERENCE_PRECISION_HINT": _arithmetic(precision, able=bool(able)),
         "INFERENCE_NUM_THREADS": options.threads,
         # Threads that are bound to CPUs are bound to the same ones in every process.
         "ENABLE_CPU_PINNING": False,
@@ -322,6 +325,13 @@ def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:
     if options.cache is not None:
         settings["CACHE_DIR"] = str(_writable(options.cache))
     return settings
+
+
+def _arithmetic(precision: str, *, able: bool) -> str:
+    """What is not integers is bfloat16 at int8, where the CPU has it, as integers are coarser."""
+    if precision == "int8":
+        return "bf16" if able else "f32"
+    return _ARITHMETIC[precision]
 
 
 def _writable(folder: Path) -> Path:

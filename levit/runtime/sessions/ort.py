@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError, brief
+from levit.runtime.cpu_fit import require_cpu_features
 from levit.runtime.cpus import known_cpu_class
 from levit.runtime.interface import Tensor, check_interface
 from levit.runtime.onnx_file import check_onnx_file
@@ -77,6 +78,7 @@ def check_file(artifact: Artifact) -> None:
         CorruptArtifactError: the network's file is none.
     """
     require_version(artifact, "ONNX Runtime", onnxruntime.__version__, "pip install -U onnxruntime")
+    require_cpu_features(artifact)
     check_onnx_file(artifact.payload)
 
 

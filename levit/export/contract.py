@@ -1,0 +1,159 @@
+"""The accuracy contract: an artifact of low precision is written if it answers as its model does.
+
+Of pictures with labels, by how many points of top-1 fewer are right; of pictures without, by how
+many first classes are the same. Both against the folded model in float32, in one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from levit.export.quantization.pictures import Pictures
+from levit.models.ops import Array
+
+__all__ = ["MIN_AGREEMENT", "MIN_UNLABELLED", "Answers", "Judgement", "answers_of", "judge"]
+
+MIN_AGREEMENT: Final = 0.99
+MIN_UNLABELLED: Final = 300
+# A drop that is allowed is at least so many pictures; with fewer, one picture decides.
+_DECIDING: Final = 10
+_BATCH: Final = 16
+
+Forward = Callable[[Array], Mapping[str, Array]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """(N, classes) logits to the pictures in their order."""
+
+    logits: Array
+
+    @property
+    def top1(self) -> Array:
+        """(N,) classes."""
+        classes: Array = self.logits.argmax(axis=-1)
+        return classes
+
+
+def answers_of(forward: Forward, pictures: Pictures) -> Answers:
+    """What a network says to all pictures."""
+    rows: list[Array] = []
+    batch: list[Array] = []
+    for picture in pictures:
+        batch.append(picture)
+        if len(batch) == _BATCH:
+            rows.append(forward(np.concatenate(batch))["logits"])
+            batch = []
+    if batch:
+        rows.append(forward(np.concatenate(batch))["logits"])
+    return Answers(logits=np.concatenate(rows).astype(np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """How an artifact's answers compare with its model's.
+
+    Attributes:
+        measure: ``top1_drop``, in points of a hundred, or ``top1_agreement``, a fraction.
+        value: of it.
+        allowed: the most drop, or the least agreement.
+        images: how many pictures.
+        needed: how many it takes to tell.
+        top1, reference_top1: of the artifact and of the float32 model; None without labels.
+        signal_to_noise_db: of the logits, each class's mean over the pictures taken off.
+        on: where the pictures come from.
+    """
+
+    measure: str
+    value: float
+    allowed: float
+    images: int
+    needed: int
+    top1: float | None
+    reference_top1: float | None
+    signal_to_noise_db: float | None
+    on: str
+
+    @property
+    def verdict(self) -> str:
+        """``passed``, ``failed``, or ``cannot tell``."""
+        if self.images < self.needed:
+            return "cannot tell"
+        within = self.value <= self.allowed + 1e-9
+        if self.measure == "top1_agreement":
+            within = self.value >= self.allowed - 1e-9
+        return "passed" if within else "failed"
+
+    def words(self) -> str:
+        """What was found, in a part of a line."""
+        if self.measure == "top1_drop":
+            assert self.top1 is not None
+            assert self.reference_top1 is not None
+            return (
+                f"top-1 is {self.top1:.2%} where float32 has {self.reference_top1:.2%}: a drop of "
+                f"{self.value:.2f} points, allowed are {self.allowed:g}, on {self.images} images"
+            )
+        return (
+            f"top-1 is that of float32 for {self.value:.2%} of {self.images} images, needed are "
+            f"{self.allowed:.0%}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {
+            "verdict": self.verdict,
+            self.measure: self.value,
+            "allowed": self.allowed,
+            "images": self.images,
+            "needed_images": self.needed,
+            "top1": self.top1,
+            "reference_top1": self.reference_top1,
+            "signal_to_noise_db": self.signal_to_noise_db,
+            "on": self.on,
+        }
+
+
+def judge(pictures: Pictures, reference: Answers, found: Answers, max_drop: float) -> Judgement:
+    """Compare an artifact's answers with those of the float32 model.
+
+    Args:
+        max_drop: points of top-1 that may be lost, where there are labels.
+    """
+    same = float(np.mean(reference.top1 == found.top1))
+    top1 = reference_top1 = None
+    measure, value, allowed, needed = "top1_agreement", same, MIN_AGREEMENT, MIN_UNLABELLED
+    if pictures.labels is not None:
+        labels = np.asarray(pictures.labels)
+        top1 = float(np.mean(found.top1 == labels))
+        reference_top1 = float(np.mean(reference.top1 == labels))
+        measure, value, allowed = "top1_drop", 100 * (reference_top1 - top1), max_drop
+        needed = math.ceil(100 * _DECIDING / max_drop)
+    return Judgement(
+        measure=measure,
+        value=value,
+        allowed=allowed,
+        images=len(pictures),
+        needed=needed,
+        top1=top1,
+        reference_top1=reference_top1,
+        signal_to_noise_db=signal_to_noise(reference.logits, found.logits),
+        on=pictures.origin,
+    )
+
+
+def signal_to_noise(reference: Array, found: Array) -> float | None:
+    """In dB, of logits whose mean over the pictures is taken off; None where nothing is left.
+
+    The mean says what all pictures have in common, which is right where all else is wrong.
+    """
+    signal = reference - reference.mean(axis=0, dtype=np.float64)
+    noise = signal - (found - found.mean(axis=0, dtype=np.float64))
+    power, lost = float(np.square(signal).sum()), float(np.square(noise).sum())
+    if not (power > 0 and lost > 0 and math.isfinite(power) and math.isfinite(lost)):
+        return None
+    return 10 * math.log10(power / lost)

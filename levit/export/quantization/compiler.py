@@ -1,0 +1,155 @@
+"""From a folded model and calibration pictures to int8, and to less where that is too much."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from levit.errors import CalibrationError
+from levit.export.onnx_ops import OnnxOps
+from levit.export.passes import Applied
+from levit.export.quantization.equalize import equalize_norms, equalize_stream
+from levit.export.quantization.grid import Quantization, Scheme
+from levit.export.quantization.layers import layers_by_name
+from levit.export.quantization.observe import Observed, observe
+from levit.export.quantization.pictures import FEWEST, Pictures
+from levit.export.quantization.quantize import mixed, quantize
+from levit.export.quantization.sensitivity import rank_layers
+from levit.export.ranges import Taps
+from levit.models.layers import Conv
+from levit.models.levit.layers import LevitParams
+from levit.models.model import Model
+from levit.models.ops import Array
+
+__all__ = ["Attempt", "Quantizer"]
+
+# Ranges and rows of more change little, and each is a run of the network.
+_PICTURES: Final = 128
+# Of the layers, ever more that stay in floating point, the worst first.
+_KEPT: Final = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
+_SCANNED: Final = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """What may be written.
+
+    Attributes:
+        model: with weights on grids.
+        quantization: None where all is in floating point.
+        kept: layers that are in floating point though they could be int8, the worst first.
+    """
+
+    model: Model
+    quantization: Quantization | None = None
+    kept: tuple[str, ...] = ()
+
+
+class Quantizer:
+    """Calibrates a model once, and quantizes it as often as it takes.
+
+    Args:
+        pictures: to calibrate with.
+        scheme: the integers that the target wants.
+        dialect: in which the target's graph is emitted.
+        grids_of_results: whether results of convolutions are quantized too.
+
+    Raises:
+        CalibrationError: the pictures are too few or all the same.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        scheme: Scheme,
+        dialect: type[OnnxOps],
+        *,
+        grids_of_results: bool,
+    ) -> None:
+        if len(pictures) < FEWEST:
+            raise CalibrationError(
+                f"{pictures.origin}: {len(pictures)} pictures to calibrate with, needed are "
+                f"{FEWEST} at the least, and some hundred to be good"
+            )
+        self._all = pictures
+        self._pictures = pictures.first(_PICTURES)
+        self._scheme = scheme
+        self._dialect = dialect
+        self._grids_of_results = grids_of_results
+
+    def equalize(self, model: Model) -> list[Applied]:
+        """The exact pass that calibration drives; its model is to be quantized."""
+        of_levit = isinstance(model.params, LevitParams)
+        function = equalize_stream if of_levit else equalize_norms
+        model, count = function(model, self._observe(model), self._scheme)
+        return [Applied(name=function.__name__, count=count, model=model)]
+
+    def attempts(self, model: Model) -> Iterator[Attempt]:
+        """All layers that should be int8, then ever fewer, without those that hurt most.
+
+        Args:
+            model: in the form in which it is emitted.
+        """
+        observed = self._observe(model)
+        layers = layers_by_name(model)
+        keep = _kept_by_default(model, observed)
+        convolutions = [name for name, layer in layers.items() if isinstance(layer, Conv)]
+        quantized, quantization = quantize(
+            model,
+            observed,
+            self._scheme,
+            keep=keep,
+            outputs_of=convolutions if self._grids_of_results else (),
+        )
+        yield Attempt(model=quantized, quantization=quantization)
+        ranked = rank_layers(model, quantized, quantization, self._sample())
+        for share in _KEPT:
+            names = tuple(name for name, _ in ranked[: max(1, round(share * len(ranked)))])
+            yield Attempt(
+                model=mixed(model, quantized, names),
+                quantization=quantization.without(names),
+                kept=names,
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the manifest says of the calibration."""
+        return {
+            "on": self._all.origin,
+            "images": len(self._pictures),
+            "of": len(self._all),
+            "ranges": "error-minimising, per tensor",
+            "weights": "error-minimising scales, GPTQ rounding, bias correction",
+        }
+
+    def _observe(self, model: Model) -> Mapping[str, Observed]:
+        probe = Taps(model, names=(), dialect=self._dialect)
+        layers = probe.layers.values()
+        names = {layer.input.name for layer in layers}
+        names |= {layer.output.name for layer in layers if layer.kernel}
+        taps = Taps(model, names=names, dialect=self._dialect)
+        return observe(taps, self._distinct(), len(self._pictures))
+
+    def _distinct(self) -> Iterator[Array]:
+        """The pictures, which must not be all the same."""
+        first, differ = None, False
+        for picture in self._pictures:
+            first = picture if first is None else first
+            differ = differ or not np.array_equal(first, picture)
+            yield picture
+        if not differ:
+            raise CalibrationError(
+                f"{self._all.origin}: its pictures are all the same to the network: calibrate with "
+                f"such as it will see"
+            )
+
+    def _sample(self) -> Array:
+        return np.concatenate(list(self._pictures.first(_SCANNED)))
+
+
+def _kept_by_default(model: Model, observed: Mapping[str, Observed]) -> list[str]:
+    """The first convolution and the heads: few products, next to the pictures and the answers."""
+    first = next(iter(observed))
+    return [first, *(name for name in observed if name.split(".")[0] in ("head", "head_dist"))]

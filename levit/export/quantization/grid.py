@@ -1,0 +1,135 @@
+"""One description of what of a model is int8; every target's graph is written from it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from levit.models.ops import Array
+
+__all__ = ["Grid", "LayerGrids", "Quantization", "Scheme", "fit_grid"]
+
+# Where every value of a range is 0, any scale gives it back.
+_SMALLEST_SCALE: Final = 2.0**-100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scheme:
+    """The integers that a backend multiplies.
+
+    Attributes:
+        signed: activations are int8 with a zero point of 0, as TensorRT wants them; else uint8
+            with a zero point anywhere, which is the finer of the two where a range is lopsided.
+        weight_bits: 8, or 7 for CPUs without VNNI, which add two products in 16 bits.
+    """
+
+    signed: bool = False
+    weight_bits: int = 8
+
+    @property
+    def largest_weight(self) -> int:
+        """The largest magnitude of a weight as an integer."""
+        return int(2 ** (self.weight_bits - 1)) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The values ``(n - zero_point) * scale`` of 256 integers n.
+
+    Attributes:
+        scale: a float32.
+    """
+
+    scale: float
+    zero_point: int
+    signed: bool
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """The least and the largest integer."""
+        return (-128, 127) if self.signed else (0, 255)
+
+    def nearest(self, x: Array) -> Array:
+        """The grid's value nearest to each of `x`."""
+        low, high = self.bounds
+        integers = np.rint(x / self.scale) + self.zero_point
+        result: Array = (np.clip(integers, low, high) - self.zero_point) * self.scale
+        return result.astype(x.dtype, copy=False)
+
+
+def fit_grid(low: float, high: float, scheme: Scheme) -> Grid:
+    """The grid whose integers cover `low` to `high`, and 0 exactly.
+
+    Padding and what an activation cuts off are zeros: they must come out as such.
+    """
+    low, high = min(float(low), 0.0), max(float(high), 0.0)
+    if scheme.signed:
+        scale = max(-low, high) / 127
+        return Grid(scale=_single(scale), zero_point=0, signed=True)
+    scale = _single((high - low) / 255)
+    return Grid(scale=scale, zero_point=int(np.clip(np.rint(-low / scale), 0, 255)), signed=False)
+
+
+def _single(scale: float) -> float:
+    """As float32, which is what files hold."""
+    return float(np.float32(max(scale, _SMALLEST_SCALE)))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerGrids:
+    """How one convolution or Linear is quantized.
+
+    Attributes:
+        input: of what it reads.
+        weight_scale: (O,) float32: its weights are whole multiples of their channel's.
+        output: of what it makes, where a backend has no convolution of integers that gives
+            floats.
+    """
+
+    input: Grid
+    weight_scale: Array
+    output: Grid | None = None
+
+    @property
+    def bias_scale(self) -> Array:
+        """(O,) float32: of a product of an integer of the input and one of the weights."""
+        scale: Array = (self.weight_scale * np.float32(self.input.scale)).astype(np.float32)
+        # Of a product that float32 cannot hold nothing is left, and any scale gives it back.
+        return np.maximum(scale, np.float32(_SMALLEST_SCALE))
+
+    def integers(self, weight: Array) -> Array:
+        """Weights (O, …), which lie on the grid, as int8."""
+        scale = self.weight_scale.astype(np.float64)
+        result: Array = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
+        return result.astype(np.int8)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Quantization:
+    """The int8 part of a model; all the rest stays in floating point.
+
+    Attributes:
+        layers: by the names that ``ops.scope`` gives them.
+    """
+
+    scheme: Scheme
+    layers: Mapping[str, LayerGrids]
+
+    def without(self, names: Collection[str]) -> Quantization:
+        """The same with the layers of these names left in floating point."""
+        return replace(self, layers={k: v for k, v in self.layers.items() if k not in names})
+
+    def only(self, names: Collection[str]) -> Quantization:
+        """The same for the layers of these names alone."""
+        return replace(self, layers={k: v for k, v in self.layers.items() if k in names})
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the manifest says of it."""
+        return {
+            "activations": "int8, symmetric" if self.scheme.signed else "uint8, asymmetric",
+            "weights": f"int{self.scheme.weight_bits}, symmetric, per channel",
+            "layers": sorted(self.layers),
+        }

@@ -1,0 +1,129 @@
+"""What every layer reads on calibration pictures: its extremes, and a sample of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from levit.errors import CalibrationError
+from levit.export.onnx_ops import Layer
+from levit.export.ranges import Taps
+from levit.models.ops import Array
+
+__all__ = ["Observed", "observe"]
+
+# A layer has up to 2304 columns (9 · 256): enough rows to know how they go together.
+_ROWS: Final = 4096
+_SEED: Final = 20210406
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Observed:
+    """Of one layer.
+
+    Attributes:
+        low, high: the extremes of its input over all pictures.
+        rows: (n, I·k·k) float32: what its output channels are products with, a sample.
+        source: the name of the value that it reads; layers of one source share a grid.
+        output: the extremes of its result, of a convolution.
+    """
+
+    low: float
+    high: float
+    rows: Array
+    source: str
+    output: tuple[float, float] | None = None
+
+
+@dataclass(kw_only=True)
+class _Sample:
+    """Of a value."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    rows: list[Array] = field(default_factory=list)
+
+    def extend(self, value: Array) -> None:
+        self.low, self.high = min(self.low, float(value.min())), max(self.high, float(value.max()))
+
+
+def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Observed]:
+    """Run the fp32 graph on every picture.
+
+    Args:
+        taps: of the model, with the inputs of its layers and the results of its convolutions.
+        images: (1, …) each, as the model takes them.
+        count: how many there are, about.
+
+    Raises:
+        CalibrationError: a value is not finite, or a layer reads nothing but zeros.
+    """
+    layers = taps.layers
+    # Layers of one value and one geometry are products with the same rows.
+    inputs = {_reading(layer): layer for layer in layers.values()}
+    samples = {key: _Sample() for key in inputs}
+    results = {layer.output.name: _Sample() for layer in layers.values() if layer.kernel}
+    per_picture = max(1, -(-_ROWS // max(count, 1)))
+    rng = np.random.default_rng(_SEED)
+    for image in images:
+        (values,) = taps.run(image)
+        places = rng.random(per_picture)
+        for key, layer in inputs.items():
+            value, sample = values[layer.input.name], samples[key]
+            sample.extend(value)
+            if not (np.isfinite(sample.low) and np.isfinite(sample.high)):
+                raise CalibrationError(
+                    f"{layer.input.name}: values leave the range of float32 on a calibration "
+                    f"picture: look for damaged weights or inputs"
+                )
+            sample.rows.append(_rows(layer, value, places))
+        for name, sample in results.items():
+            sample.extend(values[name])
+    rows = {key: np.concatenate(sample.rows) for key, sample in samples.items()}
+    found = {}
+    for name, layer in layers.items():
+        key = _reading(layer)
+        low, high = samples[key].low, samples[key].high
+        if low == high == 0:
+            raise CalibrationError(
+                f"{name} reads nothing but zeros on the calibration pictures, so that it has no "
+                f"range: calibrate with other pictures"
+            )
+        made = results.get(layer.output.name)
+        found[name] = Observed(
+            low=low,
+            high=high,
+            rows=rows[key],
+            source=layer.input.name,
+            output=None if made is None else (made.low, made.high),
+        )
+    return found
+
+
+def _reading(layer: Layer) -> tuple[str, int, int, int]:
+    return layer.input.name, layer.kernel, layer.stride, layer.padding
+
+
+def _rows(layer: Layer, x: Array, places: Array) -> Array:
+    """Some of what a layer's output channels are products with, of one picture.
+
+    Args:
+        places: where, from 0 up to 1.
+
+    Returns:
+        (n, I·k·k), in the order of the weights' axes, n no more than there are.
+    """
+    if not layer.kernel:
+        flat = x.reshape(-1, x.shape[-1])
+        return flat[(places[: len(flat)] * len(flat)).astype(int)]
+    padded = np.pad(x[0], ((0, 0), *[(layer.padding, layer.padding)] * 2))
+    windows = sliding_window_view(padded, (layer.kernel, layer.kernel), axis=(1, 2))
+    windows = windows[:, :: layer.stride, :: layer.stride]  # (I, H', W', k, k)
+    height, width = windows.shape[1:3]
+    chosen = (places[: height * width] * height * width).astype(int)
+    picked = windows[:, chosen // width, chosen % width]  # (I, n, k, k)
+    return picked.transpose(1, 0, 2, 3).reshape(len(chosen), -1)

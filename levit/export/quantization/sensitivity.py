@@ -1,0 +1,41 @@
+"""Which layers hurt most: the noise that each makes in the answers when it alone is int8."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from levit.export.quantization.grid import Quantization
+from levit.export.quantization.layers import layers_by_name
+from levit.export.quantization.quantize import mixed
+from levit.export.quantization.reference import QuantizedOps
+from levit.models.model import Model
+from levit.models.ops import Array, NumpyOps
+
+__all__ = ["rank_layers"]
+
+
+def rank_layers(
+    model: Model, quantized: Model, quantization: Quantization, inputs: Array
+) -> Sequence[tuple[str, float]]:
+    """(name, noise power over signal power of the first output), the worst first.
+
+    Args:
+        model: in floating point.
+        quantized: the same with its weights on grids.
+        inputs: a few, as the model takes them; evaluated in float32, once for each layer.
+    """
+    output = model.plan.outputs[0]
+    exact = model.forward(NumpyOps(np.float32), inputs)[output].astype(np.float64)
+    signal = exact - exact.mean(axis=0)
+    power = float(np.square(signal).sum()) or 1.0
+    names = list(layers_by_name(model))
+    found = []
+    for name in quantization.layers:
+        one = mixed(model, quantized, [other for other in names if other != name])
+        rounded = one.forward(QuantizedOps(quantization.only([name]), np.float32), inputs)[output]
+        noise = rounded.astype(np.float64) - exact
+        noise -= noise.mean(axis=0)
+        found.append((name, float(np.square(noise).sum()) / power))
+    return sorted(found, key=lambda entry: -entry[1])

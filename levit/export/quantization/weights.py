@@ -1,0 +1,98 @@
+"""A layer's weights in integers: the scales, the rounding, and the bias that makes up for it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from levit.models.ops import Array
+
+__all__ = ["correct_bias", "round_weight"]
+
+# Of a channel's largest weight, what its largest integer may stand for.
+_SHRINKING: Final = np.linspace(1.0, 0.5, 26)
+# Columns whose input hardly varies say little of what rounding them does.
+_DAMPING: Final = 0.01
+_BLOCK: Final = 64
+
+
+def round_weight(weight: Array, rows: Array, largest: int) -> tuple[Array, Array]:
+    """Weights on a grid, such that products with `rows` change least.
+
+    Each channel has a scale, which minimises the error that rounding to the nearest has, column by
+    column. Then columns are rounded one after the other, and what is lost is made up for by
+    those that are still to come (Frantar et al., GPTQ, arXiv:2210.17323, of OBQ's
+    equation: ``w_F -= (w_q - round(w_q)) / [H⁻¹]_qq · (H⁻¹)_qF``, ``H = XᵀX``).
+
+    Args:
+        weight: (O, K) float64.
+        rows: (n, K).
+        largest: magnitude of an integer.
+
+    Returns:
+        (weights that are whole multiples of their scale, (O,) float32 scales).
+    """
+    rows = rows.astype(np.float64)
+    hessian = rows.T @ rows / len(rows)
+    energy = np.diag(hessian)
+    scale = _scales(weight, energy, largest)
+    return _compensated(weight, hessian, scale.astype(np.float64), largest), scale
+
+
+def _scales(weight: Array, energy: Array, largest: int) -> Array:
+    """(O,) float32."""
+    peaks = np.abs(weight).max(axis=1)
+    peaks = np.where(peaks > 0, peaks, 1.0)
+    best = np.full(len(weight), np.inf)
+    scale = np.zeros(len(weight), np.float32)
+    for shrinking in _SHRINKING:
+        tried = (peaks * shrinking / largest).astype(np.float32)
+        error = np.square(weight - _nearest(weight, tried[:, None].astype(np.float64), largest))
+        cost = error @ energy
+        better = cost < best
+        best, scale = np.where(better, cost, best), np.where(better, tried, scale)
+    return scale
+
+
+def _nearest(weight: Array, scale: Array, largest: int) -> Array:
+    result: Array = np.clip(np.rint(weight / scale), -largest, largest) * scale
+    return result
+
+
+def _compensated(weight: Array, hessian: Array, scale: Array, largest: int) -> Array:
+    count = len(hessian)
+    mean = np.diag(hessian).mean()
+    if not mean > 0:
+        return _nearest(weight, scale[:, None], largest)
+    damped = hessian + np.eye(count) * mean * _DAMPING
+    # The columns that matter most first, while there are others left to make up for them.
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    inverse = np.linalg.inv(damped[np.ix_(order, order)])
+    upper = np.linalg.cholesky(inverse).T  # H⁻¹ = UᵀU
+    left = weight[:, order].copy()
+    rounded = np.empty_like(left)
+    for start in range(0, count, _BLOCK):
+        stop = min(start + _BLOCK, count)
+        lost = np.empty((len(left), stop - start))
+        for i in range(start, stop):
+            rounded[:, i] = _nearest(left[:, i], scale, largest)
+            lost[:, i - start] = (left[:, i] - rounded[:, i]) / upper[i, i]
+            left[:, i:stop] -= lost[:, i - start, None] * upper[i, i:stop]
+        left[:, stop:] -= lost @ upper[start:stop, stop:]
+    result = np.empty_like(rounded)
+    result[:, order] = rounded
+    return result
+
+
+def correct_bias(
+    weight: Array, bias: Array | None, rounded: Array, rows: Array, rounded_rows: Array
+) -> Array:
+    """The bias that leaves each channel's mean where it was.
+
+    ``b + mean(W·x) - mean(W'·x')`` of weights W' and inputs x' on their grids.
+    """
+    shift = rows.mean(axis=0, dtype=np.float64) @ weight.T
+    shift = shift - rounded_rows.mean(axis=0, dtype=np.float64) @ rounded.T
+    result: Array = shift if bias is None else bias + shift
+    return result

@@ -1,0 +1,33 @@
+"""Whether this CPU has the instructions that an artifact counts on."""
+
+from __future__ import annotations
+
+import platform
+
+from levit.artifact import Artifact
+from levit.errors import BackendUnavailableError
+from levit.runtime.cpus import cpu_features
+
+__all__ = ["require_cpu_features"]
+
+_X86 = ("x86_64", "AMD64", "amd64")
+
+
+def require_cpu_features(artifact: Artifact) -> None:
+    """Raise where an x86 has none of what the manifest's ``cpu_features`` name.
+
+    Of int8 those are the instructions that add products in 32 bits: without them kernels add in
+    16, saturate, and answer wrongly in silence. Other CPUs have no such kernels.
+
+    Raises:
+        BackendUnavailableError: says what is missing, and what to do.
+    """
+    wanted = artifact.manifest.requirements.get("cpu_features") or []
+    present = cpu_features()
+    if not wanted or not present or platform.machine() not in _X86:
+        return
+    if set(map(str, wanted)).isdisjoint(present):
+        raise BackendUnavailableError(
+            f"{artifact.path.name} computes in {artifact.manifest.precision}, for which this CPU "
+            f"needs {' or '.join(map(str, wanted))}: export it with --reduce-range, or in fp32"
+        )

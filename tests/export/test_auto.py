@@ -1,0 +1,153 @@
+"""``--target auto``: what is tried, what is kept, and what the manifest says of it."""
+
+import json
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from levit import Predictor
+from levit.artifact import MANIFEST_FILE
+from levit.errors import ArtifactError, ExportError
+from levit.export import ExportOptions, auto, export, timing
+from levit.export.sources import digits_folder
+from levit.runtime.cpus import cpu_features, cpu_precisions
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Six pictures of each digit."""
+    folder = tmp_path_factory.mktemp("photos") / "sixty"
+    for place in sorted((digits_folder() / "images").iterdir()):
+        (folder / place.name).mkdir(parents=True)
+        for path in sorted(place.iterdir())[:6]:
+            shutil.copy(path, folder / place.name)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    """Turns that are too short to mean anything: what is tested is not the speed."""
+    monkeypatch.setattr(timing, "_TURN_S", 0.002)
+    monkeypatch.setattr(timing, "_ROUNDS", 3)
+
+
+def tried_of(folder):
+    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    return manifest, manifest["verification"]["tried"]
+
+
+def test_the_fastest_is_kept_and_all_are_told(photos, tmp_path):
+    artifact = export(
+        ExportOptions(
+            model="levit_digits",
+            target="auto",
+            calibration=photos,
+            eval=photos,
+            max_drop=20,
+            output=tmp_path / "out",
+        )
+    )
+    manifest, tried = tried_of(tmp_path / "out")
+    found = {(c["target"], c["precision"], c["form"]) for c in tried["candidates"]}
+    for target in ("onnx", "openvino"):
+        for precision in ("fp32", "int8"):
+            for form in ("tokens", "channels first"):
+                assert (target, precision, form) in found
+    has_bf16 = ("openvino", "bf16", "tokens") in found
+    assert has_bf16 == bool(cpu_precisions(cpu_features())["bf16"])
+    timed = [c for c in tried["candidates"] if c["latency_ms"] is not None]
+    (kept,) = [c for c in timed if c["verdict"] == "kept"]
+    assert kept["ratio"] == max(c["ratio"] for c in timed)
+    assert (manifest["target"], manifest["precision"]) == (kept["target"], kept["precision"])
+    with Predictor(artifact.path) as predictor:
+        assert predictor.check().passed
+
+
+def test_without_pictures_nothing_below_fp32_is_tried(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    artifact = export(ExportOptions(model="levit_digits", target="auto", batch=2))
+    _, tried = tried_of(artifact.path)
+    assert {c["precision"] for c in tried["candidates"]} == {"fp32"}
+    assert {c["batch"] for c in tried["candidates"]} == {2, None}
+    assert artifact.path.name in ("levit_digits-onnx-fp32", "levit_digits-openvino-fp32")
+    x = np.zeros((2, 3, 96, 96), np.float32)
+    with Predictor(artifact.path) as predictor:
+        assert predictor.forward(x)["logits"].shape == (2, 10)
+
+
+def test_what_breaks_the_contract_is_out_and_says_why(photos, tmp_path):
+    """Of sixty pictures nothing can be told at half a point: only fp32 is left."""
+    export(
+        ExportOptions(
+            model="levit_digits",
+            target="auto",
+            calibration=photos,
+            eval=photos,
+            max_drop=0.5,
+            output=tmp_path / "out",
+        )
+    )
+    manifest, tried = tried_of(tmp_path / "out")
+    assert manifest["precision"] == "fp32"
+    refused = [c for c in tried["candidates"] if c["precision"] == "int8"]
+    assert refused
+    assert all("cannot tell" in c["verdict"] and c["latency_ms"] is None for c in refused)
+
+
+def test_where_nothing_can_be_written_the_first_reason_is_told(tmp_path):
+    with pytest.raises(ExportError, match="opset must be"):
+        export(ExportOptions(model="levit_digits", target="auto", opset=3, output=tmp_path / "out"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_that_nothing_here_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(auto, "TARGETS", {})
+    with pytest.raises(ExportError, match="no target runs"):
+        export(ExportOptions(model="levit_digits", target="auto", output=tmp_path / "out"))
+
+
+def test_an_existing_folder_is_refused_before_any_work(tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(ArtifactError, match="already exists"):
+        export(ExportOptions(model="levit_digits", target="auto", output=tmp_path / "out"))
+
+
+def test_turns_are_taken_in_rounds():
+    calls = []
+    contenders = [lambda name=name: calls.append(name) for name in "ab"]
+    seconds = timing.time_in_turns(contenders)
+    assert seconds.shape == (3, 2)
+    assert (seconds >= 0).all()
+    assert set(calls) == {"a", "b"}
+
+
+def test_ratios_are_taken_inside_rounds(tmp_path, monkeypatch):
+    """A machine that is slower in one round is so for all of that round."""
+    seconds = np.array([[2.0, 1.0], [20.0, 10.0], [2.0, 1.0]])
+    monkeypatch.setattr(auto, "time_in_turns", lambda calls: seconds)
+
+    class Opened:
+        def __init__(self, *_, **__):
+            spec = SimpleNamespace(shape=("batch", 3, 8, 8), dtype="float32")
+            self.manifest = SimpleNamespace(inputs=(spec,))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def forward(self, batch):
+            return batch
+
+    monkeypatch.setattr(auto, "Predictor", Opened)
+    opened = SimpleNamespace(manifest=SimpleNamespace(target="onnx"))
+    monkeypatch.setattr(auto, "open_artifact", lambda folder, verify_hashes: opened)
+    one = auto.Tried(target="onnx", precision="fp32", batch=None, form="tokens")
+    out = auto.Tried(target="onnx", precision="int8", batch=None, form="tokens", verdict="refused")
+    tried, best = auto._timed([one, out, one], [tmp_path / "0", tmp_path / "1"], ExportOptions())
+    assert best == tmp_path / "1"
+    assert [t.verdict for t in tried] == ["slower", "refused", "kept"]
+    assert [t.ratio for t in tried] == [1.0, None, 2.0]

@@ -1,0 +1,94 @@
+"""The accuracy contract: what passes, what fails, and what cannot be told."""
+
+import numpy as np
+import pytest
+
+from levit.export.contract import Answers, answers_of, judge, signal_to_noise
+from levit.export.quantization.pictures import Pictures
+
+
+def pictures(count, labels=None):
+    return Pictures(
+        origin="photos",
+        items=np.zeros((count, 1), np.float32),
+        spec=None,
+        takes_pixels=False,
+        labels=labels,
+    )
+
+
+def answers(classes, count=10):
+    return Answers(logits=np.eye(count, dtype=np.float32)[np.asarray(classes)])
+
+
+def judged(count, wrong, *, labelled=True, max_drop=1.0):
+    """Of `count` pictures, `wrong` that float32 has right."""
+    truth = np.arange(count) % 10
+    found = truth.copy()
+    found[:wrong] = (found[:wrong] + 1) % 10
+    labels = tuple(truth.tolist()) if labelled else None
+    return judge(pictures(count, labels), answers(truth), answers(found), max_drop)
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "max_drop", "verdict"),
+    [
+        (1000, 10, 1.0, "passed"),
+        (1000, 11, 1.0, "failed"),
+        (999, 0, 1.0, "cannot tell"),
+        (2000, 10, 0.5, "passed"),
+        (2000, 11, 0.5, "failed"),
+        (1999, 0, 0.5, "cannot tell"),
+        (500, 10, 2.0, "passed"),
+        (1000, 1000, 1.0, "failed"),
+    ],
+)
+def test_a_drop_takes_ten_images(count, wrong, max_drop, verdict):
+    found = judged(count, wrong, max_drop=max_drop)
+    assert found.measure == "top1_drop"
+    assert found.value == pytest.approx(100 * wrong / count)
+    assert found.verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("count", "wrong", "verdict"),
+    [(300, 3, "passed"), (300, 4, "failed"), (299, 0, "cannot tell"), (1000, 10, "passed")],
+)
+def test_without_labels_first_classes_are_compared(count, wrong, verdict):
+    found = judged(count, wrong, labelled=False)
+    assert (found.measure, found.verdict) == ("top1_agreement", verdict)
+    assert found.top1 is None
+    assert found.to_dict()["top1_agreement"] == found.value
+
+
+def test_being_right_where_float32_is_wrong_counts():
+    truth = np.zeros(1000, int)
+    reference = truth.copy()
+    reference[:20] = 1
+    found = judge(pictures(1000, tuple(truth.tolist())), answers(reference), answers(truth), 1.0)
+    assert found.value == pytest.approx(-2.0)
+    assert found.verdict == "passed"
+
+
+def test_the_noise_is_that_of_what_differs_between_pictures(rng):
+    """What all pictures have in common is right where all else is wrong."""
+    logits = rng.standard_normal((50, 10)) + 1000
+    noise = rng.standard_normal((50, 10))
+    assert signal_to_noise(logits, logits + 0.1 * noise) == pytest.approx(20, abs=2)
+    assert signal_to_noise(logits, logits + 5) is None  # a shift of all is none
+    assert signal_to_noise(logits, np.full((50, 10), 1000.0)) == pytest.approx(0, abs=0.1)
+
+
+def test_answers_come_in_the_order_of_the_pictures():
+    items = np.arange(37, dtype=np.float32)[:, None]
+    shown = Pictures(origin="x", items=items, spec=None, takes_pixels=False)
+    batches = []
+
+    def forward(batch):
+        batches.append(len(batch))
+        return {"logits": np.concatenate([batch, -batch], axis=1)}
+
+    found = answers_of(forward, shown)
+    np.testing.assert_array_equal(found.logits[:, 0], items[:, 0])
+    assert sum(batches) == 37
+    assert max(batches) > 1

@@ -1,0 +1,289 @@
+"""A whole model in int8: exact equalisation, graphs that compute what the reference says."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from levit.errors import CalibrationError
+from levit.export.algebra.residual import with_stream
+from levit.export.contract import signal_to_noise
+from levit.export.onnx_graph import emit_onnx
+from levit.export.onnx_ops import OnnxOps
+from levit.export.passes import EXACT, passes_for, relative_difference, run_passes
+from levit.export.quantization.compiler import Quantizer
+from levit.export.quantization.equalize import equalize_norms, equalize_stream
+from levit.export.quantization.grid import Scheme
+from levit.export.quantization.layers import layers_by_name, with_layers
+from levit.export.quantization.observe import observe
+from levit.export.quantization.pictures import Pictures
+from levit.export.quantization.quantize import mixed, quantize
+from levit.export.quantization.reference import QuantizedOps
+from levit.export.quantization.sensitivity import rank_layers
+from levit.export.ranges import Taps
+from levit.export.targets.onnxruntime_ops import OnnxruntimeOps
+from levit.export.targets.tensorrt_ops import TensorrtOps
+from levit.models.ops import NumpyOps
+from levit.models.pictures import smooth_pictures, standardized
+from levit.models.random_weights import random_model
+from levit.models.registry import FAMILIES
+from levit.models.transformer.config import TransformerConfig
+
+SCHEME = Scheme()
+
+
+def folded(model):
+    return run_passes(model, passes_for("int8"))[-1].model
+
+
+def inputs(model, count, seed):
+    config = model.config
+    rng = np.random.default_rng(seed)
+    return standardized(smooth_pictures(rng, count, config.image_size, config.in_channels))
+
+
+def watched(model, x, dialect=OnnxruntimeOps):
+    taps = Taps(model, dialect=dialect)
+    names = {v.name for layer in taps.layers.values() for v in (layer.input, layer.output)}
+    taps = Taps(model, names=names, dialect=dialect)
+    return observe(taps, (x[i : i + 1] for i in range(len(x))), len(x))
+
+
+def run(proto, x, *, optimised=True):
+    settings = onnxruntime.SessionOptions()
+    if not optimised:
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings.graph_optimization_level = level
+    session = onnxruntime.InferenceSession(
+        proto.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+    )
+    (answer,) = session.run(["logits"], {session.get_inputs()[0].name: x})
+    return answer
+
+
+@pytest.fixture(scope="module")
+def deit(seed):
+    config = TransformerConfig(
+        image_size=(64, 64), patch_size=16, num_classes=10, width=48, depth=3, heads=3, mlp_width=96
+    )
+    return random_model(FAMILIES["deit"], config, seed)
+
+
+# ---------------------------------------------------------------------------- names
+
+
+def test_layers_have_the_names_of_the_graph(make_small):
+    model = folded(make_small("tiny"))
+    names = list(layers_by_name(model))
+    assert names[0] == "stem.0"
+    assert "stages.0.blocks.1.attn.q" in names
+    assert "stages.1.downsample.mlp.down" in names
+    assert names == list(dict.fromkeys(names))
+    for dialect, channels_first in ((OnnxruntimeOps, False), (OnnxOps, True), (TensorrtOps, False)):
+        taps = Taps(model.with_plan(channels_first=channels_first), names=(), dialect=dialect)
+        assert list(taps.layers) == [name for name in taps.layers if name in names]
+        assert set(taps.layers) == set(names)
+
+
+def test_a_transformer_has_them_too(deit):
+    names = layers_by_name(folded(deit))
+    assert {"embed", "blocks.0.attn.q", "blocks.2.mlp.down", "head"} <= set(names)
+
+
+def test_layers_can_be_changed_one_by_one(make_small):
+    model = folded(make_small("tiny"))
+    name = "stages.0.blocks.0.mlp.up"
+
+    def double(found, layer):
+        return replace(layer, weight=layer.weight * 2) if found == name else layer
+
+    before, after = layers_by_name(model), layers_by_name(with_layers(model, double))
+    changed = [n for n in before if not np.array_equal(before[n].weight, after[n].weight)]
+    assert changed == [name]
+
+
+# ---------------------------------------------------------------------------- equalisation
+
+
+def lopsided(model, rng, stages=None):
+    """The same network with the channels of its stream far from each other."""
+    params = model.params
+    for s in range(stages or len(params.stages)):
+        width = len(params.stages[s].blocks[0].mlp.down.weight)
+        params = with_stream(params, s, np.exp2(rng.uniform(-4, 4, width)))
+    return replace(model, params=params)
+
+
+def test_equalising_the_stream_is_exact_and_helps(make_small, rng):
+    model = lopsided(folded(make_small("tiny")), rng)
+    x = inputs(model, 16, 1)
+    reference = model.forward(NumpyOps(), x)
+    equalized, count = equalize_stream(model, watched(model, x), SCHEME)
+    assert count == len(model.params.stages)
+    assert relative_difference("equalising", reference, equalized, x) <= EXACT
+    noise = []
+    for candidate in (model, equalized):
+        quantized, description = quantize(candidate, watched(candidate, x), SCHEME)
+        answers = quantized.forward(QuantizedOps(description), x)["logits"]
+        noise.append(signal_to_noise(reference["logits"], answers))
+    assert noise[1] > noise[0] + 3
+
+
+def test_a_stage_whose_tokens_are_an_output_stays(make_small, rng):
+    model = make_small("tiny").with_plan(outputs=("logits", "features"))
+    model = lopsided(folded(model), rng, len(model.params.stages) - 1)
+    x = inputs(model, 12, 1)
+    reference = model.forward(NumpyOps(), x)
+    equalized, count = equalize_stream(model, watched(model, x), SCHEME)
+    assert count == len(model.params.stages) - 1
+    assert relative_difference("equalising", reference, equalized, x) <= EXACT
+
+
+def test_equalising_norms_is_exact(deit, rng):
+    model = folded(deit)
+    x = inputs(model, 12, 2)
+    reference = model.forward(NumpyOps(), x)
+    observed = watched(model, x)
+    assert equalize_stream(model, observed, SCHEME) == (model, 0)
+    equalized, count = equalize_norms(model, observed, SCHEME)
+    assert count > 0
+    assert relative_difference("equalising", reference, equalized, x) <= EXACT
+
+
+def test_each_equalisation_is_for_its_family(make_small):
+    model = folded(make_small("one_stage"))
+    assert equalize_norms(model, {}, SCHEME) == (model, 0)
+    unfolded = make_small("tiny")
+    assert equalize_stream(unfolded, {}, SCHEME) == (unfolded, 0)
+
+
+# ---------------------------------------------------------------------------- graphs
+
+FORMS = {
+    "onnxruntime": (OnnxruntimeOps, SCHEME, False, True),
+    "openvino": (OnnxOps, SCHEME, False, False),
+    "channels first": (OnnxOps, SCHEME, True, False),
+    "tensorrt": (TensorrtOps, Scheme(signed=True), False, False),
+    "seven bits": (OnnxruntimeOps, Scheme(weight_bits=7), False, True),
+}
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+@pytest.mark.parametrize("name", ["tiny", "conv_wide", "silu_stride_8", "deit"])
+def test_a_graph_computes_what_the_reference_says(make_small, deit, form, name):
+    dialect, scheme, channels_first, with_results = FORMS[form]
+    model = folded(deit if name == "deit" else make_small(name))
+    model = model.with_plan(channels_first=channels_first)
+    x = inputs(model, 10, 3)
+    convolutions = [n for n, layer in layers_by_name(model).items() if layer.weight.ndim == 4]
+    quantized, description = quantize(
+        model,
+        watched(model, x, dialect),
+        scheme,
+        outputs_of=convolutions if with_results else (),
+    )
+    proto = emit_onnx(
+        quantized, name="q", precision="int8", quantization=description, dialect=dialect
+    )
+    reference = quantized.forward(QuantizedOps(description), x)["logits"]
+    plain = run(proto, x, optimised=False)
+    # One value that lies between two integers may go to either.
+    assert np.abs(plain - reference).max() < 0.1 * np.abs(reference).max()
+    assert signal_to_noise(reference, plain) > 25
+    exact = model.forward(NumpyOps(), x)["logits"]
+    assert signal_to_noise(exact, reference) > 8
+
+
+def test_every_layer_is_of_integers_and_inputs_are_rounded_once(make_small):
+    model = folded(make_small("tiny")).with_plan(channels_first=False)
+    quantized, description = quantize(model, watched(model, inputs(model, 8, 4)), SCHEME)
+    proto = emit_onnx(quantized, name="q", precision="int8", quantization=description)
+    stored = {t.name: t.data_type for t in proto.graph.initializer}
+    kernels = [n for n, kind in stored.items() if n.endswith("weight.integers")]
+    assert len(kernels) == len(description.layers) == len(layers_by_name(model))
+    assert {stored[n] for n in kernels} == {onnx.TensorProto.INT8}
+    rounded = [n.input[0] for n in proto.graph.node if n.op_type == "QuantizeLinear"]
+    assert len(rounded) == len(set(rounded))  # q, k and v read one
+    assert len(rounded) < len(kernels)
+
+
+def test_what_the_description_leaves_out_is_float(make_small):
+    model = folded(make_small("tiny"))
+    x = inputs(model, 8, 5)
+    quantized, description = quantize(model, watched(model, x), SCHEME, keep=["stem.0", "head"])
+    assert {"stem.0", "head"}.isdisjoint(description.layers)
+    before, after = layers_by_name(model), layers_by_name(quantized)
+    for name in ("stem.0", "head"):
+        np.testing.assert_array_equal(before[name].weight, after[name].weight)
+    names = list(description.layers)
+    whole = mixed(model, quantized, names)
+    reference = model.forward(NumpyOps(), x)
+    assert relative_difference("mixing", reference, whole, x) == 0
+    nothing = description.without(names)
+    proto = emit_onnx(whole, name="q", precision="int8", quantization=nothing)
+    assert not [n for n in proto.graph.node if n.op_type == "QuantizeLinear"]
+
+
+def test_the_layer_that_hurts_most_comes_first(make_small):
+    model = folded(make_small("tiny"))
+    x = inputs(model, 8, 6)
+    quantized, description = quantize(model, watched(model, x), SCHEME)
+    worst = "stages.1.blocks.0.mlp.down"
+
+    def spoil(name, layer):
+        return replace(layer, weight=layer.weight * 0.5) if name == worst else layer
+
+    ranked = rank_layers(model, with_layers(quantized, spoil), description, x[:4])
+    assert ranked[0][0] == worst
+    assert [noise for _, noise in ranked] == sorted((n for _, n in ranked), reverse=True)
+    assert len(ranked) == len(description.layers)
+
+
+# ---------------------------------------------------------------------------- calibration
+
+
+def shown(x):
+    return Pictures(origin="photos", items=x, spec=None, takes_pixels=False)
+
+
+def quantizer(x):
+    return Quantizer(shown(x), SCHEME, OnnxruntimeOps, grids_of_results=False)
+
+
+def test_too_few_pictures_are_refused(make_small):
+    model = folded(make_small("tiny"))
+    with pytest.raises(CalibrationError, match="1 pictures to calibrate with, needed are 8"):
+        quantizer(inputs(model, 1, 7))
+
+
+def test_pictures_that_are_all_the_same_are_refused(make_small):
+    model = folded(make_small("tiny"))
+    same = np.repeat(inputs(model, 1, 7), 12, axis=0)
+    with pytest.raises(CalibrationError, match="all the same to the network"):
+        quantizer(same).equalize(model)
+
+
+def test_a_layer_that_reads_only_zeros_is_named(make_small):
+    model = folded(make_small("tiny"))
+    name = "stages.0.blocks.0.mlp.up"
+
+    def silence(found, layer):
+        if found != name:
+            return layer
+        return replace(layer, weight=layer.weight * 0, bias=np.full(len(layer.weight), -9.0))
+
+    silent = with_layers(model, silence)
+    with pytest.raises(CalibrationError, match=r"mlp\.down reads nothing but zeros"):
+        quantizer(inputs(model, 10, 7)).equalize(silent)
+
+
+def test_attempts_keep_ever_more_in_floating_point(make_small):
+    model = folded(make_small("tiny"))
+    attempts = list(quantizer(inputs(model, 10, 8)).attempts(model))
+    counts = [len(attempt.quantization.layers) for attempt in attempts]
+    assert counts == sorted(counts, reverse=True)
+    assert len(set(counts)) > 3
+    assert attempts[0].kept == ()
+    assert attempts[1].kept == attempts[2].kept[: len(attempts[1].kept)]
