@@ -26,6 +26,9 @@ __all__ = ["equalize_norms", "equalize_stream"]
 # How much of the difference between channels goes from the input into the weights' columns.
 _STRENGTHS: Final = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0)
 _ROWS: Final = 512
+# Of the noise, that may be left at most: channels that are alike all come to the ends of their grid
+# together, where other pictures are cut off, which the calibration does not show.
+_WORTH: Final = 0.5
 
 
 def equalize_stream(
@@ -128,25 +131,23 @@ def _best_factor(
     observed: Mapping[str, Observed],
     scheme: Scheme,
 ) -> Array | None:
-    """(C,) of the stream that these read, or None where none is better than all ones."""
+    """(C,) of the stream that these read, or None where none is much better than all ones."""
     if not groups:
         return None
-    samples = [observed[group[0][0]].rows for group in groups]
-    # Spread over all pictures, one after the other in there.
-    rows = [sample[:: max(1, len(sample) // _ROWS)].astype(np.float64) for sample in samples]
-    peaks = np.max([np.abs(sample).max(axis=0) for sample in rows], axis=0)
+    seen = [observed[group[0][0]] for group in groups]
+    peaks = np.max([np.maximum(-one.low, one.high) for one in seen], axis=0)
     columns = np.max([np.abs(w).max(axis=0) for group in groups for _, w in group], axis=0)
     if not ((peaks > 0) & (columns > 0)).any():
         return None
     # What is never read, or never there, stays.
     alive = (peaks > 0) & (columns > 0)
     peaks, columns = np.where(alive, peaks, 1.0), np.where(alive, columns, 1.0)
-    least = _cost(groups, rows, np.ones(len(peaks)), scheme)
+    least = _WORTH * _cost(groups, seen, np.ones(len(peaks)), scheme)
     best = None
     for strength in _STRENGTHS:
         factor = np.where(alive, columns ** (1 - strength) / peaks**strength, 1.0)
         factor[alive] /= np.exp(np.log(factor[alive]).mean())
-        cost = _cost(groups, rows, factor, scheme)
+        cost = _cost(groups, seen, factor, scheme)
         if cost < least:
             least, best = cost, factor
     return best
@@ -154,15 +155,16 @@ def _best_factor(
 
 def _cost(
     groups: Sequence[Sequence[tuple[str, Array]]],
-    rows: Sequence[Array],
+    seen: Sequence[Observed],
     factor: Array,
     scheme: Scheme,
 ) -> float:
     """The noise of all quantized products, each over its signal."""
     total = 0.0
-    for group, sample in zip(groups, rows, strict=True):
-        x = sample * factor
-        grid = fit_grid(x.min(), x.max(), scheme)
+    for group, one in zip(groups, seen, strict=True):
+        # Spread over all pictures, one after the other in there.
+        x = one.rows[:: max(1, len(one.rows) // _ROWS)].astype(np.float64) * factor
+        grid = fit_grid((one.low * factor).min(), (one.high * factor).max(), scheme)
         rounded = grid.nearest(x)
         for _, weight in group:
             scaled = weight / factor

@@ -26,14 +26,14 @@ class Observed:
     """Of one layer.
 
     Attributes:
-        low, high: the extremes of its input over all pictures.
+        low, high: (I,) the extremes of its input's channels over all pictures.
         rows: (n, I·k·k) float32: what its output channels are products with, a sample.
         source: the name of the value that it reads; layers of one source share a grid.
         output: the extremes of its result, of a convolution.
     """
 
-    low: float
-    high: float
+    low: Array
+    high: Array
     rows: Array
     source: str
     output: tuple[float, float] | None = None
@@ -43,12 +43,15 @@ class Observed:
 class _Sample:
     """Of a value."""
 
-    low: float = np.inf
-    high: float = -np.inf
+    low: Array = field(default_factory=lambda: np.array(np.inf))
+    high: Array = field(default_factory=lambda: np.array(-np.inf))
     rows: list[Array] = field(default_factory=list)
 
-    def extend(self, value: Array) -> None:
-        self.low, self.high = min(self.low, float(value.min())), max(self.high, float(value.max()))
+    def extend(self, value: Array, axis: int) -> None:
+        """Note the extremes of each entry of `axis`."""
+        others = tuple(i for i in range(value.ndim) if i != axis % value.ndim)
+        self.low = np.minimum(self.low, value.min(axis=others))
+        self.high = np.maximum(self.high, value.max(axis=others))
 
 
 def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Observed]:
@@ -74,21 +77,21 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
         places = rng.random(per_picture)
         for key, layer in inputs.items():
             value, sample = values[layer.input.name], samples[key]
-            sample.extend(value)
-            if not (np.isfinite(sample.low) and np.isfinite(sample.high)):
+            sample.extend(value, 1 if layer.kernel else -1)
+            if not (np.isfinite(sample.low).all() and np.isfinite(sample.high).all()):
                 raise CalibrationError(
                     f"{layer.input.name}: values leave the range of float32 on a calibration "
                     f"picture: look for damaged weights or inputs"
                 )
             sample.rows.append(_rows(layer, value, places))
         for name, sample in results.items():
-            sample.extend(values[name])
+            sample.extend(values[name], 1)
     rows = {key: np.concatenate(sample.rows) for key, sample in samples.items()}
     found = {}
     for name, layer in layers.items():
         key = _reading(layer)
         low, high = samples[key].low, samples[key].high
-        if low == high == 0:
+        if not (low.any() or high.any()):
             raise CalibrationError(
                 f"{name} reads nothing but zeros on the calibration pictures, so that it has no "
                 f"range: calibrate with other pictures"
@@ -99,7 +102,7 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
             high=high,
             rows=rows[key],
             source=layer.input.name,
-            output=None if made is None else (made.low, made.high),
+            output=None if made is None else (float(made.low.min()), float(made.high.max())),
         )
     return found
 
@@ -119,11 +122,13 @@ def _rows(layer: Layer, x: Array, places: Array) -> Array:
     """
     if not layer.kernel:
         flat = x.reshape(-1, x.shape[-1])
-        return flat[(places[: len(flat)] * len(flat)).astype(int)]
+        tokens: Array = flat[(places[: len(flat)] * len(flat)).astype(int)]
+        return tokens
     padded = np.pad(x[0], ((0, 0), *[(layer.padding, layer.padding)] * 2))
     windows = sliding_window_view(padded, (layer.kernel, layer.kernel), axis=(1, 2))
     windows = windows[:, :: layer.stride, :: layer.stride]  # (I, H', W', k, k)
     height, width = windows.shape[1:3]
     chosen = (places[: height * width] * height * width).astype(int)
     picked = windows[:, chosen // width, chosen % width]  # (I, n, k, k)
-    return picked.transpose(1, 0, 2, 3).reshape(len(chosen), -1)
+    rows: Array = picked.transpose(1, 0, 2, 3).reshape(len(chosen), -1)
+    return rows

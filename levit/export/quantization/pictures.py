@@ -72,7 +72,14 @@ class Pictures:
         """At most `count` of them, spread over all: folders are sorted by class."""
         if len(self) <= count:
             return self
-        chosen = np.linspace(0, len(self) - 1, count).round().astype(int)
+        return self._chosen(np.linspace(0, len(self) - 1, count).round().astype(int))
+
+    def halves(self) -> tuple[Pictures, Pictures]:
+        """Every other one, and the rest."""
+        places = np.arange(len(self))
+        return self._chosen(places[::2]), self._chosen(places[1::2])
+
+    def _chosen(self, chosen: Array) -> Pictures:
         items = self.items[chosen] if isinstance(self.items, np.ndarray) else None
         return Pictures(
             origin=self.origin,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from levit.export.quantization.grid import LayerGrids, Quantization, Scheme, fit_grid
-from levit.export.quantization.inputs import choose_input_grid
+from levit.export.quantization.inputs import HEADROOM, choose_input_grid
 from levit.export.quantization.layers import layers_by_name, with_layers
 from levit.export.quantization.observe import Observed
 from levit.export.quantization.weights import correct_bias, round_weight
@@ -26,6 +26,7 @@ def quantize(
     *,
     keep: Collection[str] = (),
     outputs_of: Collection[str] = (),
+    compensate: bool = True,
 ) -> tuple[Model, Quantization]:
     """Put weights on grids, choose those of inputs, and correct biases.
 
@@ -34,6 +35,8 @@ def quantize(
         observed: by layer.
         keep: layers that stay in floating point.
         outputs_of: convolutions whose results are quantized too.
+
+        compensate: as in `round_weight`.
 
     Returns:
         (the model with the weights that the integers stand for, the description).
@@ -51,15 +54,18 @@ def quantize(
     for group in readers.values():
         first = observed[group[0]]
         grid = choose_input_grid(
-            first.low, first.high, first.rows, [weights[name] for name in group], scheme
+            first.low.min(), first.high.max(), first.rows, [weights[name] for name in group], scheme
         )
         for name in group:
             seen = observed[name]
             on_grid = grid.nearest(seen.rows.astype(np.float64))
-            rounded[name], scale = round_weight(weights[name], on_grid, scheme.largest_weight)
+            rounded[name], scale = round_weight(
+                weights[name], on_grid, scheme.largest_weight, compensate=compensate
+            )
             output = None
             if name in outputs_of and seen.output is not None:
-                output = fit_grid(*seen.output, scheme)
+                low, high = seen.output
+                output = fit_grid(HEADROOM * low, HEADROOM * high, scheme)
             grids[name] = LayerGrids(input=grid, weight_scale=scale, output=output)
 
     def change(name: str, layer: Any) -> Any:

@@ -17,7 +17,9 @@ _DAMPING: Final = 0.01
 _BLOCK: Final = 64
 
 
-def round_weight(weight: Array, rows: Array, largest: int) -> tuple[Array, Array]:
+def round_weight(
+    weight: Array, rows: Array, largest: int, *, compensate: bool = True
+) -> tuple[Array, Array]:
     """Weights on a grid, such that products with `rows` change least.
 
     Each channel has a scale, which minimises the error that rounding to the nearest has, column by
@@ -29,6 +31,7 @@ def round_weight(weight: Array, rows: Array, largest: int) -> tuple[Array, Array
         weight: (O, K) float64.
         rows: (n, K).
         largest: magnitude of an integer.
+        compensate: whether columns make up for others, or are rounded to the nearest: quick.
 
     Returns:
         (weights that are whole multiples of their scale, (O,) float32 scales).
@@ -37,6 +40,8 @@ def round_weight(weight: Array, rows: Array, largest: int) -> tuple[Array, Array
     hessian = rows.T @ rows / len(rows)
     energy = np.diag(hessian)
     scale = _scales(weight, energy, largest)
+    if not compensate:
+        return _nearest(weight, scale[:, None].astype(np.float64), largest), scale
     return _compensated(weight, hessian, scale.astype(np.float64), largest), scale
 
 
