@@ -39,7 +39,7 @@ def test_by_default_each_engine_takes_part_at_its_fastest_precision(monkeypatch)
     assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "fp32"}
     assert precisions(quick=True) == {"levit-onnx": "fp32"}
     named = choose(models=["levit_128s"], engines=["levit-openvino"], quick=True).entrants
-    assert [e.contender.precision for e in named] == ["fp32", "bf16"]
+    assert [e.contender.precision for e in named] == ["fp32", "bf16", "int8"]
 
 
 def test_with_peers_those_that_the_paper_compares_with():
