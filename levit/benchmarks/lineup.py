@@ -110,7 +110,8 @@ def choose_lineup(
             )
         entrants += found
     for number, folder in enumerate(artifacts):
-        entrants += _of_artifact(folder, f"artifact-{number}", usable)
+        takers = usable if engines else {**_ours(device), **usable}
+        entrants += _of_artifact(folder, f"artifact-{number}", takers)
     return Lineup(entrants=tuple(_with_unique_names(entrants)), missing=missing)
 
 
@@ -144,14 +145,18 @@ def _engines(names: Sequence[str] | None, *, device: str, peers: bool) -> dict[s
     return {name: on_device[name] for name in names}
 
 
+def _ours(device: str) -> dict[str, Engine]:
+    """All that can take an artifact, those too that take a model by name only."""
+    on_device = {name: ENGINES[name] for name in _names_for(device)}
+    return {name: e for name, e in on_device.items() if e.target and not e.missing()}
+
+
 def _by_default(engines: dict[str, Engine], device: str, *, quick: bool) -> dict[str, Engine]:
     """Engines that nobody named: each at the fastest precision that the device computes in."""
     computed = cpu_precisions(cpu_features())
     found = {}
     for name, engine in engines.items():
-        # Not int8, whose speed is worth what its accuracy is, and random weights have none.
-        known = [p for p in engine.precisions if p != "int8"]
-        able = [p for p in known if device == "gpu" or p == "fp32" or computed[p]]
+        able = [p for p in engine.precisions if device == "gpu" or p == "fp32" or computed[p]]
         found[name] = replace(engine, precisions=tuple(able[-1:]))  # from slow to fast
     return dict(list(found.items())[:1]) if quick else found
 

@@ -131,6 +131,8 @@ def _prepare_model(
         )
         try:
             if precision == "int8":
+                if not (folder / REFERENCE_FILE).exists():
+                    _write_reference(export(replace(options, output=folder / "exact")), folder)
                 options = _at_int8(options, folder, entrant.contender.image_size, seed)
             artifact = export(options)
         except LevitError as error:

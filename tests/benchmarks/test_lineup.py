@@ -1,11 +1,14 @@
 import importlib.util
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from levit.artifact import open_artifact, write_manifest
 from levit.benchmarks import lineup as lineup_module
 from levit.benchmarks.engines import ENGINES, Engine
 from levit.benchmarks.lineup import COMPARED, SIZES, ceilings, choose_lineup
@@ -39,7 +42,7 @@ def test_by_default_each_engine_takes_part_at_its_fastest_precision(monkeypatch)
     assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "fp32"}
     assert precisions(quick=True) == {"levit-onnx": "fp32"}
     named = choose(models=["levit_128s"], engines=["levit-openvino"], quick=True).entrants
-    assert [e.contender.precision for e in named] == ["fp32", "bf16", "int8"]
+    assert [e.contender.precision for e in named] == ["fp32", "bf16"]
 
 
 def test_with_peers_those_that_the_paper_compares_with():
@@ -80,6 +83,17 @@ def test_an_artifact_is_timed_with_its_own_weights(tiny_artifact):
     both = choose(artifacts=[tiny_artifact], models=["levit_128s"]).entrants
     assert sum(e.source == tiny_artifact for e in both) == 1
     assert {e.contender.model for e in both} == {entrant.contender.model, "levit_128s"}
+
+
+def test_an_int8_artifact_takes_part_unasked_and_a_model_by_name(tiny_artifact, tmp_path):
+    folder = shutil.copytree(tiny_artifact, tmp_path / "int8")
+    manifest = open_artifact(folder).manifest
+    write_manifest(folder, replace(manifest, precision="int8"))
+    (entrant,) = choose(artifacts=[folder]).entrants
+    assert (entrant.contender.engine, entrant.contender.precision) == ("levit-onnx-int8", "int8")
+    assert "int8" not in {e.contender.precision for e in choose(models=["levit_128s"]).entrants}
+    (named,) = choose(models=["levit_128s"], engines=["levit-openvino-int8"]).entrants
+    assert named.artifact == "artifact-openvino-int8"
 
 
 def test_ceilings_are_those_of_the_precisions_that_take_part():

@@ -38,6 +38,18 @@ def test_a_model_is_exported_with_its_reference(prepare):
     assert material.counted(entrant.contender).parameters == 227_105
 
 
+def test_a_model_at_int8_is_held_against_the_exact_answers(prepare):
+    (entrant,), material = prepare(models=["levit_digits"], engines=["levit-onnx-int8"])
+    assert not material.failed
+    files = material.files(entrant)
+    artifact = open_artifact(files / entrant.artifact)
+    assert artifact.manifest.precision == "int8"
+    with np.load(files / REFERENCE_FILE) as stored:
+        integers = artifact.golden()["output/logits"][:2]
+        difference = np.abs(stored["logits"] - integers).max() / np.abs(stored["logits"]).max()
+    assert 0 < difference < 0.2  # not its own
+
+
 def test_artifacts_of_one_name_do_not_meet(prepare, tiny_artifact, tmp_path):
     for name in ("before", "after"):
         shutil.copytree(tiny_artifact, tmp_path / name / "levit_digits")
