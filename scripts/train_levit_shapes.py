@@ -34,7 +34,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image, ImageDraw, ImageFilter
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -354,6 +354,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=12_000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=Path, help="a folder of an earlier run, to go on from")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(arguments.seed)
@@ -362,14 +363,20 @@ def main() -> None:
     held_out, truth = draw_many(2000, arguments.seed + 1_000_003)
     write_pictures(arguments.output / "held-out", held_out, truth)
     write_pictures(arguments.output / "calibration", pictures[:320], labels[:320])
-    small = train(
-        network(SMALL), pictures, labels, SMALL, 0.65 * arguments.minutes, 2e-3, arguments.seed
-    )
-    before = accuracy(small, held_out, truth, SMALL)
-    print(f"top-1 at {SMALL} pixels: {before:.2%}", flush=True)
-    large = train(
-        enlarged(small), pictures, labels, SIDE, 0.35 * arguments.minutes, 7e-4, arguments.seed + 1
-    )
+    minutes, large = arguments.minutes, network(SIDE)
+    if arguments.resume is None:
+        minutes = 0.35 * arguments.minutes
+        small = network(SMALL)
+        small = train(
+            small, pictures, labels, SMALL, arguments.minutes - minutes, 2e-3, arguments.seed
+        )
+        before = accuracy(small, held_out, truth, SMALL)
+        print(f"top-1 at {SMALL} pixels: {before:.2%}", flush=True)
+        large = enlarged(small)
+    else:
+        state = load_file(arguments.resume / "model.safetensors")
+        large.load_state_dict(state, strict=False)  # all but the indices of biases
+    large = train(large, pictures, labels, SIDE, minutes, 7e-4, arguments.seed + 1)
     top1 = accuracy(large, held_out, truth, SIDE)
     print(f"top-1 on {len(truth)} held-out pictures: {top1:.2%}")
     notes = {

@@ -13,6 +13,7 @@ from levit.artifact import open_artifact
 from levit.errors import ExportError, VerificationError
 from levit.export import ExportOptions, build, export
 from levit.export.passes import run_passes
+from levit.export.precision import PRECISIONS
 from levit.export.ranges import Taps
 from levit.export.targets import find_target
 from levit.export.verify import TOLERANCES, golden_cases, prove_in_fp32
@@ -158,7 +159,7 @@ def test_nothing_is_proven_where_nothing_is_asked(here):
 
 def test_every_format_and_precision_has_a_tolerance_with_a_reason():
     formats = {"onnx", "openvino", "tensorrt", "tensorrt-rtx"}
-    assert set(TOLERANCES) == {(f, p) for f in formats for p in ("fp32", "fp16", "bf16")}
+    assert set(TOLERANCES) == {(f, p) for f in formats for p in PRECISIONS}
     for tolerance in TOLERANCES.values():
         assert 0 < tolerance.value < 1
         assert tolerance.reason

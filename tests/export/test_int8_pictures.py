@@ -51,7 +51,7 @@ def test_a_model_of_pixels_gets_pixels(folder, model, spec):
 def test_labels_are_the_folders(folder, model, spec):
     pictures = read_pictures(folder, model, spec, LABELS)
     assert pictures.labels == tuple(i // 2 for i in range(20))
-    few = pictures.first(10)
+    few = pictures.sample(10)
     assert few.labels is not None
     assert len(few) == len(few.labels) == 10
     assert sorted(set(few.labels)) == list(range(10))  # spread over all classes
@@ -67,7 +67,7 @@ def test_an_npz_holds_inputs(tmp_path, model, rng):
     pictures = read_pictures(tmp_path / "x.npz", model, None, LABELS)
     np.testing.assert_array_equal(np.concatenate(list(pictures)), x)
     assert pictures.labels == tuple(i % 10 for i in range(12))
-    assert len(pictures.first(5)) == 5
+    assert len(pictures.sample(5)) == 5
     np.savez(tmp_path / "y.npz", anything=x)
     assert len(read_pictures(tmp_path / "y.npz", model, None)) == 12
 

@@ -80,7 +80,7 @@ class Quantizer:
                 f"{FEWEST} at the least, and some hundred to be good"
             )
         self._all = pictures
-        self._pictures = pictures.first(_PICTURES)
+        self._pictures = pictures.sample(_PICTURES)
         self._scheme = scheme
         self._dialect = dialect
         self._grids_of_results = grids_of_results
@@ -107,7 +107,7 @@ class Quantizer:
         observed = self._observe(model, fitted)
         keep = _kept_by_default(model, observed)
         quantized, grids = quantize(model, observed, self._scheme, keep=keep, compensate=False)
-        inputs = np.concatenate(list(heard.first(_HEARD)))
+        inputs = np.concatenate(list(heard.sample(_HEARD)))
         output = model.plan.outputs[0]
         exact = reference.forward(NumpyOps(np.float32), inputs)[output]
         found = quantized.forward(QuantizedOps(grids, np.float32), inputs)[output]
@@ -174,7 +174,7 @@ class Quantizer:
             )
 
     def _sample(self) -> Array:
-        return np.concatenate(list(self._pictures.first(_SCANNED)))
+        return np.concatenate(list(self._pictures.sample(_SCANNED)))
 
 
 def _kept_by_default(model: Model, observed: Mapping[str, Observed]) -> list[str]:

@@ -68,7 +68,7 @@ class Pictures:
             raise CalibrationError(f"{self.origin}: {error}") from error
         return pixels if self.takes_pixels else normalize(pixels, self.spec)
 
-    def first(self, count: int) -> Pictures:
+    def sample(self, count: int) -> Pictures:
         """At most `count` of them, spread over all: folders are sorted by class."""
         if len(self) <= count:
             return self
