@@ -150,9 +150,17 @@ def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:
             "verification",
             str(verification.get("status")) + ("" if error is None else f", {error:.1e} off"),
         ],
+        *_accuracy_row(verification.get("accuracy")),
         ["size", f"{sum(f['size_bytes'] for f in values['files'].values()) / 1e6:.1f} MB"],
         *_shared_rows(values),
     ]
+
+
+def _accuracy_row(accuracy: Any) -> list[list[str]]:
+    """What the contract said, of an artifact of low precision."""
+    if not isinstance(accuracy, dict):
+        return []
+    return [["accuracy", f"{accuracy.get('verdict')} on {accuracy.get('images')} images"]]
 
 
 def _config_rows(variant: str, config: Mapping[str, Any]) -> list[list[str]]:

@@ -67,6 +67,7 @@ def test_digits_keep_their_accuracy(levit, export, digits, tmp_path, target):
     report = levit("eval", tmp_path / "out", digits, "--json")
     assert json.loads(report.stdout)["top1"] == pytest.approx(accuracy["top1"])
     assert levit("check", tmp_path / "out").status == 0
+    assert "passed on 540 images" in levit("inspect", tmp_path / "out").stdout
 
 
 def test_without_labels_first_classes_must_be_float32s(export, digits, tmp_path):
