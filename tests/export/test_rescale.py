@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from levit.errors import ExportError, VerificationError
+from levit.export.algebra.residual import with_stream
 from levit.export.fitting import Scanner, find_islands, fit_range
 from levit.export.onnx_graph import emit_onnx
 from levit.export.options import ExportOptions
@@ -414,9 +415,8 @@ def test_single_channels_are_rescaled_and_no_others(seed, draw):
     channels = rng.permutation(16)[: rng.integers(1, 4)]
     factor = np.ones(16)
     factor[channels] = 10 ** rng.uniform(5, 8, len(channels))
-    from levit.export.rescale import _with_stream
 
-    large = replace(model, params=_with_stream(model.params, 0, factor))
+    large = replace(model, params=with_stream(model.params, 0, factor))
     ranges = scan_ranges(Taps(large.with_plan(channels_first=True)), x)
     fitted, count = rescale_stream(large, ranges)
     assert count == 1

@@ -280,7 +280,7 @@ def test_all_sizes_are_built(model, precision, here, seed):
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"precision": "int8"}, ExportError, "no precision 'int8' in this release; it has: fp32"),
+        ({"precision": "int4"}, ExportError, "no precision 'int4' in this release; it has: fp32"),
         ({"batch": (4, 2, 8)}, ConfigError, r"rises from MIN to OPT to MAX, unlike \(4, 2, 8\)"),
         ({"version_compatible": True}, ConfigError, "version_compatible is for target 'trt'"),
         ({"hardware_compatible": True}, ConfigError, "hardware_compatible is for target 'trt'"),
