@@ -75,6 +75,7 @@ def test_opsets_are_each_precisions_own():
         "fp32": 17,
         "fp16": 17,
         "bf16": 22,
+        "int8": 17,
     }
     assert choose_opset("fp16", 21) == 21
     assert choose_opset("bf16", 22) == 22
