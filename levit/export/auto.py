@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +15,15 @@ import numpy as np
 
 from levit.artifact import MANIFEST_FILE, Artifact, open_artifact, write_manifest
 from levit.errors import BackendUnavailableError, ExportError, LevitError
-from levit.export.build import export
-from levit.export.options import ExportOptions
+from levit.export.build import export_to
+from levit.export.options import DEFAULT_PROFILE, ExportOptions
 from levit.export.quantization.hardware import must_reduce_range
-from levit.export.targets import TARGETS
+from levit.export.sources import load_source
+from levit.export.targets import TARGETS, Target
 from levit.export.targets.target import Progress
 from levit.export.timing import time_in_turns
 from levit.interruption import raise_if_interrupted
+from levit.models.levit.layers import LevitParams
 from levit.runtime.cpus import available_cpus, cpu_features, cpu_model, cpu_precisions
 from levit.runtime.predictor import Predictor
 from levit.staging import check_destination, staged_folder
@@ -70,15 +73,18 @@ def export_fastest(
     """
     if options.output is not None:
         check_destination(Path(options.output), force=options.force)
+    has_grid = isinstance(load_source(options, model).model.params, LevitParams)
     with tempfile.TemporaryDirectory(prefix="levit-auto-") as temporary:
         tried: list[Tried] = []
         folders: list[Path] = []
         failure: LevitError | None = None
-        for number, candidate in enumerate(_candidates(options)):
+        for number, candidate in enumerate(_candidates(options, has_grid=has_grid)):
             progress(f"building {candidate.target} {candidate.precision}, {candidate.form}")
             folder = Path(temporary) / str(number)
             try:
-                export(_options_of(candidate, options, folder), model=model, form=_form(candidate))
+                export_to(
+                    _target_of(candidate), _options_of(candidate, options, folder), model=model
+                )
             except LevitError as error:
                 raise_if_interrupted()
                 failure = failure or error
@@ -111,7 +117,7 @@ def export_fastest(
     return open_artifact(destination, verify_hashes=False)
 
 
-def _candidates(options: ExportOptions) -> Iterator[Tried]:
+def _candidates(options: ExportOptions, *, has_grid: bool) -> Iterator[Tried]:
     found = False
     for name, target in TARGETS.items():
         for precision in _precisions(options):
@@ -125,8 +131,8 @@ def _candidates(options: ExportOptions) -> Iterator[Tried]:
                 continue
             if target.unrunnable():
                 continue
-            forms = _FORMS if target.device == "cpu" else {"tokens": False}
-            for form in forms:
+            # Where there is no grid, and on a GPU, the form is the target's own.
+            for form in _FORMS if has_grid and target.device == "cpu" else ("tokens",):
                 for batch in dict.fromkeys((options.static_batch, None)):
                     found = True
                     yield Tried(target=name, precision=precision, batch=batch, form=form)
@@ -159,7 +165,7 @@ def _options_of(candidate: Tried, options: ExportOptions, folder: Path) -> Expor
         eval=None if fp32 else options.eval,
         max_drop=None if fp32 else options.max_drop,
         output=folder,
-        force=options.force,
+        force=False,  # which is about the destination: what breaks the contract stays out
         dump_passes=None,
     )
 
@@ -167,12 +173,15 @@ def _options_of(candidate: Tried, options: ExportOptions, folder: Path) -> Expor
 def _any_batch(options: ExportOptions) -> tuple[int, int, int] | None:
     """A profile around a fixed size, for an artifact that takes any."""
     if isinstance(options.batch, int):
-        return (1, options.batch, max(64, options.batch))
+        return (1, options.batch, max(DEFAULT_PROFILE[-1], options.batch))
     return options.batch
 
 
-def _form(candidate: Tried) -> bool:
-    return _FORMS[candidate.form]
+def _target_of(candidate: Tried) -> Target:
+    """Its target, made to prepare models in its form."""
+    form = _FORMS[candidate.form]
+    target = TARGETS[candidate.target]
+    return replace(target, prepare=lambda model, _: model.with_plan(channels_first=form))
 
 
 def _timed(
@@ -180,24 +189,16 @@ def _timed(
 ) -> tuple[list[Tried], Path]:
     """(all with their times, the fastest)."""
     with ExitStack() as stack:
-        predictors = [
-            stack.enter_context(
-                Predictor(
-                    folder,
-                    TARGETS[open_artifact(folder, verify_hashes=False).manifest.target].device,
-                    workers=0,
-                    prove=False,
-                    allow_host_code=True,
-                )
-            )
-            for folder in folders
-        ]
         calls = []
-        for predictor in predictors:
+        for folder in folders:
+            device = TARGETS[open_artifact(folder, verify_hashes=False).manifest.target].device
+            predictor = stack.enter_context(
+                Predictor(folder, device, workers=0, prove=False, allow_host_code=True)
+            )
             spec = predictor.manifest.inputs[0]
             rows = (options.static_batch or 1, *map(int, spec.shape[1:]))
             batch = np.random.default_rng(0).standard_normal(rows).astype(spec.dtype)
-            calls.append(lambda predictor=predictor, batch=batch: predictor.forward(batch))
+            calls.append(partial(predictor.forward, batch))
         seconds = time_in_turns(calls)
     medians = np.median(seconds, axis=0)
     ratios = np.median(seconds[:, :1] / seconds, axis=0)

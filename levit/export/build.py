@@ -23,7 +23,7 @@ from levit.artifact import (
     open_artifact,
     write_manifest,
 )
-from levit.errors import ArtifactError, ConfigError
+from levit.errors import ArtifactError, ConfigError, VerificationError
 from levit.export.contract import Judgement
 from levit.export.fitting import Scanner, find_islands, fit_range
 from levit.export.judging import Judge, choose_judge, note_judgement, refusal
@@ -54,7 +54,7 @@ from levit.preprocess import PreprocessSpec
 from levit.runtime.backends import BACKENDS
 from levit.staging import check_destination, staged_folder
 
-__all__ = ["export"]
+__all__ = ["export", "export_to"]
 
 
 def export(
@@ -62,7 +62,6 @@ def export(
     *,
     model: Any = None,
     progress: Progress = lambda step: None,
-    form: bool | None = None,
 ) -> Artifact:
     """Compile a checkpoint, or a live network, into an artifact.
 
@@ -70,8 +69,6 @@ def export(
         model: a ``torch.nn.Module`` of timm, transformers or mmpretrain, in place of a checkpoint.
             Its ``pretrained_cfg`` or ``config`` is read too; it is not changed.
         progress: called with a word for each step as it begins.
-        form: whether Linears over tokens are convolutions, in place of what the target has
-            measured to be faster (``Plan.channels_first``).
 
     Returns:
         The artifact, opened.
@@ -84,8 +81,13 @@ def export(
 
         return export_fastest(options, model=model, progress=progress)
     target = find_target(options.target, options.precision)
-    if form is not None:
-        target = replace(target, prepare=lambda m, _: m.with_plan(channels_first=form))
+    return export_to(target, options, model=model, progress=progress)
+
+
+def export_to(
+    target: Target, options: ExportOptions, *, model: Any, progress: Progress = lambda step: None
+) -> Artifact:
+    """As `export`, for a target that need not stand in the table."""
     if options.output is not None:  # before any work
         check_destination(Path(options.output), force=options.force)
     progress("reading weights")
@@ -197,7 +199,7 @@ class _Compilation:
             if first is None:
                 self.progress("verifying")
             verification = self._verify(manifest, written, golden)
-            judgement = self._judge(manifest, written, verification)
+            judgement = self._judge(manifest, written)
             if judgement is not None:
                 note_judgement(verification, judgement, attempt.kept, first)
             passed = judgement is None or judgement.verdict == "passed"
@@ -271,19 +273,21 @@ class _Compilation:
             verification["status"] = "forced"
         return verification
 
-    def _judge(
-        self, manifest: Manifest, written: Written, verification: dict[str, Any]
-    ) -> Judgement | None:
+    def _judge(self, manifest: Manifest, written: Written) -> Judgement | None:
+        """What is written, which verifying has left complete in its folder."""
         if self.judge is None:
             return None
         self.progress("judging")
-        if self.target.unrunnable():
-            return self.judge.of_graph(written.graph, manifest) if written.graph else None
-        write_manifest(
-            self.folder,
-            replace(manifest, files=describe_files(self.folder), verification=verification),
+        if not self.target.unrunnable():
+            return self.judge.of_folder(self.folder, self.target)
+        if written.graph is not None:
+            return self.judge.of_graph(written.graph, manifest)
+        if self.options.force:
+            return None
+        raise VerificationError(
+            f"this machine runs neither the engine nor its graph, so that nothing tells what "
+            f"{manifest.precision} costs; it is not written (leave out --eval, or add --force)"
         )
-        return self.judge.of_folder(self.folder, self.target)
 
     def _manifest(self, attempt: Attempt, written: Written) -> Manifest:
         options, target = self.options, self.target

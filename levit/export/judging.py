@@ -6,20 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from levit.artifact import Manifest
 from levit.errors import CalibrationError, ConfigError, VerificationError
 from levit.export.contract import Answers, Judgement, answers_of, judge
 from levit.export.onnx_ops import OnnxOps
 from levit.export.options import DEFAULT_MAX_DROP, ExportOptions
 from levit.export.quantization.pictures import Pictures, read_pictures
-from levit.export.ranges import Taps, open_graph
+from levit.export.ranges import Taps
 from levit.export.targets import Target
+from levit.export.verify_artifact import forward_of
 from levit.models.model import Model
-from levit.models.ops import Array
 from levit.preprocess import PreprocessSpec
-from levit.runtime.batching import run_in_chunks
 from levit.runtime.predictor import Predictor
 
 __all__ = ["Judge", "choose_judge", "note_judgement", "refusal"]
@@ -56,17 +53,7 @@ class Judge:
 
     def of_graph(self, graph: bytes, manifest: Manifest) -> Judgement:
         """What an engine was built from, by ONNX Runtime on the CPU."""
-        session = open_graph(onnx.load_from_string(graph))
-        names = [output.name for output in manifest.outputs]
-        feed = manifest.inputs[0].name
-
-        def run(batch: Array) -> dict[str, Array]:
-            return dict(zip(names, session.run(names, {feed: batch}), strict=True))
-
-        def forward(batch: Array) -> dict[str, Array]:
-            return run_in_chunks(run, batch, manifest)
-
-        return self._judge(answers_of(forward, self.pictures))
+        return self._judge(answers_of(forward_of(graph, manifest), self.pictures))
 
     def _judge(self, answers: Answers) -> Judgement:
         assert self._reference is not None, "it has not heard the model"

@@ -28,13 +28,9 @@ _ELEM_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
 def input_spec(model: Model, batch: int | None) -> TensorSpec:
     """The one input; `batch` None stands for any."""
-    config = model.config
-    height, width = config.image_size
-    first: int | str = "batch" if batch is None else batch
+    shape: tuple[int | str, ...] = ("batch" if batch is None else batch, *model.input_shape)
     if model.plan.pixels is not None:
-        shape = (first, height, width, config.in_channels)
         return TensorSpec(name="pixels", dtype="uint8", layout="NHWC", shape=shape)
-    shape = (first, config.in_channels, height, width)
     return TensorSpec(name="image", dtype="float32", layout="NCHW", shape=shape)
 
 

@@ -172,10 +172,10 @@ class ExportOptions:
                 raise ConfigError("max_drop is judged on labelled pictures: name them with --eval")
             if not 0 < self.max_drop <= 100:
                 raise ConfigError(f"max_drop is in points, above 0 up to 100, not {self.max_drop}")
-        if int8 and self.verify == "none" and not self.force:
+        if (int8 or self.eval is not None) and self.verify == "none" and not self.force:
             raise ConfigError(
-                "int8 is written only if its answers are right: leave out --verify none, or add "
-                "--force"
+                f"{self.precision} is to be written only if its answers are right: leave out "
+                f"--verify none, or add --force"
             )
 
     @property

@@ -131,11 +131,8 @@ def run_passes(model: Model, passes: Sequence[Pass] = PASSES) -> list[Applied]:
 
 def _macs(model: Model) -> int:
     """Multiply-accumulates of one image, as the model stands."""
-    config, ops = model.config, ShapeOps()
-    shape: tuple[int, ...] = (1, config.in_channels, *config.image_size)
-    if model.plan.pixels is not None:
-        shape = (1, *config.image_size, config.in_channels)
-    model.forward(ops, shape)
+    ops = ShapeOps()
+    model.forward(ops, (1, *model.input_shape))
     return ops.macs
 
 

@@ -62,6 +62,7 @@ class Taps:
     Args:
         model: in the dataflow whose values are asked for.
         names: of the values to read; all floats by default, the input among them.
+        of_layers: read only what layers read, and what convolutions make.
         dialect: in which the graph is emitted, under the same names.
 
     Attributes:
@@ -79,12 +80,18 @@ class Taps:
         model: Model,
         names: Collection[str] | None = None,
         dialect: type[OnnxOps] = OnnxOps,
+        *,
+        of_layers: bool = False,
     ) -> None:
         source = input_spec(model, 1)
         image = Value(source.name, tuple(map(int, source.shape)), source.dtype)
         ops = dialect(_OPSET)
         self.outputs = {key: value.name for key, value in model.forward(ops, image).items()}
         self.layers = ops.layers
+        if of_layers:
+            layers = ops.layers.values()
+            names = {layer.input.name for layer in layers}
+            names |= {layer.output.name for layer in layers if layer.kernel}
         made = [value.name for value in ops.values if value.dtype == "float32"]
         self._input = image
         self._names = [name for name in made if names is None or name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
 from levit.runtime.golden import compare_outputs
 from levit.runtime.predictor import Predictor
 
-__all__ = ["check_graph", "run_here", "verify_artifact"]
+__all__ = ["check_graph", "forward_of", "run_here", "verify_artifact"]
 
 
 def verify_artifact(
@@ -161,14 +161,7 @@ def check_graph(
     graph: bytes, manifest: Manifest, golden: Golden, tolerance: float
 ) -> dict[str, Any]:
     """An ONNX file on this CPU, by ONNX Runtime, against the answers that the artifact holds."""
-    session = open_graph(onnx.load_from_string(graph))
-    names = [output.name for output in manifest.outputs]
-    name = manifest.inputs[0].name
-
-    def run(batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
-        return dict(zip(names, session.run(names, {name: batch}), strict=True))
-
-    outputs = run_in_chunks(run, golden.inputs, manifest)
+    outputs = forward_of(graph, manifest)(golden.inputs)
     reference = {name: value.astype(np.float32) for name, value in golden.outputs.items()}
     relative, absolute, agreement = compare_outputs(outputs, reference)
     return {
@@ -179,6 +172,20 @@ def check_graph(
         "max_abs_error": absolute,
         "top1_agreement": agreement,
     }
+
+
+def forward_of(
+    graph: bytes, manifest: Manifest
+) -> Callable[[NDArray[Any]], dict[str, NDArray[Any]]]:
+    """An ONNX file on this CPU, by ONNX Runtime, for any number of inputs."""
+    session = open_graph(onnx.load_from_string(graph))
+    names = [output.name for output in manifest.outputs]
+    feed = manifest.inputs[0].name
+
+    def run(batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        return dict(zip(names, session.run(names, {feed: batch}), strict=True))
+
+    return lambda inputs: run_in_chunks(run, inputs, manifest)
 
 
 def _within(found: Mapping[str, Any]) -> bool:

@@ -74,6 +74,12 @@ class Model:
     params: Any
     plan: Plan
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one image, without the batch: (C, H, W), or (H, W, C) of pixels."""
+        channels, size = self.config.in_channels, self.config.image_size
+        return (channels, *size) if self.plan.pixels is None else (*size, channels)
+
     def forward(self, ops: Ops, x: Any) -> dict[str, Any]:
         """Apply the model: input → outputs by name, in the order of ``plan.outputs``."""
         values = self.family.forward(ops, self, x)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError
-from levit.runtime.cpus import cpu_features
+from levit.runtime.cpus import cpu_features, is_x86
 
 __all__ = ["require_cpu_features"]
-
-_X86 = ("x86_64", "AMD64", "amd64")
 
 
 def require_cpu_features(artifact: Artifact) -> None:
@@ -24,7 +20,7 @@ def require_cpu_features(artifact: Artifact) -> None:
     """
     wanted = artifact.manifest.requirements.get("cpu_features") or []
     present = cpu_features()
-    if not wanted or not present or platform.machine() not in _X86:
+    if not wanted or not present or not is_x86():
         return
     if set(map(str, wanted)).isdisjoint(present):
         raise BackendUnavailableError(

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Final
 
 __all__ = [
+    "VNNI",
     "available_cpus",
     "cpu_class",
     "cpu_features",
     "cpu_model",
     "cpu_precisions",
     "cpu_quota",
+    "is_x86",
     "known_cpu_class",
 ]
 
@@ -35,12 +37,15 @@ _X86_FEATURES = """
 _ARM_FEATURES = "asimd asimdhp asimddp sve sve2 i8mm bf16 sme"
 _KERNEL_FEATURES = frozenset(f"{_X86_FEATURES} {_ARM_FEATURES}".split())
 
+# Of x86: without one of these, kernels add two products of 8 bits in 16, and saturate.
+VNNI: Final = ("avx512_vnni", "avx_vnni", "amx_int8")
+
 # Any of these multiplies and adds numbers of a precision. Without one, a backend that is given such
 # numbers converts them to float32 and back.
 _PRECISIONS: Final[Mapping[str, frozenset[str]]] = {
     "bf16": frozenset({"avx512_bf16", "amx_bf16", "bf16"}),
     "fp16": frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
-    "int8": frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"}),
+    "int8": frozenset({*VNNI, "asimddp", "i8mm"}),
 }
 
 
@@ -117,6 +122,11 @@ def cpu_precisions(features: Iterable[str]) -> dict[str, tuple[str, ...]]:
     return {
         name: tuple(sorted(wanted.intersection(features))) for name, wanted in _PRECISIONS.items()
     }
+
+
+def is_x86() -> bool:
+    """Whether this is an x86 of 64 bits."""
+    return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def cpu_model() -> str:

@@ -84,8 +84,8 @@ def test_the_manifest_says_what_the_cpu_must_have(enough, export, tmp_path):
     assert features == ([] if REDUCED else ["avx512_vnni", "avx_vnni", "amx_int8"])
 
 
+@pytest.mark.trt_rtx
 def test_an_engine_is_judged_on_the_graph_it_was_built_from(enough, export, tmp_path):
-    pytest.importorskip("tensorrt_rtx_bindings")
     result = export(target="trt-rtx")
     assert result.status == 0, result.stderr
     manifest = manifest_of(tmp_path / "out")
@@ -115,6 +115,14 @@ def test_fp16_is_under_the_same_contract(levit, digits, few, tmp_path):
     assert not (tmp_path / "o").exists()
     assert levit(*words, "--eval", digits, "--max-drop", 2).status == 0
     assert manifest_of(tmp_path / "o")["verification"]["accuracy"]["verdict"] == "passed"
+
+
+@pytest.mark.trt_rtx
+def test_what_nothing_here_can_judge_is_refused(levit, digits, tmp_path):
+    """ONNX Runtime has no bfloat16 on the CPU, and there is no GPU: neither engine nor graph."""
+    words = ("--precision", "bf16", "--target", "trt-rtx", "--eval", digits)
+    result = levit("export", "--model", "levit_digits", "--output", tmp_path / "out", *words)
+    refused(result, tmp_path, "runs neither the engine nor its graph")
 
 
 def spoiled(attempt, name):
@@ -236,6 +244,7 @@ def test_inputs_that_are_zero_everywhere_are_refused(export, tmp_path):
             ("--precision", "int8", "--calibration", "x", "--verify", "none"),
             "leave out --verify none",
         ),
+        (("--precision", "fp16", "--eval", "x", "--verify", "none"), "leave out --verify none"),
         (
             ("--precision", "int8", "--calibration", "x", "--outputs", "embedding"),
             "add logits to --outputs",

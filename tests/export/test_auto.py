@@ -33,22 +33,23 @@ def short(monkeypatch):
     monkeypatch.setattr(timing, "_ROUNDS", 3)
 
 
+def settings(photos, tmp_path):
+    return dict(
+        model="levit_digits",
+        target="auto",
+        calibration=photos,
+        eval=photos,
+        output=tmp_path / "out",
+    )
+
+
 def tried_of(folder):
     manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     return manifest, manifest["verification"]["tried"]
 
 
 def test_the_fastest_is_kept_and_all_are_told(photos, tmp_path):
-    artifact = export(
-        ExportOptions(
-            model="levit_digits",
-            target="auto",
-            calibration=photos,
-            eval=photos,
-            max_drop=20,
-            output=tmp_path / "out",
-        )
-    )
+    artifact = export(ExportOptions(**settings(photos, tmp_path), max_drop=20))
     manifest, tried = tried_of(tmp_path / "out")
     found = {(c["target"], c["precision"], c["form"]) for c in tried["candidates"]}
     for target in ("onnx", "openvino"):
@@ -79,21 +80,39 @@ def test_without_pictures_nothing_below_fp32_is_tried(tmp_path, monkeypatch):
 
 def test_what_breaks_the_contract_is_out_and_says_why(photos, tmp_path):
     """Of sixty pictures nothing can be told at half a point: only fp32 is left."""
-    export(
-        ExportOptions(
-            model="levit_digits",
-            target="auto",
-            calibration=photos,
-            eval=photos,
-            max_drop=0.5,
-            output=tmp_path / "out",
-        )
-    )
+    export(ExportOptions(**settings(photos, tmp_path), max_drop=0.5))
     manifest, tried = tried_of(tmp_path / "out")
     assert manifest["precision"] == "fp32"
     refused = [c for c in tried["candidates"] if c["precision"] == "int8"]
     assert refused
     assert all("cannot tell" in c["verdict"] and c["latency_ms"] is None for c in refused)
+
+
+def test_force_replaces_the_folder_and_not_the_contract(photos, tmp_path):
+    export(ExportOptions(model="levit_digits", target="auto", output=tmp_path / "out"))
+    export(ExportOptions(**settings(photos, tmp_path), max_drop=0.5, force=True))
+    manifest, tried = tried_of(tmp_path / "out")
+    assert manifest["precision"] == "fp32"
+    assert all(
+        "cannot tell" in c["verdict"] for c in tried["candidates"] if c["precision"] == "int8"
+    )
+
+
+def test_a_family_without_a_grid_is_tried_in_one_form(tmp_path):
+    export(
+        ExportOptions(
+            model="deit_tiny_patch16_224",
+            random_weights=0,
+            target="auto",
+            image_size=32,
+            output=tmp_path / "out",
+        )
+    )
+    _, tried = tried_of(tmp_path / "out")
+    assert {(c["target"], c["form"]) for c in tried["candidates"]} == {
+        ("onnx", "tokens"),
+        ("openvino", "tokens"),
+    }
 
 
 def test_where_nothing_can_be_written_the_first_reason_is_told(tmp_path):

@@ -14,14 +14,12 @@ from levit.export.onnx_ops import OnnxOps
 from levit.export.passes import Applied
 from levit.export.quantization.equalize import equalize_norms, equalize_stream
 from levit.export.quantization.grid import Quantization, Scheme
-from levit.export.quantization.layers import layers_by_name
 from levit.export.quantization.observe import Observed, observe
 from levit.export.quantization.pictures import FEWEST, Pictures
 from levit.export.quantization.quantize import mixed, quantize
 from levit.export.quantization.reference import QuantizedOps
 from levit.export.quantization.sensitivity import rank_layers
 from levit.export.ranges import Taps
-from levit.models.layers import Conv
 from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
@@ -84,6 +82,7 @@ class Quantizer:
         self._scheme = scheme
         self._dialect = dialect
         self._grids_of_results = grids_of_results
+        self._last: tuple[Any, Mapping[str, Observed]] | None = None
 
     def equalize(self, model: Model) -> list[Applied]:
         """The exact pass that calibration drives, where it helps; its model is to be quantized.
@@ -105,7 +104,7 @@ class Quantizer:
         """In dB, of the model quantized from a half of the pictures, on some of the other half."""
         fitted, heard = self._pictures.halves()
         observed = self._observe(model, fitted)
-        keep = _kept_by_default(model, observed)
+        keep = _kept_by_default(observed)
         quantized, grids = quantize(model, observed, self._scheme, keep=keep, compensate=False)
         inputs = np.concatenate(list(heard.sample(_HEARD)))
         output = model.plan.outputs[0]
@@ -120,9 +119,8 @@ class Quantizer:
             model: in the form in which it is emitted.
         """
         observed = self._observe(model)
-        layers = layers_by_name(model)
-        keep = _kept_by_default(model, observed)
-        convolutions = [name for name, layer in layers.items() if isinstance(layer, Conv)]
+        keep = _kept_by_default(observed)
+        convolutions = [name for name, one in observed.items() if one.output is not None]
         quantized, quantization = quantize(
             model,
             observed,
@@ -131,7 +129,8 @@ class Quantizer:
             outputs_of=convolutions if self._grids_of_results else (),
         )
         yield Attempt(model=quantized, quantization=quantization)
-        ranked = rank_layers(model, quantized, quantization, self._sample())
+        inputs = np.concatenate(list(self._pictures.sample(_SCANNED)))
+        ranked = rank_layers(model, quantized, quantization, inputs)
         for share in _KEPT:
             names = tuple(name for name, _ in ranked[: max(1, round(share * len(ranked)))])
             yield Attempt(
@@ -151,14 +150,14 @@ class Quantizer:
         }
 
     def _observe(self, model: Model, pictures: Pictures | None = None) -> Mapping[str, Observed]:
-        probe = Taps(model, names=(), dialect=self._dialect)
-        layers = probe.layers.values()
-        names = {layer.input.name for layer in layers}
-        names |= {layer.output.name for layer in layers if layer.kernel}
-        taps = Taps(model, names=names, dialect=self._dialect)
+        taps = Taps(model, dialect=self._dialect, of_layers=True)
         if pictures is not None:
             return observe(taps, pictures, len(pictures))
-        return observe(taps, self._distinct(), len(self._pictures))
+        # What did not help has left the model as it was.
+        if self._last is None or self._last[0] is not model.params:
+            found = observe(taps, self._distinct(), len(self._pictures))
+            self._last = (model.params, found)
+        return self._last[1]
 
     def _distinct(self) -> Iterator[Array]:
         """The pictures, which must not be all the same."""
@@ -173,11 +172,8 @@ class Quantizer:
                 f"such as it will see"
             )
 
-    def _sample(self) -> Array:
-        return np.concatenate(list(self._pictures.sample(_SCANNED)))
 
-
-def _kept_by_default(model: Model, observed: Mapping[str, Observed]) -> list[str]:
+def _kept_by_default(observed: Mapping[str, Observed]) -> list[str]:
     """The first convolution and the heads: few products, next to the pictures and the answers."""
     first = next(iter(observed))
     return [first, *(name for name in observed if name.split(".")[0] in ("head", "head_dist"))]

@@ -48,7 +48,7 @@ def equalize_stream(
     params = model.params
     if not isinstance(params, LevitParams) or not is_folded(params):
         return model, 0
-    names, _ = layer_names(model)
+    names = layer_names(model)
     count = 0
     for s in range(len(params.stages)):
         if s == len(params.stages) - 1 and {"features", "embedding"} & set(model.plan.outputs):
@@ -76,7 +76,7 @@ def equalize_norms(
     params = model.params
     if not isinstance(params, TransformerParams):
         return model, 0
-    names, _ = layer_names(model)
+    names = layer_names(model)
     blocks, count = [], 0
     for block in params.blocks:
         attention, mlp = block.attn, block.mlp

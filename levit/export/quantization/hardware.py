@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import platform
-
 from levit.errors import ExportError
 from levit.export.options import ExportOptions
 from levit.export.targets.target import Target
-from levit.runtime.cpus import cpu_features, cpu_precisions
+from levit.runtime.cpus import VNNI, cpu_features, is_x86
 
 __all__ = ["must_reduce_range", "require_vnni", "required_features"]
-
-_X86 = ("x86_64", "AMD64", "amd64")
 
 
 def required_features(options: ExportOptions, target: Target) -> list[str]:
     """The manifest's ``cpu_features``: any one of these, where the CPU is an x86."""
     if options.precision != "int8" or options.reduce_range or target.device != "cpu":
         return []
-    return ["avx512_vnni", "avx_vnni", "amx_int8"]
+    return list(VNNI)
 
 
 def must_reduce_range() -> bool:
     """Whether this CPU saturates products of 8 bits."""
-    return platform.machine() in _X86 and not cpu_precisions(cpu_features())["int8"]
+    return is_x86() and set(VNNI).isdisjoint(cpu_features())
 
 
 def require_vnni(options: ExportOptions, target: Target) -> None:

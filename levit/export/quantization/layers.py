@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from levit.models.counting import ShapeOps
-from levit.models.layers import Conv, Linear, transform
+from levit.models.layers import Conv, Linear, layers_of, transform
 from levit.models.model import Model
 from levit.models.ops import Array
 
@@ -23,25 +23,16 @@ class _NamingOps(ShapeOps):
     def __init__(self) -> None:
         super().__init__()
         self.names: dict[int, str] = {}
-        self.layer_macs: dict[str, int] = {}
 
     def linear(self, x: tuple[int, ...], weight: Array, bias: Array | None) -> tuple[int, ...]:
-        before = self.macs
-        y = super().linear(x, weight, bias)
-        self._note(weight, before)
-        return y
+        self.names[_address(weight)] = self.path
+        return super().linear(x, weight, bias)
 
     def conv(
         self, x: tuple[int, ...], weight: Array, bias: Array | None, stride: int, padding: int
     ) -> tuple[int, ...]:
-        before = self.macs
-        y = super().conv(x, weight, bias, stride, padding)
-        self._note(weight, before)
-        return y
-
-    def _note(self, weight: Array, before: int) -> None:
         self.names[_address(weight)] = self.path
-        self.layer_macs[self.path] = self.macs - before
+        return super().conv(x, weight, bias, stride, padding)
 
 
 def _address(weight: Array) -> int:
@@ -49,14 +40,11 @@ def _address(weight: Array) -> int:
     return address
 
 
-def layer_names(model: Model) -> tuple[Mapping[int, str], Mapping[str, int]]:
-    """(name by the address of its weight, multiply-accumulates by name) of every layer."""
-    config, ops = model.config, _NamingOps()
-    shape: tuple[int, ...] = (1, config.in_channels, *config.image_size)
-    if model.plan.pixels is not None:
-        shape = (1, *config.image_size, config.in_channels)
-    model.forward(ops, shape)
-    return ops.names, ops.layer_macs
+def layer_names(model: Model) -> Mapping[int, str]:
+    """The name of every layer by the address of its weight."""
+    ops = _NamingOps()
+    model.forward(ops, (1, *model.input_shape))
+    return ops.names
 
 
 def name_of(layer: Conv | Linear, names: Mapping[int, str]) -> str:
@@ -66,7 +54,7 @@ def name_of(layer: Conv | Linear, names: Mapping[int, str]) -> str:
 
 def with_layers(model: Model, change: Callable[[str, Any], Any]) -> Model:
     """The model with `change` applied to each of its convolutions and Linears, by name."""
-    names, _ = layer_names(model)
+    names = layer_names(model)
 
     def visit(layer: Any) -> Any:
         name = name_of(layer, names)
@@ -79,11 +67,8 @@ def with_layers(model: Model, change: Callable[[str, Any], Any]) -> Model:
 
 def layers_by_name(model: Model) -> dict[str, Conv | Linear]:
     """Every layer that the model applies."""
-    found: dict[str, Conv | Linear] = {}
-
-    def note(name: str, layer: Any) -> Any:
-        found[name] = layer
-        return layer
-
-    with_layers(model, note)
-    return found
+    names = layer_names(model)
+    layers: list[Conv | Linear] = [*layers_of(model.params, Conv)]
+    layers += layers_of(model.params, Linear)
+    named = {name_of(layer, names): layer for layer in layers}
+    return {name: layer for name, layer in named.items() if name}

@@ -154,10 +154,7 @@ def _arrays(place: Path, model: Model, *, takes_pixels: bool, labelled: bool) ->
             f"{', '.join(arrays) or 'none'}"
         )
     inputs = arrays[name]
-    config = model.config
-    shape = (config.in_channels, *config.image_size)
-    if takes_pixels:
-        shape = (*config.image_size, config.in_channels)
+    shape = model.input_shape
     dtype = np.uint8 if takes_pixels else np.float32
     if inputs.dtype.kind == "f" and not takes_pixels:
         inputs = inputs.astype(np.float32)
@@ -173,7 +170,7 @@ def _arrays(place: Path, model: Model, *, takes_pixels: bool, labelled: bool) ->
         items=inputs,
         spec=None,
         takes_pixels=takes_pixels,
-        labels=_labels(place, arrays, len(inputs), config.num_classes) if labelled else None,
+        labels=_labels(place, arrays, len(inputs), model.config.num_classes) if labelled else None,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from levit.export.quantization.inputs import HEADROOM, choose_input_grid
 from levit.export.quantization.layers import layers_by_name, with_layers
 from levit.export.quantization.observe import Observed
 from levit.export.quantization.weights import correct_bias, round_weight
+from levit.models.layers import Conv, Linear
 from levit.models.model import Model
 from levit.models.ops import Array
 
@@ -35,50 +35,48 @@ def quantize(
         observed: by layer.
         keep: layers that stay in floating point.
         outputs_of: convolutions whose results are quantized too.
-
         compensate: as in `round_weight`.
 
     Returns:
         (the model with the weights that the integers stand for, the description).
     """
-    weights = {
-        name: layer.weight.reshape(len(layer.weight), -1).astype(np.float64)
-        for name, layer in layers_by_name(model).items()
-    }
-    names = [name for name in observed if name in weights and name not in keep]
+    layers = {name: layer for name, layer in layers_by_name(model).items() if name in observed}
     readers: dict[str, list[str]] = {}
-    for name in names:
-        readers.setdefault(observed[name].source, []).append(name)
+    for name in layers:
+        if name not in keep:
+            readers.setdefault(observed[name].source, []).append(name)
     grids: dict[str, LayerGrids] = {}
-    rounded: dict[str, Array] = {}
+    rounded: dict[str, Conv | Linear] = {}
     for group in readers.values():
         first = observed[group[0]]
-        grid = choose_input_grid(
-            first.low.min(), first.high.max(), first.rows, [weights[name] for name in group], scheme
-        )
-        for name in group:
-            seen = observed[name]
-            on_grid = grid.nearest(seen.rows.astype(np.float64))
-            rounded[name], scale = round_weight(
-                weights[name], on_grid, scheme.largest_weight, compensate=compensate
+        weights = [_rows_of(layers[name]) for name in group]
+        grid = choose_input_grid(first.low.min(), first.high.max(), first.rows, weights, scheme)
+        for name, weight in zip(group, weights, strict=True):
+            layer, seen = layers[name], observed[name]
+            rows = seen.rows.astype(np.float64)
+            on_grid = grid.nearest(rows)
+            integers, scale = round_weight(
+                weight, on_grid, scheme.largest_weight, compensate=compensate
             )
             output = None
             if name in outputs_of and seen.output is not None:
                 low, high = seen.output
                 output = fit_grid(HEADROOM * low, HEADROOM * high, scheme)
             grids[name] = LayerGrids(input=grid, weight_scale=scale, output=output)
+            bias = correct_bias(weight, layer.bias, integers, rows, on_grid)
+            rounded[name] = replace(
+                layer,
+                weight=integers.reshape(layer.weight.shape),
+                bias=_at_products(bias, grids[name]),
+            )
+    changed = with_layers(model, lambda name, layer: rounded.get(name, layer))
+    return changed, Quantization(scheme=scheme, layers=grids)
 
-    def change(name: str, layer: Any) -> Any:
-        if name not in grids:
-            return layer
-        rows = observed[name].rows.astype(np.float64)
-        bias = correct_bias(
-            weights[name], layer.bias, rounded[name], rows, grids[name].input.nearest(rows)
-        )
-        bias = _at_products(bias, grids[name])
-        return replace(layer, weight=rounded[name].reshape(layer.weight.shape), bias=bias)
 
-    return with_layers(model, change), Quantization(scheme=scheme, layers=grids)
+def _rows_of(layer: Conv | Linear) -> Array:
+    """Its weights as (O, I·k·k), in float64."""
+    rows: Array = layer.weight.reshape(len(layer.weight), -1).astype(np.float64)
+    return rows
 
 
 def _at_products(bias: Array, grids: LayerGrids) -> Array:
@@ -95,9 +93,5 @@ def _at_products(bias: Array, grids: LayerGrids) -> Array:
 
 def mixed(model: Model, quantized: Model, names: Collection[str]) -> Model:
     """`quantized` with the layers of these names as they are in `model`."""
-    original = layers_by_name(model)
-
-    def change(name: str, layer: Any) -> Any:
-        return original[name] if name in names else layer
-
-    return with_layers(quantized, change)
+    original = {k: v for k, v in layers_by_name(model).items() if k in names}
+    return with_layers(quantized, lambda name, layer: original.get(name, layer))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from levit.export.contract import signal_to_noise
 from levit.export.quantization.grid import Quantization
 from levit.export.quantization.layers import layers_by_name
 from levit.export.quantization.quantize import mixed
@@ -27,15 +28,12 @@ def rank_layers(
         inputs: a few, as the model takes them; evaluated in float32, once for each layer.
     """
     output = model.plan.outputs[0]
-    exact = model.forward(NumpyOps(np.float32), inputs)[output].astype(np.float64)
-    signal = exact - exact.mean(axis=0)
-    power = float(np.square(signal).sum()) or 1.0
+    exact = model.forward(NumpyOps(np.float32), inputs)[output]
     names = list(layers_by_name(model))
     found = []
     for name in quantization.layers:
         one = mixed(model, quantized, [other for other in names if other != name])
         rounded = one.forward(QuantizedOps(quantization.only([name]), np.float32), inputs)[output]
-        noise = rounded.astype(np.float64) - exact
-        noise -= noise.mean(axis=0)
-        found.append((name, float(np.square(noise).sum()) / power))
+        decibels = signal_to_noise(exact, rounded)
+        found.append((name, 0.0 if decibels is None else 10 ** (-decibels / 10)))
     return sorted(found, key=lambda entry: -entry[1])
