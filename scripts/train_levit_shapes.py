@@ -216,14 +216,13 @@ def network(side: int) -> nn.Module:
     return timm.create_model("levit_128s", num_classes=len(CLASSES), img_size=side)
 
 
-def enlarged(small: nn.Module) -> nn.Module:
-    """The network for SIDE pixels, its attention biases interpolated over the offsets."""
-    large = network(SIDE)
-    state = small.state_dict()
-    wanted = large.state_dict()
-    for name, value in wanted.items():
+def resized(state: dict[str, Tensor], side: int) -> nn.Module:
+    """The network for ``side`` pixels, its attention biases interpolated over the offsets."""
+    model = network(side)
+    state = dict(state)
+    for name, value in model.state_dict().items():
         if name.endswith("attention_bias_idxs"):
-            state[name] = value
+            state.pop(name, None)
         elif name.endswith("attention_biases"):
             heads = len(value)
             old = math.isqrt(state[name].shape[1])
@@ -232,8 +231,8 @@ def enlarged(small: nn.Module) -> nn.Module:
             state[name] = functional.interpolate(
                 table, (new, new), mode="bilinear", align_corners=True
             ).view(heads, new * new)
-    large.load_state_dict(state)
-    return large
+    model.load_state_dict(state, strict=False)  # files have no indices of biases
+    return model
 
 
 def inputs_of(pictures: Tensor, side: int, *, augment: bool, generator: torch.Generator) -> Tensor:
@@ -294,7 +293,7 @@ def train(
             average(mean, model, min(0.998, seen / batch / (10 + seen / batch)))
             if time.monotonic() - logged > 60:
                 logged = time.monotonic()
-                print(f"{side} px, {progress:4.0%}: {seen} pictures, loss {float(loss):.3f}",
+                print(f"{side} px, {progress:4.0%}: {seen} pictures, loss {loss.item():.3f}",
                       flush=True)  # fmt: skip
     return mean
 
@@ -363,20 +362,15 @@ def main() -> None:
     held_out, truth = draw_many(2000, arguments.seed + 1_000_003)
     write_pictures(arguments.output / "held-out", held_out, truth)
     write_pictures(arguments.output / "calibration", pictures[:320], labels[:320])
-    minutes, large = arguments.minutes, network(SIDE)
-    if arguments.resume is None:
-        minutes = 0.35 * arguments.minutes
-        small = network(SMALL)
-        small = train(
-            small, pictures, labels, SMALL, arguments.minutes - minutes, 2e-3, arguments.seed
-        )
-        before = accuracy(small, held_out, truth, SMALL)
-        print(f"top-1 at {SMALL} pixels: {before:.2%}", flush=True)
-        large = enlarged(small)
-    else:
-        state = load_file(arguments.resume / "model.safetensors")
-        large.load_state_dict(state, strict=False)  # all but the indices of biases
-    large = train(large, pictures, labels, SIDE, minutes, 7e-4, arguments.seed + 1)
+    small = network(SMALL)
+    if arguments.resume is not None:
+        small = resized(load_file(arguments.resume / "model.safetensors"), SMALL)
+    tuning = 0.35 * arguments.minutes
+    training = arguments.minutes - tuning
+    small = train(small, pictures, labels, SMALL, training, 2e-3, arguments.seed)
+    print(f"top-1 at {SMALL} pixels: {accuracy(small, held_out, truth, SMALL):.2%}", flush=True)
+    large = resized(small.state_dict(), SIDE)
+    large = train(large, pictures, labels, SIDE, tuning, 7e-4, arguments.seed + 1)
     top1 = accuracy(large, held_out, truth, SIDE)
     print(f"top-1 on {len(truth)} held-out pictures: {top1:.2%}")
     notes = {
