@@ -109,13 +109,14 @@ def _print_tried(tried: Mapping[str, Any]) -> None:
             entry["precision"],
             "any" if entry["batch"] is None else str(entry["batch"]),
             entry["form"],
+            entry["dialect"],
             "" if entry["latency_ms"] is None else f"{entry['latency_ms']:.2f}",
             "" if entry["ratio"] is None else f"{entry['ratio']:.2f}",
             entry["verdict"],
         ]
         for entry in tried["candidates"]
     ]
-    header = ["target", "precision", "batch", "form", "ms", "ratio", "verdict"]
+    header = ["target", "precision", "batch", "form", "dialect", "ms", "ratio", "verdict"]
     print(f"batch {tried['batch']}, {tried['threads']} threads, {tried['cpu']}")
     print_table(rows, header)
 

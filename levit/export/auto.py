@@ -16,10 +16,12 @@ import numpy as np
 from levit.artifact import MANIFEST_FILE, Artifact, open_artifact, write_manifest
 from levit.errors import BackendUnavailableError, ExportError, LevitError
 from levit.export.build import export_to
+from levit.export.onnx_ops import OnnxOps
 from levit.export.options import DEFAULT_PROFILE, ExportOptions
 from levit.export.quantization.hardware import must_reduce_range
 from levit.export.sources import load_source
 from levit.export.targets import TARGETS, Target
+from levit.export.targets.onnxruntime_ops import OnnxruntimeOps
 from levit.export.targets.target import Progress
 from levit.export.timing import time_in_turns
 from levit.interruption import raise_if_interrupted
@@ -41,6 +43,7 @@ class Tried:
     Attributes:
         batch: a fixed size, or None for any.
         form: of the dataflow.
+        dialect: of its operations: the target's ``own``, or ``standard``.
         latency_ms: the median of rounds; None where it was not timed.
         ratio: how many times faster it is than the first that was timed, median over rounds.
         verdict: ``kept``, ``slower``, or why it was not timed.
@@ -50,9 +53,15 @@ class Tried:
     precision: str
     batch: int | None
     form: str
+    dialect: str = "own"
     latency_ms: float | None = None
     ratio: float | None = None
     verdict: str = ""
+
+    def words(self) -> str:
+        """What it is, in a part of a line."""
+        dialect = "" if self.dialect == "own" else f", {self.dialect} dialect"
+        return f"{self.target} {self.precision}, {self.form}{dialect}"
 
 
 def export_fastest(
@@ -62,8 +71,9 @@ def export_fastest(
 
     Candidates are every target that this machine runs, at fp32; at bf16 where the CPU computes in
     it and ``eval`` judges what that costs; at int8 where there is ``calibration``; in each form of
-    the dataflow, and with a fixed batch both bound to it and not. Those that break the
-    accuracy contract are out. What was tried stands in the manifest's ``verification.tried``.
+    the dataflow and each dialect that may be the faster one, and with a fixed batch both bound to
+    it and not. Those that break the accuracy contract are out. What was tried stands in the
+    manifest's ``verification.tried``.
 
     Args:
         options: their ``precision`` is the only one that is tried, unless it is fp32.
@@ -79,7 +89,7 @@ def export_fastest(
         folders: list[Path] = []
         failure: LevitError | None = None
         for number, candidate in enumerate(_candidates(options, has_grid=has_grid)):
-            progress(f"building {candidate.target} {candidate.precision}, {candidate.form}")
+            progress(f"building {candidate.words()}")
             folder = Path(temporary) / str(number)
             try:
                 export_to(
@@ -131,15 +141,28 @@ def _candidates(options: ExportOptions, *, has_grid: bool) -> Iterator[Tried]:
                 continue
             if target.unrunnable():
                 continue
-            # Where there is no grid, and on a GPU, the form is the target's own.
-            for form in _FORMS if has_grid and target.device == "cpu" else ("tokens",):
+            for form, dialect in _ways(target, precision, has_grid=has_grid):
                 for batch in dict.fromkeys((options.static_batch, None)):
                     found = True
-                    yield Tried(target=name, precision=precision, batch=batch, form=form)
+                    yield Tried(
+                        target=name, precision=precision, batch=batch, form=form, dialect=dialect
+                    )
     if not found:
         raise ExportError(
             f"no target runs {options.precision} on this machine: `levit doctor` says what is here"
         )
+
+
+def _ways(target: Target, precision: str, *, has_grid: bool) -> Iterator[tuple[str, str]]:
+    """(form, dialect) in which a target may be written."""
+    # On a GPU the form is the target's own; at int8 it is tokens, whose integers give floats.
+    fixed = precision == "int8" or target.device != "cpu"
+    for form in _FORMS if has_grid and not fixed else ("tokens",):
+        yield form, "own"
+        # The dialects differ in Linears over tokens alone; others are for what cannot be written
+        # otherwise.
+        if target.dialect is OnnxruntimeOps and form == "tokens" and not fixed:
+            yield form, "standard"
 
 
 def _precisions(options: ExportOptions) -> Sequence[str]:
@@ -178,10 +201,14 @@ def _any_batch(options: ExportOptions) -> tuple[int, int, int] | None:
 
 
 def _target_of(candidate: Tried) -> Target:
-    """Its target, made to prepare models in its form."""
+    """Its target, made to write models in its form and dialect."""
     form = _FORMS[candidate.form]
     target = TARGETS[candidate.target]
-    return replace(target, prepare=lambda model, _: model.with_plan(channels_first=form))
+    return replace(
+        target,
+        prepare=lambda model, _: model.with_plan(channels_first=form),
+        dialect=target.dialect if candidate.dialect == "own" else OnnxOps,
+    )
 
 
 def _timed(

@@ -53,9 +53,13 @@ def test_the_fastest_is_kept_and_all_are_told(photos, tmp_path):
     manifest, tried = tried_of(tmp_path / "out")
     found = {(c["target"], c["precision"], c["form"]) for c in tried["candidates"]}
     for target in ("onnx", "openvino"):
-        for precision in ("fp32", "int8"):
-            for form in ("tokens", "channels first"):
-                assert (target, precision, form) in found
+        for form in ("tokens", "channels first"):
+            assert (target, "fp32", form) in found
+        assert [form for t, p, form in found if (t, p) == (target, "int8")] == ["tokens"]
+    standard = [c for c in tried["candidates"] if c["dialect"] == "standard"]
+    assert [(c["target"], c["precision"], c["form"]) for c in standard] == [
+        ("onnx", "fp32", "tokens")
+    ]
     has_bf16 = ("openvino", "bf16", "tokens") in found
     assert has_bf16 == bool(cpu_precisions(cpu_features())["bf16"])
     timed = [c for c in tried["candidates"] if c["latency_ms"] is not None]
@@ -98,7 +102,7 @@ def test_force_replaces_the_folder_and_not_the_contract(photos, tmp_path):
     )
 
 
-def test_a_family_without_a_grid_is_tried_in_one_form(tmp_path):
+def test_a_family_without_a_grid_has_no_form_to_choose(tmp_path):
     export(
         ExportOptions(
             model="deit_tiny_patch16_224",
@@ -109,9 +113,10 @@ def test_a_family_without_a_grid_is_tried_in_one_form(tmp_path):
         )
     )
     _, tried = tried_of(tmp_path / "out")
-    assert {(c["target"], c["form"]) for c in tried["candidates"]} == {
-        ("onnx", "tokens"),
-        ("openvino", "tokens"),
+    assert {(c["target"], c["form"], c["dialect"]) for c in tried["candidates"]} == {
+        ("onnx", "tokens", "own"),
+        ("onnx", "tokens", "standard"),
+        ("openvino", "tokens", "own"),
     }
 
 
