@@ -97,7 +97,7 @@ def export_to(
     labels, unnamed = choose_labels(options, source)
     trained = _planned(options, source.model, spec)
     judge = choose_judge(options, trained, spec, labels)
-    quantizer = _quantizer(options, trained, spec, target)
+    quantizer = _quantizer(options, trained, spec, target, progress)
     with staged_folder(destination, force=options.force) as folder:
         progress("folding")
         applied = run_passes(trained, passes_for(options.precision))
@@ -106,7 +106,6 @@ def export_to(
         scanner = Scanner(golden.inputs, spec, target.dialect)
         applied += fit_range(applied[-1].model, options.precision, scanner)
         if quantizer is not None:
-            progress("calibrating")
             applied += quantizer.equalize(target.prepare(applied[-1].model, options))
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
         deployed = target.prepare(applied[-1].model, options)
@@ -144,7 +143,11 @@ def export_to(
 
 
 def _quantizer(
-    options: ExportOptions, model: Model, spec: PreprocessSpec | None, target: Target
+    options: ExportOptions,
+    model: Model,
+    spec: PreprocessSpec | None,
+    target: Target,
+    progress: Progress,
 ) -> Quantizer | None:
     if options.precision != "int8":
         return None
@@ -155,6 +158,7 @@ def _quantizer(
         Scheme(signed=target.signed, weight_bits=7 if options.reduce_range else 8),
         target.dialect,
         grids_of_results=target.grids_of_results,
+        progress=progress,
     )
 
 

@@ -104,15 +104,33 @@ def test_a_corrected_bias_keeps_every_mean(rng):
     np.testing.assert_allclose(shifted - bias, np.arange(5.0), atol=1e-12)
 
 
-def test_a_range_gives_up_what_is_rare_where_that_costs_less(rng):
-    rows = rng.standard_normal((1024, 16))
-    low, high = rows.min(), rows.max()
+def test_a_range_is_all_there_is_and_some_more(rng):
+    """What is rare but there stays: other pictures reach further, not less far."""
+    rows = rng.standard_normal((4096, 16))
+    weights = [rng.standard_normal((8, 16)), rng.standard_normal((3, 16))]
+    chosen = choose_input_grid(rows.min(), rows.max(), rows, weights, Scheme())
+    assert chosen.rule == "min-max"
+    low, high = 1.15 * rows.min(), 1.15 * rows.max()
+    assert chosen.grid == fit_grid(low, high, Scheme())
+
+
+def test_a_range_gives_up_what_no_sample_has(rng):
+    """One picture of thousands has had a value thirty times as large."""
+    rows = rng.uniform(-1, 1, (4096, 16))
     weights = [rng.standard_normal((8, 16))]
-    full = choose_input_grid(low, high, rows, weights, Scheme())
-    assert full.scale >= fit_grid(low, high, Scheme()).scale * 0.6
-    # One picture of thousands has had a value ten times as large.
-    cut = choose_input_grid(low, 10 * high, rows, weights, Scheme())
-    assert cut.scale < fit_grid(low, 10 * high, Scheme()).scale / 2
+    for low, high in ((-1, 30), (-30, 1), (-30, 30)):
+        chosen = choose_input_grid(low, high, rows, weights, Scheme())
+        assert chosen.rule != "min-max"
+        assert chosen.grid.scale < fit_grid(low, high, Scheme()).scale / 8
+        # And nothing of what there is, is cut off by much.
+        assert np.abs(chosen.grid.nearest(rows) - rows).max() < 0.1
+
+
+def test_a_range_whose_ends_are_a_few_values_is_a_percentile(rng):
+    rows = rng.uniform(-1, 1, (4096, 16))
+    chosen = choose_input_grid(-40, 40, rows, [rng.standard_normal((8, 16))], Scheme())
+    assert chosen.rule == "percentile"
+    assert 1.9 < 255 * chosen.grid.scale < 2.1
 
 
 def test_a_description_can_be_taken_apart():
@@ -121,3 +139,4 @@ def test_a_description_can_be_taken_apart():
     assert list(whole.without(["a"]).layers) == ["b"]
     assert list(whole.only(["a", "c"]).layers) == ["a"]
     assert whole.to_dict()["layers"] == ["a", "b"]
+    assert whole.to_dict()["ranges"] == {"min-max": 2}

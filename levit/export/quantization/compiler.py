@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +31,8 @@ _PICTURES: Final = 128
 # Of the layers, ever more that stay in floating point, the worst first.
 _KEPT: Final = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 _SCANNED: Final = 8
+# Of channels as they are and made alike: a difference that is worth it shows on few.
+_COMPARED: Final = 64
 _HEARD: Final = 12
 # What equalising has to gain: less is chance.
 _WORTH_DB: Final = 1.0
@@ -59,6 +61,7 @@ class Quantizer:
         scheme: the integers that the target wants.
         dialect: in which the target's graph is emitted.
         grids_of_results: whether results of convolutions are quantized too.
+        progress: called with a word for each step as it begins.
 
     Raises:
         CalibrationError: the pictures are too few or all the same.
@@ -71,6 +74,7 @@ class Quantizer:
         dialect: type[OnnxOps],
         *,
         grids_of_results: bool,
+        progress: Callable[[str], None] = lambda step: None,
     ) -> None:
         if len(pictures) < FEWEST:
             raise CalibrationError(
@@ -82,6 +86,7 @@ class Quantizer:
         self._scheme = scheme
         self._dialect = dialect
         self._grids_of_results = grids_of_results
+        self._progress = progress
         self._last: tuple[Any, Mapping[str, Observed]] | None = None
 
     def equalize(self, model: Model) -> list[Applied]:
@@ -95,22 +100,26 @@ class Quantizer:
         observed = self._observe(model)
         equalized, count = function(model, observed, self._scheme)
         if count:
-            before = self._signal_to_noise(model, model)
-            if self._signal_to_noise(equalized, model) < before + _WORTH_DB:
+            self._progress("comparing channels made alike with channels as they are")
+            before, after = self._signals_to_noise(model, equalized)
+            if after < before + _WORTH_DB:
                 equalized, count = model, 0
         return [Applied(name=function.__name__, count=count, model=equalized)]
 
-    def _signal_to_noise(self, model: Model, reference: Model) -> float:
-        """In dB, of the model quantized from a half of the pictures, on some of the other half."""
-        fitted, heard = self._pictures.halves()
-        observed = self._observe(model, fitted)
-        keep = _kept_by_default(observed)
-        quantized, grids = quantize(model, observed, self._scheme, keep=keep, compensate=False)
+    def _signals_to_noise(self, model: Model, *others: Model) -> list[float]:
+        """In dB, of each quantized from a half of the pictures, on some of the other half."""
+        fitted, heard = self._pictures.sample(_COMPARED).halves()
         inputs = np.concatenate(list(heard.sample(_HEARD)))
         output = model.plan.outputs[0]
-        exact = reference.forward(NumpyOps(np.float32), inputs)[output]
-        found = quantized.forward(QuantizedOps(grids, np.float32), inputs)[output]
-        return signal_to_noise(exact, found) or 0.0
+        exact = model.forward(NumpyOps(np.float32), inputs)[output]
+        found = []
+        for one in (model, *others):
+            observed = self._observe(one, fitted)
+            keep = _kept_by_default(observed)
+            quantized, grids = quantize(one, observed, self._scheme, keep=keep, compensate=False)
+            answers = quantized.forward(QuantizedOps(grids, np.float32), inputs)[output]
+            found.append(signal_to_noise(exact, answers) or 0.0)
+        return found
 
     def attempts(self, model: Model) -> Iterator[Attempt]:
         """All layers that should be int8, then ever fewer, without those that hurt most.
@@ -119,6 +128,7 @@ class Quantizer:
             model: in the form in which it is emitted.
         """
         observed = self._observe(model)
+        self._progress("rounding weights")
         keep = _kept_by_default(observed)
         convolutions = [name for name, one in observed.items() if one.output is not None]
         quantized, quantization = quantize(
@@ -129,6 +139,7 @@ class Quantizer:
             outputs_of=convolutions if self._grids_of_results else (),
         )
         yield Attempt(model=quantized, quantization=quantization)
+        self._progress("looking for the layers that hurt most")
         inputs = np.concatenate(list(self._pictures.sample(_SCANNED)))
         ranked = rank_layers(model, quantized, quantization, inputs)
         for share in _KEPT:
@@ -145,7 +156,8 @@ class Quantizer:
             "on": self._all.origin,
             "images": len(self._pictures),
             "of": len(self._all),
-            "ranges": "per tensor: the extremes and 15 % more, or less where that halves the error",
+            "ranges": "per tensor: min-max and 15 % more; a percentile or the range of least error "
+            "where that quarters the error",
             "weights": "error-minimising scales, GPTQ rounding, bias correction",
         }
 
@@ -155,6 +167,7 @@ class Quantizer:
             return observe(taps, pictures, len(pictures))
         # What did not help has left the model as it was.
         if self._last is None or self._last[0] is not model.params:
+            self._progress(f"calibrating with {len(self._pictures)} pictures")
             found = observe(taps, self._distinct(), len(self._pictures))
             self._last = (model.params, found)
         return self._last[1]

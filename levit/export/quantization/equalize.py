@@ -14,7 +14,7 @@ import numpy as np
 from levit.export.algebra.residual import is_folded, scaled_columns, stream_layers, with_stream
 from levit.export.quantization.grid import Scheme, fit_grid
 from levit.export.quantization.layers import layer_names, name_of
-from levit.export.quantization.observe import Observed
+from levit.export.quantization.observe import Observed, Source
 from levit.models.layers import Conv, LayerNorm, Linear
 from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
@@ -117,7 +117,7 @@ def _by_source(
     layers: Sequence[Conv | Linear], names: Mapping[int, str], observed: Mapping[str, Observed]
 ) -> list[list[tuple[str, Array]]]:
     """(name, weights (O, I)) of the layers that are looked at, those of one input together."""
-    groups: dict[str, list[tuple[str, Array]]] = {}
+    groups: dict[Source, list[tuple[str, Array]]] = {}
     for layer in layers:
         name = name_of(layer, names)
         if name in observed:
@@ -163,11 +163,11 @@ def _cost(
     total = 0.0
     for group, one in zip(groups, seen, strict=True):
         # Spread over all pictures, one after the other in there.
-        x = one.rows[:: max(1, len(one.rows) // _ROWS)].astype(np.float64) * factor
+        x = one.rows[:: max(1, len(one.rows) // _ROWS)] * factor.astype(np.float32)
         grid = fit_grid((one.low * factor).min(), (one.high * factor).max(), scheme)
         rounded = grid.nearest(x)
         for _, weight in group:
-            scaled = weight / factor
+            scaled = (weight / factor).astype(np.float32)
             step = np.abs(scaled).max(axis=1, keepdims=True) / scheme.largest_weight
             step = np.where(step > 0, step, 1.0)
             exact = x @ scaled.T

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -10,10 +11,10 @@ import numpy as np
 
 from levit.models.ops import Array
 
-__all__ = ["Grid", "LayerGrids", "Quantization", "Scheme", "fit_grid"]
+__all__ = ["SMALLEST_SCALE", "Grid", "LayerGrids", "Quantization", "Scheme", "fit_grid"]
 
 # Where every value of a range is 0, any scale gives it back.
-_SMALLEST_SCALE: Final = 2.0**-100
+SMALLEST_SCALE: Final = 2.0**-100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def fit_grid(low: float, high: float, scheme: Scheme) -> Grid:
 
 def _single(scale: float) -> float:
     """As float32, which is what files hold."""
-    return float(np.float32(max(scale, _SMALLEST_SCALE)))
+    return float(np.float32(max(scale, SMALLEST_SCALE)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -84,6 +85,7 @@ class LayerGrids:
 
     Attributes:
         input: of what it reads.
+        range_rule: by which the range of that was chosen.
         weight_scale: (O,) float32: its weights are whole multiples of their channel's.
         output: of what it makes, where a backend has no convolution of integers that gives
             floats.
@@ -92,13 +94,14 @@ class LayerGrids:
     input: Grid
     weight_scale: Array
     output: Grid | None = None
+    range_rule: str = "min-max"
 
     @property
     def bias_scale(self) -> Array:
         """(O,) float32: of a product of an integer of the input and one of the weights."""
         scale: Array = (self.weight_scale * np.float32(self.input.scale)).astype(np.float32)
         # Of a product that float32 cannot hold nothing is left, and any scale gives it back.
-        return np.maximum(scale, np.float32(_SMALLEST_SCALE))
+        return np.maximum(scale, np.float32(SMALLEST_SCALE))
 
     def integers(self, weight: Array) -> Array:
         """Weights (O, …), which lie on the grid, as int8."""
@@ -131,5 +134,6 @@ class Quantization:
         return {
             "activations": "int8, symmetric" if self.scheme.signed else "uint8, asymmetric",
             "weights": f"int{self.scheme.weight_bits}, symmetric, per channel",
+            "ranges": dict(Counter(grids.range_rule for grids in self.layers.values())),
             "layers": sorted(self.layers),
         }

@@ -2,57 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 
 from levit.export.quantization.grid import Grid, Scheme, fit_grid
 from levit.models.ops import Array
 
-__all__ = ["HEADROOM", "choose_input_grid"]
+__all__ = ["HEADROOM", "ChosenGrid", "Rule", "choose_input_grid"]
 
-_ROWS: Final = 1024
+# By which the ends of a range were chosen.
+Rule = Literal["min-max", "percentile", "least error"]
+
+_ROWS: Final = 512
+_PERCENTILES: Final = (99.99, 99.9)
 _SHARES: Final = (0.7, 0.5, 0.35, 0.25, 0.175, 0.125)
 # Beyond the extremes of the calibration.
 HEADROOM: Final = 1.15
 # Of the cost, that a smaller range may have at most to be taken.
-_WORTH: Final = 0.5
+_WORTH: Final = 0.25
+_PROJECTIONS: Final = 64
+_SEED: Final = 20210407
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChosenGrid:
+    """A grid, and by which rule its range was taken."""
+
+    grid: Grid
+    rule: Rule
 
 
 def choose_input_grid(
     low: float, high: float, rows: Array, weights: Sequence[Array], scheme: Scheme
-) -> Grid:
-    """From `low` to `high` and some more, or much less where that is much better.
+) -> ChosenGrid:
+    """From `low` to `high` and some more, or less where that is much better.
 
     Other pictures reach further than those of the calibration, and what is cut off of them costs
     more than a coarser grid (docs/quantization.md). Only where a range is that of a few outliers,
-    less of it is taken: where it halves the cost, ``Σ |W·(x - x')|²`` over sampled rows and all
-    readers.
+    less of it is taken, whichever is the best of two percentiles and of shares of either end: where
+    it quarters the cost, ``Σ |W·(x - x')|²`` over sampled rows and all readers.
 
     Args:
         rows: (n, K) of the value.
         weights: (O, K) of every layer that reads it.
     """
     sample = rows[:: max(1, len(rows) // _ROWS)].astype(np.float32)
-    readers = np.concatenate(weights)
-    if len(readers) > readers.shape[1]:
-        # |W·e| = |R·e| of W = QR: as many products as there are columns, not rows.
-        readers = np.asarray(np.linalg.qr(readers, mode="r"))
-    results = readers.T.astype(np.float32)
+    results = _projected(weights)
 
     def cost(grid: Grid) -> float:
         return float(np.square((grid.nearest(sample) - sample) @ results).sum(dtype=np.float64))
 
     low, high = HEADROOM * low, HEADROOM * high
-    best = fit_grid(low, high, scheme)
-    least = _WORTH * cost(best)
+    best = ChosenGrid(grid=fit_grid(low, high, scheme), rule="min-max")
+    least = _WORTH * cost(best.grid)
+    for ends in _percentiles(sample):
+        grid = fit_grid(*ends, scheme)
+        if (found := cost(grid)) < least:
+            least, best = found, ChosenGrid(grid=grid, rule="percentile")
+    # What a coarser grid costs falls with its range, what is cut off rises ever faster: where the
+    # sum has begun to rise, it goes on rising.
     chosen = [1.0, 1.0]
     for side in (1, 0):
+        before = np.inf
         for share in _SHARES:
             tried = list(chosen)
             tried[side] = share
             grid = fit_grid(low * tried[0], high * tried[1], scheme)
-            if (found := cost(grid)) < least:
-                least, best, chosen = found, grid, tried
+            found = cost(grid)
+            if found < least:
+                least, best = found, ChosenGrid(grid=grid, rule="least error")
+                chosen = tried
+            if found > before:
+                break
+            before = found
     return best
+
+
+def _percentiles(sample: Array) -> Iterator[tuple[float, float]]:
+    """The ends between which all but a few values lie, half of those few beyond either."""
+    for percentile in _PERCENTILES:
+        beyond = (100 - percentile) / 2
+        low, high = np.percentile(sample, (beyond, 100 - beyond))
+        yield float(low), float(high)
+
+
+def _projected(weights: Sequence[Array]) -> Array:
+    """(K, 64) float32 P with ``|e·P|² ≈ |W·e|²``.
+
+    Sums of all readers with random signs, whose squares are on average those of the results
+    (Johnson and Lindenstrauss): as many products as there are outputs would cost minutes.
+    """
+    readers = np.concatenate(weights)
+    rng = np.random.default_rng(_SEED)
+    signs = rng.choice(np.array((-1.0, 1.0)), (_PROJECTIONS, len(readers)))
+    result: Array = (signs @ readers / np.sqrt(_PROJECTIONS)).T.astype(np.float32)
+    return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -14,11 +14,14 @@ from levit.export.onnx_ops import Layer
 from levit.export.ranges import Taps
 from levit.models.ops import Array
 
-__all__ = ["Observed", "observe"]
+__all__ = ["Observed", "Source", "observe"]
 
 # A layer has up to 2304 columns (9 · 256): enough rows to know how they go together.
 _ROWS: Final = 4096
 _SEED: Final = 20210406
+
+# A value by name, and the kernel, stride and padding with which it is read.
+Source: TypeAlias = tuple[str, int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,14 +31,14 @@ class Observed:
     Attributes:
         low, high: (I,) the extremes of its input's channels over all pictures.
         rows: (n, I·k·k) float32: what its output channels are products with, a sample.
-        source: the name of the value that it reads; layers of one source share a grid.
+        source: what it reads and how: layers of one source share rows and a grid.
         output: the extremes of its result, of a convolution.
     """
 
     low: Array
     high: Array
     rows: Array
-    source: str
+    source: Source
     output: tuple[float, float] | None = None
 
 
@@ -67,7 +70,7 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
     """
     layers = taps.layers
     # Layers of one value and one geometry are products with the same rows.
-    inputs = {_reading(layer): layer for layer in layers.values()}
+    inputs = {_source(layer): layer for layer in layers.values()}
     samples = {key: _Sample() for key in inputs}
     results = {layer.output.name: _Sample() for layer in layers.values() if layer.kernel}
     per_picture = max(1, -(-_ROWS // max(count, 1)))
@@ -89,7 +92,7 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
     rows = {key: np.concatenate(sample.rows) for key, sample in samples.items()}
     found = {}
     for name, layer in layers.items():
-        key = _reading(layer)
+        key = _source(layer)
         low, high = samples[key].low, samples[key].high
         if not (low.any() or high.any()):
             raise CalibrationError(
@@ -101,13 +104,13 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
             low=low,
             high=high,
             rows=rows[key],
-            source=layer.input.name,
+            source=_source(layer),
             output=None if made is None else (float(made.low.min()), float(made.high.max())),
         )
     return found
 
 
-def _reading(layer: Layer) -> tuple[str, int, int, int]:
+def _source(layer: Layer) -> Source:
     return layer.input.name, layer.kernel, layer.stride, layer.padding
 
 

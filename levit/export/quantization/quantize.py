@@ -10,7 +10,7 @@ import numpy as np
 from levit.export.quantization.grid import LayerGrids, Quantization, Scheme, fit_grid
 from levit.export.quantization.inputs import HEADROOM, choose_input_grid
 from levit.export.quantization.layers import layers_by_name, with_layers
-from levit.export.quantization.observe import Observed
+from levit.export.quantization.observe import Observed, Source
 from levit.export.quantization.weights import correct_bias, round_weight
 from levit.models.layers import Conv, Linear
 from levit.models.model import Model
@@ -41,7 +41,7 @@ def quantize(
         (the model with the weights that the integers stand for, the description).
     """
     layers = {name: layer for name, layer in layers_by_name(model).items() if name in observed}
-    readers: dict[str, list[str]] = {}
+    readers: dict[Source, list[str]] = {}
     for name in layers:
         if name not in keep:
             readers.setdefault(observed[name].source, []).append(name)
@@ -50,19 +50,25 @@ def quantize(
     for group in readers.values():
         first = observed[group[0]]
         weights = [_rows_of(layers[name]) for name in group]
-        grid = choose_input_grid(first.low.min(), first.high.max(), first.rows, weights, scheme)
-        for name, weight in zip(group, weights, strict=True):
+        chosen = choose_input_grid(first.low.min(), first.high.max(), first.rows, weights, scheme)
+        rows = first.rows.astype(np.float64)
+        on_grid = chosen.grid.nearest(rows)
+        # As one layer of all their rows: each is rounded by itself, with what they share.
+        together, scales = round_weight(
+            np.concatenate(weights), on_grid, scheme.largest_weight, compensate=compensate
+        )
+        ends = np.cumsum([len(weight) for weight in weights])[:-1]
+        for name, weight, integers, scale in zip(
+            group, weights, np.split(together, ends), np.split(scales, ends), strict=True
+        ):
             layer, seen = layers[name], observed[name]
-            rows = seen.rows.astype(np.float64)
-            on_grid = grid.nearest(rows)
-            integers, scale = round_weight(
-                weight, on_grid, scheme.largest_weight, compensate=compensate
-            )
             output = None
             if name in outputs_of and seen.output is not None:
                 low, high = seen.output
                 output = fit_grid(HEADROOM * low, HEADROOM * high, scheme)
-            grids[name] = LayerGrids(input=grid, weight_scale=scale, output=output)
+            grids[name] = LayerGrids(
+                input=chosen.grid, range_rule=chosen.rule, weight_scale=scale, output=output
+            )
             bias = correct_bias(weight, layer.bias, integers, rows, on_grid)
             rounded[name] = replace(
                 layer,
