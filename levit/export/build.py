@@ -98,23 +98,25 @@ def export_to(
     trained = _planned(options, source.model, spec)
     judge = choose_judge(options, trained, spec, labels)
     quantizer = _quantizer(options, trained, spec, target, progress)
+    floats = target.beside_int8 if options.precision == "int8" else options.precision
     with staged_folder(destination, force=options.force) as folder:
         progress("folding")
         applied = run_passes(trained, passes_for(options.precision))
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
         scanner = Scanner(golden.inputs, spec, target.dialect)
-        applied += fit_range(applied[-1].model, options.precision, scanner)
+        applied += fit_range(applied[-1].model, floats, scanner)
         if quantizer is not None:
             applied += quantizer.equalize(target.prepare(applied[-1].model, options))
         difference = _prove_passes(applied[-1].model, golden, force=options.force)
         deployed = target.prepare(applied[-1].model, options)
-        islands = find_islands(deployed, options.precision, scanner)
+        islands = find_islands(deployed, floats, scanner)
         if judge is not None:
             judge.hear(deployed, target.dialect)
         assumed = (*source.assumed, *assumed, *unnamed, *(judge.assumed if judge else ()))
         compilation = _Compilation(
             options=options,
+            floats=floats,
             source=source,
             target=target,
             spec=spec,
@@ -135,7 +137,7 @@ def export_to(
         if quantizer is None:
             compilation.settle([Attempt(model=deployed)])
         else:
-            compilation.settle(quantizer.attempts(deployed))
+            compilation.settle(quantizer.attempts(deployed, islands))
         if options.dump_passes is not None:
             settings = compilation.graph_settings(None)
             _dump_passes(Path(options.dump_passes), trained, applied, golden, settings)
@@ -155,7 +157,11 @@ def _quantizer(
     require_vnni(options, target)
     return Quantizer(
         read_pictures(options.calibration, model, spec),
-        Scheme(signed=target.signed, weight_bits=7 if options.reduce_range else 8),
+        Scheme(
+            signed=target.signed,
+            weight_bits=7 if options.reduce_range else 8,
+            half=target.beside_int8 == "fp16",
+        ),
         target.dialect,
         grids_of_results=target.grids_of_results,
         progress=progress,
@@ -167,6 +173,7 @@ class _Compilation:
     """A model that is ready to be written, and what is known of it."""
 
     options: ExportOptions
+    floats: str
     source: Source
     target: Target
     spec: PreprocessSpec | None
@@ -223,13 +230,19 @@ class _Compilation:
         """The keyword arguments of `emit_onnx`."""
         options, target = self.options, self.target
         preprocess = None if self.spec is None else self.spec.to_dict()
+        quantization = None if attempt is None else attempt.quantization
+        opset = choose_opset(
+            self.floats if target.typed else "fp32",
+            options.opset,
+            quantized=quantization is not None,
+        )
         return {
             "name": self.source.variant,
             "batch": options.static_batch,
-            "opset": choose_opset(options.precision if target.typed else "fp32", options.opset),
-            "precision": options.precision,
+            "opset": opset,
+            "precision": self.floats,
             "islands": frozenset(self.islands),
-            "quantization": None if attempt is None else attempt.quantization,
+            "quantization": quantization,
             "dialect": target.dialect,
             "metadata": metadata_of(preprocess, self.labels, self.source.variant),
             "producer_version": __version__,
@@ -334,7 +347,8 @@ class _Compilation:
             passes.append({"name": "keep_float32", "count": len(values), "values": values})
         if attempt.quantization is not None:
             entry = attempt.quantization.to_dict()
-            passes.append({"name": "quantize", "count": len(entry["layers"]), **entry})
+            count = len(entry["layers"])
+            passes.append({"name": "quantize", "count": count, "beside": self.floats, **entry})
         return tuple(passes)
 
 

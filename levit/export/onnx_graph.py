@@ -63,7 +63,8 @@ def emit_onnx(
         name: of the graph.
         batch: a fixed batch size, or None for a dynamic one.
         opset: None for the precision's default.
-        precision: of the values between the inputs and the outputs, which are float32.
+        precision: of the values between the inputs and the outputs, which are float32, as far as
+            they are not integers.
         islands: names of values (as `OnnxOps` gives them) that are float32 at any precision.
         quantization: of the layers that are int8, whose weights lie on its grids.
         dialect: writes operations in the form that a target reads.
@@ -72,7 +73,7 @@ def emit_onnx(
     Raises:
         ExportError: the opset is out of range, or the result is no valid ONNX.
     """
-    opset = choose_opset(precision, opset)
+    opset = choose_opset(precision, opset, quantized=quantization is not None)
     source = input_spec(model, batch)
     targets = output_specs(model, batch)
     ops = dialect(opset, precision, islands, quantization)

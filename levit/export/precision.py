@@ -1,9 +1,12 @@
-"""What a precision is: the type of the graph's values, its range, and the opsets that know it."""
+"""What a precision is: the type of the graph's values, its range, and the opsets that know it.
+
+int8 is none: what is integers then, a `Quantization` says, and all the rest has one of these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -50,29 +53,36 @@ PRECISIONS: Final[Mapping[str, Precision]] = {
         dtype="bfloat16", largest=(2 - 2.0**-7) * 2.0**127, smallest=2.0**-126,
         min_opset=22, default_opset=22, max_opset=22, onnxruntime="1.21",
     ),
-    # Of what is not integers.
-    "int8": Precision(
-        dtype="float32", largest=float(np.finfo(np.float32).max), smallest=2.0**-126,
-        min_opset=14, default_opset=17, max_opset=21, onnxruntime="1.20",
-    ),
 }  # fmt: skip
 
 
-def choose_opset(precision: str, opset: int | None) -> int:
+# From which on QuantizeLinear takes float16 and bfloat16.
+_SMALL_FLOATS_IN_INTEGERS: Final = 19
+
+
+def choose_opset(precision: str, opset: int | None, *, quantized: bool = False) -> int:
     """The opset asked for, or the precision's default.
+
+    Args:
+        precision: of what is not integers.
+        quantized: whether there are integers.
 
     Raises:
         ExportError: a graph of this precision cannot have it.
     """
     kind = PRECISIONS[precision]
+    name = "int8" if quantized else precision
+    if quantized and kind.dtype != "float32":
+        least = max(kind.min_opset, _SMALL_FLOATS_IN_INTEGERS)
+        kind = replace(kind, min_opset=least, default_opset=max(kind.default_opset, least))
     if opset is None:
         return kind.default_opset
     if kind.min_opset <= opset <= kind.max_opset:
         return opset
     if kind.min_opset == kind.max_opset:
-        raise ExportError(f"opset must be {kind.min_opset} for {precision}, not {opset}")
+        raise ExportError(f"opset must be {kind.min_opset} for {name}, not {opset}")
     raise ExportError(
-        f"opset must be from {kind.min_opset} to {kind.max_opset} for {precision}, not {opset}"
+        f"opset must be from {kind.min_opset} to {kind.max_opset} for {name}, not {opset}"
     )
 
 

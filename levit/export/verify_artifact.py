@@ -17,7 +17,6 @@ from levit.artifact import Manifest, describe_files, write_manifest
 from levit.errors import VerificationError
 from levit.export.fitting import Scanner
 from levit.export.options import ExportOptions
-from levit.export.precision import PRECISIONS
 from levit.export.ranges import open_graph
 from levit.export.sources import Source
 from levit.export.targets import Target
@@ -200,7 +199,7 @@ def _judge(
     if not math.isfinite(found["max_relative_error"]):
         raise VerificationError(
             f"{what} has outputs that are not finite: its weights or activations leave the range "
-            f"of {PRECISIONS[manifest.precision].dtype}; it is not written"
+            f"of {manifest.precision}; it is not written"
         )
     if not passed and not force:
         raise VerificationError(

@@ -90,7 +90,8 @@ def test_an_engine_is_judged_on_the_graph_it_was_built_from(enough, export, tmp_
     assert result.status == 0, result.stderr
     manifest = manifest_of(tmp_path / "out")
     assert manifest["verification"]["accuracy"]["verdict"] == "passed"
-    assert manifest["passes"][-1]["activations"] == "int8, symmetric"
+    entry = manifest["passes"][-1]
+    assert (entry["activations"], entry["beside"]) == ("int8, symmetric", "fp16")
 
 
 def test_few_images_cannot_tell(export, few, tmp_path):
@@ -169,8 +170,8 @@ def test_where_nothing_passes_nothing_is_written(enough, export, tmp_path, monke
 
     attempts = compiler.Quantizer.attempts
 
-    def ruined(self, model):
-        return (spoiled(attempt, "stem.1") for attempt in attempts(self, model))
+    def ruined(self, model, islands):
+        return (spoiled(attempt, "stem.1") for attempt in attempts(self, model, islands))
 
     monkeypatch.setattr(compiler.Quantizer, "attempts", ruined)
     result = export()

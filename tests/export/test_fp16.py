@@ -12,10 +12,13 @@ from levit import Predictor
 from levit.artifact import open_artifact
 from levit.errors import ExportError, VerificationError
 from levit.export import ExportOptions, build, export
+from levit.export.build import export_to
 from levit.export.passes import run_passes
 from levit.export.precision import PRECISIONS
+from levit.export.quantization.hardware import must_reduce_range
 from levit.export.ranges import Taps
-from levit.export.targets import find_target
+from levit.export.targets import TARGETS, find_target
+from levit.export.targets.tensorrt_ops import TensorrtOps
 from levit.export.verify import TOLERANCES, golden_cases, prove_in_fp32
 from levit.models.random_weights import flatten
 
@@ -69,6 +72,32 @@ def test_a_scaled_checkpoint_is_right_in_fp16(here, checkpoint, draw):
         expected = full.forward(images)["logits"]
         error = np.abs(half.forward(images)["logits"] - expected).max() / np.abs(expected).max()
     assert error <= 2 * TOLERANCES["onnx", "fp16"].value
+
+
+def test_integers_among_float16_are_right_there_too(here, checkpoint, draw):
+    """As TensorRT has them; what leaves float16 is no integer either."""
+    path, model = checkpoint
+    images = draw(model.config, 40)[1]
+    np.savez("photos.npz", inputs=images[:32])
+    target = replace(
+        TARGETS["onnx"],
+        dialect=TensorrtOps,
+        signed=True,
+        grids_of_results=False,
+        beside_int8="fp16",
+    )
+    options = ExportOptions(
+        checkpoint=path, precision="int8", calibration="photos.npz", force=True, output="int8"
+    )
+    manifest = export_to(target, replace(options, reduce_range=must_reduce_range()), model=None)
+    verification = manifest.manifest.verification
+    assert verification["max_relative_error"] <= verification["tolerance"]
+    assert verification["accuracy"]["signal_to_noise_db"] > 10
+    fired = {entry["name"]: entry for entry in manifest.manifest.passes if entry["count"]}
+    assert fired["quantize"]["beside"] == "fp16"
+    kept = fired.get("keep_float32", {"values": []})["values"]
+    made = [f"{name}{end}" for name in fired["quantize"]["layers"] for end in ("/", ".")]
+    assert not [value for value in kept if value.startswith(tuple(made))]
 
 
 def test_it_is_not_written_without_what_is_done_about_it(here, checkpoint, monkeypatch):

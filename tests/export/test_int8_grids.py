@@ -9,7 +9,12 @@ from levit.export.quantization.grid import Grid, LayerGrids, Quantization, Schem
 from levit.export.quantization.inputs import choose_input_grid
 from levit.export.quantization.weights import correct_bias, round_weight
 
-SCHEMES = {"unsigned": Scheme(), "signed": Scheme(signed=True), "seven": Scheme(weight_bits=7)}
+SCHEMES = {
+    "unsigned": Scheme(),
+    "signed": Scheme(signed=True),
+    "seven": Scheme(weight_bits=7),
+    "half": Scheme(signed=True, half=True),
+}
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 
 
@@ -53,7 +58,7 @@ def test_the_input_keeps_its_type():
 def test_rounded_weights_are_whole_multiples_of_a_float32(rng, name):
     scheme = SCHEMES[name]
     weight = rng.standard_normal((24, 40)) * rng.uniform(0.01, 10, (24, 1))
-    rounded, scale = round_weight(weight, rng.standard_normal((200, 40)), scheme.largest_weight)
+    rounded, scale = round_weight(weight, rng.standard_normal((200, 40)), scheme)
     assert scale.dtype == np.float32
     integers = rounded / scale[:, None].astype(np.float64)
     assert np.abs(integers - np.rint(integers)).max() < 1e-9
@@ -69,17 +74,32 @@ def test_rounding_looks_at_what_the_weights_are_multiplied_by(rng):
     mixing = rng.standard_normal((6, 48))
     rows = rng.standard_normal((2000, 6)) @ mixing + 0.05 * rng.standard_normal((2000, 48))
     weight = rng.standard_normal((32, 48))
-    rounded, _ = round_weight(weight, rows, 7)
+    rounded, _ = round_weight(weight, rows, Scheme(weight_bits=4))
     step = np.abs(weight).max(axis=1, keepdims=True) / 7
     nearest = np.rint(weight / step) * step
     noise, plain = (np.square(rows @ (w - weight).T).sum() for w in (rounded, nearest))
     assert noise < plain / 2
 
 
+def test_scales_are_those_of_the_type_around_them(rng):
+    half = Scheme(signed=True, half=True)
+    for low, high in ((-3.3, 1), (0, 1e-9), (-1e9, 1e9)):
+        scale = fit_grid(low, high, half).scale
+        assert scale == float(np.float16(scale)) > 0
+    weight = rng.standard_normal((24, 40)) * 10.0 ** rng.uniform(-9, 4, (24, 1))
+    rounded, scale = round_weight(weight, rng.standard_normal((200, 40)), half)
+    assert (scale.astype(np.float16) == scale).all()
+    assert (scale > 0).all()
+    usual = scale > 2.0**-14
+    error = np.abs(rounded - weight).max(axis=1) / np.abs(weight).max(axis=1)
+    assert usual.any()
+    assert error[usual].max() < 0.05
+
+
 def test_a_channel_of_zeros_stays_one(rng):
     weight = rng.standard_normal((4, 8))
     weight[2] = 0
-    rounded, scale = round_weight(weight, rng.standard_normal((50, 8)), 127)
+    rounded, scale = round_weight(weight, rng.standard_normal((50, 8)), Scheme())
     assert (rounded[2] == 0).all()
     assert (scale > 0).all()
 
@@ -87,16 +107,16 @@ def test_a_channel_of_zeros_stays_one(rng):
 def test_columns_whose_input_is_zero_do_no_harm(rng):
     rows = rng.standard_normal((50, 8))
     rows[:, [1, 5]] = 0
-    rounded, _ = round_weight(rng.standard_normal((4, 8)), rows, 127)
+    rounded, _ = round_weight(rng.standard_normal((4, 8)), rows, Scheme())
     assert np.isfinite(rounded).all()
-    assert np.isfinite(round_weight(rng.standard_normal((4, 8)), rows * 0, 127)[0]).all()
+    assert np.isfinite(round_weight(rng.standard_normal((4, 8)), rows * 0, Scheme())[0]).all()
 
 
 def test_a_corrected_bias_keeps_every_mean(rng):
     rows = rng.standard_normal((500, 12)) + 1
     weight = rng.standard_normal((5, 12))
     rounded_rows = fit_grid(-2, 3, Scheme()).nearest(rows)
-    rounded, _ = round_weight(weight, rounded_rows, 7)
+    rounded, _ = round_weight(weight, rounded_rows, Scheme(weight_bits=4))
     bias = correct_bias(weight, None, rounded, rows, rounded_rows)
     before, after = (rows @ weight.T).mean(axis=0), (rounded_rows @ rounded.T + bias).mean(axis=0)
     np.testing.assert_allclose(after, before, atol=1e-12)

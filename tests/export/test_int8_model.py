@@ -186,6 +186,7 @@ FORMS = {
     "openvino": (OnnxOps, SCHEME, False, False),
     "channels first": (OnnxOps, SCHEME, True, False),
     "tensorrt": (TensorrtOps, Scheme(signed=True), False, False),
+    "among float16": (TensorrtOps, Scheme(signed=True, half=True), False, False),
     "seven bits": (OnnxruntimeOps, Scheme(weight_bits=7), False, True),
 }
 
@@ -205,7 +206,11 @@ def test_a_graph_computes_what_the_reference_says(make_small, deit, form, name):
         outputs_of=convolutions if with_results else (),
     )
     proto = emit_onnx(
-        quantized, name="q", precision="int8", quantization=description, dialect=dialect
+        quantized,
+        name="q",
+        precision="fp16" if scheme.half else "fp32",
+        quantization=description,
+        dialect=dialect,
     )
     reference = quantized.forward(QuantizedOps(description), x)["logits"]
     plain = run(proto, x, optimised=False)
@@ -220,7 +225,7 @@ def test_a_graph_computes_what_the_reference_says(make_small, deit, form, name):
 def test_every_layer_is_of_integers_and_inputs_are_rounded_once(make_small):
     model = folded(make_small("tiny")).with_plan(channels_first=False)
     quantized, description = quantize(model, watched(model, inputs(model, 8, 4)), SCHEME)
-    proto = emit_onnx(quantized, name="q", precision="int8", quantization=description)
+    proto = emit_onnx(quantized, name="q", quantization=description)
     stored = {t.name: t.data_type for t in proto.graph.initializer}
     kernels = [n for n, kind in stored.items() if n.endswith("weight.integers")]
     assert len(kernels) == len(description.layers) == len(layers_by_name(model))
@@ -243,8 +248,39 @@ def test_what_the_description_leaves_out_is_float(make_small):
     reference = model.forward(NumpyOps(), x)
     assert relative_difference("mixing", reference, whole, x) == 0
     nothing = description.without(names)
-    proto = emit_onnx(whole, name="q", precision="int8", quantization=nothing)
+    proto = emit_onnx(whole, name="q", quantization=nothing)
     assert not [n for n in proto.graph.node if n.op_type == "QuantizeLinear"]
+
+
+def test_among_float16_all_that_is_no_integer_is_float16(make_small):
+    model = folded(make_small("tiny")).with_plan(channels_first=False)
+    half = Scheme(signed=True, half=True)
+    x = inputs(model, 8, 4)
+    quantized, description = quantize(model, watched(model, x), half)
+    proto = emit_onnx(quantized, name="q", precision="fp16", quantization=description)
+    assert proto.opset_import[0].version == 19
+    kinds = {t.name: t.data_type for t in proto.graph.initializer}
+    assert onnx.TensorProto.FLOAT not in kinds.values()
+    scales = [name for name in kinds if name.endswith(".scale")]
+    assert {kinds[name] for name in scales} == {onnx.TensorProto.FLOAT16}
+
+
+def test_what_no_float16_holds_is_no_integer_either(make_small):
+    """An island is float32 among float16: whoever reads or makes it is left as it is."""
+    model = folded(make_small("tiny"))
+    x = inputs(model, 10, 4)
+    observed = watched(model, x, OnnxruntimeOps)
+    reader = "stages.0.blocks.0.mlp.up"
+    for island, out in (
+        (observed[reader].source[0], {reader}),
+        (f"{reader}.weight", {reader}),
+        (f"{reader}/Conv", {reader}),
+        ("stages.0.blocks.0.mlp.upper/Conv", set()),
+    ):
+        first, *_ = quantizer(x).attempts(model, (island,))
+        missing = set(observed) - set(first.quantization.layers)
+        assert {name for name in missing if name.startswith("stages")} >= out
+        assert (reader in missing) == bool(out)
 
 
 def test_the_layer_that_hurts_most_comes_first(make_small):

@@ -75,8 +75,13 @@ def test_opsets_are_each_precisions_own():
         "fp32": 17,
         "fp16": 17,
         "bf16": 22,
-        "int8": 17,
     }
+    assert choose_opset("fp32", None, quantized=True) == 17
+    # QuantizeLinear takes float16 from 19 on.
+    assert choose_opset("fp16", None, quantized=True) == 19
+    assert choose_opset("fp16", 21, quantized=True) == 21
+    with pytest.raises(ExportError, match="from 19 to 21 for int8, not 17"):
+        choose_opset("fp16", 17, quantized=True)
     assert choose_opset("fp16", 21) == 21
     assert choose_opset("bf16", 22) == 22
 

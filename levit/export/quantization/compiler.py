@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -121,15 +121,16 @@ class Quantizer:
             found.append(signal_to_noise(exact, answers) or 0.0)
         return found
 
-    def attempts(self, model: Model) -> Iterator[Attempt]:
+    def attempts(self, model: Model, islands: Collection[str] = ()) -> Iterator[Attempt]:
         """All layers that should be int8, then ever fewer, without those that hurt most.
 
         Args:
             model: in the form in which it is emitted.
+            islands: values and weights that are float32 among float16, which no grid can hold.
         """
         observed = self._observe(model)
         self._progress("rounding weights")
-        keep = _kept_by_default(observed)
+        keep = [*_kept_by_default(observed), *_touching(observed, islands)]
         convolutions = [name for name, one in observed.items() if one.output is not None]
         quantized, quantization = quantize(
             model,
@@ -190,3 +191,12 @@ def _kept_by_default(observed: Mapping[str, Observed]) -> list[str]:
     """The first convolution and the heads: few products, next to the pictures and the answers."""
     first = next(iter(observed))
     return [first, *(name for name in observed if name.split(".")[0] in ("head", "head_dist"))]
+
+
+def _touching(observed: Mapping[str, Observed], islands: Collection[str]) -> list[str]:
+    """Layers that read or make an island, or whose weights are one."""
+    return [
+        name
+        for name, one in observed.items()
+        if one.source[0] in islands or any(i.startswith((f"{name}.", f"{name}/")) for i in islands)
+    ]

@@ -11,10 +11,10 @@ import numpy as np
 
 from levit.models.ops import Array
 
-__all__ = ["SMALLEST_SCALE", "Grid", "LayerGrids", "Quantization", "Scheme", "fit_grid"]
+__all__ = ["Grid", "LayerGrids", "Quantization", "Scheme", "fit_grid"]
 
 # Where every value of a range is 0, any scale gives it back.
-SMALLEST_SCALE: Final = 2.0**-100
+_SMALLEST_SCALE: Final = 2.0**-100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,15 +25,25 @@ class Scheme:
         signed: activations are int8 with a zero point of 0, as TensorRT wants them; else uint8
             with a zero point anywhere, which is the finer of the two where a range is lopsided.
         weight_bits: 8, or 7 for CPUs without VNNI, which add two products in 16 bits.
+        half: scales are values of float16, which is the type of all that is no integer.
     """
 
     signed: bool = False
     weight_bits: int = 8
+    half: bool = False
 
     @property
     def largest_weight(self) -> int:
         """The largest magnitude of a weight as an integer."""
         return int(2 ** (self.weight_bits - 1)) - 1
+
+    def scales(self, values: Array) -> Array:
+        """As files hold them, float32; never 0, which nothing can be divided by."""
+        if not self.half:
+            return np.maximum(values.astype(np.float32), np.float32(_SMALLEST_SCALE))
+        kind = np.finfo(np.float16)
+        inside = np.clip(values, float(kind.smallest_subnormal), float(kind.max))
+        return inside.astype(np.float16).astype(np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +78,10 @@ def fit_grid(low: float, high: float, scheme: Scheme) -> Grid:
     """
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     if scheme.signed:
-        scale = max(-low, high) / 127
-        return Grid(scale=_single(scale), zero_point=0, signed=True)
-    scale = _single((high - low) / 255)
+        (scale,) = scheme.scales(np.array([max(-low, high) / 127])).tolist()
+        return Grid(scale=scale, zero_point=0, signed=True)
+    (scale,) = scheme.scales(np.array([(high - low) / 255])).tolist()
     return Grid(scale=scale, zero_point=int(np.clip(np.rint(-low / scale), 0, 255)), signed=False)
-
-
-def _single(scale: float) -> float:
-    """As float32, which is what files hold."""
-    return float(np.float32(max(scale, SMALLEST_SCALE)))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,7 +106,7 @@ class LayerGrids:
         """(O,) float32: of a product of an integer of the input and one of the weights."""
         scale: Array = (self.weight_scale * np.float32(self.input.scale)).astype(np.float32)
         # Of a product that float32 cannot hold nothing is left, and any scale gives it back.
-        return np.maximum(scale, np.float32(SMALLEST_SCALE))
+        return np.maximum(scale, np.float32(_SMALLEST_SCALE))
 
     def integers(self, weight: Array) -> Array:
         """Weights (O, …), which lie on the grid, as int8."""

@@ -55,7 +55,7 @@ def quantize(
         on_grid = chosen.grid.nearest(rows)
         # As one layer of all their rows: each is rounded by itself, with what they share.
         together, scales = round_weight(
-            np.concatenate(weights), on_grid, scheme.largest_weight, compensate=compensate
+            np.concatenate(weights), on_grid, scheme, compensate=compensate
         )
         ends = np.cumsum([len(weight) for weight in weights])[:-1]
         for name, weight, integers, scale in zip(

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from levit.export.quantization.grid import SMALLEST_SCALE
+from levit.export.quantization.grid import Scheme
 from levit.models.ops import Array
 
 __all__ = ["correct_bias", "round_weight"]
@@ -19,7 +19,7 @@ _BLOCK: Final = 64
 
 
 def round_weight(
-    weight: Array, rows: Array, largest: int, *, compensate: bool = True
+    weight: Array, rows: Array, scheme: Scheme, *, compensate: bool = True
 ) -> tuple[Array, Array]:
     """Weights on a grid, such that products with `rows` change least.
 
@@ -31,22 +31,24 @@ def round_weight(
     Args:
         weight: (O, K) float64.
         rows: (n, K).
-        largest: magnitude of an integer.
+        scheme: of the integers and their scales.
         compensate: whether columns make up for others, or are rounded to the nearest: quick.
 
     Returns:
         (weights that are whole multiples of their scale, (O,) float32 scales).
     """
     rows = rows.astype(np.float64)
-    scale = _scales(weight, np.square(rows).mean(axis=0), largest)
+    largest = scheme.largest_weight
+    scale = _scales(weight, np.square(rows).mean(axis=0), scheme)
     if not compensate:
         return _nearest(weight, scale[:, None].astype(np.float64), largest), scale
     hessian = rows.T @ rows / len(rows)
     return _compensated(weight, hessian, scale.astype(np.float64), largest), scale
 
 
-def _scales(weight: Array, energy: Array, largest: int) -> Array:
+def _scales(weight: Array, energy: Array, scheme: Scheme) -> Array:
     """(O,) float32."""
+    largest = scheme.largest_weight
     peaks = np.abs(weight).max(axis=1)
     peaks = np.where(peaks > 0, peaks, 1.0)
     best = np.full(len(weight), np.inf)
@@ -60,8 +62,7 @@ def _scales(weight: Array, energy: Array, largest: int) -> Array:
         cost = np.square(error, out=error) @ shares
         better = cost < best
         best, chosen = np.where(better, cost, best), np.where(better, shrinking, chosen)
-    result: Array = (peaks * chosen / largest).astype(np.float32)
-    return np.maximum(result, np.float32(SMALLEST_SCALE))
+    return scheme.scales(peaks * chosen / largest)
 
 
 def _nearest(weight: Array, scale: Array, largest: int) -> Array:

@@ -52,6 +52,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         device="gpu",
         dialect=TensorrtOps,
         signed=True,
+        beside_int8="fp16",
         unrunnable=TENSORRT.unrunnable,
     ),
     "trt-rtx": Target(
@@ -66,6 +67,7 @@ TARGETS: Final[Mapping[str, Target]] = {
         device="gpu",
         dialect=TensorrtOps,
         signed=True,
+        beside_int8="fp16",
         unrunnable=RTX.unrunnable,
     ),
 }

@@ -26,5 +26,5 @@ def write_onnx(order: Order) -> Written:
     """Write ``model.onnx``."""
     proto = emit_onnx(order.model, **order.graph)
     (order.folder / "model.onnx").write_bytes(proto.SerializeToString(deterministic=True))
-    oldest = PRECISIONS[order.options.precision].onnxruntime
+    oldest = PRECISIONS[order.graph["precision"]].onnxruntime
     return Written(requirements={"backend_version": f">={oldest}"})

@@ -62,8 +62,8 @@ def write_openvino(order: Order) -> Written:
         folding = passes.Manager()
         folding.register_pass(passes.ConstantFolding())
         folding.run_passes(model)
-        if precision == "int8":
-            _to_integers(openvino, model, order.graph["quantization"])
+        if (quantization := order.graph.get("quantization")) is not None:
+            _to_integers(openvino, model, quantization)
         elif precision != "fp32":
             _compress(openvino, model, PRECISIONS[precision], order.graph.get("islands", ()))
         for name, place in METADATA.items():

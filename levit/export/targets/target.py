@@ -23,7 +23,7 @@ class Order:
     Attributes:
         model: deployed, in the form that the target's ``prepare`` chose.
         folder: where the payload goes.
-        graph: the keyword arguments of ``emit_onnx``, the precision among them.
+        graph: the keyword arguments of ``emit_onnx``, the precision of its floats among them.
         profile: (min, opt, max) of the batch.
         options: of the export, for what only this target has.
         progress: called with a word for each step of a long build.
@@ -70,6 +70,7 @@ class Target:
         dialect: in which its graphs are emitted.
         typed: whether its precision is that of the graph's own types; else the graph is fp32.
         signed: its int8 activations have a zero point of 0.
+        beside_int8: the precision of what is no integer at int8.
         grids_of_results: it has no convolution of integers that gives floats.
         unrunnable: says why this machine cannot run what the target writes, so that it stays
             unverified; nothing where it can.
@@ -87,5 +88,6 @@ class Target:
     dialect: type[OnnxOps] = OnnxOps
     typed: bool = True
     signed: bool = False
+    beside_int8: str = "fp32"
     grids_of_results: bool = False
     unrunnable: Callable[[], str] = lambda: ""
