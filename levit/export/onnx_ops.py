@@ -214,23 +214,18 @@ class OnnxOps(Scopes):
 
     def linear(self, x: Value, weight: Array, bias: Array | None) -> Value:
         grids = self._quantized.get(self.path)
-        y = self._product(x, weight, bias, grids)
-        self.layers[self.path] = Layer(input=x, output=y)
-        return self._result(y, grids)
-
-    def _product(
-        self, x: Value, weight: Array, bias: Array | None, grids: LayerGrids | None
-    ) -> Value:
-        """What `linear` is made of, before its result goes onto a grid."""
         shape = self._shapes.linear(x.shape, weight, bias)
-        x = self._input(x, grids)
+        source = self._input(x, grids)
         if len(x.shape) == 2:
-            inputs = [x, self._kernel(weight, grids)]
+            inputs = [source, self._kernel(weight, grids)]
             if bias is not None:
                 inputs.append(self._offset(bias, grids))
-            return self._emit("Gemm", inputs, shape, transB=1)
-        product = self._emit("MatMul", [x, self._kernel(weight, grids, transposed=True)], shape)
-        return product if bias is None else self.add(product, self.constant(bias, "bias"))
+            y = self._emit("Gemm", inputs, shape, transB=1)
+        else:
+            y = self._emit("MatMul", [source, self._kernel(weight, grids, transposed=True)], shape)
+            y = y if bias is None else self.add(y, self.constant(bias, "bias"))
+        self.layers[self.path] = Layer(input=x, output=y)
+        return self._result(y, grids)
 
     def conv(self, x: Value, weight: Array, bias: Array | None, stride: int, padding: int) -> Value:
         grids = self._quantized.get(self.path)

@@ -86,7 +86,8 @@ class Taps:
         source = input_spec(model, 1)
         image = Value(source.name, tuple(map(int, source.shape)), source.dtype)
         ops = dialect(_OPSET)
-        self.outputs = {key: value.name for key, value in model.forward(ops, image).items()}
+        values = model.forward(ops, image)
+        self.outputs = {key: ops.as_float32(value).name for key, value in values.items()}
         self.layers = ops.layers
         if of_layers:
             layers = ops.layers.values()

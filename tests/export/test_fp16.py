@@ -188,7 +188,7 @@ def test_nothing_is_proven_where_nothing_is_asked(here):
 
 def test_every_format_and_precision_has_a_tolerance_with_a_reason():
     formats = {"onnx", "openvino", "tensorrt", "tensorrt-rtx"}
-    assert set(TOLERANCES) == {(f, p) for f in formats for p in PRECISIONS}
+    assert set(TOLERANCES) == {(f, p) for f in formats for p in (*PRECISIONS, "int8")}
     for tolerance in TOLERANCES.values():
         assert 0 < tolerance.value < 1
         assert tolerance.reason

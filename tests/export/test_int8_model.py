@@ -214,9 +214,10 @@ def test_a_graph_computes_what_the_reference_says(make_small, deit, form, name):
     )
     reference = quantized.forward(QuantizedOps(description), x)["logits"]
     plain = run(proto, x, optimised=False)
-    # One value that lies between two integers may go to either.
-    assert np.abs(plain - reference).max() < 0.1 * np.abs(reference).max()
-    assert signal_to_noise(reference, plain) > 25
+    # One value that lies between two integers may go to either; float16 is off by itself.
+    largest, least_db = (0.3, 12) if scheme.half else (0.1, 25)
+    assert np.abs(plain - reference).max() < largest * np.abs(reference).max()
+    assert signal_to_noise(reference, plain) > least_db
     exact = model.forward(NumpyOps(), x)["logits"]
     # Such small networks tell pictures apart by little; one that is wrong is at 0.
     assert signal_to_noise(exact, reference) > 2
@@ -344,3 +345,28 @@ def test_attempts_keep_ever_more_in_floating_point(make_small):
     assert len(set(counts)) > 3
     assert attempts[0].kept == ()
     assert attempts[1].kept == attempts[2].kept[: len(attempts[1].kept)]
+
+
+# ---------------------------------------------------------------------------- ONNX Runtime's form
+
+
+def test_tokens_stay_rows_between_linears(make_small, deit):
+    """Between two Gemms nothing is reshaped; what several layers read goes onto its grid once."""
+    for model in (make_small("tiny"), deit):
+        model = folded(model).with_plan(channels_first=False)
+        quantized, description = quantize(
+            model, watched(model, inputs(model, 8, 4), OnnxruntimeOps), SCHEME
+        )
+        proto = emit_onnx(quantized, name="q", quantization=description, dialect=OnnxruntimeOps)
+        nodes = proto.graph.node
+        makers = {name: node for node in nodes for name in node.output}
+        read = [name for node in nodes for name in node.input]
+        outputs = {value.name for value in proto.graph.output}
+        assert {name for node in nodes for name in node.output} <= {*read, *outputs}
+        rounded = [n.input[0] for n in nodes if n.op_type == "QuantizeLinear"]
+        assert len(rounded) == len(set(rounded))
+        for name in (n for n in makers if n.endswith("mlp.up/Gemm")):
+            following = [n.op_type for n in nodes if name in n.input]
+            assert "Reshape" not in following
+        # An integer product is not read by others beside a QuantizeLinear: see OnnxruntimeOps.
+        assert "Gemm" not in {makers[name].op_type for name in rounded if name in makers}

@@ -185,7 +185,7 @@ def test_metadata_leaves_out_what_is_not_known():
 def test_write_onnx_writes_what_emit_onnx_makes(make_small, tmp_path):
     model = deploy(make_small("tiny"))
     options = ExportOptions(model="levit_digits")
-    graph = {"name": "tiny", "opset": 18}
+    graph = {"name": "tiny", "opset": 18, "precision": "fp32"}
     order = Order(
         model=model, folder=tmp_path, graph=graph, profile=options.profile, options=options
     )

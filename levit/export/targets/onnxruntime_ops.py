@@ -2,36 +2,125 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from typing import Any, Final, TypeGuard
+
 import numpy as np
 
-from levit.export.onnx_ops import OnnxOps, Value
+from levit.export.onnx_ops import Layer, OnnxOps, Value
 from levit.export.quantization.grid import LayerGrids
 from levit.models.ops import Array
 
 __all__ = ["OnnxruntimeOps"]
 
+# Of tokens one by one: the same on all tokens of all images in one row after the other.
+_BY_TOKEN: Final = frozenset(
+    {"Add", "Mul", "Div", "Erf", "Sigmoid", "Tanh", "HardSigmoid", "HardSwish"}
+    | {"LayerNormalization"}
+)
+
 
 class OnnxruntimeOps(OnnxOps):
-    """As `OnnxOps`, but for Linears over tokens, and the biases of integer layers."""
+    """As `OnnxOps`, but for Linears over tokens, and the biases of integer layers.
 
-    def _product(
-        self, x: Value, weight: Array, bias: Array | None, grids: LayerGrids | None
+    A Linear over (B, N, I) is one Gemm over (B·N, I), which takes the bias into it: a product of
+    more than two axes is as many products as there are images, and its bias a pass of its own.
+    Measured in docs/decisions.md. What is done to tokens one by one between two Linears is done in
+    that shape too; the Reshape back is written only where somebody reads it.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Values (B, N, C) by name, as (B·N, C).
+        self._flat: dict[str, Value] = {}
+        # Of those, the ones that nobody has read yet, with their shape.
+        self._unwritten: dict[str, tuple[int, ...]] = {}
+        self._integer_products: set[str] = set()
+
+    # ------------------------------------------------------------------ shapes
+
+    def _emit(
+        self,
+        op_type: str,
+        inputs: Sequence[Value | str],
+        shape: tuple[int, ...],
+        **attributes: Any,
     ) -> Value:
-        """(B, N, I) → (B, N, O) as one Gemm over all tokens, which takes the bias into it.
+        if op_type not in _BY_TOKEN or not self._is_of_rows(inputs, shape):
+            return super()._emit(op_type, inputs, shape, **attributes)
+        rows = [x if x.array is not None else self._flattened(x) for x in inputs]
+        flat = (shape[0] * shape[1], shape[2])
+        return self._tokens(super()._emit(op_type, rows, flat, **attributes), shape)
 
-        A product of more than two axes is as many products as there are images, and its bias a
-        pass of its own. Measured in docs/decisions.md.
-        """
+    def _is_of_rows(
+        self, inputs: Sequence[Value | str], shape: tuple[int, ...]
+    ) -> TypeGuard[Sequence[Value]]:
+        """Whether all have a form (B·N, C), and one has no other yet."""
+        return any(isinstance(x, Value) and x.name in self._unwritten for x in inputs) and all(
+            isinstance(x, Value)
+            and (x.shape == shape if x.array is None else x.shape in ((), (1,), shape[-1:]))
+            for x in inputs
+        )
+
+    def _tokens(self, flat: Value, shape: tuple[int, ...]) -> Value:
+        """(B·N, C) → (B, N, C), which is written when it is read."""
+        name = self._unique(f"{self.path}/Reshape")
+        self._flat[name] = flat
+        self._unwritten[name] = shape
+        return Value(name, shape, flat.dtype)
+
+    def _flattened(self, x: Value) -> Value:
+        """(B, N, C) → (B·N, C), once."""
+        if x.name not in self._flat:
+            shape = (x.shape[0] * x.shape[1], x.shape[2])
+            self._flat[x.name] = self._emit(
+                "Reshape", [x, self._integers([-1, x.shape[2]], "shape")], shape
+            )
+        return self._flat[x.name]
+
+    def _read(self, x: Value, dtype: str) -> str:
+        shape = self._unwritten.pop(x.name, None)
+        if shape is not None:
+            flat = self._flat[x.name]
+            sizes = self._integers([-1, *shape[1:]], "shape")
+            self._node("Reshape", [flat.name, sizes], x.name)
+            self.values.append(Value(x.name, shape, flat.dtype))
+        return super()._read(x, dtype)
+
+    def reshape(self, x: Value, shape: Sequence[int]) -> Value:
+        """Of tokens that are rows still, at once."""
+        if x.name not in self._unwritten:
+            return super().reshape(x, shape)
+        result = self._shapes.reshape(x.shape, shape)
+        if result == x.shape:
+            return x
+        sizes = self._integers([-1, *result[1:]], "shape")
+        return self._emit("Reshape", [self._flat[x.name], sizes], result)
+
+    # ------------------------------------------------------------------ layers
+
+    def linear(self, x: Value, weight: Array, bias: Array | None) -> Value:
         if len(x.shape) != 3:
-            return super()._product(x, weight, bias, grids)
-        tokens, width = x.shape[0] * x.shape[1], x.shape[2]
-        flat = self._emit("Reshape", [x, self._integers([-1, width], "shape")], (tokens, width))
-        inputs = [self._input(flat, grids), self._kernel(weight, grids, transposed=True)]
+            return super().linear(x, weight, bias)
+        grids = self._quantized.get(self.path)
+        rows = self._flattened(x)
+        inputs = [self._input(rows, grids), self._kernel(weight, grids, transposed=True)]
         if bias is not None:
             inputs.append(self._offset(bias, grids))
-        product = self._emit("Gemm", inputs, (tokens, len(weight)))
-        shape = self._integers([-1, x.shape[1], len(weight)], "shape")
-        return self._emit("Reshape", [product, shape], (*x.shape[:2], len(weight)))
+        y = self._emit("Gemm", inputs, (math.prod(x.shape[:2]), len(weight)))
+        if grids is not None:
+            self._integer_products.add(y.name)
+        self.layers[self.path] = Layer(input=rows, output=y)
+        return self._tokens(self._result(y, grids), (*x.shape[:2], len(weight)))
+
+    def _input(self, x: Value, grids: LayerGrids | None) -> Value:
+        """Not of an integer product as it comes: one that is quantized and read by others too is
+        taken for one whose result is to be integers, and then computed in floating point.
+        """
+        if grids is not None and x.name in self._integer_products:
+            x = self._emit("Reshape", [x, self._integers([-1, *x.shape[1:]], "shape")], x.shape)
+        return super()._input(x, grids)
 
     def _offset(self, bias: Array, grids: LayerGrids | None) -> Value:
         """In int32 at the scale of the products: what its integer kernels take into them."""
