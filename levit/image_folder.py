@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,11 +15,14 @@ __all__ = ["images_in", "labelled_images"]
 def images_in(folder: Path) -> list[Path]:
     """Files below `folder` with the ending of an image format, sorted."""
     endings = image_endings()
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in endings and not path.name.startswith(".") and path.is_file()
-    )
+    found: list[Path] = []
+    entered: set[str] = set()
+    # Links to folders too, but for those that lead back to where one has been.
+    for place, folders, files in os.walk(folder, followlinks=True):
+        entered.add(os.path.realpath(place))
+        folders[:] = [f for f in folders if os.path.realpath(os.path.join(place, f)) not in entered]
+        found += [Path(place) / name for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in endings and path.is_file())
 
 
 def labelled_images(
@@ -51,11 +55,17 @@ def _indices(
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """Folder name → class."""
     by_label = {label: index for index, label in enumerate(labels)}
+    if twice := [name for name in classes if labels.count(name) > 1]:
+        raise InputError(
+            f"{folder}: {twice[0]!r} is the label of several classes of this model: name folders "
+            f"by index"
+        )
     if set(classes) <= set(by_label):
         return {name: by_label[name] for name in classes}, ()
     if all(name.isdecimal() and int(name) < len(labels) for name in classes):
         return {name: int(name) for name in classes}, ()
-    if len(classes) == len(labels):
+    # Numbers that are no indices count from another number, or in another order.
+    if len(classes) == len(labels) and not all(name.isdecimal() for name in classes):
         indices = {name: index for index, name in enumerate(classes)}
         return indices, ("folders in sorted order are the classes in order",)
     odd = [name for name in classes if name not in by_label]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
 from levit.commands.output import print_json, print_table
 from levit.runtime.backends import BACKENDS
@@ -11,6 +13,14 @@ from levit.runtime.gpus import first_gpu
 from levit.runtime.predictor import Predictor
 
 __all__ = ["run"]
+
+
+def _status(verification: Mapping[str, Any]) -> str:
+    """What came out where it was written."""
+    accuracy = verification.get("accuracy")
+    if accuracy is None:
+        return str(verification["status"])
+    return f"{verification['status']}, accuracy {accuracy['verdict']}"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         "device": arguments.device,
         "cpu_class": cpu_class(),
         "gpu_class": None if gpu is None else gpu.machine_class,
+        "export_status": manifest.verification["status"],
         "exported_on": manifest.verification.get("cpu_class"),
         "golden_cases": report.cases,
         "max_relative_error": report.max_relative_error,
@@ -55,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
                     f"{report.cases}, off by {report.max_relative_error:.1e} of the largest "
                     f"(allowed {report.tolerance:.0e}){agreement}",
                 ],
+                ["export", _status(manifest.verification)],
                 ["result", "passed" if report.passed else "FAILED"],
             ]
         )

@@ -59,9 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if tried := verification.get("tried"):
         _print_tried(tried)
     _print_accuracy(verification.get("accuracy"), artifact.manifest.precision)
-    error = verification["max_relative_error"]
-    detail = "" if error is None else f", {error:.1e} of the largest value from the reference"
-    print(f"{artifact.path}: {verification['status']}{detail}")
+    print(f"{artifact.path}: {verification['status']}{_distance(verification)}")
     return 0
 
 
@@ -77,7 +75,36 @@ def _print_notes(manifest: Manifest) -> None:
             file=sys.stderr,
         )
     if verification["status"] == "forced":
-        print("note: --force has kept an artifact that is out of tolerance", file=sys.stderr)
+        print(f"note: --force has kept an artifact {_fault(manifest)}", file=sys.stderr)
+
+
+def _fault(manifest: Manifest) -> str:
+    """What is wrong with one that only force has kept."""
+    verification, precision = manifest.verification, manifest.precision
+    accuracy = verification.get("accuracy")
+    if accuracy is not None and accuracy["verdict"] == "cannot tell":
+        needed = f"of {accuracy['images']} images, where {accuracy['needed_images']} are needed"
+        if accuracy["images"] >= accuracy["needed_images"]:
+            needed = "whose labels float32 itself guesses"
+        return f"that nothing tells the accuracy of ({needed})"
+    if accuracy is not None and accuracy["verdict"] == "failed":
+        return f"whose {precision} does not keep the accuracy"
+    if accuracy is None and precision == "int8":
+        return "whose answers nobody has judged"
+    return "that is out of tolerance"
+
+
+def _distance(verification: Mapping[str, Any]) -> str:
+    """How far the artifact's answers are from those that they should be."""
+    error, cost = verification["max_relative_error"], verification.get("cost_of_integers")
+    if error is None:
+        return ""
+    if cost is None:
+        return f", {error:.1e} of the largest value from the reference"
+    return (
+        f", {error:.1e} of the largest value from its integers exactly computed, and those "
+        f"{cost:.1e} from the reference"
+    )
 
 
 def _print_accuracy(accuracy: Mapping[str, Any] | None, precision: str) -> None:
@@ -91,8 +118,9 @@ def _print_accuracy(accuracy: Mapping[str, Any] | None, precision: str) -> None:
         )
     else:
         same = f"{accuracy['top1_agreement']:.2%}"
-        found = f"top-1 as float32's for {same} of {accuracy['images']} images"
-    print(f"accuracy: {found}", file=sys.stderr)
+        found = f"top-1 as float32's for {same} of {accuracy['images']} images ({accuracy['on']})"
+    verdict = "" if accuracy["verdict"] == "passed" else f": {accuracy['verdict']}"
+    print(f"accuracy: {found}{verdict}", file=sys.stderr)
     if kept := accuracy["kept_in_floating_point"]:
         print(
             f"note: {precision} throughout does not keep the accuracy; {len(kept)} layers are in "

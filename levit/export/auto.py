@@ -15,11 +15,13 @@ import numpy as np
 
 from levit.artifact import MANIFEST_FILE, Artifact, open_artifact, write_manifest
 from levit.errors import BackendUnavailableError, ExportError, LevitError
-from levit.export.build import export_to
+from levit.export.build import export_to, plan_of
 from levit.export.onnx_ops import OnnxOps
 from levit.export.options import DEFAULT_PROFILE, ExportOptions
 from levit.export.quantization.hardware import must_reduce_range
-from levit.export.sources import load_source
+from levit.export.quantization.pictures import read_pictures
+from levit.export.settings import choose_labels, choose_preprocess
+from levit.export.sources import Source, load_source
 from levit.export.targets import TARGETS, Target
 from levit.export.targets.onnxruntime_ops import OnnxruntimeOps
 from levit.export.targets.target import Progress
@@ -83,12 +85,17 @@ def export_fastest(
     """
     if options.output is not None:
         check_destination(Path(options.output), force=options.force)
-    has_grid = isinstance(load_source(options, model).model.params, LevitParams)
+    source = load_source(options, model)
+    candidates = tuple(_candidates(options, has_grid=isinstance(source.model.params, LevitParams)))
+    for candidate in () if options.output is not None else candidates:
+        place = _destination(source.variant, candidate.target, candidate.precision)
+        check_destination(place, force=options.force)
+    _look_at_pictures(options, source)
     with tempfile.TemporaryDirectory(prefix="levit-auto-") as temporary:
         tried: list[Tried] = []
         folders: list[Path] = []
         failure: LevitError | None = None
-        for number, candidate in enumerate(_candidates(options, has_grid=has_grid)):
+        for number, candidate in enumerate(candidates):
             progress(f"building {candidate.words()}")
             folder = Path(temporary) / str(number)
             try:
@@ -109,8 +116,10 @@ def export_fastest(
         tried, best = _timed(tried, folders, options)
         winner = open_artifact(best, verify_hashes=False)
         manifest = winner.manifest
-        destination = Path(
-            options.output or f"{manifest.variant}-{manifest.target}-{manifest.precision}"
+        destination = (
+            _destination(manifest.variant, manifest.target, manifest.precision)
+            if options.output is None
+            else Path(options.output)
         )
         with staged_folder(destination, force=options.force) as staging:
             for path in best.iterdir():
@@ -125,6 +134,22 @@ def export_fastest(
             verification = {**manifest.verification, "tried": entry}
             write_manifest(staging, replace(manifest, verification=verification))
     return open_artifact(destination, verify_hashes=False)
+
+
+def _destination(variant: str, target: str, precision: str) -> Path:
+    """Where an artifact goes that nobody has named."""
+    return Path(f"{variant}-{target}-{precision}")
+
+
+def _look_at_pictures(options: ExportOptions, source: Source) -> None:
+    """Raise `CalibrationError` before any work: what is wrong with them is no candidate's fault."""
+    spec, _ = choose_preprocess(options, source)
+    labels, _ = choose_labels(options, source)
+    planned = plan_of(options, source.model, spec)
+    if options.calibration is not None:
+        read_pictures(options.calibration, planned, spec)
+    if options.eval is not None:
+        read_pictures(options.eval, planned, spec, labels)
 
 
 def _candidates(options: ExportOptions, *, has_grid: bool) -> Iterator[Tried]:

@@ -54,7 +54,7 @@ from levit.preprocess import PreprocessSpec
 from levit.runtime.backends import BACKENDS
 from levit.staging import check_destination, staged_folder
 
-__all__ = ["export", "export_to"]
+__all__ = ["export", "export_to", "plan_of"]
 
 
 def export(
@@ -95,7 +95,7 @@ def export_to(
     destination = Path(options.output or f"{source.variant}-{options.target}-{options.precision}")
     spec, assumed = choose_preprocess(options, source)
     labels, unnamed = choose_labels(options, source)
-    trained = _planned(options, source.model, spec)
+    trained = plan_of(options, source.model, spec)
     judge = choose_judge(options, trained, spec, labels)
     quantizer = _quantizer(options, trained, spec, target, progress)
     floats = target.beside_int8 if options.precision == "int8" else options.precision
@@ -112,6 +112,8 @@ def export_to(
         deployed = target.prepare(applied[-1].model, options)
         islands = find_islands(deployed, floats, scanner)
         if judge is not None:
+            if not options.force:  # nor any engine built
+                judge.require_enough(options.precision)
             judge.hear(deployed, target.dialect)
         assumed = (*source.assumed, *assumed, *unnamed, *(judge.assumed if judge else ()))
         compilation = _Compilation(
@@ -192,39 +194,61 @@ class _Compilation:
     progress: Progress
 
     def settle(self, attempts: Iterable[Attempt]) -> None:
-        """Write the first attempt that keeps the contract.
+        """Write the first attempt that keeps the contract; none does: by force the first of all.
 
         Raises:
-            VerificationError: none does.
+            VerificationError: none does, without force.
         """
+        made: list[Attempt] = []
         first: Judgement | None = None
-        worst: tuple[str, ...] = ()
+        failure: VerificationError | None = None
         for attempt in attempts:
-            if first is None:
-                self.progress("writing")
-            else:
+            if made:
                 self.progress(f"trying with {len(attempt.kept)} layers in floating point")
-                worst = worst or attempt.kept
-            golden = self._golden(attempt)
-            manifest, written = self._write(attempt, golden)
-            if first is None:
-                self.progress("verifying")
-            verification = self._verify(manifest, written, golden)
-            judgement = self._judge(manifest, written)
-            if judgement is not None:
-                note_judgement(verification, judgement, attempt.kept, first)
-            passed = judgement is None or judgement.verdict == "passed"
-            if passed or self.options.force:
-                files = describe_files(self.folder)
-                write_manifest(
-                    self.folder, replace(manifest, files=files, verification=verification)
-                )
+            made.append(attempt)
+            try:
+                manifest, judgement = self._make(attempt, first)
+            except VerificationError as error:
+                if attempt.quantization is None:
+                    raise
+                failure = failure or error
+                continue
+            if manifest.verification["status"] != "forced":
+                write_manifest(self.folder, manifest)
                 return
             first = first or judgement
-            if judgement is not None and judgement.verdict == "cannot tell":
+            if judgement is None or judgement.verdict == "cannot tell":
                 break
-        assert first is not None, "no attempt was made"
-        raise refusal(first, self.options.precision, worst)
+        if self.options.force:
+            if len(made) > 1 or failure is not None:  # its files have been written over
+                manifest, _ = self._make(made[0], None)
+            write_manifest(self.folder, manifest)
+            return
+        if first is None:
+            assert failure is not None, "no attempt was made"
+            raise failure
+        raise refusal(first, self.options.precision, made[1].kept if len(made) > 1 else ())
+
+    def _make(self, attempt: Attempt, first: Judgement | None) -> tuple[Manifest, Judgement | None]:
+        """(its manifest, what the contract says); ``forced`` is what only force keeps.
+
+        Args:
+            first: the judgement of the first attempt, where this is another.
+        """
+        if not attempt.kept:
+            self.progress("writing")
+        golden = self._golden(attempt)
+        manifest, written = self._write(attempt, golden)
+        if not attempt.kept:
+            self.progress("verifying")
+        verification = self._verify(manifest, written, golden)
+        judgement = self._judge(manifest, written)
+        if judgement is not None:
+            note_judgement(verification, judgement, attempt.kept, first)
+        elif attempt.quantization is not None and self.options.verify != "none":
+            verification["status"] = "forced"  # nothing tells what its integers cost
+        files = describe_files(self.folder)
+        return replace(manifest, files=files, verification=verification), judgement
 
     def graph_settings(self, attempt: Attempt | None) -> dict[str, Any]:
         """The keyword arguments of `emit_onnx`."""
@@ -352,7 +376,8 @@ class _Compilation:
         return tuple(passes)
 
 
-def _planned(options: ExportOptions, model: Model, spec: PreprocessSpec | None) -> Model:
+def plan_of(options: ExportOptions, model: Model, spec: PreprocessSpec | None) -> Model:
+    """`model` with the inputs and outputs that are asked for."""
     model = model.with_plan(outputs=choose_outputs(options, model))
     if options.input == "float32":
         return model

@@ -13,10 +13,19 @@ from typing import Any, Final
 
 import numpy as np
 
+from levit.errors import CalibrationError
 from levit.export.quantization.pictures import Pictures
 from levit.models.ops import Array
 
-__all__ = ["MIN_AGREEMENT", "MIN_UNLABELLED", "Answers", "Judgement", "answers_of", "judge"]
+__all__ = [
+    "MIN_AGREEMENT",
+    "MIN_UNLABELLED",
+    "Answers",
+    "Judgement",
+    "answers_of",
+    "images_needed",
+    "judge",
+]
 
 MIN_AGREEMENT: Final = 0.99
 MIN_UNLABELLED: Final = 300
@@ -35,16 +44,25 @@ class Answers:
 
     @property
     def top1(self) -> Array:
-        """(N,) classes."""
-        classes: Array = self.logits.argmax(axis=-1)
+        """(N,) classes; -1 where the answer is not finite, and so none."""
+        finite = np.isfinite(self.logits).all(axis=-1)
+        classes: Array = np.where(finite, self.logits.argmax(axis=-1), -1)
         return classes
 
 
 def answers_of(forward: Forward, pictures: Pictures) -> Answers:
-    """What a network says to all pictures."""
+    """What a network says to all pictures.
+
+    Raises:
+        CalibrationError: one is no picture, or not finite.
+    """
     rows: list[Array] = []
     batch: list[Array] = []
-    for picture in pictures:
+    for number, picture in enumerate(pictures):
+        if not np.isfinite(picture).all():
+            raise CalibrationError(
+                f"{pictures.origin}: input {number} has values that are not finite"
+            )
         batch.append(picture)
         if len(batch) == _BATCH:
             rows.append(forward(np.concatenate(batch))["logits"])
@@ -65,7 +83,10 @@ class Judgement:
         images: how many pictures.
         needed: how many it takes to tell.
         top1, reference_top1: of the artifact and of the float32 model; None without labels.
-        signal_to_noise_db: of the logits, each class's mean over the pictures taken off.
+        chance: what guessing reaches on so many, but for one time in a thousand; None without
+            labels.
+        signal_to_noise_db: of the logits, each class's mean over the pictures taken off; None
+            where that is no finite number.
         on: where the pictures come from.
     """
 
@@ -76,13 +97,21 @@ class Judgement:
     needed: int
     top1: float | None
     reference_top1: float | None
+    chance: float | None
     signal_to_noise_db: float | None
     on: str
 
     @property
+    def is_guessed(self) -> bool:
+        """Whether float32 itself knows no more of the labels than chance: nothing can be lost."""
+        if self.reference_top1 is None or self.chance is None:
+            return False
+        return self.reference_top1 <= self.chance
+
+    @property
     def verdict(self) -> str:
         """``passed``, ``failed``, or ``cannot tell``."""
-        if self.images < self.needed:
+        if self.images < self.needed or self.is_guessed:
             return "cannot tell"
         within = self.value <= self.allowed + 1e-9
         if self.measure == "top1_agreement":
@@ -113,9 +142,15 @@ class Judgement:
             "needed_images": self.needed,
             "top1": self.top1,
             "reference_top1": self.reference_top1,
+            "chance": self.chance,
             "signal_to_noise_db": self.signal_to_noise_db,
             "on": self.on,
         }
+
+
+def images_needed(max_drop: float | None) -> int:
+    """How many it takes to tell; `max_drop` is None where there are no labels."""
+    return MIN_UNLABELLED if max_drop is None else math.ceil(100 * _DECIDING / max_drop)
 
 
 def judge(pictures: Pictures, reference: Answers, found: Answers, max_drop: float) -> Judgement:
@@ -124,15 +159,18 @@ def judge(pictures: Pictures, reference: Answers, found: Answers, max_drop: floa
     Args:
         max_drop: points of top-1 that may be lost, where there are labels.
     """
-    same = float(np.mean(reference.top1 == found.top1))
-    top1 = reference_top1 = None
+    same = float(np.mean((reference.top1 == found.top1) & (found.top1 >= 0)))
+    top1 = reference_top1 = chance = None
     measure, value, allowed, needed = "top1_agreement", same, MIN_AGREEMENT, MIN_UNLABELLED
     if pictures.labels is not None:
         labels = np.asarray(pictures.labels)
         top1 = float(np.mean(found.top1 == labels))
         reference_top1 = float(np.mean(reference.top1 == labels))
         measure, value, allowed = "top1_drop", 100 * (reference_top1 - top1), max_drop
-        needed = math.ceil(100 * _DECIDING / max_drop)
+        needed = images_needed(max_drop)
+        guess = 1 / reference.logits.shape[-1]
+        chance = guess + 3 * math.sqrt(guess * (1 - guess) / len(pictures))
+    decibels = signal_to_noise(reference.logits, found.logits)
     return Judgement(
         measure=measure,
         value=value,
@@ -141,19 +179,23 @@ def judge(pictures: Pictures, reference: Answers, found: Answers, max_drop: floa
         needed=needed,
         top1=top1,
         reference_top1=reference_top1,
-        signal_to_noise_db=signal_to_noise(reference.logits, found.logits),
+        chance=chance,
+        signal_to_noise_db=decibels if math.isfinite(decibels) else None,
         on=pictures.origin,
     )
 
 
-def signal_to_noise(reference: Array, found: Array) -> float | None:
-    """In dB, of logits whose mean over the pictures is taken off; None where nothing is left.
+def signal_to_noise(reference: Array, found: Array) -> float:
+    """In dB, of logits whose mean over the pictures is taken off; infinite where they are the same.
 
-    The mean says what all pictures have in common, which is right where all else is wrong.
+    The mean says what all pictures have in common, which is right where all else is wrong. What is
+    not finite, or tells no pictures apart, is nothing but noise: minus infinity.
     """
     signal = reference - reference.mean(axis=0, dtype=np.float64)
     noise = signal - (found - found.mean(axis=0, dtype=np.float64))
     power, lost = float(np.square(signal).sum()), float(np.square(noise).sum())
-    if not (power > 0 and lost > 0 and math.isfinite(power) and math.isfinite(lost)):
-        return None
-    return 10 * math.log10(power / lost)
+    if not (math.isfinite(power) and math.isfinite(lost)):
+        return -math.inf
+    if lost == 0:
+        return math.inf
+    return 10 * math.log10(power / lost) if power > 0 else -math.inf

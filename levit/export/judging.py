@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from levit.artifact import Manifest
 from levit.errors import CalibrationError, ConfigError, VerificationError
-from levit.export.contract import Answers, Judgement, answers_of, judge
+from levit.export.contract import Answers, Judgement, answers_of, images_needed, judge
 from levit.export.onnx_ops import OnnxOps
 from levit.export.options import DEFAULT_MAX_DROP, ExportOptions
 from levit.export.quantization.pictures import Pictures, read_pictures
@@ -39,6 +40,12 @@ class Judge:
     def assumed(self) -> tuple[str, ...]:
         """Of the pictures' labels, in words."""
         return tuple(f"labels of {self.pictures.origin}: {text}" for text in self.pictures.assumed)
+
+    def require_enough(self, precision: str) -> None:
+        """Raise `VerificationError` where there are too few to tell anything."""
+        needed = images_needed(None if self.pictures.labels is None else self._max_drop)
+        if len(self.pictures) < needed:
+            raise VerificationError(_cannot_tell(len(self.pictures), precision, needed))
 
     def hear(self, model: Model, dialect: type[OnnxOps]) -> None:
         """Note what the model says in float32, which answers are compared with."""
@@ -80,6 +87,8 @@ def choose_judge(
             f"to --outputs, or --force to have it unjudged"
         )
     pictures = read_pictures(place, model, spec, labels if options.eval is not None else None)
+    if options.eval is None:
+        pictures = replace(pictures, origin=f"{pictures.origin}, with which it is calibrated")
     max_drop = DEFAULT_MAX_DROP if options.max_drop is None else options.max_drop
     if options.max_drop is not None and pictures.labels is None:
         raise CalibrationError(
@@ -89,14 +98,24 @@ def choose_judge(
     return Judge(pictures, max_drop)
 
 
+def _cannot_tell(images: int, precision: str, needed: int) -> str:
+    """Why an artifact is not written for want of pictures."""
+    return (
+        f"{images} images cannot tell whether {precision} keeps the accuracy, it takes {needed}; "
+        f"it is not written (give more with --eval, or add --force)"
+    )
+
+
 def refusal(judgement: Judgement, precision: str, worst: Sequence[str]) -> VerificationError:
     """Why an artifact is not written."""
-    if judgement.verdict == "cannot tell":
+    if judgement.images < judgement.needed:
+        return VerificationError(_cannot_tell(judgement.images, precision, judgement.needed))
+    if judgement.is_guessed:
         what = (
-            f"{judgement.images} images cannot tell whether {precision} keeps the accuracy, it "
-            f"takes {judgement.needed}"
+            f"float32 itself has {judgement.reference_top1:.2%} of the labels of {judgement.on} "
+            f"right, which is chance, so that nothing tells what {precision} loses"
         )
-        advice = "give more with --eval, or add --force"
+        advice = "are they this model's labels, and is this its preprocessing? or add --force"
     else:
         what = f"{precision} does not keep the accuracy: {judgement.words()}"
         advice = "calibrate with more like pictures, use a higher precision, or add --force"

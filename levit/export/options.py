@@ -23,6 +23,8 @@ MAX_SIDE: Final = 8_192
 AUTO: Final = "auto"
 # Points of top-1 that an artifact may lose, where nobody says.
 DEFAULT_MAX_DROP: Final = 1.0
+# Less would take more images than anybody has.
+_LEAST_DROP: Final = 0.01
 
 _CHOICES: Final = {"input": ("float32", "uint8"), "verify": ("host", "source", "none")}
 
@@ -160,7 +162,7 @@ class ExportOptions:
             )
         auto = self.target == AUTO
         for name in ("calibration", "reduce_range"):
-            if getattr(self, name) and not (int8 or auto):
+            if getattr(self, name) and not (int8 or (auto and self.precision == "fp32")):
                 raise ConfigError(f"{name} is for precision 'int8', not {self.precision!r}")
         if self.eval is not None and self.precision == "fp32" and not auto:
             raise ConfigError(
@@ -170,9 +172,16 @@ class ExportOptions:
         if self.max_drop is not None:
             if self.eval is None:
                 raise ConfigError("max_drop is judged on labelled pictures: name them with --eval")
-            if not 0 < self.max_drop <= 100:
-                raise ConfigError(f"max_drop is in points, above 0 up to 100, not {self.max_drop}")
-        if (int8 or self.eval is not None) and self.verify == "none" and not self.force:
+            if not _LEAST_DROP <= self.max_drop <= 100:
+                raise ConfigError(
+                    f"max_drop is in points, from {_LEAST_DROP} up to 100, not {self.max_drop}"
+                )
+        if auto and self.dump_passes is not None:
+            raise ConfigError("dump_passes is for one target: auto builds several")
+        judged = int8 or self.eval is not None
+        if auto and self.verify == "none" and (judged or self.calibration is not None):
+            raise ConfigError("auto keeps what is right and fast: leave out --verify none")
+        if judged and self.verify == "none" and not self.force:
             raise ConfigError(
                 f"{self.precision} is to be written only if its answers are right: leave out "
                 f"--verify none, or add --force"

@@ -20,7 +20,7 @@ from levit.export.options import ExportOptions
 from levit.export.ranges import open_graph
 from levit.export.sources import Source
 from levit.export.targets import Target
-from levit.export.verify import TOLERANCES, Golden, prove_in_fp32, tolerance_of
+from levit.export.verify import TOLERANCES, Golden, cost_of_integers, prove_in_fp32, tolerance_of
 from levit.models.model import Model
 from levit.runtime.batching import run_in_chunks
 from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
@@ -68,6 +68,7 @@ def verify_artifact(
         "max_relative_error": None,
         "max_abs_error": None,
         "top1_agreement": None,
+        **({} if stored is golden else {"cost_of_integers": cost_of_integers(golden, stored)}),
         "cases": len(golden.inputs),
         "output_spread": golden.spread,
         "cpu": cpu_model(),

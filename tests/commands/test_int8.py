@@ -122,6 +122,7 @@ def test_fp16_is_under_the_same_contract(levit, digits, few, tmp_path):
 def test_what_nothing_here_can_judge_is_refused(levit, digits, tmp_path):
     """ONNX Runtime has no bfloat16 on the CPU, and there is no GPU: neither engine nor graph."""
     words = ("--precision", "bf16", "--target", "trt-rtx", "--eval", digits)
+    words += ("--max-drop", 2)
     result = levit("export", "--model", "levit_digits", "--output", tmp_path / "out", *words)
     refused(result, tmp_path, "runs neither the engine nor its graph")
 
@@ -182,6 +183,90 @@ def test_where_nothing_passes_nothing_is_written(enough, export, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_force_keeps_what_fails_only_where_nothing_passes(enough, export, tmp_path, monkeypatch):
+    """It is what replaces a folder too: an export that can be right is."""
+    import levit.export.quantization.compiler as compiler
+
+    assert export().status == 0
+    quantize = compiler.quantize
+
+    def ruined(*arguments, **options):
+        model, description = quantize(*arguments, **options)
+        attempt = compiler.Attempt(model=model, quantization=description)
+        return spoiled(attempt, "stem.1").model, description
+
+    monkeypatch.setattr(compiler, "quantize", ruined)
+    assert export("--force").status == 0
+    verification = manifest_of(tmp_path / "out")["verification"]
+    assert verification["status"] == "passed"
+    assert verification["accuracy"]["kept_in_floating_point"][0] == "stem.1"
+
+    attempts = compiler.Quantizer.attempts
+
+    def hopeless(self, model, islands):
+        return (spoiled(attempt, "stem.2") for attempt in attempts(self, model, islands))
+
+    monkeypatch.setattr(compiler.Quantizer, "attempts", hopeless)
+    result = export("--force")
+    assert result.status == 0, result.stderr
+    assert "note: --force has kept an artifact whose int8 does not keep the accuracy" in (
+        result.stderr
+    )
+    verification = manifest_of(tmp_path / "out")["verification"]
+    assert verification["status"] == "forced"
+    assert verification["accuracy"]["kept_in_floating_point"] == []  # the first of all attempts
+
+
+def test_an_attempt_out_of_tolerance_is_one_that_failed(enough, export, tmp_path, monkeypatch):
+    import levit.export.build as build
+    from levit.errors import VerificationError
+
+    verify, calls = build.verify_artifact, []
+
+    def strict(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise VerificationError("the artifact is off")
+        return verify(*arguments)
+
+    monkeypatch.setattr(build, "verify_artifact", strict)
+    result = export()
+    assert result.status == 0, result.stderr
+    assert len(calls) == 2
+    assert len(manifest_of(tmp_path / "out")["verification"]["accuracy"]["kept_in_floating_point"])
+
+
+def test_what_is_judged_by_nobody_is_not_called_passed(levit, hundred, tmp_path):
+    words = ("--model", "levit_digits", "--precision", "int8", "--calibration", hundred, *REDUCED)
+    result = levit(
+        "export", *words, "--outputs", "embedding", "--output", tmp_path / "o", "--force"
+    )
+    assert result.status == 0, result.stderr
+    assert "whose answers nobody has judged" in result.stderr
+    assert manifest_of(tmp_path / "o")["verification"]["status"] == "forced"
+    assert "forced" in levit("check", tmp_path / "o").stdout
+
+
+def test_how_far_it_is_says_from_what(enough, export, levit, tmp_path):
+    result = export()
+    assert "from its integers exactly computed, and those " in result.stdout
+    verification = manifest_of(tmp_path / "out")["verification"]
+    assert 0 < verification["cost_of_integers"] < 0.2
+    assert "with which it is calibrated" in result.stderr
+    assert "passed, accuracy passed" in levit("check", tmp_path / "out").stdout
+
+
+def test_labels_of_another_model_are_no_judge(enough, export, digits, tmp_path):
+    shutil.copytree(digits, tmp_path / "rotated" / "x")
+    for place in sorted((tmp_path / "rotated" / "x").iterdir()):
+        place.rename(tmp_path / "rotated" / str((int(place.name) + 1) % 10))
+    shutil.rmtree(tmp_path / "rotated" / "x")
+    result = export("--eval", tmp_path / "rotated", "--max-drop", 2)
+    assert result.status == 1
+    assert "which is chance" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 # ---------------------------------------------------------------------------- bad input
 
 
@@ -240,7 +325,7 @@ def test_inputs_that_are_zero_everywhere_are_refused(export, tmp_path):
         (("--reduce-range",), "reduce_range is for precision 'int8'"),
         (("--eval", "x"), "fp32 is what it is compared with"),
         (("--precision", "fp16", "--max-drop", "1"), "name them with --eval"),
-        (("--precision", "fp16", "--eval", "x", "--max-drop", "0"), "above 0 up to 100"),
+        (("--precision", "fp16", "--eval", "x", "--max-drop", "0"), "from 0.01 up to 100"),
         (
             ("--precision", "int8", "--calibration", "x", "--verify", "none"),
             "leave out --verify none",

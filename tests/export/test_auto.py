@@ -9,7 +9,7 @@ import pytest
 
 from levit import Predictor
 from levit.artifact import MANIFEST_FILE
-from levit.errors import ArtifactError, ExportError
+from levit.errors import ArtifactError, CalibrationError, ConfigError, ExportError
 from levit.export import ExportOptions, auto, export, timing
 from levit.export.sources import digits_folder
 from levit.runtime.cpus import cpu_features, cpu_precisions
@@ -130,6 +130,33 @@ def test_a_precision_that_nothing_here_runs(tmp_path, monkeypatch):
     monkeypatch.setattr(auto, "TARGETS", {})
     with pytest.raises(ExportError, match="no target runs"):
         export(ExportOptions(model="levit_digits", target="auto", output=tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", ["calibration", "eval"])
+def test_pictures_that_are_not_there_are_nobodys_verdict(tmp_path, name):
+    options = {"model": "levit_digits", "target": "auto", "output": tmp_path / "out"}
+    with pytest.raises(CalibrationError, match="no such folder"):
+        export(ExportOptions(**options, **{name: tmp_path / "nowhere"}))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"dump_passes": "x"}, "for one target"),
+        ({"calibration": "x", "verify": "none"}, "leave out --verify none"),
+        ({"precision": "fp16", "calibration": "x"}, "is for precision 'int8'"),
+    ],
+)
+def test_what_auto_cannot_do_is_said_first(words, said):
+    with pytest.raises(ConfigError, match=said):
+        ExportOptions(model="levit_digits", target="auto", **words)
+
+
+def test_the_folder_that_it_may_choose_must_be_free(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "levit_digits-openvino-fp32").mkdir()
+    with pytest.raises(ArtifactError, match="already exists"):
+        export(ExportOptions(model="levit_digits", target="auto"))
 
 
 def test_an_existing_folder_is_refused_before_any_work(tmp_path):

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from levit.errors import CalibrationError
 from levit.export.contract import Answers, answers_of, judge, signal_to_noise
+from levit.export.judging import refusal
 from levit.export.quantization.pictures import Pictures
 
 
@@ -70,12 +72,48 @@ def test_being_right_where_float32_is_wrong_counts():
     assert found.verdict == "passed"
 
 
+def test_labels_that_float32_guesses_tell_nothing():
+    """Of another model, or in another order: what knows nothing has nothing to lose."""
+    truth = np.arange(1000) % 10
+    wrong = (truth + 1) % 10
+    labels = tuple(truth.tolist())
+    found = judge(pictures(1000, labels), answers(wrong), answers(wrong), 1.0)
+    assert (found.verdict, found.is_guessed) == ("cannot tell", True)
+    assert 0.1 < found.chance < 0.15
+    line = str(refusal(found, "int8", ()))
+    assert "float32 itself has 0.00% of the labels of photos right, which is chance" in line
+    some = np.where(np.arange(1000) < 200, truth, wrong)
+    knows = judge(pictures(1000, labels), answers(some), answers(some), 1.0)
+    assert knows.verdict == "passed"
+
+
+def test_answers_that_are_not_finite_are_no_answers():
+    labels = tuple([0] * 1000)
+    right = answers([0] * 1000)
+    broken = Answers(logits=right.logits * np.nan)
+    assert judge(pictures(1000, labels), right, broken, 1.0).verdict == "failed"
+    assert judge(pictures(1000), right, broken, 1.0).value == 0
+    assert judge(pictures(1000), broken, broken, 1.0).value == 0
+
+
+def test_inputs_that_are_not_finite_are_refused():
+    items = np.zeros((3, 2), np.float32)
+    items[1, 0] = np.nan
+    shown = Pictures(origin="photos.npz", items=items, spec=None, takes_pixels=False)
+    with pytest.raises(CalibrationError, match=r"photos\.npz: input 1 has values that are not"):
+        answers_of(lambda batch: {"logits": batch}, shown)
+
+
 def test_the_noise_is_that_of_what_differs_between_pictures(rng):
     """What all pictures have in common is right where all else is wrong."""
     logits = rng.standard_normal((50, 10)) + 1000
     noise = rng.standard_normal((50, 10))
     assert signal_to_noise(logits, logits + 0.1 * noise) == pytest.approx(20, abs=2)
-    assert signal_to_noise(logits, logits + 5) is None  # a shift of all is none
+    assert signal_to_noise(logits, logits + 5) > 200  # a shift of all is none
+    assert signal_to_noise(logits, logits) == np.inf
+    # The worst, not the best: what is not finite, and a reference that tells nothing apart.
+    assert signal_to_noise(logits, logits * np.nan) == -np.inf
+    assert signal_to_noise(np.ones((50, 10)), logits) == -np.inf
     assert signal_to_noise(logits, np.full((50, 10), 1000.0)) == pytest.approx(0, abs=0.1)
 
 

@@ -124,3 +124,42 @@ def test_labels_that_match_no_class_are_refused(folder, model, spec):
 def test_a_model_of_other_channels_takes_an_npz(folder, make_small):
     with pytest.raises(CalibrationError, match=r"pass an \.npz"):
         read_pictures(folder, make_small("one_channel"), None)
+
+
+def test_a_single_array_under_that_name_is_refused(tmp_path, model, spec):
+    with (tmp_path / "x.npz").open("wb") as file:
+        np.save(file, np.zeros((2, 3, 96, 96), np.float32))
+    with pytest.raises(CalibrationError, match="a single array"):
+        read_pictures(tmp_path / "x.npz", model, spec)
+
+
+def test_damage_inside_an_npz_is_refused(tmp_path, model, spec):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, inputs=np.random.default_rng(0).random((4, 3, 96, 96), np.float32))
+    content = bytearray(path.read_bytes())
+    for i in range(2000, 4000):
+        content[i] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(CalibrationError, match=r"cannot be read as \.npz"):
+        read_pictures(path, model, spec)
+
+
+def test_linked_folders_are_read_and_loops_are_not(folder, tmp_path, model, spec):
+    (tmp_path / "linked").mkdir()
+    for place in folder.iterdir():
+        (tmp_path / "linked" / place.name).symlink_to(place)
+    (folder / "a" / "loop").symlink_to(folder / "a")
+    assert len(read_pictures(tmp_path / "linked", model, spec, LABELS)) == 20
+    assert len(read_pictures(folder, model, spec)) == 20
+
+
+def test_numbers_that_are_no_indices_are_no_order(folder, model, spec):
+    for number, name in enumerate(LABELS):
+        (folder / name).rename(folder / str(number + 1))
+    with pytest.raises(CalibrationError, match="no labels of this model"):
+        read_pictures(folder, model, spec, LABELS)
+
+
+def test_a_label_of_several_classes_names_none(folder, model, spec):
+    with pytest.raises(CalibrationError, match="'a' is the label of several classes"):
+        read_pictures(folder, model, spec, ("a", "a", *LABELS[2:]))

@@ -18,7 +18,7 @@ from levit.export.quantization.observe import Observed, observe
 from levit.export.quantization.pictures import FEWEST, Pictures
 from levit.export.quantization.quantize import mixed, quantize
 from levit.export.quantization.reference import QuantizedOps
-from levit.export.quantization.sensitivity import rank_layers
+from levit.export.quantization.sensitivity import answer_of, rank_layers
 from levit.export.ranges import Taps
 from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
@@ -110,7 +110,7 @@ class Quantizer:
         """In dB, of each quantized from a half of the pictures, on some of the other half."""
         fitted, heard = self._pictures.sample(_COMPARED).halves()
         inputs = np.concatenate(list(heard.sample(_HEARD)))
-        output = model.plan.outputs[0]
+        output = answer_of(model)
         exact = model.forward(NumpyOps(np.float32), inputs)[output]
         found = []
         for one in (model, *others):
@@ -118,7 +118,7 @@ class Quantizer:
             keep = _kept_by_default(observed)
             quantized, grids = quantize(one, observed, self._scheme, keep=keep, compensate=False)
             answers = quantized.forward(QuantizedOps(grids, np.float32), inputs)[output]
-            found.append(signal_to_noise(exact, answers) or 0.0)
+            found.append(signal_to_noise(exact, answers))
         return found
 
     def attempts(self, model: Model, islands: Collection[str] = ()) -> Iterator[Attempt]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,12 +141,20 @@ def read_pictures(
 
 
 def _arrays(place: Path, model: Model, *, takes_pixels: bool, labelled: bool) -> Pictures:
+    arrays: dict[str, Array]
     try:
-        with np.load(place, allow_pickle=False) as file:
+        file = np.load(place, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array: write it with np.savez(path, inputs=array)")
+        with file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    # What the zip reader raises for methods, passwords and damage that it does not know.
+    except (
+        *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
+        *(RuntimeError, NotImplementedError),
+    ) as error:
         raise CalibrationError(f"{place}: cannot be read as .npz ({error})") from error
-    name = next((name for name in _INPUTS if name in arrays), None)
+    name: str | None = next((name for name in _INPUTS if name in arrays), None)
     if name is None and len(arrays) == 1:
         name = next(iter(arrays))
     if name is None:
