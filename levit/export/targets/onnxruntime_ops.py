@@ -9,7 +9,7 @@ from typing import Any, Final, TypeGuard
 import numpy as np
 
 from levit.export.onnx_ops import Layer, OnnxOps, Value
-from levit.export.quantization.grid import LayerGrids
+from levit.export.quantization.grid import LayerGrids, Quantization
 from levit.models.ops import Array
 
 __all__ = ["OnnxruntimeOps"]
@@ -30,8 +30,14 @@ class OnnxruntimeOps(OnnxOps):
     that shape too; the Reshape back is written only where somebody reads it.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        opset: int,
+        precision: str = "fp32",
+        islands: frozenset[str] = frozenset(),
+        quantization: Quantization | None = None,
+    ) -> None:
+        super().__init__(opset, precision, islands, quantization)
         # Values (B, N, C) by name, as (B·N, C).
         self._flat: dict[str, Value] = {}
         # Of those, the ones that nobody has read yet, with their shape.
