@@ -15,7 +15,7 @@ import numpy as np
 
 from levit.artifact import MANIFEST_FILE, Artifact, open_artifact, write_manifest
 from levit.errors import BackendUnavailableError, ExportError, LevitError
-from levit.export.build import export_to, plan_of
+from levit.export.build import destination_of, export_to, plan_of
 from levit.export.onnx_ops import OnnxOps
 from levit.export.options import DEFAULT_PROFILE, ExportOptions
 from levit.export.quantization.hardware import must_reduce_range
@@ -83,12 +83,13 @@ def export_fastest(
     Raises:
         LevitError: as `export`; or no candidate can be written.
     """
-    if options.output is not None:
+    if options.output is not None:  # before anything is fetched
         check_destination(Path(options.output), force=options.force)
     source = load_source(options, model)
     candidates = tuple(_candidates(options, has_grid=isinstance(source.model.params, LevitParams)))
-    for candidate in () if options.output is not None else candidates:
-        place = _destination(source.variant, candidate.target, candidate.precision)
+    for place in {
+        destination_of(options, source.variant, one.target, one.precision) for one in candidates
+    }:
         check_destination(place, force=options.force)
     _look_at_pictures(options, source)
     with tempfile.TemporaryDirectory(prefix="levit-auto-") as temporary:
@@ -116,11 +117,7 @@ def export_fastest(
         tried, best = _timed(tried, folders, options)
         winner = open_artifact(best, verify_hashes=False)
         manifest = winner.manifest
-        destination = (
-            _destination(manifest.variant, manifest.target, manifest.precision)
-            if options.output is None
-            else Path(options.output)
-        )
+        destination = destination_of(options, manifest.variant, manifest.target, manifest.precision)
         with staged_folder(destination, force=options.force) as staging:
             for path in best.iterdir():
                 if path.name != MANIFEST_FILE:
@@ -134,11 +131,6 @@ def export_fastest(
             verification = {**manifest.verification, "tried": entry}
             write_manifest(staging, replace(manifest, verification=verification))
     return open_artifact(destination, verify_hashes=False)
-
-
-def _destination(variant: str, target: str, precision: str) -> Path:
-    """Where an artifact goes that nobody has named."""
-    return Path(f"{variant}-{target}-{precision}")
 
 
 def _look_at_pictures(options: ExportOptions, source: Source) -> None:

@@ -54,7 +54,7 @@ from levit.preprocess import PreprocessSpec
 from levit.runtime.backends import BACKENDS
 from levit.staging import check_destination, staged_folder
 
-__all__ = ["export", "export_to", "plan_of"]
+__all__ = ["destination_of", "export", "export_to", "plan_of"]
 
 
 def export(
@@ -92,7 +92,7 @@ def export_to(
         check_destination(Path(options.output), force=options.force)
     progress("reading weights")
     source = load_source(options, model)
-    destination = Path(options.output or f"{source.variant}-{options.target}-{options.precision}")
+    destination = destination_of(options, source.variant, options.target, options.precision)
     spec, assumed = choose_preprocess(options, source)
     labels, unnamed = choose_labels(options, source)
     trained = plan_of(options, source.model, spec)
@@ -374,6 +374,11 @@ class _Compilation:
             count = len(entry["layers"])
             passes.append({"name": "quantize", "count": count, "beside": self.floats, **entry})
         return tuple(passes)
+
+
+def destination_of(options: ExportOptions, variant: str, target: str, precision: str) -> Path:
+    """The artifact's folder."""
+    return Path(options.output or f"{variant}-{target}-{precision}")
 
 
 def plan_of(options: ExportOptions, model: Model, spec: PreprocessSpec | None) -> Model:

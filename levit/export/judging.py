@@ -45,7 +45,10 @@ class Judge:
         """Raise `VerificationError` where there are too few to tell anything."""
         needed = images_needed(None if self.pictures.labels is None else self._max_drop)
         if len(self.pictures) < needed:
-            raise VerificationError(_cannot_tell(len(self.pictures), precision, needed))
+            raise VerificationError(
+                f"{len(self.pictures)} images cannot tell whether {precision} keeps the accuracy, "
+                f"it takes {needed}; it is not written (give more with --eval, or add --force)"
+            )
 
     def hear(self, model: Model, dialect: type[OnnxOps]) -> None:
         """Note what the model says in float32, which answers are compared with."""
@@ -98,18 +101,8 @@ def choose_judge(
     return Judge(pictures, max_drop)
 
 
-def _cannot_tell(images: int, precision: str, needed: int) -> str:
-    """Why an artifact is not written for want of pictures."""
-    return (
-        f"{images} images cannot tell whether {precision} keeps the accuracy, it takes {needed}; "
-        f"it is not written (give more with --eval, or add --force)"
-    )
-
-
 def refusal(judgement: Judgement, precision: str, worst: Sequence[str]) -> VerificationError:
-    """Why an artifact is not written."""
-    if judgement.images < judgement.needed:
-        return VerificationError(_cannot_tell(judgement.images, precision, judgement.needed))
+    """Why an artifact is not written, of enough pictures (`Judge.require_enough`)."""
     if judgement.is_guessed:
         what = (
             f"float32 itself has {judgement.reference_top1:.2%} of the labels of {judgement.on} "

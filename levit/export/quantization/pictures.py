@@ -148,11 +148,8 @@ def _arrays(place: Path, model: Model, *, takes_pixels: bool, labelled: bool) ->
             raise ValueError("it is a single array: write it with np.savez(path, inputs=array)")
         with file:
             arrays = {name: file[name] for name in file.files}
-    # What the zip reader raises for methods, passwords and damage that it does not know.
-    except (
-        *(OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error),
-        *(RuntimeError, NotImplementedError),
-    ) as error:
+    # RuntimeError is what the zip reader raises for passwords and methods that it does not know.
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise CalibrationError(f"{place}: cannot be read as .npz ({error})") from error
     name: str | None = next((name for name in _INPUTS if name in arrays), None)
     if name is None and len(arrays) == 1:
