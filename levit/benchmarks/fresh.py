@@ -15,10 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from levit.benchmarks.worker_process import WorkerFailedError, child_environment
+from levit.interruption import deferred
 
 __all__ = ["FirstPrediction", "first_prediction"]
 
@@ -63,22 +66,13 @@ def first_prediction(script: str, picture: Path, threads: int) -> FirstPredictio
     """
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
         environment = child_environment(threads)
-        started = time.perf_counter_ns()
+        process: subprocess.Popen[bytes] | None = None
         try:
-            process = subprocess.Popen(
-                [sys.executable, "-u", "-P", "-c", script + _PEAK, str(picture)],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                cwd=folder,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise WorkerFailedError(f"its process cannot be started ({error.strerror})") from error
-        deadline = time.monotonic() + _TIMEOUT_S
-        assert process.stdout is not None
-        try:
+            started = time.perf_counter_ns()
+            with deferred():
+                process = _start(script, picture, folder, log, environment)
+            deadline = time.monotonic() + _TIMEOUT_S
+            assert process.stdout is not None
             with selectors.DefaultSelector() as selector:
                 selector.register(process.stdout, selectors.EVENT_READ)
                 data = b""
@@ -103,8 +97,31 @@ def first_prediction(script: str, picture: Path, threads: int) -> FirstPredictio
             said = said or ["it printed no class"]
             raise WorkerFailedError(f"its process ended with status {status}: {said[-1]}")
         finally:
-            # Some of them keep helpers of their own (compilers), which must not outlive them.
-            with contextlib.suppress(OSError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            process.stdout.close()
+            if process is not None:
+                _end(process)
+
+
+def _start(
+    script: str, picture: Path, folder: str, log: IO[bytes], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-u", "-P", "-c", script + _PEAK, str(picture)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            cwd=folder,
+            env=environment,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise WorkerFailedError(f"its process cannot be started ({error.strerror})") from error
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # Some of them keep helpers of their own (compilers), which must not outlive them.
+    with contextlib.suppress(OSError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

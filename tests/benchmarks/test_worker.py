@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import textwrap
 import time
 
@@ -236,3 +237,31 @@ def test_nothing_of_a_fresh_process_stays_behind(tmp_path):
     first_prediction(script, tmp_path, 1)
     time.sleep(1.5)
     assert not left.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_a_fresh_process_starts_leaves_none(tmp_path, monkeypatch, number):
+    class StoppedError(Exception):
+        pass
+
+    def stop(*_):
+        raise StoppedError
+
+    started = []
+
+    class Popen(subprocess.Popen):
+        def __init__(self, *arguments, **keywords):
+            super().__init__(*arguments, **keywords)
+            started.append(self.pid)
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(subprocess, "Popen", Popen)
+    before = signal.signal(number, stop)
+    try:
+        with pytest.raises(StoppedError):
+            first_prediction("import time; time.sleep(60)", tmp_path, 1)
+        assert signal.getsignal(number) is stop
+    finally:
+        signal.signal(number, before)
+    with pytest.raises(ProcessLookupError):
+        os.kill(started[0], 0)

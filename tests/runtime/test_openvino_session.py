@@ -348,6 +348,32 @@ def test_process_ends_well_with_an_open_predictor_and_after_a_fork(artifact):
     assert (done.returncode, done.stdout) == (0, "(5, 10)\n"), done.stderr
 
 
+def test_the_interpreter_waits_for_requests_to_end(artifact):
+    script = """
+        import sys, time
+        import numpy as np
+        from levit import Predictor
+        from levit.runtime.sessions import openvino as module
+
+        finish = module._finish
+
+        def slow(*arguments):
+            finish(*arguments)  # from here on the caller has its answer
+            time.sleep(0.3)
+            print("ended")
+
+        module._finish = slow
+        predictor = Predictor(sys.argv[1], mode="throughput", prove=False)
+        predictor.forward(np.zeros((1, 3, 96, 96), np.float32))
+        print("leaving", flush=True)
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script), str(artifact())],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "leaving\nended\n"), done.stderr
+
+
 def test_signals_arrive_after_sessions_have_come_and_gone(artifact):
     script = """
         import signal, sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import os
@@ -55,6 +56,15 @@ def _keep_inherited_sessions() -> None:
     """In a forked child: never release what the parent opened, whose threads are not here."""
     for session in _live:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._networks))
+    _live.clear()  # nothing of theirs is under way here; its own children inherit the reference
+
+
+@atexit.register
+def _end_requests() -> None:
+    """Before the interpreter goes: a thread of OpenVINO that asks for it then ends the process."""
+    for session in list(_live):
+        for network in list((session._networks or {}).values()):
+            network.settle()
 
 
 if hasattr(os, "register_at_fork"):
@@ -199,6 +209,9 @@ class _Network:
         self.compiled = compiled
         self._outputs = outputs
 
+    def settle(self) -> None:
+        """Return when nothing is under way any more."""
+
 
 class _SharedNetwork(_Network):
     """One request, which callers take in turns: each has every thread."""
@@ -228,11 +241,14 @@ class _QueuedNetwork(_Network):
         self._starting = threading.Lock()
 
     def __del__(self) -> None:
-        # An answer is told before its request has ended, and the queue does not wait for that.
         with contextlib.suppress(AttributeError):  # it was never made
-            for request in self._queue:
-                with contextlib.suppress(RuntimeError):  # it failed, and has said so
-                    request.wait()
+            self.settle()
+
+    def settle(self) -> None:
+        # An answer is told before its request has ended, and the queue does not wait for that.
+        for request in self._queue:
+            with contextlib.suppress(RuntimeError):  # it failed, and has said so
+                request.wait()
 
     @property
     def width(self) -> int:
