@@ -106,7 +106,7 @@ class OnnxOps(Scopes):
         self._taken: dict[str, int] = {}
         self._casts: dict[tuple[str, str], str] = {}
         self._quantized = {} if quantization is None else quantization.layers
-        self._rounded: dict[tuple[str, Grid], Value] = {}
+        self._rounded: dict[tuple[str, Grid, bool], Value] = {}
 
     @contextlib.contextmanager
     def full_precision(self) -> Iterator[None]:
@@ -215,7 +215,7 @@ class OnnxOps(Scopes):
     def linear(self, x: Value, weight: Array, bias: Array | None) -> Value:
         grids = self._quantized.get(self.path)
         shape = self._shapes.linear(x.shape, weight, bias)
-        source = self._input(x, grids)
+        source = self._linear_input(x, grids)
         if len(x.shape) == 2:
             inputs = [source, self._kernel(weight, grids)]
             if bias is not None:
@@ -251,22 +251,33 @@ class OnnxOps(Scopes):
     def _input(self, x: Value, grids: LayerGrids | None) -> Value:
         return x if grids is None else self._on_grid(x, grids.input)
 
+    def _linear_input(self, x: Value, grids: LayerGrids | None) -> Value:
+        return self._input(x, grids)
+
     def _result(self, y: Value, grids: LayerGrids | None) -> Value:
         return y if grids is None or grids.output is None else self._on_grid(y, grids.output)
 
-    def _on_grid(self, x: Value, grid: Grid) -> Value:
-        """`x` through integers and back; once, however many read it."""
-        key = (x.name, grid)
+    def _on_grid(self, x: Value, grid: Grid, *, from_zero: bool = False) -> Value:
+        """`x` through integers and back; once, however many read it.
+
+        Args:
+            from_zero: back without the zero point, which the reader makes up for.
+        """
+        key = (x.name, grid, from_zero)
         if key not in self._rounded:
             name = self._unique(f"{x.name}/grid")
-            zero = np.asarray(grid.zero_point, np.int8 if grid.signed else np.uint8)
+            kind = np.int8 if grid.signed else np.uint8
             scale = self._weight_in(
                 Value(f"{name}.scale", (), array=np.asarray(grid.scale)), self._dtype
             )
-            parameters = [scale, self._initializer(f"{name}.zero_point", zero, zero.dtype.name)]
+            zero = self._initializer(
+                f"{name}.zero_point", np.asarray(grid.zero_point, kind), kind.__name__
+            )
             whole = self._read(x, self._dtype)
-            self._node("QuantizeLinear", [whole, *parameters], f"{name}.integers")
-            self._node("DequantizeLinear", [f"{name}.integers", *parameters], name)
+            self._node("QuantizeLinear", [whole, scale, zero], f"{name}.integers")
+            if from_zero and grid.zero_point:
+                zero = self._initializer(f"{name}.zero", np.asarray(0, kind), kind.__name__)
+            self._node("DequantizeLinear", [f"{name}.integers", scale, zero], name)
             self._rounded[key] = Value(name, x.shape, self._dtype)
         return self._rounded[key]
 

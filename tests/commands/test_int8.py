@@ -10,6 +10,7 @@ from PIL import Image
 from levit import Predictor
 from levit.artifact import MANIFEST_FILE
 from levit.runtime.cpus import cpu_features, cpu_precisions
+from levit.runtime.openvino_module import openvino_core
 
 REDUCED = () if cpu_precisions(cpu_features())["int8"] else ("--reduce-range",)
 
@@ -82,6 +83,19 @@ def test_the_manifest_says_what_the_cpu_must_have(enough, export, tmp_path):
     assert export().status == 0
     features = manifest_of(tmp_path / "out")["requirements"]["cpu_features"]
     assert features == ([] if REDUCED else ["avx512_vnni", "avx_vnni", "amx_int8"])
+
+
+def test_openvino_multiplies_integers_in_every_layer(enough, export, tmp_path):
+    assert export(target="openvino").status == 0
+    compiled = openvino_core().compile_model(tmp_path / "out" / "model.xml", "CPU")
+    kernels = [
+        told["primitiveType"].astype(str).lower()
+        for told in (node.get_rt_info() for node in compiled.get_runtime_model().get_ops())
+        if told["layerType"].astype(str) in ("Convolution", "FullyConnected", "MatMul")
+        or "Quantized" in told["layerType"].astype(str)
+    ]
+    integers = [kernel for kernel in kernels if kernel.endswith("i8")]
+    assert len(integers) == len(manifest_of(tmp_path / "out")["passes"][-1]["layers"])
 
 
 @pytest.mark.trt_rtx

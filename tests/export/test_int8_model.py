@@ -24,6 +24,7 @@ from levit.export.quantization.reference import QuantizedOps
 from levit.export.quantization.sensitivity import rank_layers
 from levit.export.ranges import Taps
 from levit.export.targets.onnxruntime_ops import OnnxruntimeOps
+from levit.export.targets.openvino_ops import OpenvinoOps
 from levit.export.targets.tensorrt_ops import TensorrtOps
 from levit.models.ops import NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
@@ -183,7 +184,7 @@ def test_each_equalisation_is_for_its_family(make_small):
 
 FORMS = {
     "onnxruntime": (OnnxruntimeOps, SCHEME, False, True),
-    "openvino": (OnnxOps, SCHEME, False, False),
+    "openvino": (OpenvinoOps, SCHEME, False, False),
     "channels first": (OnnxOps, SCHEME, True, False),
     "tensorrt": (TensorrtOps, Scheme(signed=True), False, False),
     "among float16": (TensorrtOps, Scheme(signed=True, half=True), False, False),
@@ -234,6 +235,22 @@ def test_every_layer_is_of_integers_and_inputs_are_rounded_once(make_small):
     rounded = [n.input[0] for n in proto.graph.node if n.op_type == "QuantizeLinear"]
     assert len(rounded) == len(set(rounded))  # q, k and v read one
     assert len(rounded) < len(kernels)
+
+
+def test_openvinos_linears_have_their_zero_point_in_the_bias(make_small):
+    model = folded(make_small("tiny")).with_plan(channels_first=False)
+    x = inputs(model, 8, 4)
+    quantized, description = quantize(model, watched(model, x), SCHEME)
+    proto = emit_onnx(quantized, name="q", quantization=description, dialect=OpenvinoOps)
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
+    back = {n.output[0]: n for n in proto.graph.node if n.op_type == "DequantizeLinear"}
+    read = {n.op_type: set() for n in proto.graph.node}
+    for node in proto.graph.node:
+        read[node.op_type] |= {values[back[i].input[2]].item() for i in node.input if i in back}
+    assert read["MatMul"] == {0}
+    assert read["Conv"] != {0}  # whose border is zeros
+    # The keys have no bias of their own, and have one now.
+    assert [n for n in values if n.endswith("attn.k.bias")]
 
 
 def test_what_the_description_leaves_out_is_float(make_small):
