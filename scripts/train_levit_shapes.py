@@ -260,8 +260,13 @@ def train(
     minutes: float,
     rate: float,
     seed: int,
+    bf16: bool,
 ) -> nn.Module:
-    """AdamW with a cosine over the time that there is; returns the running mean of the weights."""
+    """AdamW with a cosine over the time that there is; returns the running mean of the weights.
+
+    Args:
+        bf16: convolutions and products in bfloat16, the weights in float32 still.
+    """
     generator = torch.Generator().manual_seed(seed)
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
@@ -280,10 +285,12 @@ def train(
                 group["lr"] = rate * warm * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
             model.train()
             x = inputs_of(pictures[index], side, augment=True, generator=generator)
-            answers = model(x)  # a pair of heads while it trains
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                answers = model(x)  # a pair of heads while it trains
             answers = answers if isinstance(answers, tuple) else (answers,)
             loss = sum(
-                functional.cross_entropy(a, labels[index], label_smoothing=0.1) for a in answers
+                functional.cross_entropy(a.float(), labels[index], label_smoothing=0.1)
+                for a in answers
             ) / len(answers)
             optimizer.zero_grad()
             loss.backward()
@@ -353,6 +360,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=12_000)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--bf16", action="store_true", help="train in bfloat16, for CPUs with AMX")
     parser.add_argument("--resume", type=Path, help="a folder of an earlier run, to go on from")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -367,16 +375,18 @@ def main() -> None:
         small = resized(load_file(arguments.resume / "model.safetensors"), SMALL)
     tuning = 0.35 * arguments.minutes
     training = arguments.minutes - tuning
-    small = train(small, pictures, labels, SMALL, training, 2e-3, arguments.seed)
+    bf16 = arguments.bf16
+    small = train(small, pictures, labels, SMALL, training, 2e-3, arguments.seed, bf16)
     print(f"top-1 at {SMALL} pixels: {accuracy(small, held_out, truth, SMALL):.2%}", flush=True)
     large = resized(small.state_dict(), SIDE)
-    large = train(large, pictures, labels, SIDE, tuning, 7e-4, arguments.seed + 1)
+    large = train(large, pictures, labels, SIDE, tuning, 7e-4, arguments.seed + 1, bf16)
     top1 = accuracy(large, held_out, truth, SIDE)
     print(f"top-1 on {len(truth)} held-out pictures: {top1:.2%}")
     notes = {
         "minutes": arguments.minutes,
         "pictures": arguments.pictures,
         "seed": arguments.seed,
+        "bf16": bf16,
         "held_out_top1": round(top1, 4),
     }
     write_checkpoint(arguments.output, large, notes)

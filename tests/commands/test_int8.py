@@ -98,6 +98,20 @@ def test_openvino_multiplies_integers_in_every_layer(enough, export, tmp_path):
     assert len(integers) == len(manifest_of(tmp_path / "out")["passes"][-1]["layers"])
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_beside_the_integers_is_bfloat16_where_that_is_fast(
+    enough, export, tmp_path, monkeypatch, fast
+):
+    if fast and not cpu_precisions(cpu_features())["bf16"]:
+        pytest.skip("this CPU has no bfloat16")
+    assert export(target="openvino").status == 0
+    monkeypatch.setattr("levit.runtime.sessions.openvino.is_bf16_fast", lambda: fast)
+    with Predictor(tmp_path / "out", prove=False) as predictor:
+        (network,) = predictor._session._networks.values()
+        hint = network.compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    assert hint in (("bf16", "bfloat16") if fast else ("f32", "float32"))
+
+
 @pytest.mark.trt_rtx
 def test_an_engine_is_judged_on_the_graph_it_was_built_from(enough, export, tmp_path):
     result = export(target="trt-rtx")

@@ -6,7 +6,14 @@ import sys
 import pytest
 
 from levit.runtime import cpus
-from levit.runtime.cpus import available_cpus, cpu_class, cpu_features, cpu_model, cpu_precisions
+from levit.runtime.cpus import (
+    available_cpus,
+    cpu_class,
+    cpu_features,
+    cpu_model,
+    cpu_precisions,
+    is_bf16_fast,
+)
 
 
 @pytest.fixture
@@ -229,6 +236,27 @@ def test_precisions_are_those_with_instructions_of_their_own():
     granite_rapids = cpu_precisions(["amx_bf16", "amx_fp16", "amx_int8", "avx512_fp16"])
     assert granite_rapids["fp16"] == ("amx_fp16", "avx512_fp16")
     assert cpu_precisions(["asimdhp", "bf16"]) == none | {"fp16": ("asimdhp",), "bf16": ("bf16",)}
+
+
+@pytest.mark.parametrize(
+    ("vendor", "features", "fast"),
+    [
+        ("AuthenticAMD", "avx2 avx512f avx512_vnni", False),
+        ("AuthenticAMD", "avx2 avx512f avx512_bf16", True),
+        ("GenuineIntel", "avx2 avx512f avx512_bf16", False),
+        ("GenuineIntel", "avx2 avx512f avx512_bf16 amx_bf16", True),
+    ],
+)
+def test_bfloat16_is_fast_with_amds_and_with_amx(machine, vendor, features, fast):
+    (machine.proc / "cpuinfo").write_text(f"vendor_id\t: {vendor}\nflags\t: {features}\n")
+    assert is_bf16_fast() == fast
+
+
+def test_bfloat16_of_an_arm(machine):
+    (machine.proc / "cpuinfo").write_text(ARM_CPUINFO)
+    assert is_bf16_fast()
+    (machine.proc / "cpuinfo").write_text(ARM_CPUINFO.replace(" bf16", ""))
+    assert not is_bf16_fast()
 
 
 def test_class_changes_with_kernel_features_only(machine):

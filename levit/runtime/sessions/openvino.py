@@ -25,7 +25,7 @@ from levit.errors import (
     brief,
 )
 from levit.runtime.cpu_fit import require_cpu_features
-from levit.runtime.cpus import cpu_features, cpu_precisions, known_cpu_class
+from levit.runtime.cpus import cpu_features, cpu_precisions, is_bf16_fast, known_cpu_class
 from levit.runtime.interface import Tensor, check_interface
 from levit.runtime.openvino_file import METADATA, WEIGHTS_FILE, check_openvino_file
 from levit.runtime.openvino_module import import_openvino, openvino_core
@@ -323,15 +323,14 @@ def _finish(outputs: int, request: Any, userdata: tuple[_Call, int]) -> None:
 
 def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:
     precision = artifact.manifest.precision
-    able = cpu_precisions(cpu_features())["bf16"]
-    if precision == "bf16" and not able:
+    if precision == "bf16" and not cpu_precisions(cpu_features())["bf16"]:
         raise BackendUnavailableError(
             f"{artifact.path.name} computes in bfloat16, for which this CPU has no instructions "
             f"(avx512_bf16, amx_bf16 or Arm's bf16): export it with --precision fp32"
         )
     settings: dict[str, Any] = {
         "PERFORMANCE_HINT": options.mode.upper(),
-        "INFERENCE_PRECISION_HINT": _arithmetic(precision, able=bool(able)),
+        "INFERENCE_PRECISION_HINT": _arithmetic(precision),
         "INFERENCE_NUM_THREADS": options.threads,
         # Threads that are bound to CPUs are bound to the same ones in every process.
         "ENABLE_CPU_PINNING": False,
@@ -343,10 +342,10 @@ def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:
     return settings
 
 
-def _arithmetic(precision: str, *, able: bool) -> str:
-    """What is not integers is bfloat16 at int8, where the CPU has it, as integers are coarser."""
+def _arithmetic(precision: str) -> str:
+    """At int8 what is not integers is bfloat16 where that is fast: integers are coarser."""
     if precision == "int8":
-        return "bf16" if able else "f32"
+        return "bf16" if is_bf16_fast() else "f32"
     return _ARITHMETIC[precision]
 
 
