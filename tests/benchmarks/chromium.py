@@ -67,7 +67,8 @@ class Page:
     def picture(self, whole=False):
         """PNG bytes of what can be seen, or of the whole page."""
         # Once what was emulated has been drawn: on a busy machine that takes a while.
-        drawn = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
+        frame = "requestAnimationFrame"
+        drawn = f"const done = arguments[0]; {frame}(() => {frame}(done))"
         self._post("execute/async", {"script": drawn, "args": []})
         found = self.devtools("Page.captureScreenshot", captureBeyondViewport=whole)
         return base64.b64decode(found["data"])
