@@ -37,7 +37,7 @@ from levit import Predictor
 from levit.benchmarks.intervals import median_interval
 from levit.errors import InputError
 from levit.export import ExportOptions, export
-from levit.images import load_image
+from levit.pictures.reading import load_image
 from levit.runtime.cpus import available_cpus
 from levit.runtime.preparation import Preparation
 

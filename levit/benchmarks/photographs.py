@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from levit.errors import InputError
-from levit.images import load_image
 from levit.models.pictures import smooth_pictures
+from levit.pictures.reading import load_image
 
 __all__ = ["write_photographs"]
 

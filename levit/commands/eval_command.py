@@ -9,7 +9,7 @@ from pathlib import Path
 
 from levit.commands.images import open_predictor
 from levit.commands.output import Progress, print_json, print_table
-from levit.image_folder import labelled_images
+from levit.pictures.folders import labelled_images
 
 __all__ = ["run"]
 

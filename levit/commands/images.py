@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from levit.errors import InputError
-from levit.image_folder import images_in
+from levit.pictures.folders import images_in
 from levit.runtime.predictor import Predictor
 
 __all__ = ["find_images", "open_predictor"]

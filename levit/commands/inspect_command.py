@@ -16,7 +16,7 @@ from levit.export.settings import choose_labels, choose_preprocess
 from levit.export.sources import config_of, load_source
 from levit.models.counting import count
 from levit.models.registry import DIGITS, FAMILIES, canonical, known_names
-from levit.preprocess import PreprocessSpec
+from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["run"]
 

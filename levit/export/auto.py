@@ -16,21 +16,21 @@ import numpy as np
 from levit.artifact import MANIFEST_FILE, Artifact, open_artifact, write_manifest
 from levit.errors import BackendUnavailableError, ExportError, LevitError
 from levit.export.build import destination_of, export_to, plan_of
-from levit.export.onnx_ops import OnnxOps
+from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
+from levit.export.onnx.ops import OnnxOps
 from levit.export.options import DEFAULT_PROFILE, ExportOptions
 from levit.export.quantization.hardware import must_reduce_range
 from levit.export.quantization.pictures import read_pictures
 from levit.export.settings import choose_labels, choose_preprocess
 from levit.export.sources import Source, load_source
+from levit.export.staging import check_destination, staged_folder
 from levit.export.targets import TARGETS, Target
-from levit.export.targets.onnxruntime_ops import OnnxruntimeOps
 from levit.export.targets.target import Progress
 from levit.export.timing import time_in_turns
 from levit.interruption import raise_if_interrupted
 from levit.models.levit.layers import LevitParams
 from levit.runtime.cpus import available_cpus, cpu_features, cpu_model, cpu_precisions
 from levit.runtime.predictor import Predictor
-from levit.staging import check_destination, staged_folder
 
 __all__ = ["Tried", "export_fastest"]
 

@@ -27,7 +27,7 @@ from levit.errors import ArtifactError, ConfigError, VerificationError
 from levit.export.contract import Judgement
 from levit.export.fitting import Scanner, find_islands, fit_range
 from levit.export.judging import Judge, choose_judge, note_judgement, refusal
-from levit.export.onnx_graph import emit_onnx, input_spec, metadata_of, output_specs
+from levit.export.onnx.graph import emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import AUTO, ExportOptions
 from levit.export.passes import (
     EXACT,
@@ -45,14 +45,14 @@ from levit.export.quantization.pictures import read_pictures
 from levit.export.quantization.reference import QuantizedOps
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
 from levit.export.sources import Source, load_source
+from levit.export.staging import check_destination, staged_folder
 from levit.export.targets import Order, Target, Written, find_target
 from levit.export.targets.target import Progress
 from levit.export.verify import Golden, golden_cases
 from levit.export.verify_artifact import verify_artifact
 from levit.models.model import Model
-from levit.preprocess import PreprocessSpec
+from levit.pictures.preprocess import PreprocessSpec
 from levit.runtime.backends import BACKENDS
-from levit.staging import check_destination, staged_folder
 
 __all__ = ["destination_of", "export", "export_to", "plan_of"]
 

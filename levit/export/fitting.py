@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from levit.export.onnx_ops import OnnxOps
+from levit.export.onnx.ops import OnnxOps
 from levit.export.passes import Applied
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Ranges, Taps, sample_inputs, scan_ranges
@@ -12,7 +12,7 @@ from levit.export.rescale import LIMIT, RESCALINGS
 from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
 from levit.models.ops import Array
-from levit.preprocess import PreprocessSpec
+from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["Scanner", "find_islands", "fit_range"]
 

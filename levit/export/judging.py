@@ -10,14 +10,14 @@ from typing import Any
 from levit.artifact import Manifest
 from levit.errors import CalibrationError, ConfigError, VerificationError
 from levit.export.contract import Answers, Judgement, answers_of, images_needed, judge
-from levit.export.onnx_ops import OnnxOps
+from levit.export.onnx.ops import OnnxOps
 from levit.export.options import DEFAULT_MAX_DROP, ExportOptions
 from levit.export.quantization.pictures import Pictures, read_pictures
 from levit.export.ranges import Taps
 from levit.export.targets import Target
 from levit.export.verify_artifact import forward_of
 from levit.models.model import Model
-from levit.preprocess import PreprocessSpec
+from levit.pictures.preprocess import PreprocessSpec
 from levit.runtime.predictor import Predictor
 
 __all__ = ["Judge", "choose_judge", "note_judgement", "refusal"]

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from levit.errors import ExportError, VerificationError, brief
-from levit.export.onnx_graph import input_spec
-from levit.export.onnx_ops import OnnxOps, Value
+from levit.export.onnx.graph import input_spec
+from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.precision import PRECISIONS
 from levit.models.model import Model
 from levit.models.ops import Array
 from levit.models.pictures import smooth_pictures, standardized
-from levit.preprocess import PreprocessSpec, normalize
+from levit.pictures.preprocess import PreprocessSpec, normalize
 
 __all__ = ["Ranges", "Taps", "open_graph", "sample_inputs", "scan_ranges"]
 

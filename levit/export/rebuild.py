@@ -10,6 +10,7 @@ from typing import Any
 from levit.artifact import Artifact, describe_files, open_artifact, write_manifest
 from levit.errors import CorruptArtifactError, ExportError
 from levit.export.options import PathLike
+from levit.export.staging import check_destination, staged_folder
 from levit.export.targets import TARGETS
 from levit.export.targets.engine import EngineSettings
 from levit.export.targets.target import Progress
@@ -17,7 +18,6 @@ from levit.export.targets.tensorrt import BUILDERS, ENGINE_FILE, GRAPH_FILE, Bui
 from levit.export.verify_artifact import run_here
 from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.sessions.engine_fit import EngineNeeds, engine_needs
-from levit.staging import check_destination, staged_folder
 
 __all__ = ["rebuild"]
 

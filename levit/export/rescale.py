@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from levit.export.algebra.residual import (
+from levit.export.passes.residual import (
     is_folded,
     named_blocks,
     scaled_columns,

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from levit.errors import ConfigError
+from levit.export.flavours import FLAVOURS, spec_from_json
 from levit.export.options import ExportOptions
 from levit.export.sources import Source
-from levit.flavours import FLAVOURS, spec_from_json
 from levit.models.hints import Hints, read_config
 from levit.models.model import Model
-from levit.preprocess import PreprocessSpec
+from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["choose_labels", "choose_outputs", "choose_preprocess", "settings_for"]
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from levit.export.ranges import Taps
-from levit.images import load_image
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
-from levit.preprocess import PreprocessSpec, normalize, to_pixels
+from levit.pictures.preprocess import PreprocessSpec, normalize, to_pixels
+from levit.pictures.reading import load_image
 from levit.runtime.golden import compare_outputs
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import ConfigError, InputError
-from levit.images import ImageLike
+from levit.pictures.reading import ImageLike
 
 __all__ = [
     "MAX_THREADS",

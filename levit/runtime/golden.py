@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from levit.artifact import Manifest
 from levit.errors import CorruptArtifactError
-from levit.images import load_image
-from levit.preprocess import normalize, to_pixels
+from levit.pictures.preprocess import normalize, to_pixels
+from levit.pictures.reading import load_image
 
 __all__ = ["GoldenReport", "compare_outputs", "run_golden"]
 

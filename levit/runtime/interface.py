@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from levit.artifact import Artifact, TensorSpec
 from levit.errors import ConfigError, CorruptArtifactError
-from levit.preprocess import PreprocessSpec
+from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["Tensor", "check_interface", "checked_labels"]
 

@@ -18,7 +18,7 @@ from levit.errors import (
     LevitError,
     VerificationError,
 )
-from levit.images import ImageLike
+from levit.pictures.reading import ImageLike
 from levit.runtime.arguments import (
     as_images,
     check_choice,

@@ -15,8 +15,8 @@ from PIL import Image
 
 from levit.artifact import TensorSpec
 from levit.errors import InputError
-from levit.images import ImageLike, file_contents, image_name, load_image
-from levit.preprocess import PreprocessSpec, normalize, resized_size, to_pixels
+from levit.pictures.preprocess import PreprocessSpec, normalize, resized_size, to_pixels
+from levit.pictures.reading import ImageLike, file_contents, image_name, load_image
 
 __all__ = ["Preparation"]
 

@@ -30,7 +30,7 @@ from levit.export.verify import TOLERANCES, Tolerance, golden_cases
 from levit.models.ops import NumpyOps
 from levit.models.random_weights import flatten
 from levit.models.registry import FAMILIES
-from levit.preprocess import PreprocessSpec
+from levit.pictures.preprocess import PreprocessSpec
 
 ARGUMENTS = dict(
     embed_dim=[32, 48], key_dim=16, num_heads=[2, 3], depth=[1, 1], img_size=[64, 48],
@@ -809,7 +809,7 @@ def test_choices_follow_from_the_source():
 def test_dump_passes_writes_a_graph_per_pass_and_a_table(here, kind):
     digits(dump_passes=here / "passes", input=kind)
     table = json.loads((here / "passes" / "passes.json").read_text())
-    levits = [f.__name__ for f in PASSES if f.__module__ != "levit.export.algebra.transformer"]
+    levits = [f.__name__ for f in PASSES if f.__module__ != "levit.export.passes.transformer"]
     assert [row["pass"] for row in table] == ["as_trained", *levits]
     assert [row["file"] for row in table] == [
         f"{i:02}_{row['pass']}.onnx" for i, row in enumerate(table)

@@ -13,12 +13,12 @@ from levit.artifact import open_artifact
 from levit.errors import ExportError, VerificationError
 from levit.export import ExportOptions, build, export
 from levit.export.build import export_to
+from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.passes import run_passes
 from levit.export.precision import PRECISIONS
 from levit.export.quantization.hardware import must_reduce_range
 from levit.export.ranges import Taps
 from levit.export.targets import TARGETS, find_target
-from levit.export.targets.tensorrt_ops import TensorrtOps
 from levit.export.verify import TOLERANCES, golden_cases, prove_in_fp32
 from levit.models.random_weights import flatten
 

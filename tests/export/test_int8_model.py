@@ -8,11 +8,14 @@ import onnxruntime
 import pytest
 
 from levit.errors import CalibrationError
-from levit.export.algebra.residual import scaled_columns, with_stream
 from levit.export.contract import signal_to_noise
-from levit.export.onnx_graph import emit_onnx
-from levit.export.onnx_ops import OnnxOps
+from levit.export.onnx.graph import emit_onnx
+from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
+from levit.export.onnx.openvino_ops import OpenvinoOps
+from levit.export.onnx.ops import OnnxOps
+from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.passes import EXACT, passes_for, relative_difference, run_passes
+from levit.export.passes.residual import scaled_columns, with_stream
 from levit.export.quantization.compiler import Quantizer
 from levit.export.quantization.equalize import equalize_norms, equalize_stream
 from levit.export.quantization.grid import Scheme
@@ -23,9 +26,6 @@ from levit.export.quantization.quantize import mixed, quantize
 from levit.export.quantization.reference import QuantizedOps
 from levit.export.quantization.sensitivity import rank_layers
 from levit.export.ranges import Taps
-from levit.export.targets.onnxruntime_ops import OnnxruntimeOps
-from levit.export.targets.openvino_ops import OpenvinoOps
-from levit.export.targets.tensorrt_ops import TensorrtOps
 from levit.models.ops import NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import random_model

@@ -7,7 +7,7 @@ from PIL import Image
 from levit.errors import CalibrationError
 from levit.export.quantization.pictures import read_pictures
 from levit.models.pictures import smooth_pictures
-from levit.preprocess import PreprocessSpec, normalize, to_pixels
+from levit.pictures.preprocess import PreprocessSpec, normalize, to_pixels
 
 LABELS = tuple("abcdefghij")
 

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from levit.errors import ExportError
-from levit.export.onnx_graph import (
+from levit.export.onnx.graph import (
     emit_onnx,
     input_spec,
     metadata_of,

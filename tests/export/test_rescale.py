@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
 from levit.errors import ExportError, VerificationError
-from levit.export.algebra.residual import with_stream
 from levit.export.fitting import Scanner, find_islands, fit_range
-from levit.export.onnx_graph import emit_onnx
+from levit.export.onnx.graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.passes import EXACT, passes_for, run_passes
+from levit.export.passes.residual import with_stream
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Taps, sample_inputs, scan_ranges
 from levit.export.rescale import (
@@ -32,7 +32,7 @@ from levit.models.ops import NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import random_model
 from levit.models.registry import FAMILIES
-from levit.preprocess import PreprocessSpec
+from levit.pictures.preprocess import PreprocessSpec
 
 TOLERANCE = 0.05
 OPTIONS = ExportOptions(model="levit_digits")

@@ -14,11 +14,11 @@ from levit.artifact import open_artifact
 from levit.cli import main
 from levit.errors import ConfigError
 from levit.export import ExportOptions, export
+from levit.export.flavours import FLAVOURS
 from levit.export.settings import choose_preprocess, settings_for
 from levit.export.sources import load_source
-from levit.flavours import FLAVOURS
 from levit.models.hints import Hints
-from levit.preprocess import IMAGENET_MEAN, normalize, to_pixels
+from levit.pictures.preprocess import IMAGENET_MEAN, normalize, to_pixels
 
 PROCESSOR = {
     "image_processor_type": "LevitImageProcessor",

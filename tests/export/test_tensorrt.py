@@ -27,12 +27,12 @@ from levit.errors import (
     VerificationError,
 )
 from levit.export import ExportOptions, export
-from levit.export.onnx_graph import emit_onnx
+from levit.export.onnx.graph import emit_onnx
+from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.passes import run_passes
 from levit.export.targets import TARGETS
 from levit.export.targets.engine import EngineSettings, build_engine
 from levit.export.targets.tensorrt import RTX
-from levit.export.targets.tensorrt_ops import TensorrtOps
 from levit.export.targets.timing_cache import TimingCache
 from levit.export.verify import TOLERANCES, Tolerance
 from levit.models.random_weights import flatten

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from levit.errors import ExportError
-from levit.export.onnx_graph import emit_onnx
+from levit.export.onnx.graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.passes import passes_for, run_passes
 from levit.export.precision import PRECISIONS

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from levit.artifact import GOLDEN_FILE, MANIFEST_FILE, open_artifact
 from levit.errors import CorruptArtifactError, VerificationError
-from levit.images import load_image
-from levit.preprocess import normalize, to_pixels
+from levit.pictures.preprocess import normalize, to_pixels
+from levit.pictures.reading import load_image
 from levit.runtime.golden import GoldenReport, compare_outputs, run_golden
 from levit.runtime.predictor import Predictor
 from levit.runtime.sessions.ort import OrtSession

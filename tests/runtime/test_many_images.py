@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 from levit.errors import ConfigError, InputError
-from levit.images import load_image
-from levit.preprocess import normalize, to_pixels
+from levit.pictures.preprocess import normalize, to_pixels
+from levit.pictures.reading import load_image
 from levit.runtime.pipeline import AHEAD
 from levit.runtime.predictor import Prediction, Predictor
 

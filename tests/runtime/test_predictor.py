@@ -29,8 +29,8 @@ from levit.errors import (
     InputError,
     VerificationError,
 )
-from levit.images import load_image
-from levit.preprocess import normalize, to_pixels
+from levit.pictures.preprocess import normalize, to_pixels
+from levit.pictures.reading import load_image
 from levit.runtime.cpus import available_cpus
 from levit.runtime.predictor import Prediction, Predictor
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from levit.benchmarks.engines import ImageRunner, Job, Runner
 from levit.errors import InputError, VerificationError
-from levit.images import load_image
+from levit.pictures.reading import load_image
 from levit.runtime.predictor import Predictor
 
 __all__ = ["example", "open_image_runner", "open_runner", "script"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from levit.errors import CalibrationError
 from levit.export.contract import signal_to_noise
-from levit.export.onnx_ops import OnnxOps
+from levit.export.onnx.ops import OnnxOps
 from levit.export.passes import Applied
 from levit.export.quantization.equalize import equalize_norms, equalize_stream
 from levit.export.quantization.grid import Quantization, Scheme

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from levit.export.algebra.residual import is_folded, scaled_columns, stream_layers, with_stream
+from levit.export.passes.residual import is_folded, scaled_columns, stream_layers, with_stream
 from levit.export.quantization.grid import Scheme, fit_grid
 from levit.export.quantization.layers import layer_names, name_of
 from levit.export.quantization.observe import Observed, Source

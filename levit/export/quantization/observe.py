@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from levit.errors import CalibrationError
-from levit.export.onnx_ops import Layer
+from levit.export.onnx.ops import Layer
 from levit.export.ranges import Taps
 from levit.models.ops import Array
 

@@ -13,11 +13,11 @@ from typing import Final
 import numpy as np
 
 from levit.errors import CalibrationError, InputError
-from levit.image_folder import images_in, labelled_images
-from levit.images import load_image
 from levit.models.model import Model
 from levit.models.ops import Array
-from levit.preprocess import PreprocessSpec, normalize, to_pixels
+from levit.pictures.folders import images_in, labelled_images
+from levit.pictures.preprocess import PreprocessSpec, normalize, to_pixels
+from levit.pictures.reading import load_image
 
 __all__ = ["FEWEST", "Pictures", "read_pictures"]
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Final
 
 from levit.errors import ExportError
+from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
+from levit.export.onnx.openvino_ops import OpenvinoOps
+from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.targets.onnx import prepare_onnx, write_onnx
-from levit.export.targets.onnxruntime_ops import OnnxruntimeOps
 from levit.export.targets.openvino import prepare_openvino, require_openvino, write_openvino
-from levit.export.targets.openvino_ops import OpenvinoOps
 from levit.export.targets.target import Order, Target, Written
 from levit.export.targets.tensorrt import ENGINE_FILE, RTX, TENSORRT, prepare_engine
-from levit.export.targets.tensorrt_ops import TensorrtOps
 
 __all__ = ["TARGETS", "Order", "Target", "Written", "find_target"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from levit.export.onnx_graph import emit_onnx
+from levit.export.onnx.graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.precision import PRECISIONS
 from levit.export.targets.target import Order, Written

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.errors import ExportError, brief
-from levit.export.onnx_graph import emit_onnx
+from levit.export.onnx.graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.precision import PRECISIONS, Precision, rounded
 from levit.export.quantization.grid import Quantization

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from levit.export.onnx_ops import OnnxOps
+from levit.export.onnx.ops import OnnxOps
 from levit.export.options import ExportOptions
 from levit.models.model import Model
 

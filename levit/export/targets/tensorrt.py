@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from levit.export.onnx_graph import emit_onnx
+from levit.export.onnx.graph import emit_onnx
 from levit.export.options import ExportOptions
 from levit.export.targets.engine import EngineSettings, build_engine
 from levit.export.targets.target import Order, Progress, Written

@@ -17,8 +17,8 @@ from fuzzing.image_seeds import giant_seeds, image_seeds
 from fuzzing.mutations import mutate_bytes, mutate_png
 from fuzzing.target import WrongAnswerError
 from levit.errors import InputError
-from levit.images import FORMATS, MAX_PIXELS, load_image
-from levit.preprocess import PreprocessSpec, normalize, to_pixels
+from levit.pictures.preprocess import PreprocessSpec, normalize, to_pixels
+from levit.pictures.reading import FORMATS, MAX_PIXELS, load_image
 
 __all__ = ["GiantTarget", "ImageTarget"]
 

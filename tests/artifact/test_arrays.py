@@ -4,7 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from levit.arrays import read_arrays
+from levit.artifact.arrays import read_arrays
 
 
 @pytest.fixture

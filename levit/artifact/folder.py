@@ -25,27 +25,14 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from levit.arrays import read_arrays
+from levit.artifact.arrays import read_arrays
+from levit.artifact.manifest import MANIFEST_FILE, Manifest
 from levit.errors import ArtifactError, CorruptArtifactError
-from levit.manifest import (
-    MANIFEST_FILE,
-    MAX_BATCH,
-    SCHEMA_VERSION,
-    BatchProfile,
-    Manifest,
-    TensorSpec,
-)
 
 __all__ = [
     "GOLDEN_FILE",
     "LABELS_FILE",
-    "MANIFEST_FILE",
-    "MAX_BATCH",
-    "SCHEMA_VERSION",
     "Artifact",
-    "BatchProfile",
-    "Manifest",
-    "TensorSpec",
     "describe_files",
     "foreign_files",
     "is_artifact",

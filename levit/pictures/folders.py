@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from levit.errors import InputError
-from levit.images import image_endings
+from levit.pictures.reading import image_endings
 
 __all__ = ["images_in", "labelled_images"]
 

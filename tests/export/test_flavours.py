@@ -14,7 +14,7 @@ from test_preprocess import picture, tensor_of
 from test_preprocess_flavours import HUB, KINDS, processor_class
 
 from levit.errors import ConfigError
-from levit.flavours import (
+from levit.export.flavours import (
     FLAVOURS,
     mmpretrain_spec,
     original_spec,
@@ -22,7 +22,7 @@ from levit.flavours import (
     timm_spec,
     transformers_spec,
 )
-from levit.preprocess import IMAGENET_MEAN, IMAGENET_STD, RULES, PreprocessSpec
+from levit.pictures.preprocess import IMAGENET_MEAN, IMAGENET_STD, RULES, PreprocessSpec
 
 # As save_pretrained of transformers 4.2x, and of 4.5x with the fast class, wrote them.
 OLD_FILE = {

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from onnx import helper
 
-from levit.export.onnx_ops import OnnxOps, Value
+from levit.export.onnx.ops import OnnxOps, Value
 
 __all__ = ["TensorrtOps"]
 

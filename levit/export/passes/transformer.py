@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from levit.export.algebra.shared import bare, behind, is_affine, is_plain, with_params
+from levit.export.passes.shared import bare, behind, is_affine, is_plain, with_params
 from levit.models.layers import LayerNorm, transform
 from levit.models.model import Model
 from levit.models.transformer.layers import (

@@ -1,4 +1,4 @@
-"""Settings as each library writes them → :class:`~levit.preprocess.PreprocessSpec`.
+"""Settings as each library writes them → :class:`~levit.pictures.preprocess.PreprocessSpec`.
 
 =============  ==========================================================================
 flavour        what it reads
@@ -20,7 +20,7 @@ from typing import Any, Final, TypeAlias
 from PIL import Image
 
 from levit.errors import ConfigError
-from levit.preprocess import IMAGENET_MEAN, IMAGENET_STD, MAX_SIDE, RULES, PreprocessSpec
+from levit.pictures.preprocess import IMAGENET_MEAN, IMAGENET_STD, MAX_SIDE, RULES, PreprocessSpec
 
 __all__ = [
     "FLAVOURS",

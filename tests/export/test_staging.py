@@ -23,8 +23,8 @@ from levit.artifact import (
 )
 from levit.errors import ArtifactError
 from levit.export import ExportOptions, export
+from levit.export.staging import staged_folder
 from levit.runtime.predictor import Predictor
-from levit.staging import staged_folder
 
 HOST = "".join(c for c in platform.node() if c.isalnum())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from levit.export.algebra.shared import is_plain, with_params
+from levit.export.passes.shared import is_plain, with_params
 from levit.models.layers import Mlp, RelativeBias, layers_of, transform
 from levit.models.levit.layers import LevitParams
 from levit.models.model import Model

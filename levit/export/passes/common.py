@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from levit.export.algebra.shared import is_plain, scaled, with_params
+from levit.export.passes.shared import is_plain, scaled, with_params
 from levit.models.layers import Conv, DotProductAttention, Linear, transform
 from levit.models.levit.layers import LevitParams
 from levit.models.model import Model

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from levit.errors import ConfigError, InputError
-from levit.flavours import timm_spec
-from levit.images import load_image
-from levit.preprocess import (
+from levit.export.flavours import timm_spec
+from levit.pictures.preprocess import (
     INTERPOLATIONS,
     PreprocessSpec,
     normalize,
     to_pixels,
 )
+from levit.pictures.reading import load_image
 
 MODES = ("RGB", "L", "LA", "RGBA", "P", "CMYK", "1", "I;16", "YCbCr", "PA")
 

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 
-from levit.export.onnx_ops import Layer, OnnxOps, Value
+from levit.export.onnx.ops import Layer, OnnxOps, Value
 from levit.export.quantization.grid import LayerGrids, Quantization
 from levit.models.ops import Array
 

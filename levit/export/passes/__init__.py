@@ -14,15 +14,15 @@ from typing import Final
 import numpy as np
 
 from levit.errors import VerificationError
-from levit.export.algebra.common import (
+from levit.export.passes.common import (
     drop_key_bias,
     fold_batchnorm,
     fold_input_normalization,
     fold_query_scale,
     merge_heads,
 )
-from levit.export.algebra.levit import fold_relative_bias, pool_before_last_linear
-from levit.export.algebra.transformer import (
+from levit.export.passes.levit import fold_relative_bias, pool_before_last_linear
+from levit.export.passes.transformer import (
     fold_gate,
     fold_layernorm_affine,
     fold_position_attention,

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from levit.artifact import TensorSpec
 from levit.errors import ExportError
-from levit.export.onnx_ops import OnnxOps, Value
+from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.precision import choose_opset
 from levit.export.quantization.grid import Quantization
 from levit.models.model import Model

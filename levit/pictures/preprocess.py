@@ -5,7 +5,7 @@ the crop rounds as the source library rounds, and normalisation rounds to float3
 the source does. Costs of getting this wrong are measured in points of top-1 (timm#2463,
 YOLOs-CPP#145).
 
-What a checkpoint's own files say about it is read in :mod:`levit.flavours`.
+What a checkpoint's own files say about it is read in :mod:`levit.export.flavours`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from levit.errors import ConfigError, InputError
-from levit.images import MAX_PIXELS
+from levit.pictures.reading import MAX_PIXELS
 
 __all__ = [
     "IMAGENET_MEAN",

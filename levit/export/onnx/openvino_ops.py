@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from levit.export.onnx_ops import OnnxOps, Value
+from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.quantization.grid import LayerGrids
 from levit.models.ops import Array
 

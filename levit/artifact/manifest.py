@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from levit.errors import ConfigError, CorruptArtifactError, ManifestVersionError
-from levit.preprocess import PreprocessSpec
+from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = [
     "MANIFEST_FILE",

@@ -23,7 +23,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
-from levit.image_limits import MAX_SCANS, count_scans, tile_sizes
+from levit.pictures.limits import MAX_SCANS, count_scans, tile_sizes
 
 __all__ = [
     "FORMATS",

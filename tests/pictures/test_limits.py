@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from levit.errors import InputError
-from levit.image_limits import MAX_SCANS, count_scans, tile_sizes
-from levit.images import MAX_PIXELS, load_image
+from levit.pictures.limits import MAX_SCANS, count_scans, tile_sizes
+from levit.pictures.reading import MAX_PIXELS, load_image
 
 # ------------------------------------------------------------------ scans of a JPEG
 
@@ -64,7 +64,7 @@ def test_a_scan_across_two_readings_is_counted(monkeypatch):
     data = jpeg(progressive=True)
     whole = count_scans(io.BytesIO(data))
     for size in (1, 2, 3, 100):
-        monkeypatch.setattr("levit.image_limits._CHUNK", size)
+        monkeypatch.setattr("levit.pictures.limits._CHUNK", size)
         assert count_scans(io.BytesIO(data)) == whole
 
 

@@ -19,9 +19,8 @@ from PIL import Image
 from test_preprocess import MODES, encoded, picture, tensor_of
 
 from levit.errors import ConfigError, InputError
-from levit.flavours import FLAVOURS, mmpretrain_spec, original_spec, transformers_spec
-from levit.images import load_image
-from levit.preprocess import (
+from levit.export.flavours import FLAVOURS, mmpretrain_spec, original_spec, transformers_spec
+from levit.pictures.preprocess import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     INTERPOLATIONS,
@@ -30,6 +29,7 @@ from levit.preprocess import (
     normalize,
     to_pixels,
 )
+from levit.pictures.reading import load_image
 
 # Tiny, portrait, landscape, square; long and thin; at, above and below every edge that matters.
 SIZES = (

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 from test_preprocess import MODES, encoded, picture
 
-import levit.images
+import levit.pictures.reading
 from levit.errors import InputError
-from levit.images import FORMATS, MAX_PIXELS, file_contents, image_endings, load_image
+from levit.pictures.reading import FORMATS, MAX_PIXELS, file_contents, image_endings, load_image
 
 # ------------------------------------------------------------------ what names an image
 
@@ -525,7 +525,7 @@ def test_an_image_from_a_pipe_is_read():
 
 
 def test_pipes_and_files_kept_in_memory_have_a_limit(monkeypatch, tmp_path):
-    monkeypatch.setattr(levit.images, "MAX_BYTES", 1000)
+    monkeypatch.setattr(levit.pictures.reading, "MAX_BYTES", 1000)
     (tmp_path / "large.png").write_bytes(encoded(picture("RGB", (40, 30))))
     with (
         (tmp_path / "large.png").open("rb") as file,

@@ -1,1 +1,0 @@
-"""The exact algebra: one function a pass, by what it is about. `levit.export.passes` runs them."""

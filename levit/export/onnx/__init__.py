@@ -1,0 +1,1 @@
+"""ONNX: operations, graphs, and the dialects that backends read best."""

@@ -1,0 +1,1 @@
+"""Pictures: whatever names one → pixels → the tensor that a network takes."""
