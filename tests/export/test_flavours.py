@@ -8,9 +8,9 @@ import math
 
 import numpy as np
 import pytest
+from drawn_pictures import picture, tensor_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_preprocess import picture, tensor_of
 from test_preprocess_flavours import HUB, KINDS, processor_class
 
 from levit.errors import ConfigError

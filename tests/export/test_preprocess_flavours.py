@@ -13,10 +13,10 @@ from importlib import import_module
 
 import numpy as np
 import pytest
+from drawn_pictures import MODES, encoded, picture, tensor_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from test_preprocess import MODES, encoded, picture, tensor_of
 
 from levit.errors import ConfigError, InputError
 from levit.export.flavours import FLAVOURS, mmpretrain_spec, original_spec, transformers_spec

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from drawn_pictures import MODES, encoded, picture, tensor_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -20,38 +21,6 @@ from levit.pictures.preprocess import (
     normalize,
     to_pixels,
 )
-from levit.pictures.reading import load_image
-
-MODES = ("RGB", "L", "LA", "RGBA", "P", "CMYK", "1", "I;16", "YCbCr", "PA")
-
-
-def picture(mode, size, seed=0):
-    """Noise on a gradient, so that every filter, rounding and crop offset shows."""
-    width, height = size
-    rng = np.random.default_rng([seed, width, height])
-    ramp = np.linspace(0, 160, width)[None, :, None] + np.linspace(0, 60, height)[:, None, None]
-    values = (ramp + rng.integers(0, 36, (height, width, 4))).astype(np.uint8)
-    if mode == "I;16":
-        return Image.fromarray(values[..., 0].astype(np.uint16) * 257)
-    if mode == "P":
-        return Image.fromarray(values[..., :3]).quantize(64)
-    if mode == "PA":
-        return Image.fromarray(values[..., :3]).quantize(64).convert("PA")
-    if mode in ("RGBA", "CMYK"):
-        return Image.frombytes(mode, size, values.tobytes())
-    if mode == "LA":
-        return Image.frombytes(mode, size, np.ascontiguousarray(values[..., 2:]).tobytes())
-    return Image.fromarray(values[..., :3]).convert(mode)
-
-
-def encoded(image, format_name="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, format=format_name, **options)
-    return buffer.getvalue()
-
-
-def tensor_of(image, spec):
-    return normalize(to_pixels(load_image(image), spec), spec)
 
 
 def timm_tensor(image, spec):
