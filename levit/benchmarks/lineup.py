@@ -97,7 +97,7 @@ def choose_lineup(
     entrants: list[Entrant] = []
     if models is None and not artifacts:
         models = COMPARED if peers else SIZES
-    reason = f"; missing: {', '.join(missing.values())}" if missing else ""
+    reason = f"; missing: {', '.join(dict.fromkeys(missing.values()))}" if missing else ""
     if models and any(engine.target for engine in usable.values()):
         _require_exporter()
     for_models = usable if engines or peers else _by_default(usable, device, quick=quick)

@@ -103,7 +103,8 @@ def prepare_material(
 
 def _use_artifact(source: Path, entrant: Entrant, material: Material) -> None:
     """A user's artifact is its own reference: its golden cases."""
-    (material.files(entrant) / entrant.artifact).symlink_to(source)
+    # A link's target is looked for from the link's own folder.
+    (material.files(entrant) / entrant.artifact).symlink_to(source.resolve())
     manifest = open_artifact(source, verify_hashes=False).manifest
     family = FAMILIES.get(manifest.family)
     if family is not None:

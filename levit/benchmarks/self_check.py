@@ -87,9 +87,9 @@ def _measure(
         seed=0,
         command=("self_check",),
     )
-    record, status = run_benchmark(plan, material, _Silent())
-    if status:
-        raise KeyboardInterrupt
+    record, stop = run_benchmark(plan, material, _Silent())
+    if stop is not None:
+        raise stop
     return record
 
 

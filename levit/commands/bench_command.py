@@ -145,8 +145,9 @@ def _run(
     names: tuple[str, ...],
 ) -> tuple[Record, BaseException | None]:
     protocols = _schedules(arguments, names, len(lineup.entrants))
-    for title, install in lineup.missing.items():
-        print(f"not installed: {title} ({install})", file=sys.stderr)
+    for install in dict.fromkeys(lineup.missing.values()):  # one command brings several
+        titles = [title for title, remedy in lineup.missing.items() if remedy == install]
+        print(f"not installed: {'; '.join(titles)} ({install})", file=sys.stderr)
     photos = None if arguments.photos is None else Path(arguments.photos)
     pictures: tuple[Path, ...] = ()
     if photos is not None or any(p.kind != "tensor" for p in protocols.values()):

@@ -1,6 +1,7 @@
 """What contenders load: each model its own folder, whatever artifacts are called."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,17 @@ def test_artifacts_of_one_name_do_not_meet(prepare, tiny_artifact, tmp_path):
     assert all(e.contender.model == "levit_digits (artifact)" for e in users)
     assert not any((material.files(e) / REFERENCE_FILE).exists() for e in users)
     assert len({e.contender.name for e in entrants}) == 3
+
+
+def test_an_artifact_may_be_named_from_the_current_folder(
+    prepare, tiny_artifact, tmp_path, monkeypatch
+):
+    shutil.copytree(tiny_artifact, tmp_path / "runs" / "best")
+    monkeypatch.chdir(tmp_path)
+    (entrant,), material = prepare(artifacts=[Path("runs/best")])
+    found = material.files(entrant) / entrant.artifact
+    assert found.resolve() == tmp_path / "runs" / "best"
+    assert open_artifact(found).path == found
 
 
 def test_an_artifact_has_the_counts_of_its_own_config(prepare, tiny_artifact):

@@ -3,14 +3,17 @@
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from levit.benchmarks import lineup
 from levit.benchmarks.record_file import read_record
 from levit.cli import main
 
@@ -260,8 +263,6 @@ def test_an_artifact_that_fails_its_golden_check_is_not_timed(tmp_path, capsys):
     arrays["output/logits"] = arrays["output/logits"] * 1.01
     np.savez(folder / "golden.npz", **arrays)
     manifest = open_artifact(folder, verify_hashes=False).manifest
-    from dataclasses import replace
-
     write_manifest(folder, replace(manifest, files=describe_files(folder)))
     result = tmp_path / "result.json"
     words = ["bench", "--artifact", str(folder), "--protocol", "latency,cold-start"]
@@ -272,6 +273,41 @@ def test_an_artifact_that_fails_its_golden_check_is_not_timed(tmp_path, capsys):
     assert printed.err.startswith("not measured: changed · levit → ONNX Runtime · fp32: changed:")
     ours = [m for m in read_record(result).measurements if "matmul" not in m.contender]
     assert [(m.status, m.rounds) for m in ours] == [("failed", ())] * 2
+
+
+def test_an_artifact_of_the_readme(tiny_artifact, tmp_path, monkeypatch, capsys):
+    """``levit bench --artifact runs/best-onnx-fp32``, as the README says it, but shortened."""
+    shutil.copytree(tiny_artifact, tmp_path / "runs" / "best-onnx-fp32")
+    monkeypatch.chdir(tmp_path)
+    for protocol, name in ((ALL, "before.json"), ("latency,cold-start", "after.json")):
+        words = ["bench", "--artifact", "runs/best-onnx-fp32", "--protocol", protocol]
+        words += ["--seconds", "0.1", "--rounds", "2", "--output", name]
+        assert main(words) == 0
+    ours = [m for m in read_record("before.json").measurements if "matmul" not in m.contender]
+    assert {m.protocol: m.status for m in ours} == dict.fromkeys(ALL.split(","), "ok")
+    capsys.readouterr()
+    assert main(["bench", "compare", "before.json", "after.json", "--json"]) == 0
+    changes = json.loads(capsys.readouterr().out)["changes"]
+    assert {change["protocol"] for change in changes} == {"latency", "cold-start"}
+
+
+def test_engines_that_one_command_installs_are_told_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        lineup,
+        "ENGINES",
+        {
+            name: replace(engine, needs={"no_such_module": f"pip install {engine.kind}"})
+            if engine.kind == "peer"
+            else engine
+            for name, engine in lineup.ENGINES.items()
+        },
+    )
+    words = ["bench", "--peers", "--models", "levit_digits", "--protocol", "latency"]
+    words += ["--seconds", "0.1", "--rounds", "1", "--output", str(tmp_path / "result.json")]
+    main(words)
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if "pip install peer" in x]
+    assert line.startswith("not installed: timm, PyTorch eager; timm, BatchNorm folded")
+    assert line.endswith(" (pip install peer)")
 
 
 def what_is_in(folder):
