@@ -29,6 +29,7 @@ from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Measurement, Record, Round
 from levit.benchmarks.turns import Standing, Turns, length_of, search_seconds
 from levit.errors import BackendUnavailableError, LevitError
+from levit.export.timing import in_turns
 from levit.interruption import raise_if_interrupted
 
 __all__ = ["Plan", "Watcher", "run_benchmark"]
@@ -215,30 +216,26 @@ class _Run:
         with self._workers(protocol, unknown) as turns:
             turns.check()
         answers: dict[str, int] = {}
-        for number in range(protocol.rounds + 1):
-            order = [s for s in standings if s.running]
-            self._rng.shuffle(order)
-            for standing in order:
-                self._between()
-                self._watcher.advance(_PROCESS_S, f"{standing.name}, process {number + 1}")
-                job = self._material.job(
-                    standing.entrant,
-                    batch=1,
-                    threads=standing.threads,
-                    device=self._plan.device,
-                )
-                module = importlib.import_module(standing.entrant.module)
-                if not hasattr(module, "script"):
-                    standing.fail("this engine is not measured in fresh processes yet", "skipped")
-                    continue
-                try:
-                    script = module.script(job)
-                    found = first_prediction(script, self._plan.pictures[0], standing.threads)
-                except LevitError as error:
-                    standing.fail(str(error))
-                    continue
-                if answers.setdefault(standing.name, found.top1) != found.top1:
-                    standing.fail("its answer changes from process to process", "wrong")
-                elif number:
-                    value = found.peak_bytes if name == "memory" else found.elapsed_ns
-                    standing.rounds.append(Round(elapsed_ns=found.elapsed_ns, values=(value,)))
+        for number, standing in in_turns(standings, protocol.rounds + 1, self._rng):
+            if not standing.running:
+                continue
+            self._between()
+            self._watcher.advance(_PROCESS_S, f"{standing.name}, process {number + 1}")
+            job = self._material.job(
+                standing.entrant, batch=1, threads=standing.threads, device=self._plan.device
+            )
+            module = importlib.import_module(standing.entrant.module)
+            if not hasattr(module, "script"):
+                standing.fail("this engine is not measured in fresh processes yet", "skipped")
+                continue
+            try:
+                script = module.script(job)
+                found = first_prediction(script, self._plan.pictures[0], standing.threads)
+            except LevitError as error:
+                standing.fail(str(error))
+                continue
+            if answers.setdefault(standing.name, found.top1) != found.top1:
+                standing.fail("its answer changes from process to process", "wrong")
+            elif number:
+                value = found.peak_bytes if name == "memory" else found.elapsed_ns
+                standing.rounds.append(Round(elapsed_ns=found.elapsed_ns, values=(value,)))

@@ -16,6 +16,7 @@ from levit.benchmarks.memory import available_memory
 from levit.benchmarks.protocols import Protocol
 from levit.benchmarks.record import Contender, Measurement, Round
 from levit.benchmarks.worker_process import WorkerFailedError, WorkerProcess
+from levit.export.timing import in_turns
 
 __all__ = ["Standing", "Turns", "length_of", "search_seconds"]
 
@@ -143,15 +144,15 @@ class Turns:
         for standing in self._running():
             self._done(standing.warmup_s, f"warming up {standing.name}")
             self._turn(standing, standing.warmup_s, keep=False)
-        for number in range(self._protocol.rounds):
-            order = self._running()
-            self._rng.shuffle(order)
-            for standing in order:
-                time.sleep(_SETTLE_S)
-                self._between()
-                seconds = standing.seconds / self._protocol.rounds
-                self._turn(standing, seconds, keep=True)
-                self._done(seconds, f"round {number + 1} of {self._protocol.rounds}")
+        rounds = self._protocol.rounds
+        for number, standing in in_turns(self._running(), rounds, self._rng):
+            if not standing.running:
+                continue
+            time.sleep(_SETTLE_S)
+            self._between()
+            seconds = standing.seconds / rounds
+            self._turn(standing, seconds, keep=True)
+            self._done(seconds, f"round {number + 1} of {rounds}")
         self._between()
 
     def check(self) -> None:

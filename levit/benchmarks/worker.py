@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from levit.benchmarks.correctness import REFERENCE_FILE, check
 from levit.benchmarks.engines import Job
 from levit.errors import LevitError, brief
+from levit.export.timing import call_times_ns
 
 __all__ = ["main", "timed_turn"]
 
@@ -35,44 +36,19 @@ Call = Callable[[], Mapping[str, int] | None]
 Turn = tuple[int, list[int], dict[str, list[int]]]
 
 _SEED: Final = 0
-# Far more than say anything new; without an end, a session that does nothing fills the memory.
-_MOST_CALLS: Final = 100_000
 # Of a turn: what a call that is not counted may take.
 _WAKING: Final = 0.05
 
 
 def timed_turn(call: Call, seconds: float, handicap: float = 0.0) -> Turn:
-    """Call again and again until `seconds` have passed, at least once, at most `_MOST_CALLS`.
-
-    Args:
-        handicap: a fraction by which each call is made to last longer, on purpose: with it the
-            benchmark proves that it can tell.
-
-    Returns:
-        (elapsed nanoseconds, nanoseconds of each call, of each stage of each call).
-    """
-    clock = time.perf_counter_ns
-    values: list[int] = []
-    stages: list[Mapping[str, int] | None] = []
-    start = clock()
-    deadline = start + int(seconds * 1e9)
-    while True:
-        before = clock()
-        stages.append(call())
-        after = clock()
-        if handicap:
-            until = after + int((after - before) * handicap)
-            while after < until:
-                after = clock()
-        values.append(after - before)
-        if after >= deadline or len(values) == _MOST_CALLS:
-            break
-    elapsed = after - start
-    by_stage: dict[str, list[int]] = {}
-    for entry in stages:
+    """(nanoseconds of the turn, of each call, of each stage of each call); see `call_times_ns`."""
+    told: list[Mapping[str, int] | None] = []
+    elapsed, values = call_times_ns(lambda: told.append(call()), seconds, handicap=handicap)
+    stages: dict[str, list[int]] = {}
+    for entry in told:
         for name, value in (entry or {}).items():
-            by_stage.setdefault(name, []).append(value)
-    return elapsed, values, by_stage
+            stages.setdefault(name, []).append(value)
+    return elapsed, values, stages
 
 
 class Stream:
