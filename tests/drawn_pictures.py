@@ -5,8 +5,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from levit.pictures.preprocess import normalize, to_pixels
-from levit.pictures.reading import load_image
+from levit.pictures.preparation import to_tensor
 
 MODES = ("RGB", "L", "LA", "RGBA", "P", "CMYK", "1", "I;16", "YCbCr", "PA")
 
@@ -37,4 +36,4 @@ def encoded(image, format_name="PNG", **options):
 
 
 def tensor_of(image, spec):
-    return normalize(to_pixels(load_image(image), spec), spec)
+    return to_tensor(image, spec, "float32")

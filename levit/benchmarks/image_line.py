@@ -37,9 +37,9 @@ from levit import Predictor
 from levit.benchmarks.intervals import median_interval
 from levit.errors import InputError
 from levit.export import ExportOptions, export
+from levit.pictures.preparation import Preparation
 from levit.pictures.reading import load_image
 from levit.runtime.cpus import available_cpus
-from levit.runtime.preparation import Preparation
 
 MODELS = ("levit_digits", "levit_128s", "levit_256")
 SMALL = (500, 375)
@@ -135,7 +135,7 @@ def _line(path: Path, files: list[Path], arguments: argparse.Namespace) -> dict[
     ):
         manifest = line.manifest
         assert manifest.preprocess is not None
-        preparation = Preparation(spec=manifest.preprocess, takes=manifest.inputs[0])
+        preparation = Preparation(spec=manifest.preprocess, dtype=manifest.inputs[0].dtype)
         batch = line.preprocess(files[: manifest.batch.opt])
 
         def prepare(file: Path) -> None:

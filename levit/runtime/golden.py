@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from levit.artifact import Manifest
 from levit.errors import CorruptArtifactError
-from levit.pictures.preprocess import normalize, to_pixels
-from levit.pictures.reading import load_image
+from levit.pictures.preparation import to_tensor
 
 __all__ = ["GoldenReport", "compare_outputs", "run_golden"]
 
@@ -141,8 +140,8 @@ def _tensor_error(
     spec = manifest.preprocess
     if spec is None or not images:
         return None
-    pixels = np.stack([to_pixels(load_image(image.tobytes()), spec) for image in images])
-    tensors = pixels if manifest.inputs[0].dtype == "uint8" else normalize(pixels, spec)
+    dtype = manifest.inputs[0].dtype
+    tensors = np.stack([to_tensor(image.tobytes(), spec, dtype) for image in images])
     stored = batch[: len(tensors)]
     if tensors.shape != stored.shape:
         raise CorruptArtifactError(

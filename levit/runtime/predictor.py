@@ -18,6 +18,8 @@ from levit.errors import (
     LevitError,
     VerificationError,
 )
+from levit.pictures.pipeline import Batches, Pipeline
+from levit.pictures.preparation import Preparation
 from levit.pictures.reading import ImageLike
 from levit.runtime.arguments import (
     as_images,
@@ -31,9 +33,7 @@ from levit.runtime.batching import check_batch, run_in_chunks
 from levit.runtime.cpus import available_cpus
 from levit.runtime.golden import GoldenReport, run_golden
 from levit.runtime.interface import checked_labels
-from levit.runtime.pipeline import Batches, Pipeline
 from levit.runtime.prediction import Prediction, top_predictions
-from levit.runtime.preparation import Preparation
 from levit.runtime.session import Session, SessionOptions
 
 __all__ = ["Prediction", "Predictor"]
@@ -396,15 +396,13 @@ class Predictor:
         if spec is None:
             return None
         preparation = Preparation(
-            spec=spec, takes=self.manifest.inputs[0], exif=self._exif, draft=self._draft
+            spec=spec, dtype=self.manifest.inputs[0].dtype, exif=self._exif, draft=self._draft
         )
         return preparation, Pipeline(
-            receive=preparation.receive,
-            prepare=preparation.prepare,
-            allocate=preparation.allocate,
-            check=self._check_process,
+            preparation,
             batch=self.manifest.batch.opt,
             workers=self.workers,
+            check=self._check_process,
         )
 
     def _require_output(self, name: str, purpose: str) -> None:

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image, ImageSequence
 
 from levit.errors import ConfigError, InputError
+from levit.pictures.pipeline import AHEAD
 from levit.pictures.preprocess import normalize, to_pixels
 from levit.pictures.reading import load_image
-from levit.runtime.pipeline import AHEAD
 from levit.runtime.predictor import Prediction, Predictor
 
 
@@ -299,7 +299,7 @@ def test_a_draft_has_nearly_the_pixels_of_the_photo(uint8_artifact, photo):
 def test_a_draft_is_larger_than_what_it_is_resized_to(monkeypatch, tiny_artifact):
     # Short edges of 8 * 134 and 8 * 135: 96 * 1.4 = 134.4.
     sizes = []
-    from levit.runtime import preparation
+    from levit.pictures import preparation
 
     def watched(image, spec):
         sizes.append(image.size)

@@ -24,6 +24,7 @@ from typing import Any, Final, Literal, TypeAlias
 from numpy.typing import NDArray
 
 from levit.errors import InputError
+from levit.pictures.preparation import Preparation
 
 __all__ = ["AHEAD", "LINGER_S", "Batch", "Batches", "Pipeline", "Rows"]
 
@@ -56,32 +57,33 @@ class Batch:
 
 
 class Pipeline:
-    """How images are prepared; calls of any thread share its workers.
+    """Batches of images, prepared by worker threads that all calls share.
+
+    ::
+
+        pipeline = Pipeline(preparation, batch=8, workers=2)
+        with pipeline.batches(paths) as batches:
+            for rows, errors in batches:
+                ...
 
     Args:
-        receive: an image as it is read from the iterable → what `prepare` takes. It runs in the
-            calling thread, before the next image is read.
-        prepare: (image, row) fills one row of a batch; in any thread.
-        allocate: count → an empty batch.
-        check: raises where the process has forked since: the copy of a lock in a child may be
-            held by a thread that is not there.
+        preparation: how an image becomes a row. It receives each image in the calling thread,
+            before the next one is read, and prepares it in any thread.
         batch: images per batch.
         workers: threads at most, over all calls; 0 for none.
+        check: raises where the process has forked since: the copy of a lock in a child may be
+            held by a thread that is not there.
     """
 
     def __init__(
         self,
+        preparation: Preparation,
         *,
-        receive: Callable[[Any], Any],
-        prepare: Callable[[Any, NDArray[Any]], None],
-        allocate: Callable[[int], NDArray[Any]],
-        check: Callable[[], None],
         batch: int,
         workers: int,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
-        self.receive = receive
-        self.prepare = prepare
-        self.allocate = allocate
+        self.preparation = preparation
         self.check = check
         self.batch = batch
         self.workers = workers
@@ -211,13 +213,13 @@ class Batches:
                 self._exhausted, self._failure = True, error
                 break
             try:
-                received.append(self._pipeline.receive(image))
+                received.append(self._pipeline.preparation.receive(image))
             except Exception as error:
                 errors[len(received)] = error
                 received.append(None)
         if not received:
             return
-        batch = Batch(self._read, self._pipeline.allocate(len(received)), errors)
+        batch = Batch(self._read, self._pipeline.preparation.allocate(len(received)), errors)
         batch.waiting = len(received) - len(errors)
         self._read += len(received)
         self._ahead.append(batch)
@@ -268,7 +270,7 @@ class Batches:
 
     def _run(self, batch: Batch, row: int, image: Any) -> None:
         try:
-            self._pipeline.prepare(image, batch.rows[row])
+            self._pipeline.preparation.prepare(image, batch.rows[row])
         except BaseException as error:
             batch.errors[row] = error
             if not isinstance(error, Exception):

@@ -5,13 +5,14 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from levit.errors import InputError
-from levit.runtime import pipeline as module
-from levit.runtime.pipeline import AHEAD, Pipeline
+from levit.pictures import pipeline as module
+from levit.pictures.pipeline import AHEAD, Pipeline
 
 
 class Stop(BaseException):
@@ -24,14 +25,12 @@ def write(image, row):
 
 
 def make(workers=2, batch=4, prepare=write, receive=lambda image: image, check=lambda: None):
-    return Pipeline(
+    preparation = SimpleNamespace(
         receive=receive,
         prepare=prepare,
         allocate=lambda count: np.full((count, 3), -1, np.int64),
-        check=check,
-        batch=batch,
-        workers=workers,
     )
+    return Pipeline(preparation, batch=batch, workers=workers, check=check)
 
 
 def run(pipeline, images, on_error="raise"):
