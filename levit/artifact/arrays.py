@@ -1,16 +1,16 @@
-"""Arrays from an ``.npz`` of whatever origin: plain numbers, as many as are there, no pickles."""
+"""Arrays from an ``.npz`` of any origin: plain numbers, as many as are there, and no pickles."""
 
 from __future__ import annotations
 
 import io
 import math
-import zipfile
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from levit.artifact.stored_zip import StoredZip
 from levit.errors import brief
 
 __all__ = ["read_arrays"]
@@ -24,8 +24,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read what ``numpy.savez`` has written.
 
     ``numpy.load`` inflates members, hands out as bytes what is no array, and allocates what a
-    header claims before it looks whether it is there. Here the members are stored as they are,
-    together no longer than the file, and each holds exactly the numbers that its header says.
+    header claims before it looks whether it is there. Here the members are ranges of the file
+    (`StoredZip`), and each holds exactly the numbers that its header says.
 
     Returns:
         Arrays by name, in the machine's byte order.
@@ -34,22 +34,14 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         OSError: the file cannot be read.
         ValueError: it is not such an archive; the message is a part of a line.
     """
-    data = path.read_bytes()
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise ValueError("compressed members")
-            if sum(member.file_size for member in members) > len(data):
-                raise ValueError("members are longer than the file")
-            arrays = {_name(member.filename): _array(archive.read(member)) for member in members}
-    except ValueError:
+        with path.open("rb") as stream:
+            archive = StoredZip(stream)
+            return {_name(member): _array(archive.read(member)) for member in archive.names}
+    except (OSError, ValueError):
         raise
-    except Exception as error:  # zipfile's, struct's and NumPy's share no base
+    except Exception as error:  # NumPy's parser of headers lets through what it meets
         raise ValueError(brief(error)) from error
-    if len(arrays) != len(members):
-        raise ValueError("two members have one name")
-    return arrays
 
 
 def _name(member: str) -> str:
@@ -58,8 +50,8 @@ def _name(member: str) -> str:
     return member.removesuffix(_SUFFIX)
 
 
-def _array(data: bytes) -> NDArray[Any]:
-    stream = io.BytesIO(data)
+def _array(data: NDArray[np.uint8]) -> NDArray[Any]:
+    stream = io.BytesIO(data.data)
     if np.lib.format.read_magic(stream) != (1, 0):
         raise ValueError("an array of a newer format")
     shape, by_columns, dtype = np.lib.format.read_array_header_1_0(stream)

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from levit.artifact import stored_zip
+from levit.artifact.stored_zip import StoredZip
 from levit.errors import CheckpointError
-from levit.models.containers import stored_zip
-from levit.models.containers.stored_zip import StoredZip
+from levit.models.containers import torch_zip
+from levit.models.containers.torch_zip import TorchZip, zip_errors
 
 
 def opened(data):
-    return StoredZip(io.BytesIO(data), "model.pth")
+    with zip_errors("model.pth"):
+        return StoredZip(io.BytesIO(data))
 
 
 def written(members, compression=zipfile.ZIP_STORED, force_zip64=False, comment=b""):
@@ -31,7 +34,8 @@ def written(members, compression=zipfile.ZIP_STORED, force_zip64=False, comment=
 
 def read_all(data):
     archive = opened(data)
-    return {name: archive.read(name) for name in archive.names}
+    with zip_errors("model.pth"):
+        return {name: archive.read(name) for name in archive.names}
 
 
 def refused(data, match):
@@ -104,7 +108,7 @@ def test_a_member_beyond_four_gigabytes(tmp_path):
         stream.write(zip64_end(1, len(entry), after, after + len(entry)) + end)
     with zipfile.ZipFile(path) as theirs, path.open("rb") as stream:
         assert theirs.read("archive/data/0") == b"abc"
-        assert StoredZip(stream, "large.pth").read("archive/data/0").tobytes() == b"abc"
+        assert StoredZip(stream).read("archive/data/0").tobytes() == b"abc"
 
 
 def test_sizes_that_the_extra_field_lacks():
@@ -186,8 +190,14 @@ def test_a_directory_that_is_not_there(at, value):
 
 
 def test_too_many_members(monkeypatch):
-    monkeypatch.setattr(stored_zip, "_MOST_MEMBERS", 2)
-    refused(PLAIN, "a zip file of 3 members is no checkpoint")
+    monkeypatch.setattr(torch_zip, "_MOST_MEMBERS", 2)
+    with pytest.raises(CheckpointError, match="a zip file of 3 members is no checkpoint"):
+        TorchZip(io.BytesIO(PLAIN), "model.pth")
+
+
+def test_a_list_of_members_that_is_too_long(monkeypatch):
+    monkeypatch.setattr(stored_zip, "_LONGEST_LIST_BYTES", END - DIRECTORY - 1)
+    refused(PLAIN, "its list of members is longer than")
 
 
 def zip64_end(count, size, offset, at):
@@ -222,7 +232,7 @@ def test_names_are_only_names(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     archive = opened(written([(name, b"data")]))
     assert archive.read(name).tobytes() == b"data"
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(CheckpointError) as caught, zip_errors("model.pth"):
         archive.read(name + "/other")
     assert str(caught.value).isprintable()
     assert list(tmp_path.iterdir()) == []
@@ -257,4 +267,22 @@ def test_a_large_member_arrives_whole(tmp_path, seed):
     path.write_bytes(written([("a/0", content), ("a/1", b"next")]))
     for buffering in (0, -1):
         with path.open("rb", buffering) as stream:
-            assert zlib.crc32(StoredZip(stream, "large").read("a/0")) == zlib.crc32(content)
+            assert zlib.crc32(StoredZip(stream).read("a/0")) == zlib.crc32(content)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "é\0", "\0"])
+def test_names_are_whole_where_they_hold_a_zero(name):
+    # zipfile cuts them there, so that two members could share what is left.
+    stand_in = "x" * len(name.encode())
+    data = written([(stand_in, b"1"), ("2", b"2")]).replace(stand_in.encode(), name.encode())
+    assert opened(data).names == (name, "2")
+
+
+def test_zip64_end_that_is_elsewhere():
+    # The locator names a true record, and zipfile reads a lying one right before the locator.
+    honest, locator = (
+        zip64_end(3, END - DIRECTORY, DIRECTORY, END)[:56],
+        zip64_end(0, 0, 0, END)[56:],
+    )
+    lying = zip64_end(1, END, 0, END)[:56]
+    refused(PLAIN[:END] + honest + lying + locator + PLAIN[END:], "damaged or truncated")

@@ -1,4 +1,4 @@
-"""What ``torch.save`` writes, without PyTorch: a zip archive of one pickle and raw storages.
+"""Files of ``torch.save``, read without PyTorch: zip archives of one pickle and raw storages.
 
 ::
 
@@ -7,11 +7,11 @@
     archive/byteorder     b"little" or b"big"; older files have none
 
 The pickle is read as data (`restricted_pickle`) and the archive as ranges of the file
-(`stored_zip`), so nothing that a file says is executed, imported or written to a disk. A tensor
-is a description until `TorchZip.array` is asked for it: optimizer states and averages cost
-nothing. Its bounds are checked against the bytes that are there, and all arrays together may be
-a few times as large as the file, no more: weights may be shared, a single zero that is
-stretched to a terabyte is refused.
+(`StoredZip`), so nothing that a file says is executed, imported or written to a disk. A tensor
+is a description until `TorchZip.array` is asked for it, so optimizer states and averages cost
+nothing. Its bounds are checked against the bytes that are there. Tensors may share storages, but
+together be no more than a few times as large as the file: a single zero that is stretched to a
+terabyte is refused.
 
 Source: torch/serialization.py (`_save`, `_load`) and torch/_utils.py.
 """
@@ -19,7 +19,8 @@ Source: torch/serialization.py (`_save`, `_load`) and torch/_utils.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import BinaryIO, Final
@@ -27,13 +28,16 @@ from typing import BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from levit.artifact.stored_zip import CompressedMemberError, StoredZip
 from levit.errors import CheckpointError, brief
 from levit.models.containers.restricted_pickle import Global, Inert, read_pickle
 from levit.models.containers.state_dict import listing
-from levit.models.containers.stored_zip import StoredZip
 from levit.models.ops import Array
 
-__all__ = ["StoredTensor", "TorchZip"]
+__all__ = ["StoredTensor", "TorchZip", "zip_errors"]
+
+# A training checkpoint has one member a tensor, a few thousand.
+_MOST_MEMBERS: Final = 100_000
 
 _DTYPES: Final = {
     "float64": "f8",
@@ -70,9 +74,9 @@ _STORAGES: Final = {
 }
 
 _MOST_AXES: Final = 32  # NumPy 1's limit
-_SHARED: Final = 4  # how many times a file's size its tensors may be; see the docstring
+_SHARED: Final = 4  # how many times a file's size its tensors may be; see above
 _SLACK_BYTES: Final = 1 << 20
-_LARGEST: Final = 1 << 48  # of any number of elements: NumPy multiplies them in 63 bits
+_LARGEST: Final = 1 << 48  # number of elements: NumPy multiplies them in 63 bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +99,21 @@ class StoredTensor:
     stride: object
 
 
+@contextmanager
+def zip_errors(file: str) -> Iterator[None]:
+    """Translate errors of `StoredZip` into those of a checkpoint, which name `file`."""
+    try:
+        yield
+    except CompressedMemberError as error:
+        raise CheckpointError(
+            f"{file}: {error}, which PyTorch does not do; save the checkpoint again with torch.save"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(
+            f"{file}: damaged or truncated ({error}); download or save it again"
+        ) from error
+
+
 class TorchZip:
     """An opened ``.pth``.
 
@@ -114,12 +133,19 @@ class TorchZip:
 
     def __init__(self, stream: BinaryIO, file: str) -> None:
         self._file = file
-        self._archive = StoredZip(stream, file)
+        with zip_errors(file):
+            self._archive = StoredZip(stream)
+        count = len(self._archive.names)
+        if count > _MOST_MEMBERS:
+            raise CheckpointError(
+                f"{file}: a zip file of {count:,} members is no checkpoint (at most "
+                f"{_MOST_MEMBERS:,})"
+            )
         self._folder = self._find_folder()
         self._big_endian = self._read_byte_order()
         self._storages: dict[str, NDArray[np.uint8]] = {}
         self._bytes_left = _SHARED * self._archive.size_bytes + _SLACK_BYTES
-        pickle = self._archive.read(f"{self._folder}/data.pkl").tobytes()
+        pickle = self._read("data.pkl").tobytes()
         try:
             self.tree = read_pickle(pickle, constructors=_CONSTRUCTORS, persistent=_storage)
         except UnpicklingError as error:
@@ -184,12 +210,15 @@ class TorchZip:
     def _storage(self, name: str, storage: _Storage) -> NDArray[np.uint8]:
         data = self._storages.get(storage.key)
         if data is None:
-            data = self._archive.read(f"{self._folder}/data/{storage.key}")
-            self._storages[storage.key] = data
+            data = self._storages[storage.key] = self._read(f"data/{storage.key}")
         kind = _DTYPES.get(storage.dtype)
         if kind is None or len(data) != storage.length * np.dtype(kind).itemsize:
             raise self._wrong(name, "has a storage of another length than data.pkl says")
         return data
+
+    def _read(self, name: str) -> NDArray[np.uint8]:
+        with zip_errors(self._file):
+            return self._archive.read(f"{self._folder}/{name}")
 
     def _find_folder(self) -> str:
         names = self._archive.names
@@ -208,10 +237,9 @@ class TorchZip:
         return folders[0]
 
     def _read_byte_order(self) -> bool:
-        name = f"{self._folder}/byteorder"
-        if name not in self._archive.names:
+        if f"{self._folder}/byteorder" not in self._archive.names:
             return False
-        order = self._archive.read(name).tobytes()
+        order = self._read("byteorder").tobytes()
         if order not in (b"little", b"big"):
             raise CheckpointError(f"{self._file}: its byte order is neither little nor big")
         return order == b"big"
