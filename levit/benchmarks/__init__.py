@@ -1,1 +1,1 @@
-"""What is measured, and how: ``python -m levit.benchmarks.main_path --help``."""
+"""Measurements of speed and memory: protocols, contenders, statistics, reports."""

@@ -250,7 +250,7 @@ GROWTH = """
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux only")
 def test_memory_does_not_grow_with_calls_of_changing_size(tiny_artifact, digit_paths):
-    # The whole of it (10,000 calls) is measured by levit.benchmarks.image_line.
+    # The whole of it (10,000 calls) is measured by scripts/time_pictures.py.
     _, lines, errors = run(GROWTH, tiny_artifact, *digit_paths, timeout=120)
     assert len(lines) == 1, errors
     before, after = map(float, lines[0].split())

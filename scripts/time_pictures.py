@@ -1,16 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measure the way from image files to answers: its speed, its drafts, its memory.
 
 ::
 
-    python -m levit.benchmarks.image_line throughput   # 256 JPEGs against each stage alone
-    python -m levit.benchmarks.image_line latency      # one image at a time
-    python -m levit.benchmarks.image_line draft        # 12 megapixels, and what it does to them
-    python -m levit.benchmarks.image_line memory       # 10,000 calls of changing size
+    python scripts/time_pictures.py throughput   # 256 JPEGs against each stage alone
+    python scripts/time_pictures.py latency      # one image at a time
+    python scripts/time_pictures.py draft        # photographs of 12 megapixels with draft=True
+    python scripts/time_pictures.py memory       # 10,000 calls of changing size
 
-Contenders take turns, as in ``main_path``, and what counts is the median of the ratios of
-neighbouring turns. Photos are crops of scikit-learn's two sample photographs (extra ``dev``)
-with a little noise, as a sensor's, or those of ``--photos``. Results of the named machine stand
-in docs/results.md.
+Contenders take turns, and ratios are taken inside rounds. Photographs are crops of scikit-learn's
+two samples (extra ``dev``) with a little noise, as a sensor's, or those of ``--photos``.
 """
 
 from __future__ import annotations
@@ -20,23 +19,24 @@ import io
 import itertools
 import json
 import multiprocessing
-import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from levit import Predictor
-from levit.benchmarks.intervals import median_interval
+from levit.benchmarks.intervals import median_interval, ratio_interval
 from levit.errors import InputError
 from levit.export import ExportOptions, export
+from levit.export.timing import in_turns
 from levit.pictures.preparation import Preparation
 from levit.pictures.reading import load_image
 from levit.runtime.cpus import available_cpus
@@ -82,18 +82,13 @@ def turns(
 ) -> dict[str, list[float]]:
     """Work done per second by every contender in every round; the first round is not counted."""
     rates: dict[str, list[float]] = {title: [] for title in contenders}
-    for round_number in range(rounds + 1):
-        for title, run in contenders.items():
-            started = time.perf_counter()
-            run()
-            if round_number:
-                rates[title].append(work / (time.perf_counter() - started))
+    rng = np.random.default_rng(0)
+    for number, title in in_turns(list(contenders), rounds + 1, rng):
+        started = time.perf_counter()
+        contenders[title]()
+        if number:
+            rates[title].append(work / (time.perf_counter() - started))
     return rates
-
-
-def ratio(above: Sequence[float], below: Sequence[float]) -> tuple[float, float, float]:
-    """Median and interval of the ratios of neighbouring turns."""
-    return median_interval([a / b for a, b in zip(above, below, strict=True)])
 
 
 def _one_by_one(predictor: Predictor, images: list[bytes]) -> None:
@@ -166,10 +161,10 @@ def _line(path: Path, files: list[Path], arguments: argparse.Namespace) -> dict[
         "workers": line.workers,
         "images_per_second": rates,
         "ratios": {
-            "one after the other": ratio(rates["line"], rates["one after the other"]),
-            "slower stage, each with half the CPUs": ratio(rates["line"], slower_half),
-            "slower stage, each with all CPUs": ratio(rates["line"], slower_all),
-            "both stages in turn, each with all CPUs": ratio(rates["line"], bound),
+            "one after the other": ratio_interval(rates["line"], rates["one after the other"]),
+            "slower stage, each with half the CPUs": ratio_interval(rates["line"], slower_half),
+            "slower stage, each with all CPUs": ratio_interval(rates["line"], slower_all),
+            "both stages in turn, each with all CPUs": ratio_interval(rates["line"], bound),
         },
     }
 
@@ -240,7 +235,7 @@ def run_draft(arguments: argparse.Namespace) -> dict[str, Any]:
                 }
             results.append(result)
             megabytes = statistics.mean(map(len, images)) / 1e6
-            median, low, high = ratio(rates["draft"], rates["whole"])
+            median, low, high = ratio_interval(rates["draft"], rates["whole"])
             print(f"{model}, photos of {megabytes:.1f} MB")
             for title, values in rates.items():
                 print(f"  {title} {1e3 / statistics.median(values):.1f} ms")
@@ -311,8 +306,7 @@ def _calls(
                 answers = predictor.predict([*some, b"no image"], on_error="return")
                 assert isinstance(answers[-1], InputError)
             if call in marks:
-                pages = int(Path("/proc/self/statm").read_text().split()[1])
-                curve[call] = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+                curve[call] = psutil.Process().memory_info().rss / 1e6
     return curve
 
 

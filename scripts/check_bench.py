@@ -1,13 +1,14 @@
-"""Does the benchmark tell the truth? The same contender twice, and once slower on purpose.
+# SPDX-License-Identifier: Apache-2.0
+"""Check the verdicts of ``levit bench``: one contender entered twice, and once slower on purpose.
 
 ::
 
-    python -m levit.benchmarks.self_check              # ten runs; eight minutes
+    python scripts/check_bench.py              # ten runs; eight minutes
 
 Each run is one of ``levit bench --protocol latency`` with three entrants: a model through ONNX
 Runtime, the same again in a session of its own, and the same with every call made 5 % longer by
-waiting. What should come out: equal, and slower. Before that, a session that computes nothing shows
-what the runner itself adds to a call.
+waiting. The verdicts should be equal, and slower. Before that, a session that computes nothing
+shows what the runner itself adds to a call.
 """
 
 from __future__ import annotations
@@ -30,9 +31,8 @@ from levit.benchmarks.runner import Plan, run_benchmark
 from levit.benchmarks.summary import comparisons, latency_ms
 from levit.runtime.cpus import available_cpus
 
-__all__ = ["main", "overhead_us", "repeated"]
-
 HANDICAP: Final = 0.05
+OVERHEAD_MODEL: Final = "levit_128s"
 
 
 def overhead_us(folder: Path) -> float:
@@ -41,53 +41,50 @@ def overhead_us(folder: Path) -> float:
     The larger of what a call is timed at, and of elapsed time over calls, in medians.
     """
     protocol = replace(PROTOCOLS["latency"], seconds=1.0, warmup_s=0.1, rounds=10)
-    record = _measure(["levit_128s"], ["null"], folder, protocol, threads=1, handicaps=(0.0,))
+    record = measured(OVERHEAD_MODEL, "null", folder, protocol, threads=1, handicaps=(0.0,))
     measurement = next(m for m in record.measurements if m.rounds)
     per_call = statistics.median(r.elapsed_ns / len(r.values) for r in measurement.rounds)
     return max(latency_ms(measurement)[50].median * 1e3, per_call / 1e3)
 
 
-def repeated(model: str, folder: Path, protocol: Protocol, *, threads: int) -> Record:
-    """One run of a contender, of itself again, and of itself made slower."""
-    handicaps = (0.0, 0.0, HANDICAP)
-    return _measure([model], ["levit-onnx"], folder, protocol, threads=threads, handicaps=handicaps)
+class Silent:
+    """A watcher of a run that shows nothing."""
 
-
-class _Silent:
     def plan(self, seconds: float) -> None:
-        """Nobody looks."""
+        pass
 
     def advance(self, seconds: float, title: str) -> None:
-        """Nobody looks."""
+        pass
 
 
-def _measure(
-    models: list[str],
-    engines: list[str],
+def measured(
+    model: str,
+    engine: str,
     folder: Path,
     protocol: Protocol,
     *,
     threads: int,
     handicaps: tuple[float, ...],
 ) -> Record:
+    """One run in which a contender takes part once for every handicap."""
     lineup = choose_lineup(
-        device="cpu", models=models * len(handicaps), artifacts=(), engines=engines, peers=False
+        device="cpu", models=[model] * len(handicaps), artifacts=(), engines=[engine], peers=False
     )
-    entrants = [
+    entrants = tuple(
         replace(entrant, handicap=handicap)
         for entrant, handicap in zip(lineup.entrants, handicaps, strict=True)
-    ]
+    )
     material = prepare_material(entrants, folder, seed=0, cache=True, progress=lambda title: None)
     plan = Plan(
-        entrants=tuple(entrants),
+        entrants=entrants,
         protocols={"latency": protocol},
         device="cpu",
         threads=threads,
         pictures=(),
         seed=0,
-        command=("self_check",),
+        command=("check_bench",),
     )
-    record, stop = run_benchmark(plan, material, _Silent())
+    record, stop = run_benchmark(plan, material, Silent())
     if stop is not None:
         raise stop
     return record
@@ -111,24 +108,30 @@ def main() -> None:
         print(f"a call of nothing: {overhead:.2f} µs")
         for number in range(arguments.runs):
             folder = Path(name) / str(number)
-            record = repeated(arguments.model, folder, protocol, threads=arguments.threads)
+            record = measured(
+                arguments.model,
+                "levit-onnx",
+                folder,
+                protocol,
+                threads=arguments.threads,
+                handicaps=(0.0, 0.0, HANDICAP),
+            )
             first = record.contenders[0]
             row: dict[str, Any] = {"quietness": quietness(record.noise)[0]}
             beside_first = [c for c in comparisons(record) if c.peer == first]
             for title, found in zip(("same", "5 % slower"), beside_first, strict=True):
                 row[title] = {"ratio": found.ratio, "verdict": found.verdict}
             results.append(row)
-            same, late = row["same"], row["5 % slower"]
             print(
-                f"run {number + 1}: {row['quietness']}; the same again {_text(same)}; "
-                f"5 % slower {_text(late)}",
+                f"run {number + 1}: {row['quietness']}; the same again {text(row['same'])}; "
+                f"5 % slower {text(row['5 % slower'])}",
                 flush=True,
             )
     if arguments.json:
         arguments.json.write_text(json.dumps({"overhead_us": overhead, "runs": results}, indent=1))
 
 
-def _text(entry: dict[str, Any]) -> str:
+def text(entry: dict[str, Any]) -> str:
     ratio: Interval = entry["ratio"]
     return f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] {entry['verdict']}"
 

@@ -3,13 +3,12 @@ import json
 import sys
 
 import pytest
+import time_pictures
 from PIL import Image
-
-from levit.benchmarks import image_line
 
 
 def test_photos_have_their_size_and_differ():
-    found = image_line.photos(None, 3, (100, 75), 90)
+    found = time_pictures.photos(None, 3, (100, 75), 90)
     assert len(set(found)) == 3
     for data in found:
         with Image.open(io.BytesIO(data)) as photo:
@@ -29,7 +28,7 @@ def test_photos_have_their_size_and_differ():
 def test_every_measurement_runs(monkeypatch, capsys, tmp_path, words, printed):
     few = [] if words[0] == "memory" else ["--rounds", "2"]
     arguments = [*words, *few, "--models", "levit_digits"]
-    monkeypatch.setattr(sys, "argv", ["image_line", "--json", str(tmp_path / "raw"), *arguments])
-    image_line.main()
+    monkeypatch.setattr(sys, "argv", ["time_pictures", "--json", str(tmp_path / "raw"), *arguments])
+    time_pictures.main()
     assert printed in capsys.readouterr().out
     assert json.loads((tmp_path / "raw").read_text())
