@@ -1,19 +1,20 @@
-"""The NVIDIA GPU of this machine, as its driver's nvidia-smi tells it.
+"""Clocks, power and limits of the GPU of a run: the runtime finds it, nvidia-smi is asked.
 
 Written from nvidia-smi's documented output; it has not been run on hardware yet.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from levit.errors import BackendUnavailableError, brief
+from levit.runtime.gpus import Gpu, look_for_gpu
+from levit.runtime.obstacle import Obstacle
 
-__all__ = ["gpu_fingerprint", "require_driver", "sample"]
+__all__ = ["gpu_fingerprint", "require_gpu", "sample"]
 
 # Our name → nvidia-smi's (``nvidia-smi --help-query-gpu``).
 _SAMPLE: Final[Mapping[str, str]] = {
@@ -28,6 +29,7 @@ _NUMBERS: Final[Mapping[str, str]] = {
     "highest_sm_mhz": "clocks.max.sm",
     "highest_memory_mhz": "clocks.max.mem",
     "power_limit_w": "power.limit",
+    "count": "count",
 }
 _WORDS: Final[Mapping[str, str]] = {
     "name": "name",
@@ -39,22 +41,27 @@ _WORDS: Final[Mapping[str, str]] = {
 _TIMEOUT_S: Final = 20
 
 
-def require_driver() -> None:
-    """Make sure that there is an NVIDIA GPU; which libraries can use it is theirs to say.
+def require_gpu() -> Gpu:
+    """Return the GPU that CUDA takes first; which libraries can use it is theirs to say.
 
     Raises:
         BackendUnavailableError: no driver, or no GPU.
     """
-    _query(["name"])
+    found = look_for_gpu()
+    if isinstance(found, Obstacle):
+        raise BackendUnavailableError(
+            f"no NVIDIA GPU here ({found.reason}): {found.remedy}, or use --device cpu"
+        )
+    return found
 
 
 def sample() -> dict[str, float | None]:
-    """The first GPU now: clocks in MHz, °C, W and percent; None for what it does not tell.
+    """Clocks in MHz, °C, W and percent of that GPU now; None for what it does not tell.
 
     Raises:
         BackendUnavailableError: no driver or no GPU.
     """
-    return numbers(list(_SAMPLE), _query(list(_SAMPLE.values())))
+    return _numbers(_SAMPLE, _query(list(_SAMPLE.values())))
 
 
 def gpu_fingerprint() -> dict[str, Any]:
@@ -63,35 +70,13 @@ def gpu_fingerprint() -> dict[str, Any]:
     Raises:
         BackendUnavailableError: no driver or no GPU.
     """
-    fields = [*_WORDS.values(), *_NUMBERS.values()]
-    text = _query(fields)
-    cells = first_gpu(text, len(fields))
+    cells = _query([*_WORDS.values(), *_NUMBERS.values()])
     words = {name: word(cell) for name, cell in zip(_WORDS, cells, strict=False)}
-    numerals = {
-        name: number(cell) for name, cell in zip(_NUMBERS, cells[len(_WORDS) :], strict=True)
-    }
-    return {**words, **numerals, "count": len(text.strip().splitlines())}
+    return {**words, **_numbers(_NUMBERS, cells[len(_WORDS) :])}
 
 
-def numbers(names: Sequence[str], text: str) -> dict[str, float | None]:
-    """The first GPU's cells of nvidia-smi's CSV as numbers, by our names."""
-    cells = first_gpu(text, len(names))
+def _numbers(names: Iterable[str], cells: Sequence[str]) -> dict[str, float | None]:
     return {name: number(cell) for name, cell in zip(names, cells, strict=True)}
-
-
-def first_gpu(text: str, count: int) -> list[str]:
-    """The cells of the first line of ``--format=csv,noheader,nounits``.
-
-    Raises:
-        BackendUnavailableError: the line is missing or has not `count` cells.
-    """
-    lines = text.strip().splitlines()
-    cells = [cell.strip() for cell in lines[0].split(",")] if lines else []
-    if len(cells) != count:
-        raise BackendUnavailableError(
-            f"nvidia-smi answers {text.strip()[:80]!r}, not {count} values: check that it works"
-        )
-    return cells
 
 
 def word(cell: str) -> str | None:
@@ -107,34 +92,19 @@ def number(cell: str) -> float | None:
         return None
 
 
-def _chosen(visible: str) -> list[str]:
-    """nvidia-smi's option for the GPU that CUDA calls its first, if that was chosen by name.
-
-    A number is CUDA's own, which counts as nvidia-smi does only where CUDA_DEVICE_ORDER says
-    PCI_BUS_ID: then it is taken too.
-    """
-    first = visible.split(",")[0].strip()
-    by_bus = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
-    if first.startswith("GPU-") or (first.isdecimal() and by_bus):
-        return [f"--id={first}"]
-    return []
-
-
-def _query(fields: Sequence[str]) -> str:
+def _query(fields: Sequence[str]) -> list[str]:
+    """The cells of ``--format=csv,noheader,nounits``, of the GPU that CUDA takes first."""
+    place = require_gpu().pci_bus_id
     command = shutil.which("nvidia-smi")
     if command is None:
         raise BackendUnavailableError(
-            "no NVIDIA GPU here (there is no nvidia-smi): install NVIDIA's driver, "
+            "the GPU's clocks are not told (there is no nvidia-smi): install NVIDIA's driver, "
             "or use --device cpu"
         )
+    words = [f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", f"--id={place}"]
     try:
         done = subprocess.run(
-            [
-                command,
-                f"--query-gpu={','.join(fields)}",
-                "--format=csv,noheader,nounits",
-                *_chosen(os.environ.get("CUDA_VISIBLE_DEVICES", "")),
-            ],
+            [command, *words],
             capture_output=True,
             text=True,
             errors="replace",
@@ -152,4 +122,10 @@ def _query(fields: Sequence[str]) -> str:
             f"no NVIDIA GPU answers ({' '.join(said)[:160] or 'nvidia-smi says nothing'}): "
             "check the driver, or use --device cpu"
         )
-    return done.stdout
+    cells = [cell.strip() for cell in done.stdout.strip().splitlines()[0].split(",")]
+    if len(cells) != len(fields):
+        raise BackendUnavailableError(
+            f"nvidia-smi answers {done.stdout.strip()[:80]!r}, not {len(fields)} values: check "
+            "that it works"
+        )
+    return cells

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import platform
 import sys
@@ -94,7 +95,7 @@ def _unmeasured(record: Record) -> list[str]:
 def _device(name: str) -> str:
     """The device to measure on; arm is the CPU of an arm64 machine."""
     if name == "gpu":
-        gpu.require_driver()  # what its engines need beside that they say themselves
+        gpu.require_gpu()  # what its engines need beside that they say themselves
         return "gpu"
     machine = platform.machine().lower()
     if name == "arm" and machine not in _ARM:
@@ -148,6 +149,12 @@ def _run(
     for install in dict.fromkeys(lineup.missing.values()):  # one command brings several
         titles = [title for title, remedy in lineup.missing.items() if remedy == install]
         print(f"not installed: {'; '.join(titles)} ({install})", file=sys.stderr)
+    if importlib.util.find_spec("psutil") is None:
+        print(
+            "not installed: psutil, so what else the machine does is not seen "
+            "(pip install 'levit[bench]')",
+            file=sys.stderr,
+        )
     photos = None if arguments.photos is None else Path(arguments.photos)
     pictures: tuple[Path, ...] = ()
     if photos is not None or any(p.kind != "tensor" for p in protocols.values()):

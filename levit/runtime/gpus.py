@@ -23,6 +23,7 @@ _NOT_INITIALIZED: Final = 3
 _NO_DEVICE: Final = 100
 
 _NAME_LENGTH: Final = 96
+_BUS_LENGTH: Final = 32
 
 Load = Callable[[str], Any]
 
@@ -37,6 +38,7 @@ class Gpu:
         memory_bytes: its memory.
         cuda_version: (major, minor), the newest that its driver serves.
         driver_version: the driver's own; None where the driver does not tell it.
+        pci_bus_id: its place, as nvidia-smi takes it: ``0000:65:00.0``.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Gpu:
     memory_bytes: int
     cuda_version: tuple[int, int]
     driver_version: str | None
+    pci_bus_id: str | None = None
 
     @property
     def architecture(self) -> str:
@@ -115,6 +118,8 @@ def _ask(library: Any, load: Load) -> Gpu:
     call("cuDeviceGetAttribute", ctypes.byref(minor), ctypes.c_int(_MINOR), device)
     name = ctypes.create_string_buffer(_NAME_LENGTH)
     call("cuDeviceGetName", name, ctypes.c_int(_NAME_LENGTH), device)
+    bus = ctypes.create_string_buffer(_BUS_LENGTH)
+    call("cuDeviceGetPCIBusId", bus, ctypes.c_int(_BUS_LENGTH), device)
     memory = ctypes.c_size_t()
     call("cuDeviceTotalMem_v2", ctypes.byref(memory), device)
     return Gpu(
@@ -124,6 +129,7 @@ def _ask(library: Any, load: Load) -> Gpu:
         # 1000 · major + 10 · minor
         cuda_version=(version.value // 1000, version.value % 1000 // 10),
         driver_version=_driver_version(load),
+        pci_bus_id=bus.value.decode(errors="replace"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The parsers see what nvidia-smi writes; the commands are small programs in its place."""
+"""A small program stands in for nvidia-smi, and answers as it does."""
 
 import os
 import stat
@@ -8,15 +8,32 @@ import pytest
 
 from levit.benchmarks import gpu
 from levit.errors import BackendUnavailableError
+from levit.runtime.gpus import Gpu
+from levit.runtime.obstacle import Obstacle
 
 # As --format=csv,noheader,nounits writes them.
 SAMPLE = "1980, 2619, 31, 118.37, 0\n"
-TWO_GPUS = "1410, 1215, 44, 71.20, 97\n210, 405, 29, 12.08, 0\n"
 # A laptop without power sensor; utilisation of a GPU that is split into instances.
 GAPS = "300, 405, 51, [N/A], [Not Supported]\n"
-FINGERPRINT = "NVIDIA H200, 570.86.15, 9.0, Enabled, 143771, 1980, 3201, 700.00\n"
+FINGERPRINT = "NVIDIA H200, 570.86.15, 9.0, Enabled, 143771, 1980, 3201, 700.00, 2\n"
 
 on_posix = pytest.mark.skipif(os.name != "posix", reason="the program is a script with #!")
+
+
+GPU = Gpu(
+    name="NVIDIA H200",
+    compute_capability=(9, 0),
+    memory_bytes=150_755_344_384,
+    cuda_version=(12, 8),
+    driver_version="570.86.15",
+    pci_bus_id="0000:65:00.0",
+)
+
+
+@pytest.fixture(autouse=True)
+def found(monkeypatch):
+    """The GPU that the runtime finds."""
+    monkeypatch.setattr(gpu, "look_for_gpu", lambda: GPU)
 
 
 @pytest.fixture
@@ -48,14 +65,8 @@ def test_a_sample(nvidia_smi):
     }
     assert asked.read_text() == (
         "--query-gpu=clocks.sm,clocks.mem,temperature.gpu,power.draw,utilization.gpu "
-        "--format=csv,noheader,nounits"
+        "--format=csv,noheader,nounits --id=0000:65:00.0"
     )
-
-
-@on_posix
-def test_of_several_the_first_is_told(nvidia_smi):
-    nvidia_smi(TWO_GPUS)
-    assert gpu.sample()["sm_mhz"] == 1410
 
 
 @on_posix
@@ -68,7 +79,7 @@ def test_what_a_gpu_does_not_tell_is_none(nvidia_smi):
 
 @on_posix
 def test_the_fingerprint(nvidia_smi):
-    nvidia_smi(FINGERPRINT * 2)
+    nvidia_smi(FINGERPRINT)
     assert gpu.gpu_fingerprint() == {
         "name": "NVIDIA H200",
         "driver": "570.86.15",
@@ -133,8 +144,15 @@ def test_a_program_that_is_none(nvidia_smi, tmp_path):
         gpu.sample()
 
 
-def test_no_driver_at_all(monkeypatch, tmp_path):
+def test_a_driver_without_its_program(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    for ask in (gpu.require_driver, gpu.sample, gpu.gpu_fingerprint):
+    for ask in (gpu.sample, gpu.gpu_fingerprint):
         with pytest.raises(BackendUnavailableError, match=r"there is no nvidia-smi.*--device cpu"):
+            ask()
+
+
+def test_no_driver_at_all(monkeypatch):
+    monkeypatch.setattr(gpu, "look_for_gpu", lambda: Obstacle(reason="no driver", remedy="buy"))
+    for ask in (gpu.require_gpu, gpu.sample, gpu.gpu_fingerprint):
+        with pytest.raises(BackendUnavailableError, match=r"\(no driver\): buy, or .*--device cpu"):
             ask()

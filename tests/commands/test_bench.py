@@ -16,6 +16,7 @@ import pytest
 from levit.benchmarks import lineup
 from levit.benchmarks.record_file import read_record
 from levit.cli import main
+from levit.runtime.obstacle import Obstacle
 
 ALL = "paper,latency,throughput,end-to-end,cold-start,memory"
 DIGITS = ["bench", "--models", "levit_digits", "--engines", "levit-onnx"]
@@ -240,8 +241,9 @@ def test_arm_elsewhere_says_how(capsys):
     assert "levit bench --device arm --artifact" in line
 
 
-def test_a_gpu_that_is_not_there_is_an_error(capsys, monkeypatch, tmp_path):
-    monkeypatch.setenv("PATH", str(tmp_path))  # no nvidia-smi
+def test_a_gpu_that_is_not_there_is_an_error(capsys, monkeypatch):
+    obstacle = Obstacle(reason="no NVIDIA driver", remedy="install it")
+    monkeypatch.setattr("levit.benchmarks.gpu.look_for_gpu", lambda: obstacle)
     assert "NVIDIA" in failing(capsys, "bench", "--device", "gpu")
 
 

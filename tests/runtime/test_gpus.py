@@ -47,6 +47,12 @@ def cuda(fails=None, code=0):
         ctypes.memmove(buffer, text, len(text))
         return code if fails == "cuDeviceGetName" else 0
 
+    def bus(buffer, size, device):
+        text = b"0000:65:00.0\0"
+        assert size >= len(text)
+        ctypes.memmove(buffer, text, len(text))
+        return code if fails == "cuDeviceGetPCIBusId" else 0
+
     def error_string(number, place):
         place[0] = WORDS.get(number)
         return 0
@@ -57,6 +63,7 @@ def cuda(fails=None, code=0):
         cuDeviceGet=function(INT_P, ctypes.c_int)(answers("cuDeviceGet", 0)),
         cuDeviceGetAttribute=function(INT_P, ctypes.c_int, ctypes.c_int)(attribute),
         cuDeviceGetName=function(BUFFER, ctypes.c_int, ctypes.c_int)(name),
+        cuDeviceGetPCIBusId=function(BUFFER, ctypes.c_int, ctypes.c_int)(bus),
         cuDeviceTotalMem_v2=function(SIZE_P, ctypes.c_int)(
             answers("cuDeviceTotalMem_v2", 150_755_344_384)
         ),
@@ -98,6 +105,7 @@ def test_what_the_driver_tells():
         memory_bytes=150_755_344_384,
         cuda_version=(12, 8),
         driver_version="570.86.15",
+        pci_bus_id="0000:65:00.0",
     )
     assert (gpu.architecture, gpu.machine_class) == ("sm_90", "cuda-sm_90")
 
