@@ -17,6 +17,12 @@ from typing import Any, Final
 
 import levit
 from levit.benchmarks.gpu import gpu_fingerprint
+from levit.benchmarks.system import (
+    load_averages,
+    physical_cores,
+    read_text,
+    total_memory_bytes,
+)
 from levit.runtime.cpus import available_cpus, cpu_class, cpu_features, cpu_model, cpu_quota
 
 __all__ = ["changes", "differences", "fingerprint", "identity"]
@@ -86,7 +92,7 @@ def fingerprint(device: str) -> dict[str, Any]:
         "cpu": _cpu(),
         "memory": _memory(),
         "gpu": gpu_fingerprint() if device == "gpu" else None,
-        "load": _load(),
+        "load": load_averages(),
         "system": _system(),
         "versions": _versions(),
         "revision": _revision(Path(levit.__file__).resolve().parent),
@@ -144,7 +150,7 @@ def _shown(value: Any) -> str:
 def _cpu() -> dict[str, Any]:
     told = _cpuinfo()
     frequency = _SYS / "devices/system/cpu/cpu0/cpufreq"
-    current = _number(_read(frequency / "scaling_cur_freq"), 1000)
+    current = _number(read_text(frequency / "scaling_cur_freq"), 1000)
     return {
         "model": cpu_model(),
         # Virtual machines shorten the name; these tell a Zen 4 from a Zen 5.
@@ -153,16 +159,16 @@ def _cpu() -> dict[str, Any]:
         "features": list(cpu_features()),
         "architecture": platform.machine(),
         "online": os.cpu_count(),
-        "cores": _cores(),
+        "cores": physical_cores(),
         "allowed": _allowed(),
         "usable": available_cpus(),
         "mask": _mask(),
         "quota": cpu_quota(),
-        "smt": _flag(_read(_SYS / "devices/system/cpu/smt/active")),
-        "governor": _read(frequency / "scaling_governor"),
-        "driver": _read(frequency / "scaling_driver"),
+        "smt": _flag(read_text(_SYS / "devices/system/cpu/smt/active")),
+        "governor": read_text(frequency / "scaling_governor"),
+        "driver": read_text(frequency / "scaling_driver"),
         "current_mhz": current if current is not None else _number(told.get("cpu MHz"), 1),
-        "highest_mhz": _number(_read(frequency / "scaling_max_freq"), 1000),
+        "highest_mhz": _number(read_text(frequency / "scaling_max_freq"), 1000),
         "boost": _boost(),
         "hypervisor": "hypervisor" in told["flags"].split() if "flags" in told else None,
         "caches": _caches(),
@@ -171,7 +177,7 @@ def _cpu() -> dict[str, Any]:
 
 def _cpuinfo() -> dict[str, str]:
     """The first processor's lines of /proc/cpuinfo, by name."""
-    text = _read(_PROC / "cpuinfo") or ""
+    text = read_text(_PROC / "cpuinfo") or ""
     pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
     return {name.strip(): value.strip() for name, _, value in pairs}
 
@@ -188,16 +194,6 @@ def _cpu_revision(told: Mapping[str, str]) -> str | None:
     return " ".join(f"{word} {told[name]}" for word, name in names.items() if name in told) or None
 
 
-def _cores() -> int | None:
-    """Physical cores: threads that are siblings count once."""
-    folders = (_SYS / "devices/system/cpu").glob("cpu[0-9]*/topology")
-    siblings = {
-        _read(folder / "core_cpus_list") or _read(folder / "thread_siblings_list")
-        for folder in folders
-    }
-    return len(siblings - {None}) or None
-
-
 def _allowed() -> int | None:
     mask = _mask()
     return os.cpu_count() if mask is None else len(mask)
@@ -211,8 +207,8 @@ def _mask() -> list[int] | None:
 
 
 def _boost() -> bool | None:
-    boost = _flag(_read(_SYS / "devices/system/cpu/cpufreq/boost"))
-    without_turbo = _flag(_read(_SYS / "devices/system/cpu/intel_pstate/no_turbo"))
+    boost = _flag(read_text(_SYS / "devices/system/cpu/cpufreq/boost"))
+    without_turbo = _flag(read_text(_SYS / "devices/system/cpu/intel_pstate/no_turbo"))
     if boost is None and without_turbo is not None:
         return not without_turbo
     return boost
@@ -223,39 +219,25 @@ def _caches() -> dict[str, str]:
     letters = {"Data": "d", "Instruction": "i", "Unified": ""}
     caches = {}
     for folder in sorted((_SYS / "devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = (_read(folder / name) for name in ("level", "type", "size"))
+        level, kind, size = (read_text(folder / name) for name in ("level", "type", "size"))
         if level and size:
             caches[f"L{level}{letters.get(kind or '', '')}"] = size
     return caches
 
 
 def _memory() -> dict[str, Any]:
-    total = re.search(r"^MemTotal:\s*(\d+) kB", _read(_PROC / "meminfo") or "", re.MULTILINE)
-    chosen = re.search(r"\[(\w+)\]", _read(_SYS / "kernel/mm/transparent_hugepage/enabled") or "")
+    chosen = re.search(
+        r"\[(\w+)\]", read_text(_SYS / "kernel/mm/transparent_hugepage/enabled") or ""
+    )
     return {
-        "total_bytes": int(total[1]) * 1024 if total else _total_memory(),
+        "total_bytes": total_memory_bytes(),
         "transparent_huge_pages": chosen[1] if chosen else None,
     }
 
 
-def _total_memory() -> int | None:
-    """Where there is no /proc (macOS)."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return None
-
-
-def _load() -> list[float] | None:
-    try:
-        return list(os.getloadavg())
-    except (AttributeError, OSError):
-        return None
-
-
 def _system() -> dict[str, Any]:
     vendor, product = (
-        _read(_SYS / f"class/dmi/id/{name}") for name in ("sys_vendor", "product_name")
+        read_text(_SYS / f"class/dmi/id/{name}") for name in ("sys_vendor", "product_name")
     )
     return {
         "name": platform.system(),
@@ -325,14 +307,6 @@ def _environment(variables: Mapping[str, str]) -> dict[str, str]:
         for name, value in sorted(variables.items())
         if _VARIABLES.fullmatch(name) and not _PRIVATE.search(name)
     }
-
-
-def _read(path: Path) -> str | None:
-    """A file's text without the white space around it; None if it cannot be read or is empty."""
-    try:
-        return path.read_text(errors="replace").strip() or None
-    except OSError:
-        return None
 
 
 def _number(text: str | None, divisor: int) -> float | None:

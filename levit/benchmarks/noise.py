@@ -14,19 +14,17 @@ import functools
 import os
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from levit.benchmarks import system
+
 __all__ = ["Counters", "NoiseLog", "Quietness", "calibrate", "drift", "quietness"]
 
 Quietness: TypeAlias = Literal["quiet", "noisy", "very noisy"]
-
-_PROC = Path("/proc")
-_SYS = Path("/sys")
 
 # Half of the kernel's time each on a Zen 5 core: a multiplication and an addition over 32 KiB,
 # which stay in the nearest caches, and copies of 32 MiB, which do not fit them.
@@ -85,8 +83,12 @@ class Counters(NamedTuple):
     @classmethod
     def read(cls) -> Counters:
         """The counters now."""
-        busy_s, steal_s = _system_times()
-        return cls(busy_s, steal_s, _our_time(), _load(), _throttled(), _overheated())
+        busy_s, steal_s = system.cpu_seconds()
+        averages = system.load_averages()
+        load = averages[0] if averages else None
+        return cls(
+            busy_s, steal_s, system.our_seconds(), load, system.throttled(), system.overheated()
+        )
 
 
 class NoiseLog:
@@ -205,90 +207,3 @@ def drift(noise_a: Mapping[str, Any], noise_b: Mapping[str, Any]) -> float:
     """
     a, b = kernel_times(noise_a), kernel_times(noise_b)
     return statistics.median(b) / statistics.median(a) - 1 if a and b else 0.0
-
-
-def _system_times() -> tuple[float | None, float | None]:
-    """(busy, stolen) seconds of all CPUs together, from the first line of /proc/stat."""
-    # cpu  user nice system idle iowait irq softirq steal guest guest_nice
-    cells = (_read(_PROC / "stat") or "").partition("\n")[0].split()
-    try:
-        ticks = [int(cell) for cell in cells[1:9]]
-        user, nice, system, _idle, _iowait, irq, softirq, steal = ticks
-    except ValueError:
-        return None, None
-    # user and nice hold the guests' time already.
-    return (user + nice + system + irq + softirq) / _hertz(), steal / _hertz()
-
-
-def _our_time() -> float | None:
-    """CPU seconds of this process, of children that have ended, and of all that live.
-
-    None where the system does not list children: they would pass for others.
-    """
-    if not (_PROC / "self/task" / str(os.getpid()) / "children").exists():
-        return None
-    try:
-        times = os.times()
-        own = times.user + times.system + times.children_user + times.children_system
-        return own + sum(map(_time_of, _descendants(os.getpid())))
-    except (AttributeError, OSError):
-        return None
-
-
-def _descendants(pid: int) -> Iterable[int]:
-    for task in (_PROC / str(pid) / "task").glob("*"):
-        for child in (_read(task / "children") or "").split():
-            yield int(child)
-            yield from _descendants(int(child))
-
-
-def _time_of(pid: int) -> float:
-    """CPU seconds of a process and of its ended children; 0 where it has just ended itself."""
-    # The name in parentheses may hold anything; utime is the 12th field after it.
-    cells = (_read(_PROC / str(pid) / "stat") or "").rpartition(")")[2].split()
-    return sum(map(int, cells[11:15])) / _hertz() if len(cells) > 15 else 0.0
-
-
-def _hertz() -> int:
-    return os.sysconf("SC_CLK_TCK")
-
-
-def _load() -> float | None:
-    try:
-        return os.getloadavg()[0]
-    except (AttributeError, OSError):
-        return None
-
-
-def _throttled() -> int | None:
-    """nr_throttled of the nearest cgroup that counts it (v2, then v1)."""
-    for line in (_read(_PROC / "self/cgroup") or "").splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        root = _SYS / "fs/cgroup" / ("cpu" if controllers else "")
-        for folder in (root / path.lstrip("/"), root):
-            for told in (_read(folder / "cpu.stat") or "").splitlines():
-                name, _, value = told.partition(" ")
-                if name == "nr_throttled" and value.isdecimal():
-                    return int(value)
-    return None
-
-
-def _overheated() -> int | None:
-    counts = [
-        _read(path)
-        for path in (_SYS / "devices/system/cpu").glob(
-            "cpu[0-9]*/thermal_throttle/core_throttle_count"
-        )
-    ]
-    known = [int(count) for count in counts if count and count.strip().isdecimal()]
-    return sum(known) if known else None
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return None

@@ -12,9 +12,9 @@ import numpy as np
 
 from levit.benchmarks.engines import Job
 from levit.benchmarks.lineup import Entrant
-from levit.benchmarks.memory import available_memory
 from levit.benchmarks.protocols import Protocol
 from levit.benchmarks.record import Contender, Measurement, Round
+from levit.benchmarks.system import free_memory
 from levit.benchmarks.worker_process import WorkerFailedError, WorkerProcess
 from levit.export.timing import in_turns
 
@@ -176,7 +176,7 @@ class Turns:
             self._load(standing, check=True)
 
     def _load(self, standing: Standing, *, check: bool) -> None:
-        free = available_memory()
+        free = free_memory()
         if free is not None and free < _LEAST_FREE:
             standing.fail(
                 f"skipped: {free:.0%} of the memory is free beside the others; name fewer --models",

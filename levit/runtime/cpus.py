@@ -17,6 +17,7 @@ from typing import Final
 __all__ = [
     "VNNI",
     "available_cpus",
+    "cpu_cgroups",
     "cpu_class",
     "cpu_features",
     "cpu_model",
@@ -71,6 +72,12 @@ def cpu_quota() -> float | None:
 
 def _cgroup_quotas() -> Iterator[float]:
     """Every CPU quota on the way from this process's cgroup up to the root, in CPUs."""
+    for folder in cpu_cgroups():
+        yield from _quota_in(folder)
+
+
+def cpu_cgroups() -> Iterator[Path]:
+    """Folders of the cgroups that hold this process's CPU time, from its own up to the root."""
     try:
         lines = (_PROC / "self" / "cgroup").read_text(errors="replace").splitlines()
     except OSError:
@@ -84,7 +91,7 @@ def _cgroup_quotas() -> Iterator[float]:
         folder = base / path.lstrip("/")
         # Inside a container the path may be the host's: the mount's root then is ours.
         for level in (folder, *folder.parents):
-            yield from _quota_in(level)
+            yield level
             if level == base:
                 break
 

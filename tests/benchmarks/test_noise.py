@@ -5,10 +5,12 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 
-from levit.benchmarks import noise
+from levit.benchmarks import noise, system
 from levit.benchmarks.noise import Counters, NoiseLog, calibrate, drift, quietness
+from levit.runtime import cpus
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
@@ -175,12 +177,14 @@ def test_counters_of_a_quota_and_of_heat(monkeypatch, tmp_path):
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(noise, "_PROC", tmp_path / "proc")
-    monkeypatch.setattr(noise, "_SYS", tmp_path / "sys")
+    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path / "proc"))
+    monkeypatch.setattr(cpus, "_PROC", tmp_path / "proc")
+    monkeypatch.setattr(cpus, "_CGROUP_ROOT", tmp_path / "sys/fs/cgroup")
+    monkeypatch.setattr(system, "_SYS", tmp_path / "sys")
     told = Counters.read()
     hertz = os.sysconf("SC_CLK_TCK")
     # Idle and waiting for disks are not busy, stolen time is not ours, guests are in user already.
-    assert told.busy_s == (100 + 20 + 30 + 6 + 7) / hertz
+    assert told.busy_s == pytest.approx((100 + 20 + 30 + 6 + 7) / hertz)
     assert told.steal_s == 80 / hertz
     assert (told.throttled, told.overheated) == (4, 5)
     (tmp_path / "proc/self/cgroup").write_text("4:memory:/a\n1:cpu,cpuacct:/docker/abc\n")
@@ -189,9 +193,15 @@ def test_counters_of_a_quota_and_of_heat(monkeypatch, tmp_path):
     assert Counters.read().throttled == 11
 
 
-def test_without_proc_and_sys_counters_are_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(noise, "_PROC", tmp_path)
-    monkeypatch.setattr(noise, "_SYS", tmp_path)
+@on_linux
+@pytest.mark.parametrize("installed", [True, False])
+def test_without_proc_and_sys_counters_are_none(monkeypatch, tmp_path, installed):
+    if installed:
+        monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
+    else:
+        monkeypatch.setitem(sys.modules, "psutil", None)
+    monkeypatch.setattr(cpus, "_PROC", tmp_path)
+    monkeypatch.setattr(system, "_SYS", tmp_path)
     monkeypatch.delattr(os, "getloadavg", raising=False)
     told = Counters.read()
     assert told == (None,) * len(Counters._fields)
