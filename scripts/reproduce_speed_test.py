@@ -24,9 +24,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from levit.benchmarks.intervals import median_interval, ratio_interval, verdict_of
 from levit.benchmarks.record_file import read_record
 from levit.benchmarks.summary import paper_images_per_second
+from levit.export.timing import in_turns
 
 MODEL, NAME = "LeViT_128S", "levit_128s"
 BATCH = 16
@@ -105,20 +108,20 @@ def main() -> int:
         parser.error("LEVIT_ORIGINAL_REPO must name a clone of facebookresearch/LeViT")
     script, bench, quiet = [], [], []
     with tempfile.TemporaryDirectory() as name:
-        for turn in range(arguments.turns):
-            # First the one, then the other: neither always runs on the warmer machine.
-            for which in ("script", "bench") if turn % 2 else ("bench", "script"):
-                if which == "script":
-                    script.append(theirs(clone.resolve(), arguments.seconds))
-                else:
-                    figure, verdict = ours(Path(name), arguments.seconds)
-                    bench.append(figure)
-                    quiet.append(verdict)
-            print(
-                f"turn {turn + 1}: speed_test.py {script[-1]:.2f}, levit bench {bench[-1]:.2f} "
-                f"images/s, machine {quiet[-1]}",
-                flush=True,
-            )
+        order = np.random.default_rng(0)
+        for number, which in in_turns(("script", "bench"), arguments.turns, order):
+            if which == "script":
+                script.append(theirs(clone.resolve(), arguments.seconds))
+            else:
+                figure, verdict = ours(Path(name), arguments.seconds)
+                bench.append(figure)
+                quiet.append(verdict)
+            if len(script) == len(bench):
+                print(
+                    f"turn {number + 1}: speed_test.py {script[-1]:.2f}, levit bench "
+                    f"{bench[-1]:.2f} images/s, machine {quiet[-1]}",
+                    flush=True,
+                )
     for title, values in (("speed_test.py", script), ("levit bench", bench)):
         median, low, high = median_interval(values)
         print(f"{title:14} {median:.2f} images/s  [{low:.2f}, {high:.2f}]")

@@ -1,4 +1,4 @@
-"""A worker as the runner sees it: a process that is asked, and that may die."""
+"""Processes that engines run in, as the runner sees them: they are asked, and may die."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
 import levit
 from levit.errors import LevitError
 
-__all__ = ["WorkerFailedError", "WorkerProcess", "child_environment"]
+__all__ = [
+    "WorkerFailedError",
+    "WorkerProcess",
+    "child_environment",
+    "end_child",
+    "output_of",
+    "said_last",
+    "start_child",
+]
 
-# Whichever of them an engine's libraries read when they are loaded.
+# An engine's libraries read one of these when they are loaded.
 _THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -48,30 +56,79 @@ def child_environment(threads: int) -> dict[str, str]:
     }
 
 
+def start_child(
+    words: Sequence[str], threads: int, log: IO[bytes], *, stdin: int, folder: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start Python with these words; what it writes to stderr goes to `log`.
+
+    Raises:
+        WorkerFailedError: the system starts no process.
+    """
+    try:
+        return subprocess.Popen(
+            # Without the current folder on the path: a torch.py there is not torch.
+            [sys.executable, "-P", *words],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            cwd=folder,
+            env=child_environment(threads),
+            start_new_session=True,  # Ctrl-C is for the runner
+        )
+    except OSError as error:
+        raise WorkerFailedError(f"its process cannot be started ({error.strerror})") from error
+
+
+def output_of(process: subprocess.Popen[bytes], timeout_s: float) -> Iterator[bytes]:
+    """Yield what a child writes, as it comes, until it closes its output.
+
+    Raises:
+        WorkerFailedError: `timeout_s` have passed.
+    """
+    assert process.stdout is not None
+    deadline = time.monotonic() + timeout_s
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        while selector.select(max(0.0, deadline - time.monotonic())):
+            part = os.read(process.stdout.fileno(), 2**20)
+            if not part:
+                return
+            yield part
+    raise WorkerFailedError(f"gave no answer in {timeout_s:.0f} s")
+
+
+def said_last(log: IO[bytes]) -> str:
+    """Return the last line of a child's log, or nothing."""
+    log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
+    lines = log.read().decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def end_child(process: subprocess.Popen[bytes]) -> None:
+    """End a child and all that it has started, whatever they do."""
+    # Compilers outlive it otherwise, beside whatever is measured next. Once it has been waited for,
+    # its number may be somebody else's.
+    if process.returncode is None:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
 class WorkerProcess:
     """One worker process.
 
     Args:
-        threads: what the engine's thread pools are told before they are loaded.
+        threads: number that the engine's thread pools are told before they are loaded.
     """
 
     def __init__(self, threads: int) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 closed by close()
-        try:
-            self._process = subprocess.Popen(
-                # Without the current folder on the path: a torch.py there is not torch.
-                [sys.executable, "-P", "-m", "levit.benchmarks.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                env=child_environment(threads),
-                start_new_session=True,  # Ctrl-C is for the runner
-            )
-        except OSError as error:
-            raise WorkerFailedError(f"its process cannot be started ({error.strerror})") from error
-        assert self._process.stdout is not None
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._process.stdout, selectors.EVENT_READ)
+        words = ["-m", "levit.benchmarks.worker"]
+        self._process = start_child(words, threads, self._log, stdin=subprocess.PIPE)
         self._buffer = b""
 
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
@@ -88,17 +145,16 @@ class WorkerProcess:
             self._process.stdin.flush()
         except OSError:
             raise self._ended() from None
-        deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._buffer:
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._selector.select(left):
-                self.close()
-                raise WorkerFailedError(f"gave no answer in {timeout_s:.0f} s")
-            assert self._process.stdout is not None
-            data = os.read(self._process.stdout.fileno(), 2**20)
-            if not data:
+        try:
+            for part in output_of(self._process, timeout_s):
+                self._buffer += part
+                if b"\n" in part:
+                    break
+            else:
                 raise self._ended()
-            self._buffer += data
+        except WorkerFailedError:
+            self.close()
+            raise
         line, _, self._buffer = self._buffer.partition(b"\n")
         reply: dict[str, Any] = json.loads(line)
         return reply
@@ -107,27 +163,16 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
         status = self._process.poll()
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, size - 4096))
-        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        said = said_last(self._log)
         self.close()
         if status is None:
             return WorkerFailedError("its process closed its output and did not end")
         how = f"signal {-status}" if status < 0 else f"status {status}"
         if status == -signal.SIGKILL:
             return WorkerFailedError(f"its process ended with {how}: is there enough memory?")
-        return WorkerFailedError(f"its process ended with {how}: {lines[-1] if lines else ''}")
+        return WorkerFailedError(f"its process ended with {how}: {said}")
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        # Compilers that it has started outlive it otherwise, beside whatever is measured next. Once
-        # it has been waited for, its number may be somebody else's.
-        if self._process.returncode is None:
-            with contextlib.suppress(OSError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
-        self._selector.close()
-        for stream in (self._process.stdin, self._process.stdout, self._log):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        end_child(self._process)
+        self._log.close()
