@@ -1,7 +1,7 @@
-"""What a run was measured on: enough to refuse a comparison, or to look for a cause.
+"""Fingerprints of machines: enough to refuse a comparison, or to look for a cause.
 
-Results get published, so nothing here names a host, a user or a folder. Where a system does not
-tell something (no /proc, no /sys, a container that hides them) it is None.
+Results get published, so nothing here names a host, a user or a folder. A value that the system
+does not tell (no /proc, no /sys, a container that hides them) is None.
 """
 
 from __future__ import annotations
@@ -23,11 +23,17 @@ from levit.benchmarks.system import (
     read_text,
     total_memory_bytes,
 )
-from levit.runtime.cpus import available_cpus, cpu_class, cpu_features, cpu_model, cpu_quota
+from levit.runtime.cpus import (
+    available_cpus,
+    cpu_class,
+    cpu_features,
+    cpu_model,
+    cpu_quota,
+    cpu_told,
+)
 
 __all__ = ["changes", "differences", "fingerprint", "identity"]
 
-_PROC = Path("/proc")
 _SYS = Path("/sys")
 
 # Distributions that compute something here; where one comes under several names, the first found.
@@ -50,8 +56,8 @@ _VARIABLES: Final = re.compile(
 )
 _PRIVATE: Final = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|USER|HOST|URL")
 
-# What must be the same for two runs to be compared, in words: where it stands. Versions, kernel
-# and environment are not here: comparing those is what people compare runs for.
+# Words → the value of a fingerprint that must be the same in two runs. Versions, kernel and
+# environment are not here: people compare runs to see what those change.
 _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
     "operating system": ("system", "name"),
     "architecture": ("cpu", "architecture"),
@@ -73,12 +79,12 @@ _IDENTITY: Final[Mapping[str, tuple[str, str]]] = {
     "GPU power limit in W": ("gpu", "power_limit_w"),
 }
 
-# What else may explain a difference: groups of the fingerprint.
+# Groups of the fingerprint that may explain a difference.
 _CIRCUMSTANCES: Final = ("versions", "revision", "environment", "system")
 
 
 def fingerprint(device: str) -> dict[str, Any]:
-    """The machine as it is now, in values that JSON keeps.
+    """Describe this machine as it is now, in values that JSON keeps.
 
     Args:
         device: ``cpu`` or ``gpu``; the GPU is only asked about in the second case.
@@ -101,14 +107,14 @@ def fingerprint(device: str) -> dict[str, Any]:
 
 
 def identity(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a fingerprint that two runs must share to be compared, by its words."""
+    """Return the part of a fingerprint that two runs must share to be compared, by its words."""
     return {
         name: (fingerprint.get(group) or {}).get(key) for name, (group, key) in _IDENTITY.items()
     }
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """One line for each thing in which the identities of two fingerprints differ."""
+    """Return a line for each value in which the identities of two fingerprints differ."""
     first, second = identity(a), identity(b)
     return [
         _difference(name, first[name], second[name])
@@ -118,9 +124,9 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 
 def changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """One line for each version, revision, setting or system part that changed from a to b.
+    """Return a line for each version, revision, variable or system part that changed from a to b.
 
-    They do not keep two runs from being compared; they are what may explain a difference.
+    They do not keep two runs from being compared, and may explain a difference.
     """
     lines = []
     for group in _CIRCUMSTANCES:
@@ -148,41 +154,36 @@ def _shown(value: Any) -> str:
 
 
 def _cpu() -> dict[str, Any]:
-    told = _cpuinfo()
+    mask, flags = _mask(), cpu_told("flags")
     frequency = _SYS / "devices/system/cpu/cpu0/cpufreq"
-    current = _number(read_text(frequency / "scaling_cur_freq"), 1000)
+    current_mhz = _number(read_text(frequency / "scaling_cur_freq"), 1000)
+    if current_mhz is None:
+        current_mhz = _number(cpu_told("cpu MHz"), 1)
     return {
         "model": cpu_model(),
-        # Virtual machines shorten the name; these tell a Zen 4 from a Zen 5.
-        "revision": _cpu_revision(told),
+        "revision": _cpu_revision(),
         "class": cpu_class(),
         "features": list(cpu_features()),
         "architecture": platform.machine(),
         "online": os.cpu_count(),
         "cores": physical_cores(),
-        "allowed": _allowed(),
+        "allowed": os.cpu_count() if mask is None else len(mask),
         "usable": available_cpus(),
-        "mask": _mask(),
+        "mask": mask,
         "quota": cpu_quota(),
         "smt": _flag(read_text(_SYS / "devices/system/cpu/smt/active")),
         "governor": read_text(frequency / "scaling_governor"),
         "driver": read_text(frequency / "scaling_driver"),
-        "current_mhz": current if current is not None else _number(told.get("cpu MHz"), 1),
+        "current_mhz": current_mhz,
         "highest_mhz": _number(read_text(frequency / "scaling_max_freq"), 1000),
         "boost": _boost(),
-        "hypervisor": "hypervisor" in told["flags"].split() if "flags" in told else None,
+        "hypervisor": "hypervisor" in flags.split() if flags else None,
         "caches": _caches(),
     }
 
 
-def _cpuinfo() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo, by name."""
-    text = read_text(_PROC / "cpuinfo") or ""
-    pairs = (line.partition(":") for line in text.split("\n\n", 1)[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
-def _cpu_revision(told: Mapping[str, str]) -> str | None:
+def _cpu_revision() -> str | None:
+    """Numbers that tell a Zen 4 from a Zen 5, where a virtual machine shortens the name."""
     names = {
         "family": "cpu family",
         "model": "model",
@@ -191,12 +192,8 @@ def _cpu_revision(told: Mapping[str, str]) -> str | None:
         "part": "CPU part",
         "variant": "CPU variant",
     }
-    return " ".join(f"{word} {told[name]}" for word, name in names.items() if name in told) or None
-
-
-def _allowed() -> int | None:
-    mask = _mask()
-    return os.cpu_count() if mask is None else len(mask)
+    told = {word: cpu_told(name) for word, name in names.items()}
+    return " ".join(f"{word} {number}" for word, number in told.items() if number) or None
 
 
 def _mask() -> list[int] | None:
@@ -245,7 +242,7 @@ def _system() -> dict[str, Any]:
         "kernel": platform.release(),
         "libc": " ".join(platform.libc_ver()).strip() or None,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        # What a cloud calls the machine: "Amazon EC2 c7a.large".
+        # The name that a cloud gives it: "Amazon EC2 c7a.large".
         "platform": " ".join(filter(None, (vendor, product))) or None,
     }
 
@@ -301,7 +298,7 @@ def _git(folder: Path, *words: str) -> str | None:
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that change speed; of paths in their values only the last part."""
+    """Return the variables that change speed; paths in their values are cut to the last part."""
     return {
         name: re.sub(r"[^:;,=]*[/\\]", "", value)
         for name, value in sorted(variables.items())

@@ -1,8 +1,8 @@
-"""How quiet the machine was: a fixed piece of work timed between rounds, and its counters.
+"""Noise of the machine: a fixed piece of work timed between rounds, and the system's counters.
 
-The work knows nothing of what is measured, so whatever moves it moves the machine: another
-process, a hypervisor that gives the CPU to someone else, a clock that sinks. The counters say
-which of these it was. `NoiseLog` keeps raw values; verdicts are made on reading.
+The work does not depend on the contenders. It gets slower by another process, a hypervisor that
+gives the CPU to someone else, or a clock that sinks, and the counters say which of these it was.
+`NoiseLog` keeps raw values; verdicts are made on reading.
 
 A sample takes about 22 ms of a quiet CPU and should be taken while no contender runs (threads that
 still spin after their last call count as noise where there are as many as CPUs).
@@ -50,7 +50,7 @@ def _buffers() -> _Buffers:
 
 
 def calibrate() -> int:
-    """Nanoseconds of the fixed work, about 7 ms: element by element, so in one thread always."""
+    """Return the nanoseconds of the fixed work, some 7 ms: element by element, so in one thread."""
     buffers = _buffers()
     start = time.perf_counter_ns()
     for _ in range(_CALLS):
@@ -62,7 +62,7 @@ def calibrate() -> int:
 
 
 class Counters(NamedTuple):
-    """What the system has counted since it started; None where it does not tell.
+    """Counters of the system since it started; None where it does not tell.
 
     Attributes:
         busy_s: CPU time of all processes, in seconds.
@@ -82,7 +82,7 @@ class Counters(NamedTuple):
 
     @classmethod
     def read(cls) -> Counters:
-        """The counters now."""
+        """Read the counters now."""
         busy_s, steal_s = system.cpu_seconds()
         averages = system.load_averages()
         load = averages[0] if averages else None
@@ -189,7 +189,7 @@ def _steal_share(noise: Mapping[str, Any]) -> float | None:
 
 
 def _increase(samples: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """From the first sample that has the value to the last; None if fewer than two have it."""
+    """Return last value − first value of the samples that have it; None for fewer than two."""
     values = [value for sample in samples if (value := sample.get(name)) is not None]
     return float(values[-1] - values[0]) if len(values) > 1 else None
 
@@ -200,7 +200,7 @@ def kernel_times(noise: Mapping[str, Any]) -> list[int]:
 
 
 def drift(noise_a: Mapping[str, Any], noise_b: Mapping[str, Any]) -> float:
-    """How much slower (positive) or faster the machine was in b than in a: 0.03 is 3 % slower.
+    """Return the drift of the machine from a to b: 0.03 is 3 % slower.
 
     By the medians of the calibration kernel; 0 where one of the two has no sample. The kernel
     runs in NumPy: another NumPy may show as a drift.

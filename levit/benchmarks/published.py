@@ -1,4 +1,4 @@
-"""What is published about the models that take part: figures and their sources.
+"""Published figures of the models that take part, and their sources.
 
 Speeds and batch sizes: facebookresearch/LeViT, ``.github/timings.txt`` and ``speed_test.py``
 (2022-08-27), which the LeViT paper's table rounds. CPU columns: one thread, batch 16, float32,
@@ -14,7 +14,7 @@ from typing import Final
 
 __all__ = ["CPU_BATCH", "MACHINES", "PUBLISHED", "SOURCES", "Published", "is_efficientnet"]
 
-# What people call the machines of the speed table, by the name of their column.
+# Titles of the machines of the speed table, by the name of their column.
 MACHINES: Final[Mapping[str, str]] = {
     "v100": "Tesla V100-SXM2-16GB, float16",
     "xeon": "Intel Xeon Gold 6138 at 2.00 GHz, one thread, float32",
@@ -38,7 +38,7 @@ SOURCES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One model.
+    """Published figures of one model.
 
     Attributes:
         title: as papers write it.
@@ -53,138 +53,84 @@ class Published:
     title: str
     top1: float
     source: str
-    image_size: tuple[int, int] = (224, 224)
-    gpu_batch: int = 2048
-    v100: float | None = None
-    xeon: float | None = None
-    arm: float | None = None
+    image_size: tuple[int, int]
+    gpu_batch: int
+    v100: float | None
+    xeon: float | None
+    arm: float | None
 
 
 def is_efficientnet(model: str) -> bool:
-    """Whether this is a model that the paper's headline compares LeViT with."""
+    """Tell a model that the paper's headline compares LeViT with."""
     return model.startswith("efficientnet_")
 
 
-PUBLISHED: Final[Mapping[str, Published]] = {
-    "levit_128s": Published(
-        title="LeViT-128S",
-        top1=76.6,
-        source="levit",
-        gpu_batch=2048,
-        v100=12879.792635259,
-        xeon=131.08426514761177,
-        arm=39.05605600631973,
+# Images of a batch on the V100, and images per second of `MACHINES`. ResNet-50 is in speed_test.py,
+# but not in timings.txt.
+_SPEEDS: Final[Mapping[str, tuple[int, float | None, float | None, float | None]]] = {
+    "levit_128s": (2048, 12879.792635259, 131.08426514761177, 39.05605600631973),
+    "levit_128": (2048, 9265.807492349617, 94.02966201957373, 30.80994028780075),
+    "levit_192": (2048, 8601.135420601478, 65.01392437813367, 24.21503939611122),
+    "levit_256": (2048, 6581.825416517691, 42.50917587590354, 16.364732684723613),
+    "levit_384": (1024, 4165.298684314445, 23.117487464467157, 9.372454461264685),
+    "efficientnet_b0": (1024, 4754.464608131096, 30.092706251584172, 3.436668164739997),
+    "efficientnet_b1": (1024, 2882.448345436045, 20.042407238086536, 2.2772622358512637),
+    "efficientnet_b2": (512, 2149.340947246039, 13.15527585282857, 1.2587953790191817),
+    "efficientnet_b3": (512, 1271.7951431861243, 5.850004428330435, 0.8099315827347229),
+    "efficientnet_b4": (256, 606.0124649035685, 2.4550634208015545, 0.4519074520968645),
+    "deit_tiny_distilled_patch16_224": (
+        2048,
+        3972.7563922148643,
+        39.10796320316016,
+        16.789331601416873,
     ),
-    "levit_128": Published(
-        title="LeViT-128",
-        top1=78.6,
-        source="levit",
-        gpu_batch=2048,
-        v100=9265.807492349617,
-        xeon=94.02966201957373,
-        arm=30.80994028780075,
+    "deit_small_distilled_patch16_224": (
+        2048,
+        1931.6085276556053,
+        13.74950884267579,
+        7.570103776813635,
     ),
-    "levit_192": Published(
-        title="LeViT-192",
-        top1=80.0,
-        source="levit",
-        gpu_batch=2048,
-        v100=8601.135420601478,
-        xeon=65.01392437813367,
-        arm=24.21503939611122,
-    ),
-    "levit_256": Published(
-        title="LeViT-256",
-        top1=81.6,
-        source="levit",
-        gpu_batch=2048,
-        v100=6581.825416517691,
-        xeon=42.50917587590354,
-        arm=16.364732684723613,
-    ),
-    "levit_384": Published(
-        title="LeViT-384",
-        top1=82.6,
-        source="levit",
-        gpu_batch=1024,
-        v100=4165.298684314445,
-        xeon=23.117487464467157,
-        arm=9.372454461264685,
-    ),
-    "efficientnet_b0": Published(
-        title="EfficientNet-B0",
-        top1=77.1,
-        source="efficientnet",
-        gpu_batch=1024,
-        v100=4754.464608131096,
-        xeon=30.092706251584172,
-        arm=3.436668164739997,
-    ),
-    "efficientnet_b1": Published(
-        title="EfficientNet-B1",
-        top1=79.1,
-        source="efficientnet",
-        image_size=(240, 240),
-        gpu_batch=1024,
-        v100=2882.448345436045,
-        xeon=20.042407238086536,
-        arm=2.2772622358512637,
-    ),
-    "efficientnet_b2": Published(
-        title="EfficientNet-B2",
-        top1=80.1,
-        source="efficientnet",
-        image_size=(260, 260),
-        gpu_batch=512,
-        v100=2149.340947246039,
-        xeon=13.15527585282857,
-        arm=1.2587953790191817,
-    ),
-    "efficientnet_b3": Published(
-        title="EfficientNet-B3",
-        top1=81.6,
-        source="efficientnet",
-        image_size=(300, 300),
-        gpu_batch=512,
-        v100=1271.7951431861243,
-        xeon=5.850004428330435,
-        arm=0.8099315827347229,
-    ),
-    "efficientnet_b4": Published(
-        title="EfficientNet-B4",
-        top1=82.9,
-        source="efficientnet",
-        image_size=(380, 380),
-        gpu_batch=256,
-        v100=606.0124649035685,
-        xeon=2.4550634208015545,
-        arm=0.4519074520968645,
-    ),
-    "deit_tiny_distilled_patch16_224": Published(
-        title="DeiT-tiny distilled",
-        top1=74.5,
-        source="deit",
-        gpu_batch=2048,
-        v100=3972.7563922148643,
-        xeon=39.10796320316016,
-        arm=16.789331601416873,
-    ),
-    "deit_small_distilled_patch16_224": Published(
-        title="DeiT-small distilled",
-        top1=81.2,
-        source="deit",
-        gpu_batch=2048,
-        v100=1931.6085276556053,
-        xeon=13.74950884267579,
-        arm=7.570103776813635,
-    ),
-    # In speed_test.py, but not in timings.txt.
-    "resnet50": Published(title="ResNet-50", top1=80.4, source="resnet", gpu_batch=1024),
-    # In neither.
-    "deit_base_distilled_patch16_224": Published(
-        title="DeiT-base distilled", top1=83.4, source="deit"
-    ),
-    "convit_tiny": Published(title="ConViT-Ti", top1=73.1, source="convit"),
-    "convit_small": Published(title="ConViT-S", top1=81.3, source="convit"),
-    "convit_base": Published(title="ConViT-B", top1=82.4, source="convit"),
+    "resnet50": (1024, None, None, None),
 }
+
+# Title, accuracy and its source, and the edge of the pictures.
+_MODELS: Final[Mapping[str, tuple[str, float, str, int]]] = {
+    "levit_128s": ("LeViT-128S", 76.6, "levit", 224),
+    "levit_128": ("LeViT-128", 78.6, "levit", 224),
+    "levit_192": ("LeViT-192", 80.0, "levit", 224),
+    "levit_256": ("LeViT-256", 81.6, "levit", 224),
+    "levit_384": ("LeViT-384", 82.6, "levit", 224),
+    "efficientnet_b0": ("EfficientNet-B0", 77.1, "efficientnet", 224),
+    "efficientnet_b1": ("EfficientNet-B1", 79.1, "efficientnet", 240),
+    "efficientnet_b2": ("EfficientNet-B2", 80.1, "efficientnet", 260),
+    "efficientnet_b3": ("EfficientNet-B3", 81.6, "efficientnet", 300),
+    "efficientnet_b4": ("EfficientNet-B4", 82.9, "efficientnet", 380),
+    "deit_tiny_distilled_patch16_224": ("DeiT-tiny distilled", 74.5, "deit", 224),
+    "deit_small_distilled_patch16_224": ("DeiT-small distilled", 81.2, "deit", 224),
+    "resnet50": ("ResNet-50", 80.4, "resnet", 224),
+    "deit_base_distilled_patch16_224": ("DeiT-base distilled", 83.4, "deit", 224),
+    "convit_tiny": ("ConViT-Ti", 73.1, "convit", 224),
+    "convit_small": ("ConViT-S", 81.3, "convit", 224),
+    "convit_base": ("ConViT-B", 82.4, "convit", 224),
+}
+
+# Small models that the authors did not time get the batch of their small ones.
+_UNTIMED: Final = (2048, None, None, None)
+
+
+def _published(name: str) -> Published:
+    title, top1, source, edge = _MODELS[name]
+    gpu_batch, v100, xeon, arm = _SPEEDS.get(name, _UNTIMED)
+    return Published(
+        title=title,
+        top1=top1,
+        source=source,
+        image_size=(edge, edge),
+        gpu_batch=gpu_batch,
+        v100=v100,
+        xeon=xeon,
+        arm=arm,
+    )
+
+
+PUBLISHED: Final[Mapping[str, Published]] = {name: _published(name) for name in _MODELS}

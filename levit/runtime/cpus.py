@@ -23,6 +23,7 @@ __all__ = [
     "cpu_model",
     "cpu_precisions",
     "cpu_quota",
+    "cpu_told",
     "is_bf16_fast",
     "is_x86",
     "known_cpu_class",
@@ -115,7 +116,7 @@ def _quota_in(folder: Path) -> Iterator[float]:
 
 def cpu_features() -> tuple[str, ...]:
     """The instruction sets of this CPU that matter to kernels, sorted."""
-    told = _told("flags") or _told("Features")
+    told = cpu_told("flags") or cpu_told("Features")
     return tuple(sorted(_KERNEL_FEATURES.intersection(told.split())))
 
 
@@ -138,7 +139,7 @@ def is_bf16_fast() -> bool:
     features = cpu_features()
     if not cpu_precisions(features)["bf16"]:
         return False
-    return "amx_bf16" in features or _told("vendor_id") != "GenuineIntel"
+    return "amx_bf16" in features or cpu_told("vendor_id") != "GenuineIntel"
 
 
 def is_x86() -> bool:
@@ -148,7 +149,7 @@ def is_x86() -> bool:
 
 def cpu_model() -> str:
     """The CPU's name, as the system gives it."""
-    return _told("model name") or platform.processor() or platform.machine()
+    return cpu_told("model name") or platform.processor() or platform.machine()
 
 
 def cpu_class() -> str:
@@ -167,7 +168,7 @@ def known_cpu_class() -> str:
     return cpu_class() if cpu_features() else ""
 
 
-def _told(key: str) -> str:
+def cpu_told(key: str) -> str:
     """A line of the system's description of the CPU; nothing where it has none."""
     for line in _cpuinfo():
         name, _, value = line.partition(":")

@@ -93,8 +93,7 @@ def test_variables_that_move_threads_are_in_it(monkeypatch):
 def test_without_proc_and_sys_it_says_none(monkeypatch, tmp_path):
     """macOS and Windows have neither; containers hide parts."""
     monkeypatch.setitem(sys.modules, "psutil", None)
-    for module in (machine, cpus):
-        monkeypatch.setattr(module, "_PROC", tmp_path)
+    monkeypatch.setattr(cpus, "_PROC", tmp_path)
     monkeypatch.setattr(machine, "_SYS", tmp_path)
     monkeypatch.setattr(cpus, "_CGROUP_ROOT", tmp_path)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
@@ -148,7 +147,7 @@ def test_what_an_arm_server_tells(monkeypatch, tmp_path):
         "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x1\nCPU part\t: 0xd40\n\n"
         "processor\t: 1\n"
     )
-    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    monkeypatch.setattr(cpus, "_PROC", tmp_path)
     assert fingerprint("cpu")["cpu"]["revision"] == "implementer 0x41 part 0xd40 variant 0x1"
 
 
