@@ -25,7 +25,7 @@ from levit.artifact import (
 )
 from levit.errors import ArtifactError, ConfigError, VerificationError
 from levit.export.contract import Judgement
-from levit.export.fitting import Scanner, find_islands, fit_range
+from levit.export.fitting import Scanner, find_islands
 from levit.export.judging import Judge, choose_judge, note_judgement, refusal
 from levit.export.onnx.graph import emit_onnx, input_spec, metadata_of, output_specs
 from levit.export.options import AUTO, ExportOptions
@@ -105,7 +105,6 @@ def export_to(
         progress("evaluating the reference")
         golden = golden_cases(trained, spec)
         scanner = Scanner(golden.inputs, spec, target.dialect)
-        applied += fit_range(applied[-1].model, floats, scanner)
         if quantizer is not None:
             applied += quantizer.equalize(target.prepare(applied[-1].model, options))
         difference = _prove_passes(applied[-1].model, golden, force=options.force)

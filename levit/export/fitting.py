@@ -1,20 +1,23 @@
-"""fp16's range: what leaves it is rescaled where that is exact, and else kept in float32."""
+"""fp16's range: values and weights that leave it are kept in float32."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 
 from levit.export.onnx.ops import OnnxOps
-from levit.export.passes import Applied
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Ranges, Taps, sample_inputs, scan_ranges
-from levit.export.rescale import LIMIT, RESCALINGS
-from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
 from levit.models.ops import Array
 from levit.pictures.preprocess import PreprocessSpec
 
-__all__ = ["Scanner", "find_islands", "fit_range"]
+__all__ = ["HEADROOM", "LIMIT", "Scanner", "find_islands"]
+
+# The ranges are those of a few pictures: what another one does may be this much more.
+HEADROOM: Final = 16.0
+LIMIT: Final = PRECISIONS["fp16"].largest / HEADROOM
 
 
 class Scanner:
@@ -53,28 +56,12 @@ def _is_same(one: Model, other: Model) -> bool:
     return one.params is other.params and one.plan == other.plan
 
 
-def fit_range(model: Model, precision: str, scanner: Scanner) -> list[Applied]:
-    """Run the rescaling passes, at fp16; bfloat16 has the range of float32.
-
-    They are LeViT's: other families keep what leaves the range in float32.
-    """
-    if precision != "fp16" or not isinstance(model.params, LevitParams):
-        return []
-    # Channels are an axis of their own in this dataflow, whatever the target's is.
-    _, ranges = scanner.scan(model.with_plan(channels_first=True))
-    applied = []
-    for function in RESCALINGS:
-        model, count = function(model, ranges)
-        applied.append(Applied(name=function.__name__, count=count, model=model))
-    return applied
-
-
 def find_islands(model: Model, precision: str, scanner: Scanner) -> tuple[str, ...]:
     """Values and weights that are float32 at fp16, by name, in the order of the graph.
 
-    Values that come within the headroom of 65504, and outputs that are all too small to have
-    all their digits; weights that leave the range, or that are all too small in a layer whose
-    result is not.
+    Values that come within the headroom of 65504, or are all too small to have all their digits,
+    save for terms of far larger sums; weights that leave the range, or are all too small in a layer
+    whose result is not.
 
     Args:
         model: as it is emitted.
@@ -83,16 +70,23 @@ def find_islands(model: Model, precision: str, scanner: Scanner) -> tuple[str, .
         return ()
     taps, ranges = scanner.scan(model)
     kind = PRECISIONS[precision]
-    outputs = set(taps.outputs.values())
-    values = []
-    for name in ranges.high:
-        peak = ranges.peak(name)
-        if peak > LIMIT or (name in outputs and 0 < peak < kind.smallest):
-            values.append(name)
+    peaks = {name: ranges.peak(name) for name in ranges.high}
+    readers = {name: node.output[0] for node in taps.nodes for name in node.input}
+    terms = {
+        name
+        for node in taps.nodes
+        if node.op_type == "Add" and peaks[node.output[0]] >= HEADROOM * kind.smallest
+        for name in node.input
+    }
+    values = [
+        name
+        for name, peak in peaks.items()
+        if peak > LIMIT or (0 < peak < kind.smallest and name not in terms)
+    ]
     weights = []
     for name, weight in taps.weights.items():
-        largest, reader = float(np.abs(weight).max(initial=0)), taps.readers[name]
-        lost = 0 < largest < kind.smallest <= ranges.peak(reader) and name.endswith("weight")
+        largest, reader = float(np.abs(weight).max(initial=0)), readers[name]
+        lost = 0 < largest < kind.smallest <= peaks[reader] and name.endswith("weight")
         if (largest > kind.largest or lost) and reader not in values:
             weights.append(name)
     return (*values, *weights)

@@ -68,7 +68,7 @@ class Taps:
     Attributes:
         outputs: of the model by name: the values that they are.
         weights: the graph's float weights by name, as float32.
-        readers: weight → the value that it makes.
+        nodes: of the graph, in order.
         layers: its convolutions and Linears by name.
 
     Raises:
@@ -102,15 +102,10 @@ class Taps:
             for name, tensor in ops.initializers.items()
             if tensor.data_type == TensorProto.FLOAT
         }
-        self.readers = {
-            name: node.output[0]
-            for node in ops.nodes
-            for name in node.input
-            if name in self.weights
-        }
+        self.nodes = ops.nodes
         kind = TensorProto.UINT8 if image.dtype == "uint8" else TensorProto.FLOAT
         graph = helper.make_graph(
-            ops.nodes,
+            self.nodes,
             "taps",
             [helper.make_tensor_value_info(image.name, kind, list(image.shape))],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in readable],

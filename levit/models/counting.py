@@ -68,15 +68,10 @@ class ShapeOps(Scopes):
     def softmax(self, x: Shape) -> Shape:
         return x
 
-    cast = sigmoid = tanh = normalize_sum = softmax
+    cast = sigmoid = tanh = normalize_sum = gelu = silu = hard_swish = softmax
 
     def layer_norm(self, x: Shape, weight: Array | None, bias: Array | None, eps: float) -> Shape:
         return x
-
-    def hard_swish(self, x: Shape, scale: float = 1.0) -> Shape:
-        return x
-
-    gelu = silu = hard_swish
 
     def reshape(self, x: Shape, shape: Sequence[int]) -> Shape:
         kept = [x[i] if n == 0 else n for i, n in enumerate(shape)]

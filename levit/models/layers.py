@@ -180,18 +180,17 @@ class DotProductAttention:
 
 @dataclass(frozen=True, eq=False)
 class Mlp:
-    """Two Linears with an activation between; ``up`` gives ``1 / activation_scale`` of its own."""
+    """Two Linears with an activation between."""
 
     up: Linear
     down: Linear
     activation: str
-    activation_scale: float = 1.0
 
     def hidden(self, ops: Ops, x: Any, *, channels_first: bool = False) -> Any:
         """(B, N, C) or (B, C, h, w) → the hidden layer, after the activation."""
         with ops.scope("up"):
             apply = self.up.apply_pointwise if channels_first else self.up.apply
-            return activate(ops, apply(ops, x), self.activation, self.activation_scale)
+            return activate(ops, apply(ops, x), self.activation)
 
     def apply(self, ops: Ops, x: Any, *, channels_first: bool = False) -> Any:
         """(B, N, C) or (B, C, h, w) → the same shape."""
@@ -223,10 +222,10 @@ class RelativeBias:
         return self if self.index is None else RelativeBias(self.values[:, self.index])
 
 
-def activate(ops: Ops, x: Any, name: str, scale: float = 1.0) -> Any:
-    """Apply the activation called `name` to an x that is ``1 / scale`` of what it was."""
+def activate(ops: Ops, x: Any, name: str) -> Any:
+    """Apply the activation called `name`."""
     functions = {"hard_swish": ops.hard_swish, "silu": ops.silu, "gelu": ops.gelu}
-    return functions[name](x, scale)
+    return functions[name](x)
 
 
 class Classifier(Protocol):

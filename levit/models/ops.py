@@ -75,8 +75,8 @@ class Ops(Protocol):
         """``x / sum(x)`` over the last axis."""
         ...
 
-    def gelu(self, x: Any, scale: float = 1.0) -> Any:
-        """``x * Φ(scale * x)``, Φ the normal distribution's: ``(1 + erf(scale * x / √2)) / 2``."""
+    def gelu(self, x: Any) -> Any:
+        """``x * Φ(x)``, Φ the normal distribution's: ``(1 + erf(x / √2)) / 2``."""
         ...
 
     def sigmoid(self, x: Any) -> Any:
@@ -87,12 +87,12 @@ class Ops(Protocol):
         """The hyperbolic tangent."""
         ...
 
-    def hard_swish(self, x: Any, scale: float = 1.0) -> Any:
-        """``x * clip(scale * x + 3, 0, 6) / 6``: of an x that is ``1 / scale`` of what it was."""
+    def hard_swish(self, x: Any) -> Any:
+        """``x * clip(x + 3, 0, 6) / 6``."""
         ...
 
-    def silu(self, x: Any, scale: float = 1.0) -> Any:
-        """``x * sigmoid(scale * x)``."""
+    def silu(self, x: Any) -> Any:
+        """``x * sigmoid(x)``."""
         ...
 
     def reshape(self, x: Any, shape: Sequence[int]) -> Any:
@@ -233,11 +233,11 @@ class NumpyOps(Scopes):
         y: Array = x / x.sum(axis=-1, keepdims=True)
         return y
 
-    def gelu(self, x: Array, scale: float = 1.0) -> Array:
+    def gelu(self, x: Array) -> Array:
         # Not at the top: only networks with GELU pay for its import.
         from scipy.special import erf
 
-        y: Array = x * (1 + erf(x * self.dtype.type(scale * np.sqrt(0.5)))) / 2
+        y: Array = x * (1 + erf(x * self.dtype.type(np.sqrt(0.5)))) / 2
         return y
 
     def sigmoid(self, x: Array) -> Array:
@@ -249,12 +249,12 @@ class NumpyOps(Scopes):
         y: Array = np.tanh(x)
         return y
 
-    def hard_swish(self, x: Array, scale: float = 1.0) -> Array:
-        y: Array = x * np.clip(scale * x + 3, 0, 6) / 6
+    def hard_swish(self, x: Array) -> Array:
+        y: Array = x * np.clip(x + 3, 0, 6) / 6
         return y
 
-    def silu(self, x: Array, scale: float = 1.0) -> Array:
-        y: Array = x * self.sigmoid(scale * x)
+    def silu(self, x: Array) -> Array:
+        y: Array = x * self.sigmoid(x)
         return y
 
     def reshape(self, x: Array, shape: Sequence[int]) -> Array:

@@ -214,7 +214,7 @@ def test_an_island_is_kept_in_float32_under_the_same_names(make_small):
 
 
 @pytest.mark.trt_rtx
-def test_values_beyond_float16_are_rescaled_or_kept_in_float32(make_small, tmp_path):
+def test_values_beyond_float16_are_kept_in_float32(make_small, tmp_path):
     model = scaled.scaled_logits(scaled.scaled_stream(make_small("tiny"), 1e5), 1e6)
     keymap = next(k for k in model.family.keymaps if k.conv == model.config.conv)
     (tmp_path / "weights").mkdir()
@@ -230,7 +230,6 @@ def test_values_beyond_float16_are_rescaled_or_kept_in_float32(make_small, tmp_p
         )
     ).manifest
     passes = {entry["name"]: entry for entry in manifest.passes}
-    assert passes["rescale_stream"]["count"]
     assert passes["keep_float32"]["values"]
     graph = manifest.verification["graph"]
     assert graph["max_relative_error"] <= TOLERANCES["onnx", "fp16"].value

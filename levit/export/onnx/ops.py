@@ -358,10 +358,10 @@ class OnnxOps(Scopes):
         )
         return self._emit("Div", [x, sums], x.shape)
 
-    def gelu(self, x: Value, scale: float = 1.0) -> Value:
+    def gelu(self, x: Value) -> Value:
         # The operator came with opset 20. In primitive operations, in this order: ONNX Runtime
         # knows them as GELU with a quotient in front and not with a product.
-        root = self.constant(np.array(np.sqrt(2) / scale), "root")
+        root = self.constant(np.array(np.sqrt(2)), "root")
         erf = self._emit("Erf", [self._emit("Div", [x, root], x.shape)], x.shape)
         gate = self.add(erf, self.constant(np.array(1.0), "one"))
         return self.multiply(self.multiply(x, gate), self.constant(np.array(0.5), "half"))
@@ -372,15 +372,11 @@ class OnnxOps(Scopes):
     def tanh(self, x: Value) -> Value:
         return self._emit("Tanh", [x], x.shape)
 
-    def hard_swish(self, x: Value, scale: float = 1.0) -> Value:
-        if scale == 1:
-            return self._emit("HardSwish", [x], x.shape)
-        gate = self._emit("HardSigmoid", [x], x.shape, alpha=scale / 6, beta=0.5)
-        return self.multiply(x, gate)
+    def hard_swish(self, x: Value) -> Value:
+        return self._emit("HardSwish", [x], x.shape)
 
-    def silu(self, x: Value, scale: float = 1.0) -> Value:
-        inside = x if scale == 1 else self.multiply(x, self.constant(np.array(scale), "scale"))
-        return self.multiply(x, self.sigmoid(inside))
+    def silu(self, x: Value) -> Value:
+        return self.multiply(x, self.sigmoid(x))
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         result = self._shapes.reshape(x.shape, shape)

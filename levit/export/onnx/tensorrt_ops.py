@@ -17,22 +17,18 @@ class TensorrtOps(OnnxOps):
     Tried with that of RTX 1.7, which is TensorRT 11's own.
     """
 
-    def hard_swish(self, x: Value, scale: float = 1.0) -> Value:
+    def hard_swish(self, x: Value) -> Value:
         """As x · HardSigmoid(x): the operator itself is not read in bfloat16.
 
         In float32 and float16 it makes the same layers of either.
         """
-        result = super().hard_swish(x, scale)
-        node = self.nodes[-1]
-        if node.op_type == "HardSwish":
-            gate = f"{result.name}.gate"
-            parts = helper.make_node(
-                "HardSigmoid", list(node.input), [gate], name=gate, alpha=1 / 6, beta=0.5
-            )
-            product = helper.make_node(
-                "Mul", [node.input[0], gate], [result.name], name=result.name
-            )
-            self.nodes[-1:] = [parts, product]
+        result = super().hard_swish(x)
+        (source,) = self.nodes.pop().input
+        gate = f"{result.name}.gate"
+        self.nodes += [
+            helper.make_node("HardSigmoid", [source], [gate], name=gate, alpha=1 / 6, beta=0.5),
+            helper.make_node("Mul", [source, gate], [result.name], name=result.name),
+        ]
         return result
 
     def transpose(self, x: Value, axes: Sequence[int]) -> Value:

@@ -55,11 +55,10 @@ def _stem(ops: Ops, model: Model, x: Any) -> Any:
     if plan.pixels is not None:
         with ops.scope("pixels"):
             x = normalize_pixels(ops, x, plan.pixels, folded=plan.pixels_folded)
-    scales = model.params.stem_scales or (1.0,) * len(model.params.stem)
     for i, conv in enumerate(model.params.stem):
         with ops.scope(f"stem.{i}"):
             if i > 0:
-                x = activate(ops, x, model.config.activation, scales[i - 1])
+                x = activate(ops, x, model.config.activation)
             x = conv.apply(ops, x)
     return x
 

@@ -17,14 +17,13 @@ class Attention(DotProductAttention):
     """Multi-head attention with a bias by relative position (paper, section 4.3).
 
     Queries come from every `stride`-th token along each side of the grid: 1 in a block, 2 in
-    a downsampling block. The values are ``1 / activation_scale`` of what they were as trained.
+    a downsampling block.
     """
 
     bias: RelativeBias
     grid: tuple[int, int]
     stride: int
     activation: str
-    activation_scale: float = 1.0
 
     @property
     def query_grid(self) -> tuple[int, int]:
@@ -49,7 +48,7 @@ class Attention(DotProductAttention):
         y = ops.transpose(y, (0, 2, 1, 3))  # (B, Nq, H, Dv)
         y = ops.reshape(y, (0, math.prod(self.query_grid), -1))  # (B, Nq, H·Dv)
         with ops.scope("proj"):
-            return self.proj.apply(ops, activate(ops, y, self.activation, self.activation_scale))
+            return self.proj.apply(ops, activate(ops, y, self.activation))
 
     def apply_channels_first(self, ops: Ops, x: Any) -> Any:
         """(B, C, h, w) → (B, C', h', w'): no token is moved, q·k and v·pᵀ read them in place."""
@@ -64,7 +63,7 @@ class Attention(DotProductAttention):
         y = ops.matmul(v, ops.transpose(weights, (0, 1, 3, 2)))  # (B, H, Dv, Nq)
         y = ops.reshape(y, (0, -1, *self.query_grid))  # (B, H·Dv, h', w')
         with ops.scope("proj"):
-            y = activate(ops, y, self.activation, self.activation_scale)
+            y = activate(ops, y, self.activation)
             return self.proj.apply_pointwise(ops, y)
 
     def _weights(self, ops: Ops, q: Any, k: Any) -> Any:
@@ -93,12 +92,10 @@ class LevitParams:
     """All of LeViT's layers.
 
     ``head_dist`` is the distillation head; None where there is none, and after merge_heads,
-    when ``head`` is the mean of both. ``stem_scales`` are those of the activations between the
-    stem's convolutions, or empty where all are 1.
+    when ``head`` is the mean of both.
     """
 
     stem: tuple[Conv, ...]
     stages: tuple[LevitStage, ...]
     head: Linear | None
     head_dist: Linear | None
-    stem_scales: tuple[float, ...] = ()
