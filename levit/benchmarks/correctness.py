@@ -1,4 +1,4 @@
-"""Correctness before speed: does a contender answer as the reference does?
+"""Correctness before speed: contenders are held against a reference before they are timed.
 
 The reference is timm's float64 evaluation of two pictures (`levit.benchmarks.peer_files`). Two
 numbers decide. The **error** is the largest difference of a logit over the largest logit. It
@@ -31,18 +31,18 @@ __all__ = [
     "judge",
 ]
 
-# Of a model's files: `input` (2, 3, H, W) float32 and `logits` (2, classes) float64.
+# File of a model: `input` (2, 3, H, W) float32 and `logits` (2, classes) float64.
 REFERENCE_FILE: Final = "reference.npz"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """What still counts as the reference's answer.
+    """Bounds within which logits count as the reference's.
 
     Attributes:
-        error: largest that is allowed.
-        agreement: smallest that is allowed.
-        reason: why these.
+        error: the largest allowed.
+        agreement: the smallest allowed.
+        reason: measurements behind both.
     """
 
     error: float
@@ -76,7 +76,7 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
 
 
 def error_of(logits: NDArray[Any], reference: NDArray[np.float64]) -> float:
-    """Largest difference over the reference's largest value; infinite where one is no number."""
+    """Return max|Δ| / max|reference|; infinite where a logit is no number."""
     difference = np.abs(np.asarray(logits, np.float64) - reference)
     if not np.isfinite(difference).all():
         return float("inf")
@@ -84,7 +84,7 @@ def error_of(logits: NDArray[Any], reference: NDArray[np.float64]) -> float:
 
 
 def agreement_of(logits: NDArray[Any], reference: NDArray[np.float64]) -> float:
-    """Lowest correlation with the reference, of each picture's logits and of their difference.
+    """Return the lowest correlation with the reference: of each picture, and of their difference.
 
     Args:
         logits, reference: (2, classes).
@@ -100,7 +100,7 @@ def agreement_of(logits: NDArray[Any], reference: NDArray[np.float64]) -> float:
 
 
 def judge(logits: NDArray[Any], reference: NDArray[np.float64], precision: str) -> str:
-    """One line that says what is wrong with the answers; empty if nothing is."""
+    """Return a line about logits that are out of tolerance; empty where none are."""
     if logits.shape != reference.shape:
         return f"answers {tuple(logits.shape)}, the reference {tuple(reference.shape)}"
     tolerance = TOLERANCES[precision]
@@ -119,7 +119,7 @@ def judge(logits: NDArray[Any], reference: NDArray[np.float64], precision: str) 
 
 
 def check(run: Runner, job: Job) -> tuple[float, str]:
-    """Run the reference's pictures through a contender: (error, what is wrong or nothing).
+    """Run the reference's pictures through a contender: (error, a line of `judge`).
 
     A batch of one sees one picture after the other; a larger one both in turns, and every row of
     it is looked at.
@@ -146,7 +146,7 @@ def _reference(files: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
 
 
 def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Pearson's; 0 where one is constant."""
+    """Return Pearson's correlation; 0 where one is constant."""
     a, b = a - a.mean(), b - b.mean()
     size = float(np.linalg.norm(a) * np.linalg.norm(b))
     return float(a @ b) / size if size else 0.0

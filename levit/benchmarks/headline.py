@@ -27,7 +27,7 @@ Rates = Mapping[str, Sequence[float]]
 
 @dataclass(frozen=True, kw_only=True)
 class Lead:
-    """LeViT ÷ EfficientNet at one accuracy.
+    """Ratio LeViT ÷ EfficientNet at one accuracy.
 
     Attributes:
         top1: the accuracy, in percent.
@@ -44,7 +44,7 @@ class Lead:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """The leads of one engine's LeViTs over the EfficientNets of another, or of its own.
+    """Leads of one engine's LeViTs over the EfficientNets of another, or of its own.
 
     Attributes:
         runtime, precision: of both.
@@ -63,7 +63,7 @@ class Headline:
 
 
 def leads(levit: Rates, efficientnet: Rates) -> tuple[Lead, ...]:
-    """Every lead that the measured models allow, by accuracy, `REFERENCE_TOP1` among them.
+    """Return every lead that the measured models allow, by accuracy; `REFERENCE_TOP1` is one.
 
     Args:
         levit, efficientnet: timm's name → images per second of each round; round i of all lies
@@ -88,7 +88,7 @@ def leads(levit: Rates, efficientnet: Rates) -> tuple[Lead, ...]:
 
 
 def headlines(measured: Iterable[tuple[Contender, Sequence[float]]]) -> tuple[Headline, ...]:
-    """The headline of every engine, ours first, where it ran LeViTs beside EfficientNets.
+    """Return the headline of every engine that ran LeViTs beside EfficientNets, ours first.
 
     A peer is compared with itself. Ours runs no EfficientNet, so it is compared with each peer
     that does in the same runtime at the same precision.
@@ -129,14 +129,14 @@ def _by_accuracy(rates: Rates) -> list[str]:
 
 
 def _around(names: Sequence[str], top1: float) -> tuple[str, str] | None:
-    """The models right below and right above an accuracy; one twice if it is exactly there."""
+    """Return the models right below and above an accuracy; one twice if it is exactly there."""
     below = [name for name in names if PUBLISHED[name].top1 <= top1]
     above = [name for name in names if PUBLISHED[name].top1 >= top1]
     return (below[-1], above[0]) if below and above else None
 
 
 def _interpolated(rates: Rates, around: tuple[str, str], top1: float) -> list[float]:
-    """Images per second at `top1`, round by round."""
+    """Return images per second at `top1`, round by round."""
     low, high = around
     start, end = PUBLISHED[low].top1, PUBLISHED[high].top1
     share = (top1 - start) / (end - start) if end > start else 0.0

@@ -1,7 +1,8 @@
-"""The files that a run's contenders load: artifacts, reference outputs, the peers' networks."""
+"""Files of a run: artifacts, reference outputs, the peers' networks, pictures to classify."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from PIL import Image
 
 from levit.artifact import Artifact, open_artifact
 from levit.benchmarks.calibration import calibration_batches
@@ -17,28 +19,38 @@ from levit.benchmarks.engines import ENGINES, Job
 from levit.benchmarks.lineup import Entrant
 from levit.benchmarks.peer_files import prepare
 from levit.benchmarks.record import Contender
-from levit.errors import LevitError
+from levit.errors import InputError, LevitError
 from levit.export import ExportOptions
 from levit.export.sources import config_of
 from levit.interruption import raise_if_interrupted
 from levit.models.counting import Counts, count
+from levit.models.pictures import smooth_pictures
 from levit.models.registry import DIGITS, FAMILIES
+from levit.pictures.reading import load_image
 
-__all__ = ["Material", "prepare_material"]
+__all__ = ["Material", "prepare_material", "write_photographs"]
 
 _CALIBRATION_FILE: Final = "calibration.npz"
+
+# Pictures for a machine that has none: (height, width) as ImageNet's have most often.
+_PICTURES: Final = 16
+_PICTURE_SIZE: Final = (375, 500)
+_NOISE: Final = 6.0  # grey levels: makes files of 57 KB at quality 90, as photographs have
+_ENDINGS: Final = {".jpg", ".jpeg"}
+# Each contender holds all pictures of a user's folder in memory.
+_MOST_PICTURES: Final = 64
 
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """Where the files of a run's models are.
+    """Files of a run's models.
 
     Attributes:
         folder: of them all.
         counts: parameters and MACs by model, where they are known.
-        failed: why an entrant cannot take part, by its contender's name.
+        failed: the reason why a contender cannot take part, by its name.
     """
 
     folder: Path
@@ -46,11 +58,11 @@ class Material:
     failed: dict[str, str] = field(default_factory=dict)
 
     def files(self, entrant: Entrant) -> Path:
-        """The folder of its model's files."""
+        """Return the folder of its model's files."""
         return self.folder / entrant.place
 
     def job(self, entrant: Entrant, *, batch: int, threads: int, device: str) -> Job:
-        """What its worker is to load."""
+        """Describe the work of its worker."""
         contender = entrant.contender
         return Job(
             model=contender.model,
@@ -64,7 +76,7 @@ class Material:
         )
 
     def counted(self, contender: Contender) -> Contender:
-        """The contender with its model's counts."""
+        """Return the contender with its model's counts."""
         counts = self.counts.get(contender.model)
         if counts is None:
             return contender
@@ -83,7 +95,7 @@ def prepare_material(
 
     Args:
         seed: of the random weights, which are the same for all engines.
-        cache: whether the peers' files are kept between runs.
+        cache: True to keep the peers' files between runs.
     """
     material = Material(folder=folder)
     groups: dict[str, list[Entrant]] = {}
@@ -102,7 +114,7 @@ def prepare_material(
 
 
 def _use_artifact(source: Path, entrant: Entrant, material: Material) -> None:
-    """A user's artifact is its own reference: its golden cases."""
+    """Link a user's artifact, which is its own reference by its golden cases."""
     # A link's target is looked for from the link's own folder.
     (material.files(entrant) / entrant.artifact).symlink_to(source.resolve())
     manifest = open_artifact(source, verify_hashes=False).manifest
@@ -165,7 +177,10 @@ def _prepare_model(
 def _at_int8(
     options: ExportOptions, folder: Path, image_size: tuple[int, int], seed: int
 ) -> ExportOptions:
-    """Calibrated as the peers are; random weights have no accuracy to keep, so not judged."""
+    """Return options of an int8 calibrated as the peers are, and not judged.
+
+    Random weights have no accuracy to keep.
+    """
     place = folder / _CALIBRATION_FILE
     if not place.exists():
         np.savez(place, inputs=np.concatenate(calibration_batches(seed, image_size)))
@@ -182,7 +197,7 @@ def _at_int8(
 
 
 def _by_formats(peers: Iterable[Entrant]) -> dict[tuple[str, ...], list[Entrant]]:
-    """Peers by what they load: what cannot be made for one is no reason against another."""
+    """Group peers by the formats that they load: one that cannot be made stops no others."""
     groups: dict[tuple[str, ...], list[Entrant]] = {}
     for entrant in peers:
         groups.setdefault(ENGINES[entrant.contender.engine].formats, []).append(entrant)
@@ -190,7 +205,7 @@ def _by_formats(peers: Iterable[Entrant]) -> dict[tuple[str, ...], list[Entrant]
 
 
 def _first_of_each(entrants: Iterable[Entrant]) -> list[Entrant]:
-    """One entrant for each artifact; two may share it."""
+    """Return one entrant for each artifact; two may share it."""
     return list({entrant.artifact: entrant for entrant in entrants}.values())
 
 
@@ -200,7 +215,7 @@ def _fail(material: Material, entrants: Iterable[Entrant], reason: str) -> None:
 
 
 def _write_reference(artifact: Artifact, folder: Path) -> None:
-    """The golden inputs with the float64 reference's logits, for every engine of the model."""
+    """Write the golden inputs with the float64 logits, for every engine of the model."""
     path = folder / REFERENCE_FILE
     golden = artifact.golden()
     if artifact.manifest.precision == "int8":
@@ -208,3 +223,33 @@ def _write_reference(artifact: Artifact, folder: Path) -> None:
     if not path.exists() and golden["input"].dtype == np.float32 and "output/logits" in golden:
         logits = golden["output/logits"][:2].astype(np.float64)
         np.savez(path, input=golden["input"][:2], logits=logits)
+
+
+def write_photographs(folder: Path, source: Path | None, seed: int) -> tuple[Path, ...]:
+    """Return JPEG files to classify: at most 64 of `source`, or gradients with a sensor's noise.
+
+    Raises:
+        InputError: `source` is no folder of JPEGs, or one of them cannot be read.
+    """
+    if source is not None:
+        if not source.is_dir():
+            raise InputError(f"{source}: no such folder of photographs")
+        found = sorted(p for p in source.iterdir() if p.suffix.lower() in _ENDINGS)
+        if not found:
+            raise InputError(f"{source}: holds no .jpg or .jpeg file")
+        if len(found) > _MOST_PICTURES:
+            chosen = np.random.default_rng(seed).choice(len(found), _MOST_PICTURES, replace=False)
+            found = [found[index] for index in sorted(chosen)]
+        for path in found:
+            load_image(path)  # one that cannot be read says so now, not in the middle
+        return tuple(path.resolve() for path in found)
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    paths = []
+    for number, picture in enumerate(smooth_pictures(rng, _PICTURES, _PICTURE_SIZE)):
+        noisy = np.clip(picture + rng.normal(0, _NOISE, (*_PICTURE_SIZE, 1)), 0, 255)
+        data = io.BytesIO()
+        Image.fromarray(noisy.round().astype(np.uint8)).save(data, "JPEG", quality=90)
+        paths.append(folder / f"{number:02}.jpg")
+        paths[-1].write_bytes(data.getvalue())
+    return tuple(paths)

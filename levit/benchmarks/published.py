@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["CPU_BATCH", "MACHINES", "PUBLISHED", "SOURCES", "Published", "is_efficientnet"]
+__all__ = ["MACHINES", "PUBLISHED", "SOURCES", "Published", "is_efficientnet"]
 
 # Titles of the machines of the speed table, by the name of their column.
 MACHINES: Final[Mapping[str, str]] = {
@@ -20,9 +20,6 @@ MACHINES: Final[Mapping[str, str]] = {
     "xeon": "Intel Xeon Gold 6138 at 2.00 GHz, one thread, float32",
     "arm": "an Amazon ARM server, one thread, float32",
 }
-
-# Images of a batch on the paper's CPUs, for every model.
-CPU_BATCH: Final = 16
 
 SOURCES: Final[Mapping[str, str]] = {
     "levit": "LeViT: a Vision Transformer in ConvNet's Clothing, arXiv:2104.01136",

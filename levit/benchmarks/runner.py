@@ -1,9 +1,9 @@
-"""The order of things: who runs when, and what is written down.
+"""A run: its protocols one after the other, with the machine timed beside them.
 
 Every engine has a worker process of its own, which holds all of its models. Contenders take turns
-in rounds, in an order drawn anew for each round, so that whatever the machine does beside them
-hits all alike; what is compared later are turns of the same round. Between turns the machine
-itself is timed (`levit.benchmarks.noise`).
+in rounds, in an order drawn anew for each round, so that a machine that slows down slows all
+alike; turns of the same round are compared later. Between turns the machine itself is timed
+(`levit.benchmarks.noise`).
 """
 
 from __future__ import annotations
@@ -27,41 +27,41 @@ from levit.benchmarks.noise import NoiseLog
 from levit.benchmarks.protocols import Protocol as Measured
 from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Measurement, Record, Round
-from levit.benchmarks.turns import Standing, Turns, length_of, search_seconds
+from levit.benchmarks.turns import Trial, Turns, length_of, search_seconds
 from levit.errors import BackendUnavailableError, LevitError
 from levit.export.timing import in_turns
 from levit.interruption import raise_if_interrupted
 
 __all__ = ["Plan", "Watcher", "run_benchmark"]
 
-# How often the machine is timed, at most: a sample takes some 20 ms.
+# Least time between samples of the machine, which take some 20 ms.
 _BETWEEN_S: Final = 2.0
-# About what a process of a `process` protocol takes, for the progress bar.
+# Estimate for a process of a `process` protocol, for the progress bar.
 _PROCESS_S: Final = 2.0
 _GPU_BATCH: Final = 2048
 
 
 class Watcher(Protocol):
-    """Who is told how far it is."""
+    """Progress of a run, as it is reported."""
 
     def plan(self, seconds: float) -> None:
-        """There is about so much work in all."""
+        """Take the estimate of all work."""
 
     def advance(self, seconds: float, title: str) -> None:
-        """So much more is done; this comes next."""
+        """Take the seconds of work that are done, and the title of the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run measures.
+    """Contenders, protocols and settings of a run.
 
     Attributes:
-        protocols: names, with their lengths.
-        threads: what "all threads" means here.
+        protocols: by name, with their lengths.
+        threads: number behind "all threads".
         pictures: JPEG files, for the protocols that begin with one.
         seed: of the order of turns.
         command: as it was typed, for the record.
-        settings: what else the record should say of the run.
+        settings: more that the record should say of the run.
     """
 
     entrants: tuple[Entrant, ...]
@@ -80,8 +80,8 @@ def run_benchmark(
     """Measure everything that `plan` says.
 
     Returns:
-        The record, and what has ended the run before its end: an interruption or an error, for
-        the caller to raise again once what was measured is safe.
+        The record, and the interruption or error that has ended the run early, for the caller to
+        raise again once the record is safe.
     """
     run = _Run(plan, material, watcher)
     created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -121,7 +121,7 @@ class _Run:
         self._rng = np.random.default_rng(plan.seed)
         self._ceilings = ceilings(plan.entrants, plan.device)
         self._sampled = -_BETWEEN_S
-        # Who answers as the reference does, and why others do not.
+        # Errors of contenders that answer as the reference does; reasons of those that do not.
         self._checked: dict[str, float | None] = {}
         self._wrong: dict[str, str] = {}
         self.entrants = [*plan.entrants, *self._ceilings]
@@ -132,23 +132,24 @@ class _Run:
     def all(self) -> None:
         self._watcher.plan(sum(self._seconds(p) for p in self._plan.protocols.values()))
         for name, protocol in self._plan.protocols.items():
-            standings = [self._standing(e, name, protocol) for e in self._who(protocol)]
+            trials = [self._trial(e, name, protocol) for e in self._who(protocol)]
             try:
                 if protocol.kind == "process":
-                    self._processes(name, protocol, standings)
+                    self._processes(name, protocol, trials)
                 else:
-                    self._turns(protocol, standings)
+                    with self._turns(protocol, trials) as turns:
+                        turns.run()
             finally:  # an interruption keeps what was measured
-                self._wrong.update({s.name: s.reason for s in standings if s.status == "wrong"})
-                self._checked.update({s.name: s.error for s in standings if s.running})
+                self._wrong.update({t.name: t.reason for t in trials if t.status == "wrong"})
+                self._checked.update({t.name: t.error for t in trials if t.running})
                 device = self._plan.device
-                self.measurements += [s.measurement(name, protocol, device) for s in standings]
+                self.measurements += [t.measurement(name, protocol, device) for t in trials]
 
     def _who(self, protocol: Measured) -> Sequence[Entrant]:
         return self.entrants if protocol.kind == "tensor" else self._plan.entrants
 
     def _seconds(self, protocol: Measured) -> float:
-        """About how long a protocol takes."""
+        """Estimate the length of a protocol."""
         count = len(self._plan.entrants)
         if protocol.kind == "process":
             return (protocol.rounds + 1) * count * _PROCESS_S
@@ -158,7 +159,7 @@ class _Run:
             search = search_seconds(self._plan.threads, self._plan.device)
         return count * search + sum(sum(length_of(e.contender, protocol)) for e in who)
 
-    def _standing(self, entrant: Entrant, name: str, protocol: Measured) -> Standing:
+    def _trial(self, entrant: Entrant, name: str, protocol: Measured) -> Trial:
         batch = protocol.batch or 1
         if self._plan.device == "gpu" and name == "paper":
             published = PUBLISHED.get(entrant.contender.model)
@@ -166,18 +167,18 @@ class _Run:
         if entrant.contender.kind == "ceiling":
             batch = 1
         seconds, warmup_s = length_of(entrant.contender, protocol)
-        standing = Standing(
+        trial = Trial(
             entrant=entrant,
             batch=batch,
             threads=protocol.threads or self._plan.threads,
             seconds=seconds,
             warmup_s=warmup_s,
         )
-        if standing.name in self._material.failed:
-            standing.fail(self._material.failed[standing.name])
-        elif standing.name in self._wrong:
-            standing.fail(self._wrong[standing.name], "wrong")
-        return standing
+        if trial.name in self._material.failed:
+            trial.fail(self._material.failed[trial.name])
+        elif trial.name in self._wrong:
+            trial.fail(self._wrong[trial.name], "wrong")
+        return trial
 
     def _between(self) -> None:
         """Time the machine itself, now and then."""
@@ -192,50 +193,47 @@ class _Run:
                 self.gpu_samples.append({"error": str(error)})
         self._sampled = time.monotonic()
 
-    def _turns(self, protocol: Measured, standings: list[Standing]) -> None:
-        with self._workers(protocol, standings) as turns:
-            turns.run()
-
-    def _workers(self, protocol: Measured, standings: list[Standing]) -> Turns:
+    def _turns(self, protocol: Measured, trials: Sequence[Trial]) -> Turns:
+        plan, material = self._plan, self._material
         return Turns(
-            protocol,
-            standings,
-            job=lambda standing, batch, threads: self._material.job(
-                standing.entrant, batch=batch, threads=threads, device=self._plan.device
+            protocol=protocol,
+            trials=trials,
+            job=lambda entrant, batch, threads: material.job(
+                entrant, batch=batch, threads=threads, device=plan.device
             ),
-            pictures=self._plan.pictures,
-            device=self._plan.device,
+            pictures=plan.pictures,
+            device=plan.device,
             done=self._watcher.advance,
             between=self._between,
             rng=self._rng,
         )
 
-    def _processes(self, name: str, protocol: Measured, standings: list[Standing]) -> None:
+    def _processes(self, name: str, protocol: Measured, trials: list[Trial]) -> None:
         """Fresh processes in turns; the first of each fills the page cache, and does not count."""
-        unknown = [s for s in standings if s.name not in self._checked]
-        with self._workers(protocol, unknown) as turns:
+        unknown = [t for t in trials if t.name not in self._checked]
+        with self._turns(protocol, unknown) as turns:
             turns.check()
         answers: dict[str, int] = {}
-        for number, standing in in_turns(standings, protocol.rounds + 1, self._rng):
-            if not standing.running:
+        for number, trial in in_turns(trials, protocol.rounds + 1, self._rng):
+            if not trial.running:
                 continue
             self._between()
-            self._watcher.advance(_PROCESS_S, f"{standing.name}, process {number + 1}")
+            self._watcher.advance(_PROCESS_S, f"{trial.name}, process {number + 1}")
             job = self._material.job(
-                standing.entrant, batch=1, threads=standing.threads, device=self._plan.device
+                trial.entrant, batch=1, threads=trial.threads, device=self._plan.device
             )
-            module = importlib.import_module(standing.entrant.module)
+            module = importlib.import_module(trial.entrant.module)
             if not hasattr(module, "script"):
-                standing.fail("this engine is not measured in fresh processes yet", "skipped")
+                trial.fail("this engine is not measured in fresh processes yet", "skipped")
                 continue
             try:
                 script = module.script(job)
-                found = first_prediction(script, self._plan.pictures[0], standing.threads)
+                found = first_prediction(script, self._plan.pictures[0], trial.threads)
             except LevitError as error:
-                standing.fail(str(error))
+                trial.fail(str(error))
                 continue
-            if answers.setdefault(standing.name, found.top1) != found.top1:
-                standing.fail("its answer changes from process to process", "wrong")
+            if answers.setdefault(trial.name, found.top1) != found.top1:
+                trial.fail("its answer changes from process to process", "wrong")
             elif number:
                 value = found.peak_bytes if name == "memory" else found.elapsed_ns
-                standing.rounds.append(Round(elapsed_ns=found.elapsed_ns, values=(value,)))
+                trial.rounds.append(Round(elapsed_ns=found.elapsed_ns, values=(value,)))

@@ -1,8 +1,8 @@
-"""The process that one engine runs in: it loads, checks and times what it is told.
+"""Worker process of one engine: it loads, checks and times networks on request.
 
 ``python -m levit.benchmarks.worker`` reads one JSON request a line and answers each with one
-line. What libraries print goes to stderr. It knows nothing of rounds or of other engines; the
-order of things is the runner's (`levit.benchmarks.runner`).
+line. Prints of libraries go to stderr. Rounds and other engines are the runner's concern
+(`levit.benchmarks.runner`).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Call = Callable[[], Mapping[str, int] | None]
 Turn = tuple[int, list[int], dict[str, list[int]]]
 
 _SEED: Final = 0
-# Of a turn: what a call that is not counted may take.
+# Fraction of a turn that a call which is not counted may take.
 _WAKING: Final = 0.05
 
 
@@ -77,7 +77,7 @@ class Stream:
 
 
 class Slot:
-    """Something loaded: one stream, or several that run side by side."""
+    """A loaded network: one stream, or several that run side by side."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         job = Job(
@@ -117,7 +117,7 @@ class Slot:
             raise
 
     def turn(self, seconds: float) -> dict[str, Any]:
-        """Time it for about so many seconds."""
+        """Time it for some `seconds`."""
         gc.collect()
         gc.disable()
         try:
@@ -139,7 +139,7 @@ class Slot:
         return {"elapsed_ns": elapsed, "values": values, "stages": stages}
 
     def close(self) -> None:
-        """Drop it."""
+        """Drop its runners."""
         for stream in self._streams:
             stream.close()
         self._streams.clear()
@@ -177,13 +177,13 @@ def _image_call(
 
 
 class Worker:
-    """The requests, by name."""
+    """Requests by name, and the networks that they have loaded."""
 
     def __init__(self) -> None:
         self._slots: dict[int, Slot] = {}
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """One request, one reply; whatever fails becomes a line in ``failed``."""
+        """Answer one request; a failure becomes a line in ``failed``."""
         try:
             reply: dict[str, Any] = getattr(self, f"do_{request['do']}")(request)
             return reply
@@ -191,7 +191,7 @@ class Worker:
             return {"failed": str(error)}
         except MemoryError:
             return {"failed": "out of memory"}
-        except Exception as error:  # whatever an engine raises is its contender's failure
+        except Exception as error:  # an engine raises anything
             return {"failed": f"{type(error).__name__}: {brief(error)}"}
 
     def do_load(self, request: Mapping[str, Any]) -> dict[str, Any]:

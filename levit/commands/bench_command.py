@@ -15,8 +15,7 @@ from levit.benchmarks import gpu
 from levit.benchmarks.compare import Comparison, compare
 from levit.benchmarks.intervals import FEWEST
 from levit.benchmarks.lineup import Lineup, choose_lineup
-from levit.benchmarks.material import prepare_material
-from levit.benchmarks.photographs import write_photographs
+from levit.benchmarks.material import prepare_material, write_photographs
 from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, Protocol, schedule
 from levit.benchmarks.record import Record
 from levit.benchmarks.record_file import read_record, write_record
@@ -58,7 +57,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         quick=arguments.quick,
     )
     if arguments.fail_under is not None:
-        _require_rivals(lineup)
+        _require_peers(lineup)
     with tempfile.TemporaryDirectory(prefix="levit-bench-") as name:
         record, stop = _run(arguments, Path(name), device, lineup, protocols)
     if stop is not None and not any(m.rounds for m in record.measurements):
@@ -82,7 +81,7 @@ def _measure(arguments: argparse.Namespace) -> int:
 
 
 def _unmeasured(record: Record) -> list[str]:
-    """Those of ours that were not measured, and why. A peer that fails is a result."""
+    """Return a line for each of ours that was not measured. A peer that fails is a result."""
     ours = {c.name for c in record.contenders if c.kind == "ours"}
     reasons = {
         m.contender: m.reason
@@ -93,9 +92,9 @@ def _unmeasured(record: Record) -> list[str]:
 
 
 def _device(name: str) -> str:
-    """The device to measure on; arm is the CPU of an arm64 machine."""
+    """Return the device to measure on; arm is the CPU of an arm64 machine."""
     if name == "gpu":
-        gpu.require_gpu()  # what its engines need beside that they say themselves
+        gpu.require_gpu()  # engines name the libraries that they lack
         return "gpu"
     machine = platform.machine().lower()
     if name == "arm" and machine not in _ARM:
@@ -184,7 +183,7 @@ def _run(
 
 
 def _command() -> list[str]:
-    """What was typed, without the folders of this machine, since results get published."""
+    """Return the typed words without the folders of this machine: results get published."""
     words = sys.argv[1:]
     if words[:1] != ["bench"]:
         words = ["bench", *words]
@@ -197,7 +196,7 @@ def _without_folders(word: str) -> str:
 
 
 class _Bar:
-    """The runner's watcher: seconds of work as a progress bar."""
+    """Watcher of a run: seconds of work as a progress bar."""
 
     def __init__(self) -> None:
         self._progress: Progress | None = None
@@ -222,8 +221,8 @@ class _Bar:
             self._progress.close()
 
 
-def _require_rivals(lineup: Lineup) -> None:
-    """--fail-under has nothing to say unless a peer runs beside ours in the same way."""
+def _require_peers(lineup: Lineup) -> None:
+    """Refuse --fail-under where no peer runs beside ours at the same precision and runtime."""
     kinds: dict[tuple[str, str, str], set[str]] = {}
     for entrant in lineup.entrants:
         contender = entrant.contender
@@ -237,7 +236,7 @@ def _require_rivals(lineup: Lineup) -> None:
 
 
 def _below(least: float | None, record: Record) -> list[str]:
-    """Where ours is surely less than `least` times a peer of the same runtime and precision."""
+    """Return a line where ours is surely below `least` times a peer of its kind."""
     if least is None:
         return []
     return [
@@ -340,7 +339,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _worse(least: float | None, comparison: Comparison) -> list[str]:
-    """What is surely less than `least` times what it was, or was measured before and not now."""
+    """Return a line where something is surely below `least` times before, or is not measured."""
     if least is None:
         return []
     return [

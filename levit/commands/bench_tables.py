@@ -1,4 +1,4 @@
-"""What ``levit bench`` prints: one table a protocol, the headline, the machine's quietness."""
+"""Prints of ``levit bench``: one table a protocol, the headline, the machine's quietness."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["comparison_json", "print_comparison", "print_record", "record_json"]
 
 
 def print_record(record: Record) -> None:
-    """Every table of a run."""
+    """Print every table of a run."""
     context = gathered(record)
     items = summaries(record)
     tables = [*protocol_tables(items, context).values(), *ratio_tables(comparisons(record))]
@@ -59,7 +59,7 @@ _SMALLER: Final = {"faster": "smaller", "slower": "larger"}
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """One line a change, and what could not be compared."""
+    """Print a line for each change, and the measurements that only one run has."""
     print_table(
         [
             [
@@ -96,12 +96,12 @@ def print_comparison(comparison: Comparison) -> None:
 
 
 def comparison_json(comparison: Comparison) -> dict[str, Any]:
-    """The comparison as plain values."""
+    """Return the comparison as plain values."""
     return asdict(comparison)
 
 
 def record_json(record: Record) -> dict[str, Any]:
-    """What the tables say, as plain values; the raw ones are in the record's file."""
+    """Return the values of the tables; the raw ones are in the record's file."""
     context = gathered(record)
     return {
         "status": record.status,

@@ -9,7 +9,7 @@ from levit.benchmarks.engines import Job
 from levit.benchmarks.lineup import Entrant
 from levit.benchmarks.protocols import Protocol
 from levit.benchmarks.record import Contender
-from levit.benchmarks.turns import Standing, Turns
+from levit.benchmarks.turns import Trial, Turns
 
 ENGINE = """
     import os, time
@@ -36,7 +36,7 @@ ENGINE = """
 
 @pytest.fixture
 def measure(tmp_path, monkeypatch, rng):
-    """(models, batch, …) → their standings after a protocol of three rounds."""
+    """(models, batch, …) → their trials after a protocol of three rounds."""
     (tmp_path / "crew_engine.py").write_text(textwrap.dedent(ENGINE))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     inputs = rng.standard_normal((2, 3, 4, 4)).astype(np.float32)
@@ -45,7 +45,6 @@ def measure(tmp_path, monkeypatch, rng):
 
     def run(*models, batch=2, threads=1, device="cpu", engines=None):
         protocol = Protocol(
-            summary="",
             kind="tensor",
             batch=batch,
             threads=threads,
@@ -53,7 +52,7 @@ def measure(tmp_path, monkeypatch, rng):
             warmup_s=0.01,
             rounds=3,
         )
-        standings = []
+        trials = []
         for number, model in enumerate(models):
             contender = Contender(
                 name=f"{model} {number}",
@@ -66,16 +65,16 @@ def measure(tmp_path, monkeypatch, rng):
                 image_size=(4, 4),
             )
             entrant = Entrant(contender=contender, module="crew_engine", source=model, place=model)
-            standings.append(
-                Standing(
+            trials.append(
+                Trial(
                     entrant=entrant, batch=batch or 1, threads=threads, seconds=0.09, warmup_s=0.01
                 )
             )
         with Turns(
-            protocol,
-            standings,
-            job=lambda standing, batch, threads: Job(
-                model=standing.entrant.contender.model,
+            protocol=protocol,
+            trials=trials,
+            job=lambda entrant, batch, threads: Job(
+                model=entrant.contender.model,
                 precision="fp32",
                 batch=batch,
                 threads=threads,
@@ -90,16 +89,16 @@ def measure(tmp_path, monkeypatch, rng):
             rng=rng,
         ) as turns:
             turns.run()
-        return standings
+        return trials
 
     return run
 
 
 def test_all_take_their_turns(measure):
-    for standing in measure("a", "b", "a"):
-        assert standing.status == "ok"
-        assert len(standing.rounds) == 3
-        assert standing.error == 0
+    for trial in measure("a", "b", "a"):
+        assert trial.status == "ok"
+        assert len(trial.rounds) == 3
+        assert trial.error == 0
 
 
 def test_one_that_cannot_be_loaded_does_not_spoil_the_others(measure):
