@@ -1,0 +1,49 @@
+"""Every command and snippet of README and docs runs, and prints what the page shows."""
+
+import pytest
+from snippets import MODULES, NEVER, RUN, SHOWN, SLOW, Session, blocks, pages
+
+BLOCKS = {page: blocks(page) for page in pages()}
+EVERY = [block for page_blocks in BLOCKS.values() for block in page_blocks]
+
+
+def _marked(block):
+    marks = []
+    if block.is_slow:
+        marks.append(pytest.mark.slow)
+    if "peers" in block.needs:
+        marks.append(pytest.mark.peers)
+    return pytest.param(block, marks=marks, id=str(block))
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    """(page) → the folder in which its blocks run."""
+    opened = {}
+
+    def session(page):
+        if page not in opened:
+            page_blocks = next(found for found in BLOCKS.values() if found[0].page == page)
+            opened[page] = Session(tmp_path_factory.mktemp("page"), page_blocks)
+        return opened[page]
+
+    return session
+
+
+@pytest.mark.parametrize(
+    "block", [_marked(block) for block in EVERY if block.language in RUN or block.title]
+)
+def test_block_runs(block, sessions, monkeypatch):
+    lacking = block.lacks()
+    if lacking is not None:
+        pytest.skip(f"{block} needs {lacking}")
+    session = sessions(block.page)
+    monkeypatch.chdir(session.folder)
+    monkeypatch.syspath_prepend(session.folder)
+    session.run_to(block)
+
+
+@pytest.mark.parametrize("block", EVERY, ids=str)
+def test_block_says_its_language_and_known_needs(block):
+    assert block.language in (*RUN, *SHOWN)
+    assert set(block.needs) <= {*MODULES, *NEVER, SLOW}
