@@ -1,8 +1,15 @@
-"""Fixtures that every suite shares: small models, fresh seeds, one artifact, the peers marker."""
+"""Fixtures of every suite (small models, seeds, one artifact) and markers of what a test needs.
+
+A test that needs more than ``pip install -e '.[dev]'`` carries a marker of ``NEEDED``. It is
+skipped where that is missing, and fails there if LEVIT_REQUIRE_<MARKER> is set, as in CI.
+"""
 
 import importlib.util
 import os
+import shutil
+from dataclasses import dataclass
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -13,15 +20,53 @@ from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import random_model
 from levit.models.registry import FAMILIES
 
-# Marker → (what its tests need, what brings it).
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Modules and programs that the tests of a marker use, and the command that brings them."""
+
+    install: str
+    modules: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+
+    def missing(self):
+        modules = [name for name in self.modules if importlib.util.find_spec(name) is None]
+        return modules + [name for name in self.programs if shutil.which(name) is None]
+
+
 NEEDED = {
-    "peers": (("torch", "timm", "transformers"), "pip install 'levit[peers]'"),
-    "trt_rtx": (("tensorrt_rtx_bindings",), "pip install 'levit[trt-rtx]'"),
-    "trt_names": (("tensorrt_bindings",), "pip install 'levit[dev]'"),
+    "peers": Need(
+        modules=(
+            "torch",
+            "torchvision",
+            "timm",
+            "transformers",
+            "onnxscript",
+            "nncf",
+            "mmpretrain",
+        ),
+        install="pip install 'levit[peers]'",
+    ),
+    "trt_rtx": Need(modules=("tensorrt_rtx_bindings",), install="pip install 'levit[trt-rtx]'"),
+    "trt_names": Need(modules=("tensorrt_bindings",), install="pip install 'levit[dev]'"),
+    "chromium": Need(
+        programs=("chromium", "chromedriver"), install="apt-get install chromium chromium-driver"
+    ),
 }
 
-# Every run draws other weights and inputs; LEVIT_TEST_SEED repeats one.
-SEED = int(os.environ.get("LEVIT_TEST_SEED") or int.from_bytes(os.urandom(4), "little"))
+# Ordinary runs draw the same weights, pictures and examples each time; LEVIT_NIGHTLY draws new
+# ones, and LEVIT_TEST_SEED repeats the weights and pictures of a run.
+NIGHTLY = bool(os.environ.get("LEVIT_NIGHTLY"))
+ORDINARY_SEED = 210401136
+SEED = int(
+    os.environ.get("LEVIT_TEST_SEED")
+    or (int.from_bytes(os.urandom(4), "little") if NIGHTLY else ORDINARY_SEED)
+)
+os.environ["LEVIT_TEST_SEED"] = str(SEED)  # the same one in every worker of pytest-xdist
+
+hypothesis.settings.register_profile("ordinary", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("nightly", print_blob=True, deadline=None)
+hypothesis.settings.load_profile("nightly" if NIGHTLY else "ordinary")
 
 _TINY = dict(widths=(32, 48, 64), key_dim=16, heads=(2, 3, 4), depths=(2, 1, 1), num_classes=10)
 
@@ -46,20 +91,23 @@ def pytest_report_header():
     return f"LEVIT_TEST_SEED={SEED}"
 
 
+def pytest_xdist_auto_num_workers(config):
+    """One worker for each CPU, up to 8; none where one process is quicker or easier to watch."""
+    named = any("::" in argument for argument in config.args)
+    if named or config.option.capture == "no" or config.option.collectonly:
+        return 0
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)
+
+
 def pytest_runtest_setup(item):
-    for marker, (modules, install) in NEEDED.items():
-        if item.get_closest_marker(marker) is not None:
-            _require(modules, install)
-
-
-def _require(modules, install):
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    if not missing:
-        return
-    reason = f"{' and '.join(missing)} missing: {install}"
-    if os.environ.get("LEVIT_REQUIRE_PEERS"):
-        pytest.fail(f"LEVIT_REQUIRE_PEERS is set, but {reason}", pytrace=False)
-    pytest.skip(reason)
+    for marker, need in NEEDED.items():
+        if item.get_closest_marker(marker) is None or not (missing := need.missing()):
+            continue
+        reason = f"{' and '.join(missing)} missing: {need.install}"
+        variable = f"LEVIT_REQUIRE_{marker.upper()}"
+        if os.environ.get(variable):
+            pytest.fail(f"{variable} is set, but {reason}", pytrace=False)
+        pytest.skip(reason)
 
 
 @pytest.hookimpl(wrapper=True)

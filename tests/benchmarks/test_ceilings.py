@@ -3,6 +3,7 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from levit.benchmarks.engines import ENGINES, Job
@@ -10,12 +11,7 @@ from levit.benchmarks.engines.ceiling import MACS, SIDE, operands, reference
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.runtime.openvino_module import openvino_core
 
-CEILINGS = [
-    (name, precision)
-    for name, engine in ENGINES.items()
-    if engine.kind == "ceiling"
-    for precision in engine.precisions
-]
+CEILINGS = {name: engine for name, engine in ENGINES.items() if engine.kind == "ceiling"}
 # Largest difference over the largest value: an exact sum of integers, and roundings of inputs
 # (and of PyTorch's output) to 8 bits of mantissa.
 TOLERANCE = {"fp32": 5e-6, "bf16": 1e-2, "int8": 0}
@@ -33,9 +29,12 @@ def job(precision, *, model="matmul", threads=1):
     )
 
 
+def marked(name, *values):
+    needs_torch = "torch" in CEILINGS[name].needs
+    return pytest.param(name, *values, marks=[pytest.mark.peers] if needs_torch else [])
+
+
 def module_of(name):
-    if ENGINES[name].missing():
-        pytest.skip(ENGINES[name].missing())
     return importlib.import_module(ENGINES[name].module)
 
 
@@ -52,7 +51,9 @@ def one_thread_of_torch():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("name", "precision"), CEILINGS)
+@pytest.mark.parametrize(
+    ("name", "precision"), [marked(n, p) for n in CEILINGS for p in CEILINGS[n].precisions]
+)
 def test_the_product_is_right(name, precision, one_thread_of_torch):
     module = module_of(name)
     try:
@@ -68,6 +69,7 @@ def test_the_product_is_right(name, precision, one_thread_of_torch):
         assert error <= TOLERANCE[precision]
 
 
+@pytest.mark.peers
 def test_bf16_is_not_float32_under_another_name(one_thread_of_torch):
     run = module_of("ceiling-torch").open_runner(job("bf16"))
     expected = reference("bf16")
@@ -83,7 +85,6 @@ def test_runners_do_not_answer_from_their_argument(one_thread_of_torch):
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_onnxruntime_runs_what_the_precision_says(precision):
-    onnx = pytest.importorskip("onnx")
     model = onnx.load_from_string(module_of("ceiling-onnxruntime")._model(precision))
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == [
@@ -119,7 +120,7 @@ def test_openvino_in_another_precision_is_refused(monkeypatch):
         module.open_runner(job("int8"))
 
 
-@pytest.mark.parametrize("name", sorted({name for name, _ in CEILINGS}))
+@pytest.mark.parametrize("name", [marked(name) for name in CEILINGS])
 def test_other_models_and_precisions_are_refused(name):
     module = module_of(name)
     with pytest.raises(ConfigError, match="'matmul', not 'levit_128s'"):

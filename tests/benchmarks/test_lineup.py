@@ -45,6 +45,7 @@ def test_by_default_each_engine_takes_part_at_its_fastest_precision(monkeypatch)
     assert [e.contender.precision for e in named] == ["fp32", "bf16"]
 
 
+@pytest.mark.peers
 def test_with_peers_those_that_the_paper_compares_with():
     entrants = choose(peers=True).entrants
     assert list(dict.fromkeys(e.contender.model for e in entrants)) == list(COMPARED)
@@ -52,6 +53,7 @@ def test_with_peers_those_that_the_paper_compares_with():
     assert not [name for name in COMPARED if "base" in name or "convit" in name]
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize(
     "model", ["deit_tiny_distilled_patch16_224", "deit_base_patch16_384", "convit_base"]
 )

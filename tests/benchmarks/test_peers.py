@@ -47,16 +47,6 @@ def chosen_by_openvino():
     return {"f32": "fp32", "f16": "fp16"}.get(found.get_type_name(), found.get_type_name())
 
 
-def need_openvino():
-    missing = [name for name in ("openvino", "nncf") if importlib.util.find_spec(name) is None]
-    if missing and os.environ.get("LEVIT_REQUIRE_PEERS"):
-        pytest.fail(
-            f"LEVIT_REQUIRE_PEERS is set, but {missing} missing: pip install 'levit[peers]'"
-        )
-    if missing:
-        pytest.skip(f"{missing} missing: pip install 'levit[peers]'")
-
-
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
@@ -77,7 +67,6 @@ def files(cache, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def quantized(files):
-    need_openvino()
     prepare(MODEL, files, formats=["openvino", "int8"])
     return files
 

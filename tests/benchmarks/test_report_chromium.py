@@ -14,6 +14,8 @@ from levit.benchmarks.report.series import panels
 from levit.benchmarks.report.tables import protocol_tables
 from levit.benchmarks.summary import comparisons, summaries
 
+pytestmark = pytest.mark.chromium
+
 # Every protocol, and more engines than fit without care.
 RECORD = records.build(rounds=6)
 CONTEXT = records.context()

@@ -1,23 +1,19 @@
 """Every DeiT, ConViT and ViT, at full size, becomes an engine at fp16.
 
-The base ones take minutes, most of them for the float64 reference; LEVIT_ALL_VARIANTS=1 has them
-too.
+The base ones take minutes, most of them for the float64 reference.
 """
-
-import os
 
 import pytest
 
 from levit.export import ExportOptions, export
 from levit.models.registry import FAMILIES
 
-pytestmark = [pytest.mark.trt_rtx, pytest.mark.slow]
+pytestmark = pytest.mark.trt_rtx
 
 NAMES = [
-    name
+    pytest.param(name, marks=pytest.mark.nightly if "base" in name else pytest.mark.slow)
     for family in ("deit", "convit", "vit")
     for name in FAMILIES[family].variants
-    if "base" not in name or "LEVIT_ALL_VARIANTS" in os.environ
 ]
 
 

@@ -161,8 +161,6 @@ class Mmpretrain:
     source = "mmpretrain"
 
     def __init__(self, config):
-        if importlib.util.find_spec("mmpretrain") is None:
-            pytest.skip("mmpretrain is not installed")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             build = importlib.import_module("mmpretrain.models").build_classifier

@@ -6,7 +6,6 @@ loader that converts, and mmpretrain's own decoder gives three channels.
 
 import json
 import math
-import os
 import warnings
 from dataclasses import replace
 from importlib import import_module
@@ -378,19 +377,13 @@ def test_original_does_not_resize_what_is_as_small_as_cifar():
 def mmpretrain():
     """The real library: transforms, and the module that normalises.
 
-    Missing packages are what the marker says; a machine without the system's libGL, which
-    OpenCV links and pip cannot bring, is a skip.
+    A machine without the system's libGL, which OpenCV links and pip cannot bring, is a skip.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             from mmpretrain.datasets import transforms
             from mmpretrain.models.utils import ClsDataPreprocessor
-        except ModuleNotFoundError as error:
-            reason = f"{error}: pip install 'levit[peers]'"
-            if os.environ.get("LEVIT_REQUIRE_PEERS"):
-                pytest.fail(reason, pytrace=False)
-            pytest.skip(reason)
         except ImportError as error:
             pytest.skip(f"OpenCV does not load here: {error}")
 

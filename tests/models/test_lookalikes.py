@@ -47,7 +47,8 @@ TRANSFORMERS = {
 
 
 def shapes_of(make):
-    torch = pytest.importorskip("torch")
+    import torch
+
     with torch.device("meta"):  # names and shapes, no numbers
         state = make().state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -61,28 +62,31 @@ def assert_like(shapes, words):
 @pytest.mark.peers
 @pytest.mark.parametrize(("name", "words"), TIMM.items())
 def test_models_of_timm(name, words):
-    timm = pytest.importorskip("timm")
+    import timm
+
     assert_like(shapes_of(lambda: timm.create_model(name)), words)
 
 
 @pytest.mark.peers
 @pytest.mark.parametrize(("name", "words"), TORCHVISION.items())
 def test_models_of_torchvision(name, words):
-    models = pytest.importorskip("torchvision.models")
+    from torchvision import models
+
     assert_like(shapes_of(getattr(models, name)), words)
 
 
 @pytest.mark.peers
 @pytest.mark.parametrize(("classes", "words"), TRANSFORMERS.items(), ids=lambda x: x[-1])
 def test_models_of_transformers(classes, words):
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     config, model = (getattr(transformers, name) for name in classes)
     assert_like(shapes_of(lambda: model(config())), words)
 
 
 @pytest.mark.peers
 def test_a_levit_whose_norms_are_folded_is_told():
-    timm = pytest.importorskip("timm")
+    import timm
     from timm.utils import reparameterize_model
 
     shapes = shapes_of(lambda: reparameterize_model(timm.create_model("levit_128s")))
