@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -80,12 +81,9 @@ class Slot:
     """A loaded network: one stream, or several that run side by side."""
 
     def __init__(self, request: Mapping[str, Any]) -> None:
+        given = request["job"]
         job = Job(
-            **{
-                **request["job"],
-                "image_size": tuple(request["job"]["image_size"]),
-                "files": Path(request["job"]["files"]),
-            }
+            **{**given, "image_size": tuple(given["image_size"]), "files": Path(given["files"])}
         )
         module = importlib.import_module(request["module"])
         self._handicap = float(request.get("handicap", 0))
@@ -104,9 +102,8 @@ class Slot:
             run = module.open_runner(job)
             if checks:
                 self.error, self.wrong = check(run, job)
-            rng = np.random.default_rng(_SEED)
             make = getattr(module, "example", _example)
-            batch = make(job, rng)
+            batch = make(job, np.random.default_rng(_SEED))
             return lambda: _nothing(run(batch))
 
         try:
@@ -166,14 +163,8 @@ def _example(job: Job, rng: np.random.Generator) -> NDArray[Any]:
 def _image_call(
     run: Callable[[bytes], tuple[int, Mapping[str, int]]], pictures: Sequence[bytes]
 ) -> Call:
-    state = {"next": 0}
-
-    def call() -> Mapping[str, int]:
-        number = state["next"]
-        state["next"] = (number + 1) % len(pictures)
-        return run(pictures[number])[1]
-
-    return call
+    following = itertools.cycle(pictures)
+    return lambda: run(next(following))[1]
 
 
 class Worker:

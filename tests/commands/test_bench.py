@@ -281,13 +281,17 @@ def test_an_artifact_of_the_readme(tiny_artifact, tmp_path, monkeypatch, capsys)
     """``levit bench --artifact runs/best-onnx-fp32``, as the README says it, but shortened."""
     shutil.copytree(tiny_artifact, tmp_path / "runs" / "best-onnx-fp32")
     monkeypatch.chdir(tmp_path)
-    for protocol, name in ((ALL, "before.json"), ("latency,cold-start", "after.json")):
-        words = ["bench", "--artifact", "runs/best-onnx-fp32", "--protocol", protocol]
-        words += ["--seconds", "0.1", "--rounds", "2", "--output", name]
-        assert main(words) == 0
-    ours = [m for m in read_record("before.json").measurements if "matmul" not in m.contender]
-    assert {m.protocol: m.status for m in ours} == dict.fromkeys(ALL.split(","), "ok")
+    line = ["bench", "--artifact", "runs/best-onnx-fp32", "--seconds", "0.1", "--rounds", "2"]
+    kinds = "latency,end-to-end,cold-start"  # the network, pictures, processes
+    assert main([*line, "--protocol", kinds, "--output", "before.json"]) == 0
     capsys.readouterr()
+    monkeypatch.setitem(sys.modules, "psutil", None)  # a runtime install has none
+    assert main([*line, "--protocol", "latency,cold-start", "--output", "after.json"]) == 0
+    assert capsys.readouterr().err.startswith("not installed: psutil, ")
+    noise = read_record("after.json").noise
+    assert {sample["busy_s"] for sample in noise["samples"]} == {None}
+    ours = [m for m in read_record("before.json").measurements if "matmul" not in m.contender]
+    assert {m.protocol: m.status for m in ours} == dict.fromkeys(kinds.split(","), "ok")
     assert main(["bench", "compare", "before.json", "after.json", "--json"]) == 0
     changes = json.loads(capsys.readouterr().out)["changes"]
     assert {change["protocol"] for change in changes} == {"latency", "cold-start"}
