@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.benchmarks.engines import Job, Runner
+from levit.relative_error import relative_error
 
 __all__ = [
     "REFERENCE_FILE",
@@ -27,7 +28,6 @@ __all__ = [
     "Tolerance",
     "agreement_of",
     "check",
-    "error_of",
     "judge",
 ]
 
@@ -75,14 +75,6 @@ TOLERANCES: Final[Mapping[str, Tolerance]] = {
 }
 
 
-def error_of(logits: NDArray[Any], reference: NDArray[np.float64]) -> float:
-    """Return max|Δ| / max|reference|; infinite where a logit is no number."""
-    difference = np.abs(np.asarray(logits, np.float64) - reference)
-    if not np.isfinite(difference).all():
-        return float("inf")
-    return float(difference.max() / np.abs(reference).max())
-
-
 def agreement_of(logits: NDArray[Any], reference: NDArray[np.float64]) -> float:
     """Return the lowest correlation with the reference: of each picture, and of their difference.
 
@@ -104,7 +96,7 @@ def judge(logits: NDArray[Any], reference: NDArray[np.float64], precision: str) 
     if logits.shape != reference.shape:
         return f"answers {tuple(logits.shape)}, the reference {tuple(reference.shape)}"
     tolerance = TOLERANCES[precision]
-    error, agreement = error_of(logits, reference), agreement_of(logits, reference)
+    error, agreement = relative_error(logits, reference), agreement_of(logits, reference)
     if error > tolerance.error:
         return (
             f"its logits are {error:.2g} from the reference's, and at {precision} may be "
@@ -134,7 +126,7 @@ def check(run: Runner, job: Job) -> tuple[float, str]:
     expected = reference[rows]
     if answers.shape != expected.shape:
         return float("inf"), f"answers {answers.shape}, the reference {expected.shape}"
-    worst = error_of(answers, expected)
+    worst = relative_error(answers, expected)
     neighbours = [slice(first, first + 2) for first in range(len(rows) - 1)]
     said = (judge(answers[pair], expected[pair], job.precision) for pair in neighbours)
     return worst, next(filter(None, said), "")

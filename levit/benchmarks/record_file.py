@@ -19,8 +19,8 @@ from typing import Any, Final, NoReturn
 
 from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import SCHEMA, SCHEMA_VERSION, Record
-from levit.benchmarks.whole_file import write_whole
 from levit.errors import ConfigError
+from levit.whole_file import write_whole
 
 __all__ = ["from_json", "read_record", "to_json", "write_record"]
 

@@ -23,11 +23,11 @@ from levit.benchmarks.report import write_csv, write_html, write_markdown, write
 from levit.benchmarks.report.png import require_matplotlib
 from levit.benchmarks.runner import Plan, run_benchmark
 from levit.benchmarks.summary import comparisons
-from levit.benchmarks.whole_file import check_writable
 from levit.commands.bench_tables import comparison_json, print_comparison, print_record, record_json
 from levit.commands.output import Progress, print_json, printable
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.runtime.cpus import available_cpus
+from levit.whole_file import check_writable
 
 __all__ = ["run"]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ from levit.commands.images import find_images, open_predictor
 from levit.commands.output import Progress, print_json, printable
 from levit.errors import ArtifactError, InputError
 from levit.runtime.predictor import Prediction
+from levit.whole_file import whole_file
 
 __all__ = ["run"]
 
@@ -77,17 +76,9 @@ def _line(name: str, prediction: Prediction) -> str:
 
 
 def _save(path: Path, embeddings: NDArray[np.float32]) -> None:
-    """Beside the file first, then in its place: a full disk leaves the old file whole."""
-    temporary = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
+        with whole_file(path) as file:
             np.save(file, embeddings, allow_pickle=False)
-        temporary.chmod(0o644)
-        temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         reason = error.strerror or error  # NumPy raises some without
         raise ArtifactError(f"{path}: cannot be written ({reason})") from error

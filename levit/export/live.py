@@ -18,6 +18,7 @@ from levit.models.hints import Hints, hints_from_config
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
+from levit.relative_error import relative_error
 
 __all__ = ["prove_module", "read_module"]
 
@@ -103,7 +104,7 @@ def prove_module(module: Any, model: Model) -> None:
         found = found.mean(axis=(2, 3))
     difference = np.inf
     if found.shape == expected.shape:
-        difference = float(np.abs(found - expected).max() / (np.abs(expected).max() or 1.0))
+        difference = relative_error(found, expected)
     if not difference <= _TOLERANCE:
         raise ConfigError(
             f"{_NAME} is another function than the {model.family.title} that its weights are "

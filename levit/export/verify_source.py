@@ -15,6 +15,7 @@ from levit.export.verify import Golden
 from levit.models.model import SourceNetwork
 from levit.models.ops import Array
 from levit.models.random_weights import flatten
+from levit.relative_error import relative_error
 
 __all__ = ["compare_with_source", "make_network"]
 
@@ -78,7 +79,7 @@ def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
         answer = network(torch.from_numpy(_normalized(source, golden.inputs)))
     expected = _tensor(answer, name).numpy()
     found = golden.outputs[name]
-    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+    difference = relative_error(found, expected)
     version = metadata.version(library)
     if not difference <= _TOLERANCE:
         raise VerificationError(

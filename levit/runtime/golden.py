@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from levit.artifact import Manifest
 from levit.errors import CorruptArtifactError
 from levit.pictures.preparation import to_tensor
+from levit.relative_error import errors_of
 
 __all__ = ["GoldenReport", "compare_outputs", "run_golden"]
 
@@ -72,14 +73,10 @@ def compare_outputs(
         found = outputs.get(name)
         if found is None or found.shape != expected.shape:
             return np.inf, np.inf, 0.0
-        with np.errstate(invalid="ignore"):  # inf - inf, and NaN that signal
-            difference = np.abs(found.astype(np.float64) - expected.astype(np.float64))
-        worst = float(np.max(difference, initial=0.0))
-        if not np.isfinite(found).all() or not np.isfinite(worst):
+        by_scale, difference = errors_of(found, expected)
+        if not np.isfinite(difference):
             return np.inf, np.inf, 0.0
-        scale = float(np.max(np.abs(expected), initial=0.0))
-        absolute = max(absolute, worst)
-        relative = max(relative, worst / scale if scale > 0 else worst)
+        relative, absolute = max(relative, by_scale), max(absolute, difference)
     agreement = None
     if "logits" in reference:
         same = outputs["logits"].argmax(-1) == reference["logits"].argmax(-1)

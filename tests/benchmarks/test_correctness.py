@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from levit.benchmarks.correctness import TOLERANCES, agreement_of, check, error_of, judge
+from levit.benchmarks.correctness import TOLERANCES, agreement_of, check, judge
 from levit.benchmarks.engines import ENGINES, Job
+from levit.relative_error import relative_error
 
 
 @pytest.fixture
@@ -98,5 +99,5 @@ def test_too_few_rows_are_wrong(tmp_path, answers, rng):
 
 
 def test_error_and_agreement_of_the_same_are_nothing_and_all(answers):
-    assert error_of(answers, answers) == 0
+    assert relative_error(answers, answers) == 0
     assert agreement_of(answers, answers) == pytest.approx(1)

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from levit.benchmarks import peer_files
-from levit.benchmarks.correctness import agreement_of, check, error_of
+from levit.benchmarks.correctness import agreement_of, check
 from levit.benchmarks.engines import ENGINES, Job, pillow_images
 from levit.benchmarks.peer_files import FORMATS, prepare
 from levit.errors import BackendUnavailableError, ConfigError, ExportError
@@ -25,6 +25,7 @@ from levit.export import ExportOptions, export
 from levit.export.sources import config_of
 from levit.models.counting import count
 from levit.models.pictures import smooth_pictures
+from levit.relative_error import relative_error
 
 pytestmark = pytest.mark.peers
 
@@ -448,7 +449,7 @@ def test_folding_leaves_no_norm_and_the_same_answers(model):
         net = folded(net, x)
         after = net(x).numpy()
     assert not [m for m in net.modules() if isinstance(m, _BatchNorm)]
-    assert error_of(after, before.astype(np.float64)) < 1e-5
+    assert relative_error(after, before.astype(np.float64)) < 1e-5
 
 
 @pytest.mark.parametrize(

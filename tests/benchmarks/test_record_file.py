@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import Contender, Measurement, Record, Round
 from levit.benchmarks.record_file import from_json, read_record, to_json, write_record
-from levit.benchmarks.whole_file import check_writable, write_whole
 from levit.errors import ConfigError
+from levit.whole_file import check_writable, write_whole
 
 words = st.text(max_size=12)
 numbers = st.floats(allow_nan=False, allow_infinity=False)

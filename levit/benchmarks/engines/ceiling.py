@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from levit.benchmarks.engines import Job, Runner
 from levit.errors import BackendUnavailableError, ConfigError
+from levit.relative_error import relative_error
 
 __all__ = [
     "MACS",
@@ -84,7 +85,7 @@ def verified(run: Runner, job: Job) -> Runner:
         BackendUnavailableError: it is not.
     """
     expected = reference(job.precision)
-    error = float(np.abs(run(np.empty(0)) - expected).max() / np.abs(expected).max())
+    error = relative_error(run(np.empty(0)), expected)
     if not error <= _ERRORS[job.precision]:
         raise BackendUnavailableError(
             f"its product is off by {error:.1e} at {job.precision}: leave this ceiling out"

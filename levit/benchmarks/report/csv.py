@@ -11,7 +11,7 @@ from typing import Any, Final
 from levit.benchmarks.intervals import Interval
 from levit.benchmarks.record import Record
 from levit.benchmarks.summary import STAGES, Summary, summaries
-from levit.benchmarks.whole_file import write_whole
+from levit.whole_file import write_whole
 
 __all__ = ["to_csv", "write_csv"]
 

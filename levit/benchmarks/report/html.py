@@ -31,7 +31,7 @@ from levit.benchmarks.report.tables import (
     refused_table,
 )
 from levit.benchmarks.summary import STAGES, Summary, comparisons, ok, summaries
-from levit.benchmarks.whole_file import write_whole
+from levit.whole_file import write_whole
 
 __all__ = ["to_html", "write_html"]
 

@@ -19,7 +19,7 @@ from levit.benchmarks.report.tables import (
     refused_table,
 )
 from levit.benchmarks.summary import comparisons, summaries
-from levit.benchmarks.whole_file import write_whole
+from levit.whole_file import write_whole
 
 __all__ = ["to_markdown", "write_markdown"]
 

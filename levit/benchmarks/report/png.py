@@ -16,8 +16,8 @@ from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.markup import fitted
 from levit.benchmarks.report.series import Curve, Panel, by_model, engine_label, legend_text, panels
 from levit.benchmarks.summary import Summary, summaries
-from levit.benchmarks.whole_file import write_whole
 from levit.errors import BackendUnavailableError, ConfigError
+from levit.whole_file import write_whole
 
 __all__ = ["require_matplotlib", "to_png", "write_png"]
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-
 from levit.errors import VerificationError
 from levit.export.passes.common import (
     drop_key_bias,
@@ -35,6 +33,7 @@ from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
 from levit.models.transformer.layers import TransformerParams
+from levit.relative_error import relative_error
 
 __all__ = [
     "EXACT",
@@ -151,10 +150,7 @@ def relative_difference(name: str, reference: Mapping[str, Array], model: Model,
     for output, expected in reference.items():
         if output not in found or found[output].shape != expected.shape:
             raise VerificationError(f"{name} changed the shape of output {output!r}")
-        scale = np.abs(expected).max()
-        difference = float(np.abs(found[output] - expected).max() / (scale or 1.0))
-        # A NaN is a difference that no comparison shows.
-        worst = max(worst, difference if np.isfinite(difference) else np.inf)
+        worst = max(worst, relative_error(found[output], expected))
     return worst
 
 

@@ -6,15 +6,13 @@ typed: the precision is that of the graph's own types.
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from levit.errors import ExportError
 from levit.export.targets.target import Progress
+from levit.interruption import deferred
 from levit.runtime.tensorrt_log import error_log, shortened
 
 __all__ = ["EngineSettings", "build_engine"]
@@ -93,7 +91,8 @@ def build_engine(
         # Of a file that is damaged nothing is taken: its measurements are made anew.
         cache = config.create_timing_cache(settings.timing_cache) or config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
-    with _noted_signals() as noted:
+    # Raised within one of the builder's callbacks, an exception would unwind through C++.
+    with deferred() as noted:
         monitor = _monitor(trt, progress, noted)  # named: the builder does not keep it alive
         config.progress_monitor = monitor
         engine = builder.build_serialized_network(network, config)
@@ -161,27 +160,3 @@ def _monitor(trt: Any, progress: Progress, noted: list[int]) -> Any:
             return not noted and self.failure is None
 
     return Monitor()
-
-
-@contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM are noted, and do what they always do once the block has ended.
-
-    Raised within one of the builder's callbacks, an exception would unwind through C++.
-    """
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before: dict[int, Any] = {
-        number: signal.signal(number, lambda number, frame: noted.append(number))
-        for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is not signal.SIG_IGN
-    }
-    try:
-        yield noted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for number in noted[:1]:
-            signal.raise_signal(number)

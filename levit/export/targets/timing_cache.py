@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from levit.errors import ArtifactError
+from levit.whole_file import whole_file
 
 __all__ = ["TimingCache"]
 
@@ -59,16 +60,10 @@ class TimingCache:
         Raises:
             ArtifactError: it cannot be written.
         """
-        temporary = None
         try:
-            handle, name = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)
-            temporary = Path(name)
-            with os.fdopen(handle, "wb") as file:
+            with whole_file(self.path) as file:
                 file.write(data)
-            temporary.replace(self.path)
         except OSError as error:
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: Exception) -> ArtifactError:

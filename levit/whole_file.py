@@ -1,4 +1,11 @@
-"""A file that is written whole or not at all: beside its place first, then moved there."""
+"""Files that are written whole or not at all: beside their place first, then moved there.
+
+::
+
+    with whole_file(path) as file:             # raises OSError
+        file.write(contents)
+    write_whole("report.html", contents)       # for a path that a user named: raises ConfigError
+"""
 
 from __future__ import annotations
 
@@ -6,36 +13,53 @@ import contextlib
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from levit.errors import ConfigError
 
-__all__ = ["check_writable", "write_whole"]
+__all__ = ["check_writable", "whole_file", "write_whole"]
 
 
-def write_whole(path: Path | str, contents: bytes) -> None:
-    """Put `contents` at `path`; what stood there stays until all of the new is on the disk.
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of `path` when the block ends well.
+
+    The old file stays until all of the new one is on the disk. Where the block raises, or the
+    process is interrupted, the new file goes.
 
     Raises:
-        ConfigError: the folder is missing, or `path` is no plain file, or the disk refuses.
+        OSError: the disk refuses.
     """
-    target = _checked(Path(path))
-    staging = _beside(target)
+    staging = _beside(path)
     try:
         with staging.open("xb") as file:
-            file.write(contents)
+            yield file
             file.flush()
             os.fsync(file.fileno())
-        staging.replace(target)
-    except OSError as error:
-        raise _refusal(path, error) from error
+        staging.replace(path)
     finally:
         with contextlib.suppress(OSError):
             staging.unlink()
 
 
+def write_whole(path: Path | str, contents: bytes) -> None:
+    """Write `contents` as a `whole_file` at a path that a user named; a link there stays one.
+
+    Raises:
+        ConfigError: the folder is missing, or `path` is no plain file, or the disk refuses.
+    """
+    target = _checked(Path(path))
+    try:
+        with whole_file(target) as file:
+            file.write(contents)
+    except OSError as error:
+        raise _refusal(path, error) from error
+
+
 def check_writable(path: Path | str) -> None:
-    """Raise now what `write_whole` would raise after minutes of measuring."""
+    """Raise now the error that `write_whole` would raise after minutes of work."""
     staging = _beside(_checked(Path(path)))
     try:
         staging.open("xb").close()
