@@ -24,7 +24,8 @@ from levit.benchmarks.report.png import require_matplotlib
 from levit.benchmarks.runner import Plan, run_benchmark
 from levit.benchmarks.summary import comparisons
 from levit.commands.bench_tables import comparison_json, print_comparison, print_record, record_json
-from levit.commands.output import Progress, print_json, printable
+from levit.commands.output import print_json, printable
+from levit.commands.progress import Progress
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.runtime.cpus import available_cpus
 from levit.whole_file import check_writable
@@ -158,13 +159,13 @@ def _run(
     pictures: tuple[Path, ...] = ()
     if photos is not None or any(p.kind != "tensor" for p in protocols.values()):
         pictures = write_photographs(folder / "photographs", photos, arguments.seed)
-    with Progress(len(lineup.entrants), "preparing") as progress:
+    with Progress() as progress:
         material = prepare_material(
             lineup.entrants,
             folder,
             seed=arguments.seed,
             cache=not arguments.no_cache,
-            progress=lambda title: progress.advance(title=title),
+            progress=lambda title: progress(f"preparing: {title}"),
         )
     for name, reason in material.failed.items():
         print(printable(f"cannot take part: {name}: {reason}"), file=sys.stderr)
@@ -178,8 +179,8 @@ def _run(
         command=("levit", *_command()),
         settings={"photographs": "drawn" if photos is None else "given"},
     )
-    with _Bar() as bar:
-        return run_benchmark(plan, material, bar)
+    with Progress() as progress:
+        return run_benchmark(plan, material, _Watcher(progress))
 
 
 def _command() -> list[str]:
@@ -195,30 +196,21 @@ def _without_folders(word: str) -> str:
     return option + equals + value.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 
-class _Bar:
-    """Watcher of a run: seconds of work as a progress bar."""
+class _Watcher:
+    """Watcher of a run: the part of the work that is done."""
 
-    def __init__(self) -> None:
-        self._progress: Progress | None = None
-        self._done = 0.0
-        self._shown = 0
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._planned = self._done = 0.0
 
     def plan(self, seconds: float) -> None:
-        self._progress = Progress(max(1, round(seconds)), "measuring")
+        self._planned = seconds
+        self._progress("measuring")
 
     def advance(self, seconds: float, title: str) -> None:
-        assert self._progress is not None
         self._done += seconds
-        step = int(self._done) - self._shown
-        self._shown += step
-        self._progress.advance(step, title)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.close()
+        part = min(1.0, self._done / self._planned) if self._planned else 0.0
+        self._progress(f"measuring: {part:.0%} of the work, {title}")
 
 
 def _require_peers(lineup: Lineup) -> None:

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 from levit.commands.images import open_predictor
-from levit.commands.output import Progress, print_json, print_table
+from levit.commands.output import print_json, print_table
+from levit.commands.progress import Progress
 from levit.pictures.folders import labelled_images
 
 __all__ = ["run"]
@@ -19,21 +20,21 @@ _TOP = 5
 def run(arguments: argparse.Namespace) -> int:
     """Top-1, top-5 and images per second on an ImageFolder."""
     folder = Path(arguments.folder)
-    with open_predictor(arguments) as predictor:
+    with Progress() as progress, open_predictor(arguments, progress) as predictor:
         samples, assumed = labelled_images(folder, predictor.labels)
-        for choice in assumed:
-            print(f"assumed: {choice}", file=sys.stderr)
+        with progress.aside():
+            for choice in assumed:
+                print(f"assumed: {choice}", file=sys.stderr)
         first = fifth = 0
-        with Progress(len(samples), "images") as progress:
-            started = time.perf_counter()
-            # The first that cannot be read ends it: accuracy on the others is another figure.
-            predictions = predictor.stream((path for path, _ in samples), _TOP)
-            for (_, index), prediction in zip(samples, predictions, strict=True):
-                found = [entry[1] for entry in prediction.top]
-                first += found[0] == index
-                fifth += index in found
-                progress.advance()
-            seconds = time.perf_counter() - started
+        started = time.perf_counter()
+        # The first that cannot be read ends it: accuracy on the others is another figure.
+        predictions = predictor.stream((path for path, _ in samples), _TOP)
+        for done, ((_, index), prediction) in enumerate(zip(samples, predictions, strict=True)):
+            found = [entry[1] for entry in prediction.top]
+            first += found[0] == index
+            fifth += index in found
+            progress("classifying", done + 1, len(samples))
+        seconds = time.perf_counter() - started
     total = len(samples)
     report = {
         "images": total,

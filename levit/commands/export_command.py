@@ -10,12 +10,12 @@ from dataclasses import fields
 from typing import Any
 
 from levit.artifact import Manifest
-from levit.commands.output import Progress, print_table
+from levit.commands.output import print_table
+from levit.commands.progress import Progress
 from levit.errors import BackendUnavailableError, ConfigError
 
 __all__ = ["run"]
 
-_STEPS = ("reading weights", "folding", "evaluating the reference", "writing", "verifying")
 _DEAF = 1e-3
 _NEEDED = {"onnx": "onnx", "safetensors": "safetensors"}
 
@@ -32,18 +32,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     names = {f.name for f in fields(ExportOptions)}
     options = ExportOptions(**{k: v for k, v in vars(arguments).items() if k in names})
-    with Progress(len(_STEPS), "starting") as progress:
-
-        def show(step: str) -> None:
-            # What a target tells of its own work in between changes the words, not the bar.
-            progress.advance(int(step in _STEPS), step)
-
+    with Progress() as progress:
+        progress("starting")
         if arguments.rebuild is None:
-            artifact = export(options, progress=show)
+            artifact = export(options, progress=progress)
         else:
             _check_alone(options, ExportOptions())
             artifact = rebuild(
-                arguments.rebuild, output=options.output, force=options.force, progress=show
+                arguments.rebuild, output=options.output, force=options.force, progress=progress
             )
     verification = artifact.manifest.verification
     checked = ""

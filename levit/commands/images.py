@@ -1,4 +1,4 @@
-"""Which image files the words of a command line name."""
+"""Artifact and image files that the words of a command line name."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from levit.commands.progress import Progress
 from levit.errors import InputError
 from levit.pictures.folders import images_in
 from levit.runtime.predictor import Predictor
@@ -17,8 +18,9 @@ from levit.runtime.predictor import Predictor
 __all__ = ["find_images", "open_predictor"]
 
 
-def open_predictor(arguments: argparse.Namespace) -> Predictor:
-    """The artifact, with what the command line says about running it."""
+def open_predictor(arguments: argparse.Namespace, progress: Progress) -> Predictor:
+    """Open the artifact as the command line says."""
+    progress("opening the artifact")
     return Predictor(
         arguments.artifact,
         arguments.device,
@@ -33,7 +35,7 @@ def open_predictor(arguments: argparse.Namespace) -> Predictor:
 
 
 def find_images(words: Sequence[str]) -> list[tuple[str, str | BinaryIO]]:
-    """(name to show, path or file) of every image, in the order of the words.
+    """Find (name to show, path or file) of every image, in the order of the words.
 
     A word is a file, a folder (searched at any depth), a glob, or ``-`` for an image on
     standard input.

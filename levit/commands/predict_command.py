@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from levit.commands.images import find_images, open_predictor
-from levit.commands.output import Progress, print_json, printable
+from levit.commands.output import print_json, printable
+from levit.commands.progress import Progress
 from levit.errors import ArtifactError, InputError
+from levit.pictures.reading import ImageLike
 from levit.runtime.predictor import Prediction
 from levit.whole_file import whole_file
 
@@ -27,40 +30,42 @@ def run(arguments: argparse.Namespace) -> int:
     images = find_images(arguments.images)
     names = [name for name, _ in images]
     status = 0
-    with (
-        open_predictor(arguments) as predictor,
-        Progress(len(images), "images") as progress,
-    ):
+    results: list[dict[str, object]] = []
+    with Progress() as progress, open_predictor(arguments, progress) as predictor:
         if arguments.embed is not None:
-            embeddings = predictor.embed(image for _, image in images)
+            embeddings = predictor.embed(_counted(images, progress))
             _save(Path(arguments.embed), embeddings)
-            progress.close()
             report = {"file": arguments.embed, "shape": list(embeddings.shape), "images": names}
-            if arguments.json:
-                print_json(report)
-            else:
-                print(f"{arguments.embed}: {len(images)} embeddings of {embeddings.shape[1]}")
+            with progress.aside():
+                if arguments.json:
+                    print_json(report)
+                else:
+                    print(f"{arguments.embed}: {len(images)} embeddings of {embeddings.shape[1]}")
             return 0
-        results: list[dict[str, object]] = []
         answers = predictor.stream(
             (image for _, image in images), arguments.top_k, on_error="return"
         )
-        for name, answer in zip(names, answers, strict=True):
-            progress.advance()
+        for done, (name, answer) in enumerate(zip(names, answers, strict=True)):
+            progress("classifying", done + 1, len(images))
             if isinstance(answer, InputError):
                 status = 1
-                progress.clear()
-                print(f"error: {answer}", file=sys.stderr)
+                with progress.aside():
+                    print(f"error: {answer}", file=sys.stderr)
                 results.append({"image": name, "error": str(answer)})
             elif arguments.json:
                 results.append({"image": name, "top": _entries(answer)})
             else:
-                progress.clear()
-                print(_line(name, answer))
-        progress.close()
-        if arguments.json:
-            print_json(results)
+                with progress.aside():
+                    print(_line(name, answer))
+    if arguments.json:
+        print_json(results)
     return status
+
+
+def _counted(images: Sequence[tuple[str, ImageLike]], progress: Progress) -> Iterator[ImageLike]:
+    for done, (_, image) in enumerate(images):
+        progress("embedding", done, len(images))
+        yield image
 
 
 def _entries(prediction: Prediction) -> list[dict[str, object]]:
