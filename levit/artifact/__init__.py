@@ -1,8 +1,6 @@
 """The artifact: a folder with a manifest, written whole or not at all, verified when opened."""
 
 from levit.artifact.folder import (
-    GOLDEN_FILE,
-    LABELS_FILE,
     Artifact,
     describe_files,
     foreign_files,
@@ -12,19 +10,31 @@ from levit.artifact.folder import (
     write_manifest,
 )
 from levit.artifact.manifest import (
-    MANIFEST_FILE,
     MAX_BATCH,
     SCHEMA_VERSION,
     BatchProfile,
     Manifest,
     TensorSpec,
 )
+from levit.artifact.names import (
+    ENGINE_FILE,
+    GOLDEN_FILE,
+    GRAPH_FILE,
+    LABELS_FILE,
+    MANIFEST_FILE,
+    OPENVINO_FILE,
+    OPENVINO_WEIGHTS_FILE,
+)
 
 __all__ = [
+    "ENGINE_FILE",
     "GOLDEN_FILE",
+    "GRAPH_FILE",
     "LABELS_FILE",
     "MANIFEST_FILE",
     "MAX_BATCH",
+    "OPENVINO_FILE",
+    "OPENVINO_WEIGHTS_FILE",
     "SCHEMA_VERSION",
     "Artifact",
     "BatchProfile",

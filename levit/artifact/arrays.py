@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.artifact.stored_zip import StoredZip
+from levit.artifact.stored_zip import CompressedMemberError, StoredZip
 from levit.errors import brief
 
 __all__ = ["read_arrays"]
@@ -38,6 +38,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         with path.open("rb") as stream:
             archive = StoredZip(stream)
             return {_name(member): _array(archive.read(member)) for member in archive.names}
+    except CompressedMemberError as error:
+        raise ValueError(f"compressed members: {error}") from error
     except (OSError, ValueError):
         raise
     except Exception as error:  # NumPy's parser of headers lets through what it meets

@@ -26,12 +26,11 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from levit.artifact.arrays import read_arrays
-from levit.artifact.manifest import MANIFEST_FILE, Manifest
+from levit.artifact.manifest import Manifest
+from levit.artifact.names import GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE
 from levit.errors import ArtifactError, CorruptArtifactError
 
 __all__ = [
-    "GOLDEN_FILE",
-    "LABELS_FILE",
     "Artifact",
     "describe_files",
     "foreign_files",
@@ -40,9 +39,6 @@ __all__ = [
     "sha256_of",
     "write_manifest",
 ]
-
-LABELS_FILE: Final = "labels.txt"
-GOLDEN_FILE: Final = "golden.npz"
 
 # A thousand times what one has.
 MAX_MANIFEST_BYTES: Final = 2**24

@@ -1,4 +1,4 @@
-"""What stands in ``manifest.json``, checked field by field; ``docs/manifest.md`` describes it."""
+"""Fields of ``manifest.json``, checked one by one; ``docs/manifest.md`` describes them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
+from levit.artifact.names import MANIFEST_FILE
 from levit.errors import ConfigError, CorruptArtifactError, ManifestVersionError
+from levit.json_values import flag, listed, number, table, text, whole
 from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = [
-    "MANIFEST_FILE",
     "MAX_BATCH",
     "SCHEMA_VERSION",
     "BatchProfile",
@@ -20,7 +21,6 @@ __all__ = [
 ]
 
 SCHEMA_VERSION: Final = 1
-MANIFEST_FILE: Final = "manifest.json"
 
 # Far beyond use, near enough that a slip of the finger is an error and not a full memory.
 MAX_BATCH: Final = 65_536
@@ -51,7 +51,7 @@ class BatchProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What stands in ``manifest.json``; ``docs/manifest.md`` describes every field."""
+    """Contents of ``manifest.json``; ``docs/manifest.md`` describes every field."""
 
     schema_version: int = SCHEMA_VERSION
     family: str
@@ -86,7 +86,7 @@ class Manifest:
             ManifestVersionError: a newer release wrote it.
             CorruptArtifactError: a field is missing, unknown or of the wrong type.
         """
-        if not isinstance(values, dict) or not isinstance(values.get("schema_version"), int):
+        if not isinstance(values, dict) or type(values.get("schema_version")) is not int:
             raise CorruptArtifactError(f"{MANIFEST_FILE} is not a manifest of this package")
         version = values["schema_version"]
         if version > SCHEMA_VERSION:
@@ -105,8 +105,8 @@ class Manifest:
             return cls(
                 **{
                     **values,
-                    "assumed": tuple(map(str, values["assumed"])),
-                    "passes": tuple(map(_pass_entry, values["passes"])),
+                    "assumed": tuple(map(text, listed(values["assumed"], "assumed"))),
+                    "passes": tuple(map(_pass_entry, listed(values["passes"], "passes"))),
                     "inputs": _one_input(values["inputs"]),
                     "outputs": _some_outputs(values["outputs"]),
                     "batch": _batch_profile(values["batch"]),
@@ -115,12 +115,12 @@ class Manifest:
                         if values["preprocess"] is None
                         else PreprocessSpec.from_dict(values["preprocess"])
                     ),
-                    **{name: _mapping(values[name]) for name in _MAPPINGS},
-                    "verification": _verification(_mapping(values["verification"])),
-                    **{name: _text(values[name]) for name in _TEXTS},
+                    **{name: table(values[name], name) for name in _MAPPINGS},
+                    "verification": _verification(table(values["verification"])),
+                    **{name: text(values[name], name) for name in _TEXTS},
                     "files": {
                         _plain_name(name): _file_entry(entry)
-                        for name, entry in _mapping(values["files"]).items()
+                        for name, entry in table(values["files"], "files").items()
                     },
                 }
             )
@@ -134,57 +134,43 @@ _MAPPINGS: Final = ("config", "source", "verification", "toolchain", "requiremen
 _TEXTS: Final = ("family", "variant", "target", "format", "precision", "payload")
 
 
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(f"expected an object, found {type(value).__name__}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a string, found {type(value).__name__}")
-    return value
-
-
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"expected a count, found {value!r}")
-    return value
+    return whole(value, least=0)
 
 
 def _tensor_spec(values: Any) -> TensorSpec:
-    first, *rest = values["shape"]
+    first, *rest = listed(values["shape"], "shape")
     shape = (first if first == "batch" else _count(first), *map(_count, rest))
     return TensorSpec(
-        name=_text(values["name"]),
-        dtype=_text(values["dtype"]),
-        layout=_text(values["layout"]),
+        name=text(values["name"], "name"),
+        dtype=text(values["dtype"], "dtype"),
+        layout=text(values["layout"], "layout"),
         shape=shape,
     )
 
 
 def _pass_entry(values: Any) -> dict[str, Any]:
-    return {**_mapping(values), "name": _text(values["name"]), "count": _count(values["count"])}
+    return {**table(values), "name": text(values["name"], "name"), "count": _count(values["count"])}
 
 
 def _verification(values: Any) -> dict[str, Any]:
     for name in ("tolerance", "max_relative_error", "max_abs_error", "top1_agreement"):
-        value = values.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise TypeError(f"verification.{name} must be a number, not {value!r}")
+        if values.get(name) is not None:
+            # An artifact that --force has kept may be infinitely far off.
+            number(values[name], f"verification.{name}", finite=False)
     tolerance = values["tolerance"]
     if tolerance is None or not 0 < tolerance < 1:
         raise ValueError(f"verification.tolerance must lie between 0 and 1, not {tolerance!r}")
-    return {**values, "status": _text(values["status"])}
+    return {**values, "status": text(values["status"], "verification.status")}
 
 
 def _one_input(values: Any) -> tuple[TensorSpec, ...]:
-    (value,) = values
+    (value,) = listed(values, "inputs")
     return (_tensor_spec(value),)
 
 
 def _some_outputs(values: Any) -> tuple[TensorSpec, ...]:
-    outputs = tuple(map(_tensor_spec, values))
+    outputs = tuple(map(_tensor_spec, listed(values, "outputs")))
     if not outputs:
         raise ValueError("no outputs")
     return outputs
@@ -195,10 +181,8 @@ def _batch_profile(values: Any) -> BatchProfile:
         min=_count(values["min"]),
         opt=_count(values["opt"]),
         max=_count(values["max"]),
-        static=values["static"],
+        static=flag(values["static"], "batch.static"),
     )
-    if not isinstance(profile.static, bool):
-        raise TypeError(f"batch.static must be true or false, not {profile.static!r}")
     if not 1 <= profile.min <= profile.opt <= profile.max <= MAX_BATCH:
         raise ValueError(f"batch profile {profile} is not 1 <= min <= opt <= max <= {MAX_BATCH}")
     return profile
@@ -216,4 +200,4 @@ def _plain_name(name: str) -> str:
 
 
 def _file_entry(values: Any) -> dict[str, Any]:
-    return {"sha256": _text(values["sha256"]), "size_bytes": _count(values["size_bytes"])}
+    return {"sha256": text(values["sha256"], "sha256"), "size_bytes": _count(values["size_bytes"])}

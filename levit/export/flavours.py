@@ -12,14 +12,16 @@ original       nothing: facebookresearch/LeViT keeps its transform in code
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from PIL import Image
 
 from levit.errors import ConfigError
+from levit.json_values import flag, number, shown, whole
 from levit.pictures.preprocess import IMAGENET_MEAN, IMAGENET_STD, MAX_SIDE, RULES, PreprocessSpec
 
 __all__ = [
@@ -67,6 +69,15 @@ def original_spec(image_size: tuple[int, int], settings: Settings | None = None)
     return PreprocessSpec(flavour="original", image_size=image_size, crop_pct=crop_pct)
 
 
+@contextlib.contextmanager
+def _config_errors() -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as error:  # of a getter of levit.json_values
+        raise ConfigError(str(error)) from error
+
+
+@_config_errors()
 def mmpretrain_spec(
     image_size: tuple[int, int], data_preprocessor: Settings | None = None
 ) -> PreprocessSpec:
@@ -167,6 +178,7 @@ _BY_NAME: Final[Mapping[str, _Processor]] = {
 _TYPES: Final = ("image_processor_type", "feature_extractor_type")  # the first overrules
 
 
+@_config_errors()
 def transformers_spec(
     image_size: tuple[int, int], preprocessor: Settings | None = None
 ) -> PreprocessSpec:
@@ -188,15 +200,15 @@ def transformers_spec(
     """
     processor = _processor(_stated(preprocessor))
     stated = _completed(preprocessor or {}, processor, image_size)
-    if _truth(stated, "do_convert_rgb"):
+    if flag(stated["do_convert_rgb"], "do_convert_rgb"):
         raise ConfigError("do_convert_rgb, which lays transparency on white, is not supported")
-    if _truth(stated, "do_pad") and "pad_size" in stated:
+    if flag(stated["do_pad"], "do_pad") and "pad_size" in stated:
         raise ConfigError("do_pad with a pad_size is not supported")
     factor = 1.0
-    if _truth(stated, "do_rescale"):
-        factor = _number(stated["rescale_factor"], "rescale_factor")
+    if flag(stated["do_rescale"], "do_rescale"):
+        factor = number(stated["rescale_factor"], "rescale_factor")
     mean, std = _ZEROS, _ONES
-    if _truth(stated, "do_normalize"):
+    if flag(stated["do_normalize"], "do_normalize"):
         mean = _colours(stated["image_mean"], "image_mean")
         std = _colours(stated["image_std"], "image_std")
     return PreprocessSpec(
@@ -212,7 +224,7 @@ def _processor(stated: Settings) -> _Processor:
     kind = next((stated[name] for name in _TYPES if name in stated), "LevitImageProcessor")
     if not isinstance(kind, str) or kind not in _BY_NAME:
         known = ", ".join(start + _ENDINGS[0] for start in _PROCESSORS)
-        raise ConfigError(f"preprocessing of {kind!r} is not known, only of {known}")
+        raise ConfigError(f"preprocessing of {shown(kind)} is not known, only of {known}")
     return _BY_NAME[kind]
 
 
@@ -249,10 +261,10 @@ def _resizing(
 ) -> dict[str, Any]:
     """`crop_pct`, `resize_size` and `crop_mode` of a spec."""
     exact = edge = None
-    if _truth(stated, "do_resize"):
+    if flag(stated["do_resize"], "do_resize"):
         exact, edge = _resized(stated, processor)
     origin, final = "size", exact
-    if _truth(stated, "do_center_crop"):
+    if flag(stated["do_center_crop"], "do_center_crop"):
         origin, final = "crop_size", _cropped(stated)
     wanted = "{}x{}".format(*image_size)
     if final is None:
@@ -281,9 +293,9 @@ def _resized(stated: Settings, processor: _Processor) -> tuple[tuple[int, int] |
         if set(sides) != {"shortest_edge"}:
             return _height_width(sides, "size"), None
         size = sides["shortest_edge"]
-    elif isinstance(size, (list, tuple)) or _truth(stated, "default_to_square"):
+    elif isinstance(size, (list, tuple)) or flag(stated["default_to_square"], "default_to_square"):
         return _height_width(size, "size"), None
-    return None, processor.edge(_whole(size, "size"))
+    return None, processor.edge(whole(size, "size", least=1, most=MAX_SIDE))
 
 
 def _cropped(stated: Settings) -> tuple[int, int]:
@@ -295,9 +307,9 @@ def _cropped(stated: Settings) -> tuple[int, int]:
 
 def _filter(code: Any) -> str:
     try:
-        return Image.Resampling(_whole(code, "resample", least=0)).name.lower()
+        return Image.Resampling(whole(code, "resample")).name.lower()
     except ValueError:
-        raise ConfigError(f"resample {code} is none of Pillow's filters, 0 to 5") from None
+        raise ConfigError(f"resample {shown(code)} is none of Pillow's filters, 0 to 5") from None
 
 
 # ---------------------------------------------------------------------------- values
@@ -306,33 +318,6 @@ def _filter(code: Any) -> str:
 def _stated(settings: Settings | None) -> dict[str, Any]:
     """Without what is null, which says nothing in any of these libraries."""
     return {name: value for name, value in (settings or {}).items() if value is not None}
-
-
-def _truth(stated: Settings, name: str) -> bool:
-    value = stated[name]
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name} is true or false, not {value!r}")
-    return value
-
-
-def _whole(value: Any, name: str, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_SIDE:
-        raise ConfigError(
-            f"{name}: expected a whole number from {least} to {MAX_SIDE}, not {value!r}"
-        )
-    return value
-
-
-def _number(value: Any, name: str) -> float:
-    try:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError
-        number = float(value)
-    except (TypeError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ConfigError(f"{name}: expected a number, not {value!r}")
-    return number
 
 
 def _height_width(value: Any, name: str) -> tuple[int, int]:
@@ -345,15 +330,16 @@ def _height_width(value: Any, name: str) -> tuple[int, int]:
     elif not isinstance(value, (list, tuple)):
         value = [value, value]
     if len(value) != 2:
-        raise ConfigError(f"{name}: expected height and width, not {value!r}")
-    return _whole(value[0], name), _whole(value[1], name)
+        raise ConfigError(f"{name}: expected height and width, not {shown(value)}")
+    height, width = (whole(side, name, least=1, most=MAX_SIDE) for side in value)
+    return height, width
 
 
 def _colours(value: Any, name: str) -> tuple[float, ...]:
     values = value if isinstance(value, (list, tuple)) else [value] * 3
     if len(values) != 3:
         raise ConfigError(f"{name} has three values, one per colour, not {len(values)}")
-    return tuple(_number(one, name) for one in values)
+    return tuple(number(one, name) for one in values)
 
 
 def _on_unit_scale(

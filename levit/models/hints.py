@@ -1,4 +1,4 @@
-"""What stands beside a checkpoint, or what the user says, where shapes cannot decide."""
+"""Answers from a config beside a checkpoint, or from the user, where shapes cannot decide."""
 
 from __future__ import annotations
 
@@ -9,9 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from levit.errors import ConfigError
+from levit.json_values import listed, number_pair, table, text, whole
 from levit.models.layers import activation_name
 
-__all__ = ["Hints", "hints_from_config", "read_config", "refuse_pooling", "whole"]
+__all__ = [
+    "Hints",
+    "argument_names",
+    "hints_from_config",
+    "model_arguments",
+    "read_config",
+    "refuse_pooling",
+]
 
 # Of timm's pretrained_cfg.
 _PREPROCESSING = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
@@ -97,22 +105,23 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
     # transformers' wrapper around timm's models keeps timm's names.
     if values.get("model_type", "timm_wrapper") != "timm_wrapper":
         return _transformers_hints(values, name)
-    arguments = {**values, **_mapping(values, "model_args", name)}
-    pretrained = _mapping(values, "pretrained_cfg", name)
-    if "pretrained_cfg" not in values and _PREPROCESSING & set(values):
-        pretrained = {key: values[key] for key in _PREPROCESSING & set(values)}
     try:
+        arguments = model_arguments(values)
+        pretrained = table(values.get("pretrained_cfg") or {}, "pretrained_cfg")
+        if "pretrained_cfg" not in values and _PREPROCESSING & set(values):
+            pretrained = {key: values[key] for key in _PREPROCESSING & set(values)}
+        input_size = listed(pretrained.get("input_size") or (), "input_size")
         refuse_pooling(arguments)
         labels = values.get("label_names", pretrained.get("label_names", values.get("labels")))
         return Hints(
-            image_size=_size(arguments.get("img_size")),
+            image_size=_size(arguments.get("img_size"), "img_size"),
             image_size_from=name,
-            input_size=_size((pretrained.get("input_size") or (None,))[1:] or None),
+            input_size=_size(input_size[1:] or None, "input_size"),
             activation=_activation(arguments.get("act_layer")),
             attention_activation=_activation(arguments.get("attn_act_layer")),
             architecture=_text(values.get("architecture"), "architecture"),
-            in_channels=_number(arguments.get("in_chans")),
-            num_classes=_number(arguments.get("num_classes")),
+            in_channels=_number(arguments.get("in_chans"), "in_chans"),
+            num_classes=_number(arguments.get("num_classes"), "num_classes"),
             label_names=None if labels is None else _labels(labels, "label_names"),
             pretrained_cfg=pretrained,
             arguments=values or None,
@@ -131,17 +140,17 @@ def _heads(name: str | None) -> int | None:
 
 def _transformers_hints(values: Mapping[str, Any], name: str) -> Hints:
     try:
-        classes = values.get("architectures") or (None,)
+        classes = listed(values.get("architectures") or (None,), "architectures")
         heads = _heads(_text(classes[0], "architectures"))
         labels = values.get("id2label")
         label_names = None if labels is None or heads == 0 else _labels(labels, "id2label")
-        number = _number(values.get("num_labels"))
+        number = _number(values.get("num_labels"), "num_labels")
         if number is None and label_names is not None:
             number = len(label_names)
         return Hints(
-            image_size=_size(values.get("image_size")),
+            image_size=_size(values.get("image_size"), "image_size"),
             image_size_from=name,
-            in_channels=_number(values.get("num_channels")),
+            in_channels=_number(values.get("num_channels"), "num_channels"),
             num_classes=None if heads == 0 else number,
             label_names=label_names,
             model_type=_text(values["model_type"], "model_type"),
@@ -159,37 +168,35 @@ def refuse_pooling(arguments: Mapping[str, Any]) -> None:
         raise ValueError("the pooling subsample (use_pool) is not supported")
 
 
-def _mapping(values: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
-    value = values.get(key) or {}
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{name}: {key!r} must be an object")
-    return value
+def model_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the arguments at the top of a config with those under ``model_args``.
+
+    Raises:
+        TypeError: ``model_args`` is no object.
+    """
+    return {**values, **table(values.get("model_args") or {}, "model_args")}
 
 
-def _size(value: Any) -> tuple[int, int] | None:
+def argument_names(values: Mapping[str, Any]) -> set[str]:
+    """List the names that `model_arguments` merges, whatever ``model_args`` is."""
+    nested = values.get("model_args")
+    return {*values, *(nested if isinstance(nested, Mapping) else ())}
+
+
+def _size(value: Any, key: str) -> tuple[int, int] | None:
     if value is None:
         return None
     if not isinstance(value, (list, tuple)):
-        return whole(value), whole(value)
-    height, width = value
-    return whole(height), whole(width)
+        value = [value, value]
+    return number_pair(value, key)
 
 
-def _number(value: Any) -> int | None:
-    return None if value is None else whole(value)
-
-
-def whole(value: Any) -> int:
-    """A whole number as it is: no truth value, no fraction, no text. ``TypeError`` otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"expected a whole number, not {value!r}")
-    return value
+def _number(value: Any, key: str) -> int | None:
+    return None if value is None else whole(value, key)
 
 
 def _text(value: Any, key: str) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise TypeError(f"{key!r} must be a string, not {value!r}")
-    return value
+    return None if value is None else text(value, key)
 
 
 def _activation(value: Any) -> str | None:

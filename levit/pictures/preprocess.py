@@ -11,7 +11,7 @@ What a checkpoint's own files say about it is read in :mod:`levit.export.flavour
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from levit.errors import ConfigError, InputError
+from levit.json_values import listed, number, number_pair, text
 from levit.pictures.reading import MAX_PIXELS
 
 __all__ = [
@@ -187,52 +188,24 @@ class PreprocessSpec:
                 f"known: {', '.join(sorted(known))}"
             )
         try:
-            flavour = _text(values.get("flavour", "timm"))
-            resize_size = values.get("resize_size")
-            default = RULES[flavour].crop_pct if flavour in RULES and resize_size is None else None
+            flavour = text(values.get("flavour", "timm"), "flavour")
+            size = values.get("resize_size")
+            default = RULES[flavour].crop_pct if flavour in RULES and size is None else None
             crop_pct = values.get("crop_pct", default)
             factor = values.get("rescale_factor")
             return cls(
                 flavour=flavour,
-                image_size=_pair(values["image_size"]),
-                crop_pct=None if crop_pct is None else _real(crop_pct),
-                resize_size=None if resize_size is None else _pair(resize_size),
-                crop_mode=_text(values.get("crop_mode", "center")),
-                interpolation=_text(values.get("interpolation", "bicubic")),
-                mean=tuple(map(_real, _listed(values.get("mean", IMAGENET_MEAN)))),
-                std=tuple(map(_real, _listed(values.get("std", IMAGENET_STD)))),
-                rescale_factor=None if factor is None else _real(factor),
+                image_size=number_pair(values["image_size"], "image_size"),
+                crop_pct=None if crop_pct is None else number(crop_pct, "crop_pct"),
+                resize_size=None if size is None else number_pair(size, "resize_size"),
+                crop_mode=text(values.get("crop_mode", "center"), "crop_mode"),
+                interpolation=text(values.get("interpolation", "bicubic"), "interpolation"),
+                mean=tuple(number(n, "mean") for n in listed(values.get("mean", IMAGENET_MEAN))),
+                std=tuple(number(n, "std") for n in listed(values.get("std", IMAGENET_STD))),
+                rescale_factor=None if factor is None else number(factor, "rescale_factor"),
             )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"preprocessing is not as it should be: {error!r}") from error
-
-
-# What JSON holds is taken as it is: "224" is no list of three digits, true is no 1, 224.7 no 224.
-
-
-def _listed(value: Any) -> Sequence[Any]:
-    if not isinstance(value, (list, tuple)):
-        raise TypeError(f"expected a list, not {value!r}")
-    return value
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    height, width = _listed(value)
-    if type(height) is not int or type(width) is not int:
-        raise TypeError(f"expected two whole numbers, not {value!r}")
-    return height, width
-
-
-def _real(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"expected a number, not {value!r}")
-    return float(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a name, not {value!r}")
-    return value
 
 
 def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from levit.errors import ConfigError
-from levit.models.hints import refuse_pooling, whole
+from levit.json_values import flag, listed, number, number_pair, whole
+from levit.models.hints import argument_names, model_arguments, refuse_pooling
 from levit.models.layers import activation_name
 from levit.models.levit.config import BlockConfig, LevitConfig, StageConfig, levit_config
 
@@ -30,13 +31,12 @@ _WIDTHS: Final = {"embed_dim", "key_dim", "num_heads", "depth"}
 
 
 def holds_arguments(values: Mapping[str, Any]) -> bool:
-    """Whether a JSON file holds the widths of a LeViT."""
-    said = {**values, **(values.get("model_args") or {})}
-    return set(said) >= _WIDTHS or values.get("model_type") == "levit"
+    """Tell whether a JSON file holds the widths of a LeViT."""
+    return argument_names(values) >= _WIDTHS or values.get("model_type") == "levit"
 
 
 def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
-    """A config from a JSON file with the arguments of timm or of transformers.
+    """Read a config from a JSON file with the arguments of timm or of transformers.
 
     Args:
         values: for timm, at the top or under ``model_args``, ``embed_dim, key_dim, num_heads,
@@ -56,39 +56,33 @@ def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
 
 
 def _timm_config(values: Mapping[str, Any]) -> LevitConfig:
-    arguments = {**values, **(values.get("model_args") or {})}
+    arguments = model_arguments(values)
     stems = {"s16": 4, "s8": 3}
     refuse_pooling(arguments)
-    size = arguments.get("img_size", 224)
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    widths = tuple(map(whole, arguments["embed_dim"]))
-    distilled = arguments.get("distilled", True)
-    conv = arguments.get("use_conv", False)
-    if not isinstance(distilled, bool) or not isinstance(conv, bool):
-        raise TypeError("distilled and use_conv are true or false")
+    widths = _wholes(arguments["embed_dim"], "embed_dim")
     activation = activation_name(arguments.get("act_layer", "hard_swish"))
 
     def per_stage(key: str, default: Any = None) -> tuple[Any, ...]:
         value = arguments.get(key, default) if default is not None else arguments[key]
-        listed = tuple(value) if isinstance(value, (list, tuple)) else (value,) * len(widths)
-        if len(listed) != len(widths):
-            raise ValueError(f"{key} has {len(listed)} entries for {len(widths)} stages")
-        return listed
+        entries = tuple(value) if isinstance(value, (list, tuple)) else (value,) * len(widths)
+        if len(entries) != len(widths):
+            raise ValueError(f"{key} has {len(entries)} entries for {len(widths)} stages")
+        return entries
 
     config = levit_config(
         widths=widths,
-        key_dim=whole(arguments["key_dim"]),
-        heads=tuple(map(whole, per_stage("num_heads"))),
-        depths=tuple(map(whole, per_stage("depth"))),
-        image_size=(whole(height), whole(width)),
-        in_channels=whole(arguments.get("in_chans", 3)),
-        num_classes=whole(arguments.get("num_classes", 1000)),
-        attention_ratio=tuple(map(float, per_stage("attn_ratio", 2.0))),
-        mlp_ratio=tuple(map(float, per_stage("mlp_ratio", 2.0))),
+        key_dim=whole(arguments["key_dim"], "key_dim"),
+        heads=_wholes(per_stage("num_heads"), "num_heads"),
+        depths=_wholes(per_stage("depth"), "depth"),
+        image_size=_size(arguments.get("img_size", 224), "img_size"),
+        in_channels=whole(arguments.get("in_chans", 3), "in_chans"),
+        num_classes=whole(arguments.get("num_classes", 1000), "num_classes"),
+        attention_ratio=tuple(number(n, "attn_ratio") for n in per_stage("attn_ratio", 2.0)),
+        mlp_ratio=tuple(number(n, "mlp_ratio") for n in per_stage("mlp_ratio", 2.0)),
         stem_convs=stems[arguments.get("stem_type", "s16")],
         activation=activation,
-        distilled=distilled,
-        conv=conv,
+        distilled=flag(arguments.get("distilled", True), "distilled"),
+        conv=flag(arguments.get("use_conv", False), "use_conv"),
     )
     attention_activation = activation_name(arguments.get("attn_act_layer") or activation)
     return replace(config, attention_activation=attention_activation)
@@ -99,27 +93,26 @@ def _transformers_config(values: Mapping[str, Any]) -> LevitConfig:
         if values.get(key, only) not in (only, [only, only]):
             raise ValueError(f"{key} is {values[key]!r}, and the stem of LeViT needs {only}")
     said = {key: values.get(key, default) for key, default in _TRANSFORMERS.items()}
-    widths = tuple(map(whole, said["hidden_sizes"]))
-    for key, listed in said.items():
-        if len(listed) != len(widths):
-            raise ValueError(f"{key} has {len(listed)} entries for {len(widths)} stages")
-    size = values.get("image_size", 224)
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    said = {key: _wholes(entries, key) for key, entries in said.items()}
+    widths = said["hidden_sizes"]
+    for key, entries in said.items():
+        if len(entries) != len(widths):
+            raise ValueError(f"{key} has {len(entries)} entries for {len(widths)} stages")
     labels = values.get("num_labels")
     if labels is None:
         # Two classes without names are transformers' default, which it does not write down.
         labels = len(values.get("id2label") or (0, 1))
-    heads = str((values.get("architectures") or ("LevitForImageClassification",))[0])
+    architectures = values.get("architectures") or ("LevitForImageClassification",)
+    heads = str(listed(architectures, "architectures")[0])
     stages = []
     for i, stage_width in enumerate(widths):
-        key_dim = whole(said["key_dim"][i])
+        key_dim, depth = said["key_dim"][i], said["depths"][i]
         block = BlockConfig(
-            heads=whole(said["num_attention_heads"][i]),
+            heads=said["num_attention_heads"][i],
             key_dim=key_dim,
-            value_dim=whole(said["attention_ratio"][i]) * key_dim,
-            mlp_width=whole(said["mlp_ratio"][i]) * stage_width,
+            value_dim=said["attention_ratio"][i] * key_dim,
+            mlp_width=said["mlp_ratio"][i] * stage_width,
         )
-        depth = whole(said["depths"][i])
         stages.append(
             StageConfig(
                 width=stage_width,
@@ -129,9 +122,9 @@ def _transformers_config(values: Mapping[str, Any]) -> LevitConfig:
             )
         )
     return LevitConfig(
-        image_size=(whole(height), whole(width)),
-        in_channels=whole(values.get("num_channels", 3)),
-        num_classes=0 if heads == "LevitModel" else whole(labels),
+        image_size=_size(values.get("image_size", 224), "image_size"),
+        in_channels=whole(values.get("num_channels", 3), "num_channels"),
+        num_classes=0 if heads == "LevitModel" else whole(labels, "num_labels"),
         distilled=heads.endswith("WithTeacher"),
         stem_widths=tuple(widths[0] // 2**i for i in reversed(range(4))),
         stages=tuple(stages),
@@ -143,7 +136,7 @@ def _transformers_downsample(
 ) -> BlockConfig:
     """The block with which a stage begins: ``down_ops`` of the stage before."""
     key_dim, before = said["key_dim"][0], said["hidden_sizes"][stage - 1]
-    written = values.get("down_ops") or ()
+    written = listed(values.get("down_ops") or (), "down_ops")
     operation: Sequence[Any] = ["Subsample", key_dim, before // key_dim, 4, 2, 2]
     if stage - 1 < len(written) and len(written[stage - 1]) == len(operation):
         operation = written[stage - 1]
@@ -151,8 +144,17 @@ def _transformers_downsample(
     if name != "Subsample" or stride != 2:
         raise ValueError(f"down_ops of stage {stage - 1} is not a Subsample of stride 2")
     return BlockConfig(
-        heads=whole(heads),
-        key_dim=whole(key_dim),
-        value_dim=whole(attention_ratio) * whole(key_dim),
-        mlp_width=whole(mlp_ratio) * said["hidden_sizes"][stage],
+        heads=whole(heads, "down_ops"),
+        key_dim=whole(key_dim, "down_ops"),
+        value_dim=whole(attention_ratio, "down_ops") * key_dim,
+        mlp_width=whole(mlp_ratio, "down_ops") * said["hidden_sizes"][stage],
     )
+
+
+def _wholes(value: Any, key: str) -> tuple[int, ...]:
+    return tuple(whole(entry, key) for entry in listed(value, key))
+
+
+def _size(value: Any, key: str) -> tuple[int, int]:
+    """(height, width), stated as one number or as two."""
+    return number_pair(value if isinstance(value, (list, tuple)) else [value, value], key)

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from levit.errors import ConfigError
+from levit.json_values import flag, listed, number_pair, whole
 from levit.models.layers import ACTIVATIONS
 from levit.models.model import Variant
 
@@ -31,6 +32,9 @@ MAX_DEPTH: Final = 1_000
 # 1536x1536 pixels at a stride of 16. Tables of token pairs grow with the square: 680 MB here.
 MAX_TOKENS: Final = 96 * 96
 MAX_WEIGHTS: Final = 2**28
+
+
+_FLAGS: Final = ("distilled", "conv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,14 +191,16 @@ class LevitConfig:
                         "downsample": _block(stage["downsample"]),
                     }
                 )
-                for stage in values["stages"]
+                for stage in listed(values["stages"], "stages")
             )
-            height, width = values["image_size"]
+            flags = {name: flag(values[name], name) for name in _FLAGS if name in values}
+            stem_widths = listed(values["stem_widths"], "stem_widths")
             return cls(
                 **{
                     **values,
-                    "image_size": (int(height), int(width)),
-                    "stem_widths": tuple(map(int, values["stem_widths"])),
+                    **flags,
+                    "image_size": number_pair(values["image_size"], "image_size"),
+                    "stem_widths": tuple(whole(width, "stem_widths") for width in stem_widths),
                     "stages": stages,
                 }
             )

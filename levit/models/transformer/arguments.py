@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from levit.errors import ConfigError
-from levit.models.hints import Hints, whole
+from levit.json_values import flag, listed, number, number_pair, shown, text, whole
+from levit.models.hints import Hints, argument_names, model_arguments
 from levit.models.layers import activation_name
 from levit.models.transformer.config import TransformerConfig
 
@@ -54,19 +55,19 @@ def read_stated(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _read(values: Mapping[str, Any]) -> dict[str, Any]:
     transformers = values.get("model_type", "timm_wrapper") != "timm_wrapper"
-    said = values if transformers else {**values, **(values.get("model_args") or {})}
+    said = values if transformers else model_arguments(values)
     for key, allowed in _ONLY.items():
         if said.get(key, allowed[0]) not in allowed:
             raise ValueError(f"{key} is {said[key]!r}, which is not supported")
     names = _TRANSFORMERS if transformers else _TIMM
     stated: dict[str, Any] = {
-        field: read(said[key]) for key, (field, read) in names.items() if key in said
+        field: read(said[key], key) for key, (field, read) in names.items() if key in said
     }
     if transformers:
         stated.setdefault("norm_eps", 1e-12)
         return stated
     if "mlp_ratio" in said and "width" in stated:
-        stated["mlp_width"] = int(stated["width"] * float(said["mlp_ratio"]))
+        stated["mlp_width"] = int(stated["width"] * number(said["mlp_ratio"], "mlp_ratio"))
     if "local_up_to_layer" in said and "width" in stated:
         # ConVit's embed_dim is of one head.
         stated["width"] *= stated["heads"]
@@ -75,66 +76,60 @@ def _read(values: Mapping[str, Any]) -> dict[str, Any]:
     return stated
 
 
-def _side(value: Any) -> int:
-    """Of a square."""
+def _side(value: Any, key: str) -> int:
+    """Side of a square patch, stated once or twice."""
     sides = list(value) if isinstance(value, (list, tuple)) else [value]
-    if len(set(sides)) != 1:
-        raise ValueError(f"patches of {value!r} pixels, which are not square, are not supported")
-    return whole(sides[0])
+    if len(set(map(repr, sides))) != 1:
+        raise ValueError(
+            f"patches of {shown(value)} pixels, which are not square, are not supported"
+        )
+    return whole(sides[0], key)
 
 
-def _truth(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"expected true or false, not {value!r}")
-    return value
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"expected a number, not {value!r}")
-    return float(value)
+def _activation(value: Any, key: str) -> str:
+    return activation_name(text(value, key))
 
 
 # Key of the file → field of the config, and how it is read.
-_TIMM: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
+_TIMM: Final[Mapping[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "embed_dim": ("width", whole),
     "depth": ("depth", whole),
     "num_heads": ("heads", whole),
     "patch_size": ("patch_size", _side),
-    "qkv_bias": ("qkv_bias", _truth),
-    "act_layer": ("activation", activation_name),
-    "norm_eps": ("norm_eps", _number),
+    "qkv_bias": ("qkv_bias", flag),
+    "act_layer": ("activation", _activation),
+    "norm_eps": ("norm_eps", number),
     "local_up_to_layer": ("local_depth", whole),
-    "use_pos_embed": ("positions", _truth),
+    "use_pos_embed": ("positions", flag),
 }
-_TRANSFORMERS: Final[Mapping[str, tuple[str, Callable[[Any], Any]]]] = {
+_TRANSFORMERS: Final[Mapping[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "hidden_size": ("width", whole),
     "num_hidden_layers": ("depth", whole),
     "num_attention_heads": ("heads", whole),
     "intermediate_size": ("mlp_width", whole),
     "patch_size": ("patch_size", _side),
-    "qkv_bias": ("qkv_bias", _truth),
-    "hidden_act": ("activation", activation_name),
-    "layer_norm_eps": ("norm_eps", _number),
+    "qkv_bias": ("qkv_bias", flag),
+    "hidden_act": ("activation", _activation),
+    "layer_norm_eps": ("norm_eps", number),
 }
 
 
 def holds_arguments(values: Mapping[str, Any], *, local: bool) -> bool:
-    """Whether a JSON file states the widths of a vision transformer.
+    """Tell whether a JSON file states the widths of a vision transformer.
 
     Args:
-        local: of one with local blocks, or of one without.
+        local: ask for a network with local blocks, or for one without.
     """
-    said = {**values, **(values.get("model_args") or {})}
+    said = argument_names(values)
     if ("local_up_to_layer" in said) != local or "key_dim" in said:  # which only LeViT has
         return False
-    return set(said) >= _TIMM_WIDTHS or set(said) >= {"hidden_size", "num_hidden_layers"}
+    return said >= _TIMM_WIDTHS or said >= {"hidden_size", "num_hidden_layers"}
 
 
 def config_from_arguments(
     values: Mapping[str, Any], name: str, defaults: Mapping[str, Any]
 ) -> TransformerConfig:
-    """A whole config from a JSON file.
+    """Read a whole config from a JSON file.
 
     Args:
         values: as for `read_stated`.
@@ -149,23 +144,22 @@ def config_from_arguments(
     if missing:
         raise ConfigError(f"{name}: says nothing of {', '.join(sorted(missing))}")
     stated.setdefault("mlp_width", 4 * stated["width"])
-    said = {**values, **(values.get("model_args") or {})}
     try:
+        said = model_arguments(values)
         size = said.get("img_size", said.get("image_size", 224))
-        sides = size if isinstance(size, (list, tuple)) else (size, size)
+        sides = size if isinstance(size, (list, tuple)) else [size, size]
         channels = said.get("in_chans", said.get("num_channels", 3))
         classes = said.get("num_classes", said.get("num_labels"))
         if classes is None:
             # Two classes without names are transformers' default, which it does not write down.
             unnamed = (0, 1) if "model_type" in said else range(1000)
             classes = len(said.get("id2label") or unnamed)
-        height, width = sides
         if classes and _is_distilled(said):
             stated |= {"distilled": True, "distilled_head": _has_teacher(said)}
         stated |= {
-            "image_size": (whole(height), whole(width)),
-            "in_channels": whole(channels),
-            "num_classes": whole(classes),
+            "image_size": number_pair(sides, "image_size"),
+            "in_channels": whole(channels, "in_chans"),
+            "num_classes": whole(classes, "num_classes"),
         }
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from error
@@ -181,11 +175,12 @@ def _has_teacher(said: Mapping[str, Any]) -> bool:
     """Whether a head of its own reads the distillation token."""
     if "model_type" not in said:
         return True
-    return str((said.get("architectures") or ("",))[0]).endswith("WithTeacher")
+    names = listed(said.get("architectures") or ("",), "architectures")
+    return str(names[0]).endswith("WithTeacher")
 
 
 def stated_in(hints: Hints) -> dict[str, Any]:
-    """What the config beside a checkpoint states."""
+    """Read the fields that the config beside a checkpoint states."""
     if hints.arguments is None:
         return {}
     return read_stated(hints.arguments, hints.image_size_from)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from levit.errors import ConfigError
+from levit.json_values import flag, number_pair
 from levit.models.layers import ACTIVATIONS
 
 __all__ = ["MAX_TOKENS", "TransformerConfig", "same_architecture", "with_image_size"]
@@ -19,6 +20,8 @@ MAX_DEPTH: Final = 1_000
 MAX_TOKENS: Final = 96 * 96
 MAX_TABLE: Final = 2**28
 MAX_WEIGHTS: Final = 2**29 - 2**20
+
+_FLAGS: Final = ("qkv_bias", "distilled", "distilled_head", "positions")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,11 +163,13 @@ class TransformerConfig:
             ConfigError: a field is missing, unknown or of the wrong type.
         """
         try:
-            height, width = values["image_size"]
-            flags = [values.get(name, False) for name in ("distilled", "distilled_head")]
-            if not all(isinstance(flag, bool) for flag in flags):
-                raise TypeError("distilled and distilled_head are true or false")
-            return cls(**{**values, "image_size": (int(height), int(width))})
+            return cls(
+                **{
+                    **values,
+                    "image_size": number_pair(values["image_size"], "image_size"),
+                    **{name: flag(values[name], name) for name in _FLAGS if name in values},
+                }
+            )
         except (KeyError, TypeError, ValueError, ArithmeticError) as error:
             raise ConfigError(f"not the config of a vision transformer ({error!r})") from error
 
