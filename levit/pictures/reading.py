@@ -1,4 +1,4 @@
-"""Whatever names an image → a Pillow image in RGB, or one line that says why not.
+"""Path, bytes, file, array or Pillow image → a Pillow image in RGB, or an error of one line.
 
 Pillow's decoders are called here one by one instead of through ``Image.open``, for three reasons.
 Its list holds formats that no service should take from strangers (EPS starts Ghostscript) or
@@ -43,7 +43,7 @@ Size: TypeAlias = tuple[int, int]
 # limit is a process-wide setting that belongs to the application, so it is left alone.
 MAX_PIXELS: Final = 89_478_485
 
-# Of a caller's file or pipe: as many pixels, uncompressed, four channels of 16 bits.
+# Limit of a caller's file or pipe: as many pixels, uncompressed, four channels of 16 bits.
 MAX_BYTES: Final = 2**30
 
 # What is read, in the order in which it is tried, and Pillow's module for it. A new one needs a
@@ -99,7 +99,11 @@ class _Jpeg(JpegImageFile):
 def load_image(
     image: ImageLike, *, exif: bool = False, draft: Callable[[Size], Size] | None = None
 ) -> Image.Image:
-    """Open whatever names an image.
+    """Open an image.
+
+    ::
+
+        load_image("cat.jpg").size    # (width, height)
 
     Of an animation it is the first frame; transparency is dropped; grey pixels of 16 bits are
     clipped at 255: all as Pillow's ``convert("RGB")`` and so every home library does.
@@ -109,7 +113,7 @@ def load_image(
             (H, W, 3) uint8 array in RGB order.
         exif: turn the picture as its EXIF orientation says. timm does not, and so
             neither is it the default here.
-        draft: from the (width, height) of a picture to the one that it will be resized to.
+        draft: maps the (width, height) of a picture to the size that it will be resized to.
             With it, a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and 1/1 of its size that
             is at least that large. Pillow images of the caller are never drafted.
 
@@ -141,7 +145,7 @@ def load_image(
 
 
 def image_name(image: ImageLike) -> str:
-    """What an error calls an image: a file's name, or what it is."""
+    """Name an image for an error: by its file's name, or by its kind."""
     if isinstance(image, (str, os.PathLike)):
         return os.fsdecode(image)
     if isinstance(image, np.ndarray):
@@ -150,11 +154,12 @@ def image_name(image: ImageLike) -> str:
         return "the image bytes"
     if isinstance(image, Image.Image):
         return "the image"
-    return str(getattr(image, "name", "the image file"))
+    name = getattr(image, "name", None)  # None in a temporary file, a number in a pipe
+    return os.fsdecode(name) if name and isinstance(name, (str, bytes)) else "the image file"
 
 
 def image_endings() -> frozenset[str]:
-    """File name endings, with the dot, of the formats that are read."""
+    """List the file name endings, with the dot, of the formats that are read."""
     known = {name for name in FORMATS if _opener(name) is not None}
     foreign = {name for name, _ in _foreign_openers()}
     return frozenset(ending for ending, name in Image.EXTENSION.items() if name in known | foreign)
@@ -187,7 +192,7 @@ def _from_file(
 
 
 def _seekable(file: BinaryIO, name: str) -> BinaryIO:
-    """The file at its start, or its contents where it is a pipe."""
+    """Rewind the file, or read it all where it is a pipe."""
     try:
         file.seek(0)
         return file
@@ -196,7 +201,7 @@ def _seekable(file: BinaryIO, name: str) -> BinaryIO:
 
 
 def file_contents(file: BinaryIO) -> BinaryIO:
-    """All that is in a binary file from its start, in memory, under the same name.
+    """Read all of a binary file from its start, into memory, under the same name.
 
     Raises:
         InputError: it cannot be read, is open as text, or has more than :data:`MAX_BYTES`.
@@ -227,7 +232,7 @@ def _read(file: BinaryIO, count: int, name: str) -> bytes:
 
 
 def _identify(file: BinaryIO, name: str) -> Image.Image:
-    """The image behind the first decoder that takes the file, with its header read."""
+    """Open the file with the first decoder that takes it; only its header is read."""
     prefix = _read(file, _PREFIX, name)
     if not prefix:
         raise InputError(f"{name}: not an image, it is empty")
@@ -273,7 +278,7 @@ def _openers() -> Iterator[tuple[_Opener, _Accepts | None]]:
 
 
 def _opener(name: str) -> tuple[_Opener, _Accepts | None] | None:
-    """Pillow's decoder of a format; None where this Pillow has none."""
+    """Find Pillow's decoder of a format; None where this Pillow has none."""
     if name not in Image.OPEN:
         try:
             importlib.import_module(f"PIL.{FORMATS[name]}")
@@ -287,7 +292,7 @@ def _opener(name: str) -> tuple[_Opener, _Accepts | None] | None:
 
 
 def _foreign_openers() -> list[tuple[str, tuple[_Opener, _Accepts | None]]]:
-    """What the application has registered with Pillow, and answers for."""
+    """List the formats that the application has registered with Pillow, and answers for."""
     return [
         (name, entry)
         for name, entry in list(Image.OPEN.items())
@@ -296,11 +301,12 @@ def _foreign_openers() -> list[tuple[str, tuple[_Opener, _Accepts | None]]]:
 
 
 def _other_format(prefix: bytes) -> str:
-    """What a file is that is not read here, by its first bytes alone."""
+    """Name the format of a file that is not read here, by its first bytes alone."""
     Image.init()
     for name, (_, accepts) in list(Image.OPEN.items()):
         if accepts is not None and _accepted(accepts, prefix):
-            return name
+            # TGA has no signature; one in true colours begins as a cursor file without cursors.
+            return "TGA" if name == "CUR" and prefix[4:6] == b"\0\0" else name
     return ""
 
 

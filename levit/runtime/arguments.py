@@ -1,43 +1,90 @@
-"""Arguments that people get wrong in the same way everywhere."""
+"""Arguments of a `Predictor`, checked where people get them wrong."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
 from levit.errors import ConfigError, InputError
 from levit.pictures.reading import ImageLike
+from levit.runtime.cpus import available_cpus
+from levit.runtime.session import SessionOptions
 
-__all__ = [
-    "MAX_THREADS",
-    "as_images",
-    "check_choice",
-    "check_path",
-    "check_threads",
-    "is_count",
-]
+__all__ = ["MAX_THREADS", "PredictorSettings", "as_images", "check_path", "is_count"]
 
 MAX_THREADS: Final = 1024
 
 
 def is_count(value: object, least: int) -> bool:
-    """Whether `value` is a whole number (NumPy's count, booleans do not) of at least `least`."""
+    """Tell whether `value` is a whole number, also one of NumPy's, of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         return False
     return int(value) >= least
 
 
-def check_choice(name: str, value: object, choices: tuple[str, str]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PredictorSettings:
+    """Settings of a `Predictor`, as its docstring describes them.
+
+    Raises:
+        ConfigError: one of them cannot be.
+    """
+
+    device: str
+    threads: int | None
+    mode: str
+    cache: str | os.PathLike[str] | None
+    workers: int | None
+    exif: bool
+    draft: bool
+    allow_host_code: bool
+    prove: bool
+
+    def __post_init__(self) -> None:
+        _check_choice("device", self.device, ("cpu", "gpu"))
+        _check_choice("mode", self.mode, ("latency", "throughput"))
+        _check_threads("threads", self.threads, 1, "all")
+        _check_threads("workers", self.workers, 0, "as many as threads")
+        if self.cache is not None:
+            check_path(self.cache, "cache must be a folder's path, or None for none, not")
+            # Absolute, so that it is the same after a change of folder or in another process.
+            object.__setattr__(self, "cache", Path(os.path.abspath(self.cache)))
+        if not isinstance(self.allow_host_code, bool):
+            raise ConfigError(f"allow_host_code is True or False, not {self.allow_host_code!r}")
+
+    @property
+    def image_workers(self) -> int:
+        """Threads that prepare images: as many as the backend's, and none beside one alone."""
+        if self.workers is not None:
+            return int(self.workers)
+        threads = self.session_options.threads
+        return threads if threads > 1 else 0
+
+    @property
+    def session_options(self) -> SessionOptions:
+        """Options of the backend's session."""
+        return SessionOptions(
+            device=self.device,
+            threads=available_cpus() if self.threads is None else int(self.threads),
+            mode=self.mode,
+            cache=None if self.cache is None else Path(self.cache),
+            allow_host_code=self.allow_host_code,
+        )
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, str]) -> None:
     """Raise `ConfigError` unless `value` is one of two words."""
     if value not in choices:
         one, other = choices
         raise ConfigError(f"{name} must be {one!r} or {other!r}, not {value!r}")
 
 
-def check_threads(name: str, value: Any, least: int, default: str) -> None:
+def _check_threads(name: str, value: Any, least: int, default: str) -> None:
     """Raise `ConfigError` unless `value` is a number of threads, or None, which means `default`."""
     if value is not None and not (is_count(value, least) and int(value) <= MAX_THREADS):
         raise ConfigError(

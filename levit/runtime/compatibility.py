@@ -1,8 +1,9 @@
-"""Whether a manifest and the network beside it speak of the same thing.
+"""Agreement of a manifest with the network beside it, and with this machine.
 
-The hashes in a manifest hold for the other files; nothing holds for the manifest itself. Of what
-it says, its inputs, outputs and preprocessing decide what comes out, and the network has them too:
-where the two differ, one of them is damaged or belongs to another artifact.
+The hashes in a manifest hold for the other files; nothing holds for the manifest itself. Its
+inputs, outputs and preprocessing decide the answers, and the network states them too: where the
+two differ, one of them is damaged or belongs to another artifact. Its requirements name the
+backend and the CPU that the artifact was made for.
 """
 
 from __future__ import annotations
@@ -12,10 +13,18 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from levit.artifact import Artifact, TensorSpec
-from levit.errors import ConfigError, CorruptArtifactError
+from levit.errors import BackendUnavailableError, ConfigError, CorruptArtifactError
 from levit.pictures.preprocess import PreprocessSpec
+from levit.runtime.cpus import cpu_features, is_x86
 
-__all__ = ["Tensor", "check_interface", "checked_labels"]
+__all__ = [
+    "Tensor",
+    "check_interface",
+    "checked_labels",
+    "numbers_of",
+    "require_cpu_features",
+    "require_version",
+]
 
 # (name, dtype, shape), with "batch" where any number may stand.
 Tensor: TypeAlias = tuple[str, str, tuple[int | str, ...]]
@@ -27,11 +36,11 @@ def check_interface(
     outputs: Sequence[Tensor],
     metadata: Mapping[str, str],
 ) -> None:
-    """Compare what the manifest says with what the network is.
+    """Raise where the manifest states another interface than the network has.
 
     Args:
         inputs, outputs: of the network, in its order.
-        metadata: what `levit export` wrote into the network; ``levit.preprocess`` is JSON.
+        metadata: written into the network by `levit export`; ``levit.preprocess`` is JSON.
 
     Raises:
         CorruptArtifactError: they differ.
@@ -55,7 +64,7 @@ def check_interface(
 
 
 def checked_labels(artifact: Artifact) -> tuple[str, ...]:
-    """Class names, as many as the network has classes.
+    """Read the class names, as many as the network has classes.
 
     Raises:
         CorruptArtifactError: there are more, or fewer.
@@ -75,8 +84,51 @@ def _tensor(spec: TensorSpec) -> Tensor:
 
 
 def _spec(text: str) -> PreprocessSpec | str:
-    """The network's preprocessing; where it is damaged its text, which no manifest's equals."""
+    """Read the network's preprocessing; its text, which equals no spec, where it is damaged."""
     try:
         return PreprocessSpec.from_dict(json.loads(text))
     except (ValueError, TypeError, AttributeError, RecursionError, ConfigError):
         return text
+
+
+def require_version(artifact: Artifact, backend: str, present: str, install: str) -> None:
+    """Raise where the artifact asks for a newer backend than there is.
+
+    Args:
+        backend: name of the backend.
+        present: its version here.
+        install: the command that brings a newer one.
+
+    Raises:
+        BackendUnavailableError: it is too old; says which is needed.
+    """
+    needed = str(artifact.manifest.requirements.get("backend_version", "")).removeprefix(">=")
+    if numbers_of(present) < numbers_of(needed):
+        raise BackendUnavailableError(
+            f"{artifact.path.name} needs {backend} {needed} or newer, here is {present}: {install}"
+        )
+
+
+def numbers_of(version: str) -> tuple[int, ...]:
+    """Return the first two numbers of a version."""
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+
+
+def require_cpu_features(artifact: Artifact) -> None:
+    """Raise where an x86 has none of what the manifest's ``cpu_features`` name.
+
+    For int8 they are the instructions that add products in 32 bits: without them kernels add in
+    16, saturate, and answer wrongly in silence. Other CPUs have no such kernels.
+
+    Raises:
+        BackendUnavailableError: says what is missing, and what to do.
+    """
+    wanted = artifact.manifest.requirements.get("cpu_features") or []
+    present = cpu_features()
+    if not wanted or not present or not is_x86():
+        return
+    if set(map(str, wanted)).isdisjoint(present):
+        raise BackendUnavailableError(
+            f"{artifact.path.name} computes in {artifact.manifest.precision}, for which this CPU "
+            f"needs {' or '.join(map(str, wanted))}: export it with --reduce-range, or in fp32"
+        )

@@ -1,16 +1,17 @@
-"""Golden cases: an artifact proves on this machine what it proved where it was made."""
+"""Golden cases: inputs and answers by which an artifact proves itself on any machine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.artifact import Manifest
-from levit.errors import CorruptArtifactError
+from levit.artifact import GOLDEN_FILE, Manifest
+from levit.errors import CorruptArtifactError, VerificationError
 from levit.pictures.preparation import to_tensor
 from levit.relative_error import errors_of
 
@@ -21,7 +22,7 @@ Forward = Callable[[NDArray[Any]], Mapping[str, NDArray[Any]]]
 
 @dataclass(frozen=True, kw_only=True)
 class GoldenReport:
-    """How far this machine's answers are from the reference.
+    """Distance of this machine's answers from the reference.
 
     Attributes:
         cases: inputs compared.
@@ -30,9 +31,9 @@ class GoldenReport:
         top1_agreement: fraction of cases with the reference's top-1; None without logits.
         tensor_error: largest difference of a tensor preprocessed here from the stored one;
             None where the artifact stores no image.
-        tolerance: what ``max_relative_error`` may be.
-        tensor_tolerance: what ``tensor_error`` may be: one grey level, by which Pillow's
-            vectorised builds round otherwise.
+        tolerance: limit of ``max_relative_error``.
+        tensor_tolerance: limit of ``tensor_error``: one grey level, by which Pillow's vectorised
+            builds round otherwise.
     """
 
     cases: int
@@ -57,13 +58,21 @@ class GoldenReport:
             and (self.tensor_error or 0.0) <= self.tensor_tolerance
         )
 
+    def error(self, path: Path, machine: str) -> VerificationError:
+        """Make the error of an artifact that does not prove itself on a class of machine."""
+        return VerificationError(
+            f"{path}: on this machine ({machine}) the golden cases are off by "
+            f"{self.max_relative_error:.1e}, allowed is {self.tolerance:.1e}: "
+            f"export again on this machine, or compare with: levit check"
+        )
+
 
 def compare_outputs(
     outputs: Mapping[str, NDArray[Any]], reference: Mapping[str, NDArray[Any]]
 ) -> tuple[float, float, float | None]:
-    """(max relative error, max absolute error, top-1 agreement or None).
+    """Compare arrays by name: (max relative error, max absolute error, top-1 agreement or None).
 
-    NaN anywhere counts as an infinite error.
+    NaN anywhere counts as an infinite error; there is no agreement without logits.
 
     Args:
         outputs, reference: arrays by name, (N, …) each.
@@ -110,7 +119,9 @@ def run_golden(
         if ranked and (golden["top5"][:, 0] != logits.argmax(-1)).any():
             raise ValueError("top5 is not that of the logits")
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise CorruptArtifactError(f"golden.npz is incomplete ({error}); export again") from error
+        raise CorruptArtifactError(
+            f"{GOLDEN_FILE} is incomplete ({error}); export again"
+        ) from error
     relative, absolute, agreement = compare_outputs(forward(batch), reference)
     return GoldenReport(
         cases=len(batch),
@@ -124,7 +135,7 @@ def run_golden(
 
 
 def _grey_level(manifest: Manifest) -> float:
-    """How far apart two neighbouring pixel values are in the tensor, at most."""
+    """Bound the distance of two neighbouring pixel values in the tensor."""
     spec = manifest.preprocess
     if spec is None or manifest.inputs[0].dtype == "uint8":
         return 1.0
@@ -142,7 +153,7 @@ def _tensor_error(
     stored = batch[: len(tensors)]
     if tensors.shape != stored.shape:
         raise CorruptArtifactError(
-            f"golden.npz holds images of {tensors.shape} beside inputs of {stored.shape}; "
+            f"{GOLDEN_FILE} holds images of {tensors.shape} beside inputs of {stored.shape}; "
             f"export again"
         )
     with np.errstate(invalid="ignore"):

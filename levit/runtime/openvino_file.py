@@ -15,12 +15,11 @@ from collections.abc import Mapping
 from typing import Final
 from xml.parsers import expat
 
-from levit.artifact import Artifact
+from levit.artifact import OPENVINO_WEIGHTS_FILE, Artifact
 from levit.errors import CorruptArtifactError
 
-__all__ = ["METADATA", "WEIGHTS_FILE", "check_openvino_file"]
+__all__ = ["METADATA", "check_openvino_file"]
 
-WEIGHTS_FILE: Final = "model.bin"
 
 # Where the IR keeps what an ONNX file keeps in its metadata.
 METADATA: Final[Mapping[str, list[str]]] = {
@@ -54,9 +53,9 @@ def check_openvino_file(artifact: Artifact) -> None:
     try:
         if path.suffix != ".xml":
             raise ValueError("it is not called .xml")
-        entry = artifact.manifest.files.get(WEIGHTS_FILE)
+        entry = artifact.manifest.files.get(OPENVINO_WEIGHTS_FILE)
         if entry is None:
-            raise ValueError(f"the manifest lists no {WEIGHTS_FILE}")
+            raise ValueError(f"the manifest lists no {OPENVINO_WEIGHTS_FILE}")
         if path.stat().st_size > _LONGEST_BYTES:
             raise ValueError(f"it has over {_LONGEST_BYTES // 2**20} MiB")
         _Scan(int(entry["size_bytes"])).run(path.read_bytes())

@@ -3,6 +3,7 @@ import os
 import re
 import resource
 import struct
+import tempfile
 import warnings
 import zlib
 from pathlib import Path
@@ -469,8 +470,18 @@ def test_formats_that_are_not_read_are_named(name):
 
 
 def test_tga_could_be_anything_and_is_not_read():
-    with pytest.raises(InputError, match="not an image"):
+    with pytest.raises(InputError, match=r"not an image .* \(it looks like TGA\)"):
         load_image(encoded(picture("RGB", (32, 32)), "TGA"))
+
+
+@pytest.mark.parametrize("rolled", [False, True])
+def test_an_upload_without_a_name_is_called_a_file(rolled):
+    with tempfile.SpooledTemporaryFile() as file:
+        file.write(b"no picture")
+        if rolled:
+            file.rollover()
+        with pytest.raises(InputError, match=r"^the image file: not an image"):
+            load_image(file)
 
 
 @pytest.mark.parametrize("name", ["picture.eps", "picture.jpg"])

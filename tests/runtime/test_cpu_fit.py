@@ -10,7 +10,7 @@ from levit.artifact import open_artifact, write_manifest
 from levit.errors import BackendUnavailableError, ExportError
 from levit.export import ExportOptions, export
 from levit.export.sources import digits_folder
-from levit.runtime import cpu_fit
+from levit.runtime import compatibility
 from levit.runtime.cpus import VNNI, cpu_precisions
 
 
@@ -29,7 +29,7 @@ def machine(monkeypatch):
     """(features, x86) → this is such a CPU."""
 
     def pretend(features, *, x86=True):
-        for module in ("levit.runtime.cpu_fit", "levit.export.quantization.hardware"):
+        for module in ("levit.runtime.compatibility", "levit.export.quantization.hardware"):
             monkeypatch.setattr(f"{module}.cpu_features", lambda: features)
             monkeypatch.setattr(f"{module}.is_x86", lambda: x86)
 
@@ -50,7 +50,7 @@ def test_others_open_it(of_vnni, machine, features, x86):
     """Any one will do; other CPUs have no such kernels; golden cases tell of unknown ones."""
     machine(features, x86=x86)
     with Predictor(of_vnni) as predictor:
-        cpu_fit.require_cpu_features(open_artifact(predictor.path))
+        compatibility.require_cpu_features(open_artifact(predictor.path))
 
 
 def test_what_asks_for_nothing_opens_anywhere(tiny_artifact, machine):

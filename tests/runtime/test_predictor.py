@@ -675,7 +675,7 @@ def test_an_artifact_that_needs_a_newer_backend_says_so(tiny_artifact, tmp_path)
 def test_pickling_keeps_every_setting(tiny_artifact):
     with Predictor(tiny_artifact, threads=1, exif=True, prove=False) as predictor:
         again = pickle.loads(pickle.dumps(predictor))
-    assert (again.threads, again._exif, again._proves) == (1, True, False)
+    assert (again.threads, again._settings.exif, again._settings.prove) == (1, True, False)
 
 
 def test_eight_threads_get_the_answers_of_one(predictor, digit_paths):

@@ -275,7 +275,7 @@ def test_it_pickles_as_its_settings(engine_artifact, gpu, batch):
     with Predictor(engine_artifact, "gpu", allow_host_code=True) as predictor:
         data = pickle.dumps(predictor)
         with pickle.loads(data) as copy:
-            assert copy._allows_host_code
+            assert copy._settings.allow_host_code
             assert copy.forward(batch(2)).keys() == {"logits", "embedding"}
 
 

@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from levit.artifact import Artifact
+from levit.artifact import GRAPH_FILE, Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError
 from levit.runtime.cuda import host_system
 from levit.runtime.gpus import Gpu
 
 __all__ = ["EngineNeeds", "check_fit", "engine_needs", "rebuild_hint"]
-
-GRAPH_FILE = "model.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)

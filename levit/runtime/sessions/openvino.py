@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.artifact import Artifact
+from levit.artifact import OPENVINO_WEIGHTS_FILE, Artifact
 from levit.errors import (
     ArtifactError,
     BackendUnavailableError,
@@ -24,13 +24,16 @@ from levit.errors import (
     InputError,
     brief,
 )
-from levit.runtime.cpu_fit import require_cpu_features
+from levit.runtime.compatibility import (
+    Tensor,
+    check_interface,
+    require_cpu_features,
+    require_version,
+)
 from levit.runtime.cpus import cpu_features, cpu_precisions, is_bf16_fast, known_cpu_class
-from levit.runtime.interface import Tensor, check_interface
-from levit.runtime.openvino_file import METADATA, WEIGHTS_FILE, check_openvino_file
+from levit.runtime.openvino_file import METADATA, check_openvino_file
 from levit.runtime.openvino_module import import_openvino, openvino_core
 from levit.runtime.session import SessionOptions
-from levit.runtime.versions import require_version
 
 __all__ = ["OpenVinoSession"]
 
@@ -87,7 +90,7 @@ class OpenVinoSession:
         check_openvino_file(artifact)
         try:
             self._core = openvino_core()
-            model = self._core.read_model(artifact.payload, artifact.path / WEIGHTS_FILE)
+            model = self._core.read_model(artifact.payload, artifact.path / OPENVINO_WEIGHTS_FILE)
             inputs = [_tensor(port) for port in model.inputs]
             outputs = [_tensor(port) for port in model.outputs]
             metadata = {

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError, brief
-from levit.runtime.cpu_fit import require_cpu_features
+from levit.runtime.compatibility import (
+    Tensor,
+    check_interface,
+    require_cpu_features,
+    require_version,
+)
 from levit.runtime.cpus import known_cpu_class
-from levit.runtime.interface import Tensor, check_interface
 from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.session import SessionOptions
-from levit.runtime.versions import require_version
 
 __all__ = [
     "OrtSession",
