@@ -26,7 +26,6 @@ FILES = (
 CUDA_FILES = (
     "runtime/cuda.py",
     "runtime/sessions/tensorrt.py",
-    "runtime/sessions/device_buffer.py",
 )
 
 # What our variables hold.
