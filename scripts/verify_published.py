@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export every published LeViT checkpoint and compare it with the library that it comes from.
+"""Export every published checkpoint and compare it with the library that it comes from.
 
 Run from the repository root on a machine that reaches the Hugging Face hub (and, for the original
 and mmpretrain files, dl.fbaipublicfiles.com and download.openmmlab.com)::
 
     pip install '.[dev,peers]'
-    python scripts/verify_published.py                       # all of them: 20 files, about 2 GB
+    python scripts/verify_published.py                       # all of them: 39 files, about 5 GB
     python scripts/verify_published.py --only 128S --json report.json
+
+They are all that ``levit list`` names on the hub (LeViT, ConViT, DeiT, ViT), and LeViT's of
+transformers, of its authors and of mmpretrain.
 
 For each checkpoint: ``levit export`` as a user runs it; the library's own network, loaded by the
 library's own code, on the library's own preprocessing of two photographs; then the artifact's
@@ -31,6 +34,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,9 @@ from PIL import Image
 from levit import Predictor
 from levit.errors import LevitError
 from levit.export import ExportOptions, export
+from levit.models.registry import FAMILIES
 
+LIBRARIES = ("sklearn", "timm", "torch", "torchvision", "transformers")
 SIZES = ("128S", "128", "192", "256", "384")
 
 ORIGINAL = "https://dl.fbaipublicfiles.com/LeViT/LeViT-{}.pth"
@@ -59,7 +65,7 @@ TOLERANCE = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """One checkpoint: what `levit export` gets, and how its library makes answers from pictures.
+    """One checkpoint, as `levit export` takes it, and the answers of its library to pictures.
 
     ``answers`` maps (checkpoint, pictures) to (tensor of the pictures, float32 logits, float64
     logits).
@@ -83,11 +89,12 @@ class Result:
 
 
 def published() -> list[Published]:
-    rows = []
-    for size in SIZES:
-        for form in ("levit_", "levit_conv_"):
-            name = f"timm/{form}{size.lower()}.fb_dist_in1k"
-            rows.append(Published(name=name, checkpoint=f"hf:{name}", answers=from_timm))
+    rows = [
+        Published(name=variant.hub_id, checkpoint=f"hf:{variant.hub_id}", answers=from_timm)
+        for family in FAMILIES.values()
+        for variant in family.variants.values()
+        if variant.hub_id is not None
+    ]
     for size in SIZES:
         name = f"facebook/levit-{size}"
         rows.append(Published(name=name, checkpoint=f"hf:{name}", answers=from_transformers))
@@ -221,6 +228,10 @@ def main() -> int:
         "--cache", type=Path, default=Path.home() / ".cache" / "levit", metavar="FOLDER"
     )
     arguments = parser.parse_args()
+    missing = [name for name in LIBRARIES if find_spec(name) is None]
+    if missing:
+        print(f"error: missing {', '.join(missing)}: pip install '.[dev,peers]'", file=sys.stderr)
+        return 1
     rows = [row for row in published() if (arguments.only or "") in row.name]
     if not rows:
         print(f"error: no published checkpoint has {arguments.only!r} in its name", file=sys.stderr)

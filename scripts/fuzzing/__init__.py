@@ -1,5 +1,5 @@
-"""What ``scripts/fuzz.py`` and ``tests/fuzz`` share: mutations, seeds, targets, isolation.
+"""Code that ``scripts/fuzz.py`` and ``tests/fuzz`` share: damage, seeds, targets, isolation.
 
-An input is bytes, made from (seed, index) by a target's mutations; a target runs levit on it and
-judges what comes out. Nothing here is part of the package that users install.
+An input is bytes, which a target's Hypothesis strategy draws: a seed with something wrong with it.
+A target runs levit on an input and judges the answer. Nothing here is installed with the package.
 """

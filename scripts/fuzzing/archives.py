@@ -1,33 +1,33 @@
-"""Damage to zip archives, and to the NumPy arrays in a ``.npz``."""
+"""Hypothesis strategies of damaged zip archives, and of the NumPy arrays in a ``.npz``."""
 
 from __future__ import annotations
 
 import io
 import pickle
-import random
 import struct
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
-from fuzzing.mutations import mutate_bytes, times
+from fuzzing.damage import damaged, few, one_of, packed_numbers
 
-__all__ = ["Member", "mutate_npz", "mutate_zip", "read_members", "write_members"]
+__all__ = ["Member", "damaged_npz", "damaged_zip", "read_members", "write_members"]
 
 # (name, contents)
 Member = tuple[str, bytes]
 
 
 def read_members(data: bytes) -> list[Member]:
-    """The members of an archive in its order."""
+    """Read the members of an archive, in its order."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         return [(info.filename, archive.read(info)) for info in archive.infolist()]
 
 
 def write_members(members: Sequence[Member], method: int = zipfile.ZIP_STORED) -> bytes:
-    """An archive of `members`, which may have a name twice."""
+    """Write an archive of `members`, which may have a name twice."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", method) as archive:
         for name, contents in members:
@@ -48,60 +48,63 @@ _FIELDS = tuple(
     + [(b"PK\5\6", offset, 2) for offset in (4, 6, 8, 10, 20)]
     + [(b"PK\5\6", offset, 4) for offset in (12, 16)]
 )
-_NAMES = ("../x", "/x", "a\\b", "x" * 300, "\0", "", "archive/data.pkl", "byteorder", "é", "x/")
+_NAMES = ("../x", "/x", "a\\b", "x" * 300, "\0", "", "archive/data.pkl", "byteorder", "é", "x/",
+          "image/3.npy", "output/extra.npy")  # fmt: skip
+_methods = st.sampled_from((zipfile.ZIP_STORED,) * 6 + (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
 
 
-def mutate_zip(rng: random.Random, data: bytes) -> bytes:
-    """Members removed, repeated, renamed, compressed; fields of the headers set; plain damage."""
-    kind = rng.randrange(6)
-    if kind == 0:
-        return mutate_bytes(rng, data)
-    if kind <= 2:
-        changed = bytearray(data)
-        for _ in range(times(rng)):
-            _set_field(rng, changed)
-        return bytes(changed)
+@st.composite
+def _other_fields(draw: Any, data: bytes) -> bytes:
+    """Fields of the headers set to other numbers."""
+    changed = bytearray(data)
+    for _ in range(draw(few)):
+        signature, offset, width = draw(st.sampled_from(_FIELDS))
+        parts = bytes(changed).split(signature)
+        if len(parts) > 1:
+            k = draw(st.integers(1, len(parts) - 1))
+            start = sum(map(len, parts[:k])) + (k - 1) * len(signature) + offset
+            changed[start : start + width] = draw(packed_numbers({2: "<H", 4: "<I"}[width]))
+    return bytes(changed)
+
+
+@st.composite
+def _other_members(
+    draw: Any, data: bytes, contents_of: Callable[[bytes], st.SearchStrategy[bytes]]
+) -> bytes:
+    """Members removed, repeated, renamed, exchanged, compressed, or with other contents."""
     try:
         members = read_members(data)
     except Exception:  # zipfile lets through what it meets
-        return mutate_bytes(rng, data)
-    for _ in range(times(rng, 3)):
+        return draw(damaged(data))
+    for _ in range(draw(few)):
         if not members:
             break
-        i = rng.randrange(len(members))
+        i = draw(st.integers(0, len(members) - 1))
         name, contents = members[i]
-        what = rng.randrange(6)
-        if what == 0:
+        kind = draw(st.sampled_from(("remove", "repeat", "rename", "copy") + ("contents",) * 6))
+        if kind == "remove":
             del members[i]
-        elif what == 1:
-            members.insert(rng.randrange(len(members) + 1), (name, mutate_bytes(rng, contents)))
-        elif what == 2:
-            members[i] = (rng.choice((name + "x", name.upper(), *_NAMES)), contents)
-        elif what == 3:
-            other = rng.choice(members)
-            members[i] = (name, other[1])
+        elif kind == "repeat":
+            members.insert(i, (name, draw(damaged(contents))))
+        elif kind == "rename":
+            members[i] = (draw(st.sampled_from((name + "x", name.upper(), *_NAMES))), contents)
+        elif kind == "copy":
+            members[i] = (name, draw(one_of(members))[1])
         else:
-            members[i] = (name, mutate_bytes(rng, contents))
-    method = rng.choice((zipfile.ZIP_STORED,) * 4 + (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA))
-    return write_members(members, method)
+            members[i] = (name, draw(contents_of(contents)))
+    return write_members(members, draw(_methods))
 
 
-def _set_field(rng: random.Random, data: bytearray) -> None:
-    signature, offset, width = rng.choice(_FIELDS)
-    starts = []
-    at = data.find(signature)
-    while at >= 0 and len(starts) < 1000:
-        starts.append(at)
-        at = data.find(signature, at + 1)
-    if not starts:
-        return
-    start = rng.choice(starts) + offset
-    if start + width > len(data):
-        return
-    value = int.from_bytes(data[start : start + width], "little")
-    limit = 1 << (8 * width)
-    value = rng.choice((0, 1, value + 1, value - 1, limit - 1, limit // 2, rng.randrange(limit)))
-    data[start : start + width] = (value % limit).to_bytes(width, "little")
+def damaged_zip(data: bytes) -> st.SearchStrategy[bytes]:
+    """Archives with other members, other headers, or other bytes."""
+    return damaged(data) | _other_fields(data) | _other_members(data, damaged)
+
+
+def damaged_npz(data: bytes) -> st.SearchStrategy[bytes]:
+    """Archives with other arrays in them, and those of `damaged_zip`."""
+    return (
+        damaged_zip(data) | _other_members(data, _other_array) | _other_members(data, _other_array)
+    )
 
 
 class _Marked:
@@ -117,37 +120,7 @@ def _array(array: Any) -> bytes:
     return out.getvalue()
 
 
-def mutate_npz(rng: random.Random, data: bytes) -> bytes:
-    """Arrays of other types, shapes and values; pickles; headers that lie; damage to the zip."""
-    if rng.random() < 0.3:
-        return mutate_zip(rng, data)
-    try:
-        members = read_members(data)
-    except Exception:  # zipfile lets through what it meets
-        return mutate_bytes(rng, data)
-    for _ in range(times(rng, 3)):
-        if not members:
-            break
-        i = rng.randrange(len(members))
-        name, contents = members[i]
-        kind = rng.randrange(9)
-        if kind == 0:
-            del members[i]
-        elif kind == 1:
-            members.append((rng.choice((*_NAMES, "image/3.npy", "output/extra.npy")), contents))
-        elif kind == 2:
-            members[i] = (name, rng.choice(members)[1])
-        elif kind == 3:
-            members[i] = (name, _array(np.array([_Marked()], object)))
-        elif kind == 4:
-            members[i] = (name, pickle.dumps(_Marked()))
-        elif kind <= 6:
-            members[i] = (name, _lying(rng, contents))
-        else:
-            members[i] = (name, _changed(rng, contents))
-    return write_members(members, rng.choice((zipfile.ZIP_STORED,) * 9 + (zipfile.ZIP_DEFLATED,)))
-
-
+_MARKED = (_array(np.array([_Marked()], object)), pickle.dumps(_Marked()))
 _SHAPES = (
     "()", "(0,)", "(-1,)", "(1, 1)", "(10**12,)", "(999999999999,)", "(1" + ", 1" * 40 + ")", "[3]",
     "(0, 3, 32, 48)", "(True,)", "(1.0,)", "'x'", "(9223372036854775807, 2)",
@@ -158,48 +131,54 @@ _DTYPES = (
 )  # fmt: skip
 
 
-def _lying(rng: random.Random, contents: bytes) -> bytes:
+def _other_array(contents: bytes) -> st.SearchStrategy[bytes]:
+    return one_of(_MARKED) | _lying(contents) | _changed(contents) | _changed(contents)
+
+
+@st.composite
+def _lying(draw: Any, contents: bytes) -> bytes:
     """A ``.npy`` whose header says something else than its data."""
     if len(contents) < 12 or not contents.startswith(b"\x93NUMPY"):
-        return mutate_bytes(rng, contents)
+        return draw(damaged(contents))
     (length,) = struct.unpack_from("<H", contents, 8)
     header, body = contents[10 : 10 + length], contents[10 + length :]
     text = header.decode("latin-1")
-    kind = rng.randrange(4)
-    if kind == 0:
+    kind = draw(st.sampled_from(("shape", "dtype", "order", "bytes")))
+    if kind == "shape":
         start, end = text.find("("), text.find(")")
-        text = text[:start] + rng.choice(_SHAPES) + text[end + 1 :]
-    elif kind == 1:
+        text = text[:start] + draw(st.sampled_from(_SHAPES)) + text[end + 1 :]
+    elif kind == "dtype":
         start = text.find("'descr': ") + 9
-        text = text[:start] + rng.choice(_DTYPES) + text[text.find(",", start) :]
-    elif kind == 2:
+        text = text[:start] + draw(st.sampled_from(_DTYPES)) + text[text.find(",", start) :]
+    elif kind == "order":
         text = text.replace("False", "True")
     else:
-        text = mutate_bytes(rng, header).decode("latin-1")
+        text = draw(damaged(header)).decode("latin-1")
     header = text.encode("latin-1")[:60000]
     return contents[:8] + struct.pack("<H", len(header)) + header + body
 
 
-def _changed(rng: random.Random, contents: bytes) -> bytes:
-    """An honest ``.npy`` with other values."""
+@st.composite
+def _changed(draw: Any, contents: bytes) -> bytes:
+    """An honest ``.npy`` with other values, of another type, or of another shape."""
     try:
         array = np.load(io.BytesIO(contents), allow_pickle=False)
     except Exception:  # NumPy's, and those of Python's own parser
-        return mutate_bytes(rng, contents)
-    kind = rng.randrange(7)
-    if kind == 0:
+        return draw(damaged(contents))
+    kind = draw(st.sampled_from(("axis", "cut", "type", "value", "value", "turn", "reverse")))
+    if kind == "axis":
         array = array[..., None]
-    elif kind == 1:
-        array = array[: rng.randrange(len(array) + 1)] if array.ndim else array
-    elif kind == 2:
-        array = array.astype(rng.choice(("f8", ">f4", "i4", "u1", "c8", "U3", "f2")))
-    elif kind == 3 and array.dtype.kind == "f" and array.size:
+    elif kind == "cut" and array.ndim:
+        array = array[: draw(st.integers(0, len(array)))]
+    elif kind == "type":
+        array = array.astype(draw(st.sampled_from(("f8", ">f4", "i4", "u1", "c8", "U3", "f2"))))
+    elif kind == "value" and array.size:
         array = array.copy()
-        array.flat[rng.randrange(array.size)] = rng.choice((np.nan, np.inf, -np.inf, 3e38, 1e-45))
-    elif kind == 4 and array.size:
-        array = array.copy()
-        array.flat[rng.randrange(array.size)] += 1
-    elif kind == 5:
+        value = array.flat[draw(st.integers(0, array.size - 1))] + 1
+        if array.dtype.kind == "f":
+            value = draw(st.sampled_from((value, np.nan, np.inf, -np.inf, 3e38, 1e-45)))
+        array.flat[draw(st.integers(0, array.size - 1))] = value
+    elif kind == "turn":
         array = array.T
     else:
         array = array.reshape(-1)[::-1].reshape(array.shape)

@@ -1,8 +1,7 @@
-"""What a target is, and how one input is judged."""
+"""Definition of a target, and the judgement of one input."""
 
 from __future__ import annotations
 
-import random
 import resource
 import time
 import traceback
@@ -13,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from hypothesis import strategies as st
+
+from fuzzing.damage import one_of
 from levit.errors import MAX_MESSAGE, LevitError
 
-__all__ = ["FAILURES", "Outcome", "Target", "WrongAnswerError", "examine", "make_input"]
+__all__ = ["FAILURES", "Outcome", "Target", "WrongAnswerError", "examine", "inputs_of"]
 
-# What may go wrong, in the order in which a table shows it.
+# Kinds of failure, in the order in which a table shows them.
 FAILURES: Final = ("exception", "message", "wrong", "warning", "memory", "hang", "crash")
 
 
@@ -30,8 +32,8 @@ class Target(Protocol):
 
     Attributes:
         name: what the command line calls it.
-        memory_bytes: how much address space an attempt may add.
-        seconds: of CPU time that an attempt and its judgement may take.
+        memory_bytes: address space that an attempt may add.
+        seconds: time that an attempt and its judgement may take, on a busy machine too.
     """
 
     name: str
@@ -44,8 +46,8 @@ class Target(Protocol):
     def seeds(self) -> Sequence[bytes]:
         """Inputs as they should be."""
 
-    def mutate(self, rng: random.Random, data: bytes) -> bytes:
-        """An input with something wrong with it."""
+    def damaged(self, data: bytes) -> st.SearchStrategy[bytes]:
+        """Inputs that are `data` with something wrong with it."""
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         """Run levit on an input; `folder` is empty. It may raise `LevitError`, nothing else."""
@@ -56,7 +58,7 @@ class Target(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one input.
+    """Outcome of one input.
 
     Attributes:
         kind: ``answered``, ``refused``, or one of `FAILURES`.
@@ -75,13 +77,9 @@ class Outcome:
         return self.kind in FAILURES
 
 
-def make_input(target: Target, seed: int, index: int) -> bytes:
-    """Input number `index` of a run: first the seeds as they are, then mutated ones."""
-    seeds = target.seeds()
-    if index < len(seeds):
-        return seeds[index]
-    rng = random.Random(f"{target.name}:{seed}:{index}")
-    return target.mutate(rng, rng.choice(seeds))
+def inputs_of(target: Target) -> st.SearchStrategy[bytes]:
+    """Seeds of a target with something wrong with them."""
+    return one_of(target.seeds()).flatmap(target.damaged)
 
 
 def examine(target: Target, data: bytes, folder: Path) -> Outcome:

@@ -1,6 +1,6 @@
 """Targets that do what levit must not, run as `scripts/fuzz.py` runs a target.
 
-A process of its own, because the workers are forked. Prints {behaviour: [kind, place]} as JSON.
+A process of its own, because it forks. Prints {behaviour: [kind, place]} as JSON.
 """
 
 import json
@@ -10,9 +10,10 @@ import sys
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
-from fuzzing.isolation import run_inputs
+from fuzzing.isolation import isolated, watched
 from fuzzing.target import WrongAnswerError
 
 from levit.errors import InputError
@@ -55,16 +56,7 @@ BEHAVIOURS = {
 class Misbehaving:
     name = "misbehaving"
     memory_bytes = 256 << 20
-    seconds = 0.5
-
-    def prepare(self, folder):
-        pass
-
-    def seeds(self):
-        return [*(name.encode() for name in BEHAVIOURS), b"answer wrongly"]
-
-    def mutate(self, rng, data):
-        return data
+    seconds = 2
 
     def attempt(self, data, folder):
         print("to be swallowed")
@@ -77,9 +69,10 @@ class Misbehaving:
 
 
 if __name__ == "__main__":
-    target = Misbehaving()
-    names = [seed.decode() for seed in target.seeds()]
+    outcomes = {}
     with tempfile.TemporaryDirectory() as scratch:
-        found = run_inputs(target, 0, range(len(names)), Path(scratch), jobs=2)
-        outcomes = {names[i]: [outcome.kind, outcome.place] for i, outcome in found}
+        for name in (*BEHAVIOURS, "answer wrongly"):
+            work = partial(watched, Misbehaving(), name.encode(), Path(scratch))
+            outcome = isolated(work, Path(scratch))
+            outcomes[name] = [outcome.kind, outcome.place]
     json.dump(outcomes, sys.stdout)

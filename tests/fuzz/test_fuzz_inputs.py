@@ -1,6 +1,7 @@
 """Hypothesis draws the damage; what it finds it makes smaller. `scripts/fuzz.py` does thousands."""
 
 import pytest
+from fuzzing.target import inputs_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -8,13 +9,6 @@ small_budget = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-
-
-def damaged(target, data):
-    """An input with something wrong with it, every choice of which is Hypothesis's."""
-    random = data.draw(st.randoms(use_true_random=False))
-    seeds = target.seeds()
-    return target.mutate(random, seeds[data.draw(st.integers(0, len(seeds) - 1))])
 
 
 def check(outcome_of, name, data):
@@ -25,32 +19,32 @@ def check(outcome_of, name, data):
 @settings(small_budget, max_examples=150)
 @given(data=st.data())
 def test_damaged_images_are_refused_or_read_as_pillow_reads_them(fuzzed, outcome_of, data):
-    check(outcome_of, "image", damaged(fuzzed("image"), data))
+    check(outcome_of, "image", data.draw(inputs_of(fuzzed("image"))))
 
 
 @settings(small_budget, max_examples=60)
 @given(data=st.data())
 def test_damaged_artifacts_are_refused_or_answer_as_before(fuzzed, outcome_of, data):
-    check(outcome_of, "artifact", damaged(fuzzed("artifact"), data))
+    check(outcome_of, "artifact", data.draw(inputs_of(fuzzed("artifact"))))
 
 
 @settings(small_budget, max_examples=100)
 @given(data=st.data())
 def test_damaged_safetensors_are_refused_or_hold_what_they_say(fuzzed, outcome_of, data):
-    check(outcome_of, "safetensors", damaged(fuzzed("safetensors"), data))
+    check(outcome_of, "safetensors", data.draw(inputs_of(fuzzed("safetensors"))))
 
 
 @settings(small_budget, max_examples=60)
 @given(data=st.data())
 def test_damaged_configs_are_refused_or_make_the_same_network(fuzzed, outcome_of, data):
-    check(outcome_of, "config", damaged(fuzzed("config"), data))
+    check(outcome_of, "config", data.draw(inputs_of(fuzzed("config"))))
 
 
 @pytest.mark.peers
 @settings(small_budget, max_examples=100)
 @given(data=st.data())
 def test_damaged_pth_files_are_refused_or_read_as_pytorch_reads_them(fuzzed, outcome_of, data):
-    check(outcome_of, "pth", damaged(fuzzed("pth"), data))
+    check(outcome_of, "pth", data.draw(inputs_of(fuzzed("pth"))))
 
 
 @pytest.mark.parametrize("name", ["artifact", "onnx", "safetensors", "config"])

@@ -1,6 +1,9 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -83,6 +86,18 @@ def test_half_precision_is_widened_exactly(write, tensors, kind, draw):
     found, expected = (m.forward(NumpyOps(), x)["logits"] for m in (half, single))
     assert np.array_equal(found, expected)
     assert np.isfinite(found).all()
+
+
+def test_bfloat16_needs_no_library_that_knows_it(write):
+    path = write({"a": np.array([1.5, -2.0], ml_dtypes.bfloat16)})
+    code = f"""
+        import sys
+        sys.modules["ml_dtypes"] = None
+        from pathlib import Path
+        from levit.models.checkpoint import read_checkpoint
+        assert read_checkpoint(Path({str(path)!r})).tensors["a"].tolist() == [1.5, -2.0]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
 
 
 def test_float64_is_kept(write, tensors):

@@ -1,4 +1,4 @@
-"""One file → tensors by name. What the file begins with decides the format, not its suffix."""
+"""Reading one file into tensors by name. Its first bytes decide the format, not its suffix."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ from levit.models.containers.torch_legacy import (
     read_legacy,
     refuse_tar,
 )
-from levit.models.containers.torch_zip import StoredTensor, TorchZip
+from levit.models.containers.torch_zip import StoredTensor, TorchZip, widened_bfloat16
 from levit.models.ops import Array
 
 __all__ = ["begins_as_json", "read_file", "written"]
 
 _HEAD_BYTES: Final = 512
-# The safetensors library stops at 100 MB; this only tells a length from other bytes.
+# The safetensors library stops at 100 MB; this bound only tells a length from other bytes.
 _LONGEST_HEADER: Final = 1 << 48
-# As .safetensors calls them.
-_DTYPES: Final = frozenset(
-    ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
-)
+# Names of .safetensors for dtypes that NumPy has.
+_DTYPES: Final = {
+    **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"},
+    **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"},
+    **{"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"},
+}
 
 
 def read_file(file: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     """Read a ``.safetensors`` or a PyTorch file, whatever it is called.
+
+    Example::
+
+        tensors, origin = read_file(Path("model.safetensors"))
 
     Returns:
         (tensors by name as the file spells it, half types widened to float32; origin: ``file``,
@@ -52,16 +58,18 @@ def read_file(file: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     origin: dict[str, Any] = {"file": written(file), "sha256": digest, "size_bytes": size}
     if key is not None:
         origin["key"] = key
-    return {name: _widened(tensor) for name, tensor in tensors.items()}, origin
+    # Half precision as float32, which holds it exactly.
+    halves = {name for name, tensor in tensors.items() if tensor.dtype == np.float16}
+    return {n: t.astype(np.float32) if n in halves else t for n, t in tensors.items()}, origin
 
 
 def written(file: Path) -> str:
-    """A file's name as text: what of its bytes is no UTF-8 is escaped, for the manifest is."""
+    """Name of a file as text. The manifest is UTF-8, so bytes that are not are escaped."""
     return os.fsencode(file.name).decode("utf-8", "backslashreplace")
 
 
 def begins_as_json(file: Path) -> bool:
-    """Whether a file begins as a JSON object does: a list of shards, or somebody's config.
+    """Tell a JSON object, such as a list of shards or a config, by the first bytes of a file.
 
     Raises:
         CheckpointError: it cannot be opened.
@@ -84,7 +92,7 @@ def _tensors(file: Path, stream: BinaryIO) -> tuple[dict[str, Array], str | None
         raise CheckpointError(f"{file}: the file is empty; download or save it again")
     # First: the length that it begins with may look like the start of something else.
     if _is_safetensors(head):
-        return _read_safetensors(file), None
+        return _read_safetensors(file, stream), None
     if head[:4] == b"PK\x03\x04":
         return _read_torch_zip(file, stream)
     if is_legacy_pickle(head):
@@ -121,33 +129,32 @@ def _foreign(head: bytes) -> str:
     return "not a .safetensors file, nor a PyTorch checkpoint; download or save it again"
 
 
-def _read_safetensors(file: Path) -> dict[str, Array]:
+def _read_safetensors(file: Path, stream: BinaryIO) -> dict[str, Array]:
     try:
-        from safetensors import safe_open
+        from safetensors import deserialize
     except ImportError as error:
         raise CheckpointError(
             "reading a checkpoint needs safetensors: pip install 'levit[export]'"
         ) from error
+    stream.seek(0)
     try:
-        with safe_open(str(file), framework="numpy") as archive:
-            # The dtypes first: NumPy lacks some, and then says that it has no such attribute.
-            kinds = {n: str(archive.get_slice(n).get_dtype()) for n in archive.keys()}  # noqa: SIM118
-            odd = {name: kind for name, kind in kinds.items() if kind not in _DTYPES}
-            if not odd:
-                return {name: archive.get_tensor(name) for name in kinds}
-    except Exception as error:  # its own errors, and the system's
+        entries = deserialize(stream.read())
+    except Exception as error:  # its own errors, which share no base
         raise CheckpointError(
             f"{file}: cannot be read as .safetensors ({brief(error)}); it may be truncated: "
             f"download or save it again"
         ) from error
-    name, kind = next(iter(odd.items()))
-    raise CheckpointError(
-        f"{file}: {listing([name])} is {listing([kind])}, which is not supported; save it as "
-        f"float32"
-    )
-
-
-def _widened(tensor: Array) -> Array:
-    """Half-precision floats as float32, which holds them exactly."""
-    narrow = tensor.dtype == np.float16 or tensor.dtype.name in ("bfloat16",)
-    return tensor.astype(np.float32) if narrow else tensor
+    tensors: dict[str, Array] = {}
+    for name, entry in sorted(entries, key=lambda item: item[0]):
+        kind, data = entry["dtype"], entry["data"]
+        if kind == "BF16":
+            flat = widened_bfloat16(np.frombuffer(data, "<u2"))
+        elif kind in _DTYPES:
+            flat = np.frombuffer(data, _DTYPES[kind])
+        else:
+            raise CheckpointError(
+                f"{file}: {listing([name])} is {listing([kind])}, which is not supported; save it "
+                f"as float32"
+            )
+        tensors[name] = flat.reshape(entry["shape"])
+    return tensors

@@ -34,7 +34,7 @@ from levit.models.containers.restricted_pickle import Global, Inert, read_pickle
 from levit.models.containers.state_dict import listing
 from levit.models.ops import Array
 
-__all__ = ["StoredTensor", "TorchZip", "zip_errors"]
+__all__ = ["StoredTensor", "TorchZip", "widened_bfloat16", "zip_errors"]
 
 # A training checkpoint has one member a tensor, a few thousand.
 _MOST_MEMBERS: Final = 100_000
@@ -178,10 +178,8 @@ class TorchZip:
             offset=offset * dtype.itemsize,
             strides=tuple(step * dtype.itemsize for step in stride),
         )
-        if tensor.dtype == "bfloat16":  # the upper half of a float32
-            bits = view.astype(np.uint32, order="C")
-            bits <<= np.uint32(16)  # NumPy 1 takes a plain 16 for a long, where there are no axes
-            return bits.view(np.float32)
+        if tensor.dtype == "bfloat16":
+            return widened_bfloat16(view)
         if tensor.dtype == "bool":
             return view.astype(np.bool_, order="C")
         return view.astype(dtype, order="C", copy=False)
@@ -248,6 +246,13 @@ class TorchZip:
         return CheckpointError(
             f"{self._file}: damaged ({listing([name])} {what}); download or save it again"
         )
+
+
+def widened_bfloat16(halves: Array) -> Array:
+    """Floats whose upper halves are these 16-bit integers, contiguous."""
+    bits = halves.astype(np.uint32, order="C")
+    bits <<= np.uint32(16)  # NumPy 1 takes a plain 16 for a long, where there are no axes
+    return bits.view(np.float32)
 
 
 def _whole(values: object) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""What can be fuzzed, by name."""
+"""Targets by name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TARGETS: Final[Mapping[str, str]] = {
     "config": "fuzzing.targets.configs:ConfigTarget",
 }
 
-# Of the inputs of a run, where it is not all: those that are slow.
+# Share of a run's inputs that slow targets get.
 SHARES: Final[Mapping[str, float]] = {"giant": 0.02}
 
 

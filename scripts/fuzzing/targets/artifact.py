@@ -1,4 +1,4 @@
-"""Artifact folders: manifests, golden cases, labels, links, missing and foreign files."""
+"""Target that opens artifact folders: manifests, golden cases, labels, links, foreign files."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import argparse
 import contextlib
 import io
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from PIL import Image
 
-from fuzzing.archives import mutate_npz
+from fuzzing.archives import damaged_npz
 from fuzzing.artifact_seeds import export_bases, sealed_manifest
+from fuzzing.damage import damaged
 from fuzzing.folders import Entry, pack, seal, unpack, write_folder
-from fuzzing.json_mutations import mutate_json
-from fuzzing.mutations import mutate_bytes
+from fuzzing.json_damage import damaged_json
 from fuzzing.target import WrongAnswerError
 from levit.artifact import GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE
 from levit.commands.inspect_command import run as inspect
@@ -39,7 +39,7 @@ class ArtifactTarget:
 
     name = "artifact"
     memory_bytes = 1 << 30
-    seconds = 20.0
+    seconds = 120.0
 
     def __init__(self) -> None:
         self._bases: dict[str, Path] = {}
@@ -55,62 +55,51 @@ class ArtifactTarget:
             pack(name, {MANIFEST_FILE: text.encode()}) for name, text in self._manifests.items()
         ]
 
-    def mutate(self, rng: random.Random, data: bytes) -> bytes:
-        try:
-            base, entries = unpack(data)
-            manifest = entries[MANIFEST_FILE]
-            assert isinstance(manifest, bytes)
-            text = manifest.decode("utf-8")
-            json.loads(text)
-        except (ValueError, KeyError, AssertionError, RecursionError):
-            base = rng.choice(list(self._bases))
-            entries = {}
-            text = self._manifests[base]
-        kind = rng.random()
-        if kind < 0.6:
-            entries[MANIFEST_FILE] = mutate_json(rng, text, list(self._manifests.values()))
-        elif kind < 0.65:
-            entries[MANIFEST_FILE] = mutate_bytes(rng, text.encode())
-        elif kind < 0.87:
-            entries[MANIFEST_FILE] = text.encode()
-            golden = (self._bases[base] / GOLDEN_FILE).read_bytes()
-            entries[GOLDEN_FILE] = mutate_npz(rng, golden)
-        else:
-            entries[MANIFEST_FILE] = text.encode()
-            self._disturb(rng, base, entries)
-        return pack(base, entries)
+    def damaged(self, data: bytes) -> st.SearchStrategy[bytes]:
+        base, _ = unpack(data)
+        manifest = self._manifests[base]
+        golden = (self._bases[base] / GOLDEN_FILE).read_bytes()
+        manifests = damaged_json(manifest, list(self._manifests.values()))
+        return st.one_of(
+            *[manifests.map(lambda part: pack(base, {MANIFEST_FILE: part}))] * 3,
+            damaged(manifest.encode()).map(lambda part: pack(base, {MANIFEST_FILE: part})),
+            damaged_npz(golden).map(
+                lambda part: pack(base, {MANIFEST_FILE: manifest.encode(), GOLDEN_FILE: part})
+            ),
+            self._disturbed(base),
+        )
 
-    def _disturb(self, rng: random.Random, base: str, entries: dict[str, Entry]) -> None:
-        """Change one or more files, with or without a new hash in the manifest."""
-        for _ in range(rng.choice((1, 1, 2))):
-            name = rng.choice((_PAYLOAD, GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE, "extra.bin"))
-            kind = rng.randrange(6)
-            there = self._bases[base] / name
-            contents = there.read_bytes() if there.exists() else b"x"
-            if kind == 0:
-                entries[name] = None
-            elif kind == 1:
-                links = (name, "/etc/passwd", "/dev/zero", f"../{name}", "nowhere", ".", _PAYLOAD)
-                entries[name] = rng.choice(links)
-            elif kind == 2:
-                entries[name] = ()
-            elif kind == 3:
-                donor = rng.choice(list(self._bases.values())) / rng.choice((name, LABELS_FILE))
-                entries[name] = donor.read_bytes() if donor.exists() else b""
-            elif name == LABELS_FILE:
-                entries[name] = mutate_bytes(rng, contents)
-            else:
-                entries[name] = mutate_bytes(rng, contents)
-                self._unseal(rng, entries)
+    def _disturbed(self, base: str) -> st.SearchStrategy[bytes]:
+        """One or more files changed, with or without a new hash in the manifest."""
 
-    def _unseal(self, rng: random.Random, entries: dict[str, Entry]) -> None:
-        """The hashes of before: what a damaged copy has, which must be found."""
-        manifest = entries[MANIFEST_FILE]
-        if isinstance(manifest, bytes):
-            manifest = manifest.replace(b"@sha256:", b"@sha256-base:")
-            if rng.random() < 0.5:
-                manifest = manifest.replace(b"@size:", b"@size-base:")
-            entries[MANIFEST_FILE] = manifest
+        @st.composite
+        def disturbed(draw: Any) -> bytes:
+            manifest = self._manifests[base].encode()
+            entries: dict[str, Entry] = {}
+            for _ in range(draw(st.sampled_from((1, 1, 2)))):
+                name = draw(st.sampled_from((_PAYLOAD, GOLDEN_FILE, LABELS_FILE, "extra.bin")))
+                there = self._bases[base] / name
+                contents = there.read_bytes() if there.exists() else b"x"
+                kind = draw(st.sampled_from(("none", "link", "folder", "donor", "bytes", "bytes")))
+                if kind == "none":
+                    entries[name] = None
+                elif kind == "link":
+                    links = (name, "/etc/passwd", "/dev/zero", f"../{name}", "nowhere", ".")
+                    entries[name] = draw(st.sampled_from((*links, _PAYLOAD)))
+                elif kind == "folder":
+                    entries[name] = ()
+                elif kind == "donor":
+                    donor = self._bases[draw(st.sampled_from(sorted(self._bases)))] / name
+                    entries[name] = donor.read_bytes() if donor.exists() else b""
+                else:
+                    entries[name] = draw(damaged(contents))
+                    if name != LABELS_FILE:  # the hashes of before: a damaged copy must be found
+                        manifest = manifest.replace(b"@sha256:", b"@sha256-base:")
+                        if draw(st.booleans()):
+                            manifest = manifest.replace(b"@size:", b"@size-base:")
+            return pack(base, {MANIFEST_FILE: manifest, **entries})
+
+        return disturbed()
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         path = folder / "artifact"
@@ -144,7 +133,7 @@ class ArtifactTarget:
                 raise WrongAnswerError(f"labels: {got}, before {wanted}")
 
     def _lay_out(self, data: bytes, path: Path) -> str | None:
-        """Write the folder; the base's name, or None where the input is no folder at all."""
+        """Write the folder. Returns its base's name, or None where the input is no folder."""
         try:
             base, entries = unpack(data)
             write_folder(path, self._bases[base], entries)
@@ -156,7 +145,7 @@ class ArtifactTarget:
         return base
 
     def _damaged(self, path: Path, base: str) -> bool:
-        """Whether a listed file is not what the manifest's hash says; computed another way."""
+        """True if a listed file is not as the manifest's hash says; computed another way."""
         listed = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))["files"]
         described = json.loads(
             seal(json.dumps({n: f"@sha256:{n}@" for n in listed}).encode(), path, self._bases[base])
@@ -165,7 +154,7 @@ class ArtifactTarget:
 
 
 def answers_of(path: Path) -> dict[str, Any]:
-    """What an artifact answers: outputs for fixed tensors, and classes for fixed pictures."""
+    """Answers of an artifact: outputs for fixed tensors, and classes for fixed pictures."""
     with Predictor(path, threads=1) as predictor:
         spec = predictor.manifest.inputs[0]
         batch = np.zeros((3, *map(int, spec.shape[1:])), spec.dtype)

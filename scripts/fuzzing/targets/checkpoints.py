@@ -1,11 +1,10 @@
-"""Checkpoint files: ``.safetensors`` and PyTorch's ``.pth``."""
+"""Targets that read checkpoint files: ``.safetensors`` and PyTorch's ``.pth``."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import json
-import random
 import struct
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -13,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
-from fuzzing.archives import mutate_zip, read_members, write_members
-from fuzzing.json_mutations import mutate_json
-from fuzzing.mutations import mutate_bytes, times
-from fuzzing.pickles import mutate_pickle
+from fuzzing.archives import Member, damaged_zip, read_members, write_members
+from fuzzing.damage import damaged
+from fuzzing.json_damage import damaged_json
+from fuzzing.pickle_damage import damaged_pickle
 from fuzzing.target import WrongAnswerError
 from levit.export.options import ExportOptions
 from levit.export.sources import digits_folder, load_source
@@ -65,7 +65,7 @@ class SafetensorsTarget:
 
     name = "safetensors"
     memory_bytes = 1 << 30
-    seconds = 20.0
+    seconds = 120.0
 
     def __init__(self) -> None:
         self._seeds: list[bytes] = []
@@ -77,24 +77,17 @@ class SafetensorsTarget:
     def seeds(self) -> Sequence[bytes]:
         return self._seeds
 
-    def mutate(self, rng: random.Random, data: bytes) -> bytes:
+    def damaged(self, data: bytes) -> st.SearchStrategy[bytes]:
         length = int.from_bytes(data[:8], "little")
         header, body = data[8 : 8 + length], data[8 + length :]
-        kind = rng.random()
-        if kind < 0.35:
-            return mutate_bytes(rng, data, self._seeds)
-        try:
-            text = header.decode("utf-8")
-            json.loads(text)
-        except (ValueError, RecursionError):
-            return mutate_bytes(rng, data, self._seeds)
-        if kind < 0.5:  # the numbers only
-            damaged = mutate_bytes(rng, body).ljust(len(body), b"\0")[: len(body)]
-            return data[: 8 + length] + damaged
-        changed = mutate_json(rng, text) if kind < 0.8 else mutate_bytes(rng, header)
-        if rng.random() < 0.5:
-            changed = changed.ljust(length)
-        return struct.pack("<Q", len(changed)) + changed + body
+        headers = damaged_json(header.decode()) | damaged(header)
+        return st.one_of(
+            damaged(data, self._seeds),
+            # The numbers only.
+            damaged(body).map(lambda part: data[: 8 + length] + part.ljust(len(body))[: len(body)]),
+            headers.map(lambda text: struct.pack("<Q", len(text)) + text + body),
+            headers.map(lambda text: data[:8] + text.ljust(length) + body),
+        )
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         return _read(data, folder / "model.safetensors")
@@ -148,7 +141,7 @@ class PthTarget:
 
     name = "pth"
     memory_bytes = 1 << 30
-    seconds = 20.0
+    seconds = 120.0
 
     def __init__(self) -> None:
         self._seeds: list[bytes] = []
@@ -164,24 +157,13 @@ class PthTarget:
     def seeds(self) -> Sequence[bytes]:
         return self._seeds
 
-    def mutate(self, rng: random.Random, data: bytes) -> bytes:
-        kind = rng.random()
-        if kind < 0.15:
-            return mutate_bytes(rng, data, self._seeds)
-        if kind < 0.45:
-            return mutate_zip(rng, data)
+    def damaged(self, data: bytes) -> st.SearchStrategy[bytes]:
+        anything = damaged(data, self._seeds) | damaged_zip(data)
         try:
-            members = read_members(data)
-        except Exception:  # zipfile's errors on what has been damaged before
-            return mutate_bytes(rng, data, self._seeds)
-        for i, (name, contents) in enumerate(members):
-            if name.endswith("data.pkl"):
-                members[i] = (name, mutate_pickle(rng, contents))
-        if members and rng.random() < 0.1:
-            for _ in range(times(rng, 3)):
-                i = rng.randrange(len(members))
-                members[i] = (members[i][0], mutate_bytes(rng, members[i][1]))
-        return write_members(members)
+            pickles = _other_pickle(read_members(data))
+        except zipfile.BadZipFile:  # of PyTorch before 1.6, or written without checksums
+            return anything
+        return anything | pickles | pickles
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         return _read(data, folder / "checkpoint.pth")
@@ -207,8 +189,21 @@ class PthTarget:
         _compare(answer.tensors, expected)
 
 
+@st.composite
+def _other_pickle(draw: Any, members: Sequence[Member]) -> bytes:
+    """An archive whose ``data.pkl`` is damaged, and now and then another member too."""
+    changed = [
+        (name, draw(damaged_pickle(contents)) if name.endswith("data.pkl") else contents)
+        for name, contents in members
+    ]
+    if draw(st.integers(0, 9)) == 0:
+        i = draw(st.integers(0, len(changed) - 1))
+        changed[i] = (changed[i][0], draw(damaged(changed[i][1])))
+    return write_members(changed)
+
+
 def _has_folders(data: bytes) -> bool:
-    """Whether a member of an archive is marked as a folder, whatever it holds.
+    """True where a member of an archive is marked as a folder, whatever it holds.
 
     PyTorch 2.15 reads nothing for such a member and hands out the memory as it finds it.
     """

@@ -1,19 +1,19 @@
-"""The JSON files beside a checkpoint: ``config.json``, ``preprocessor_config.json``, shards."""
+"""Target that reads the JSON files beside a checkpoint."""
 
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from PIL import Image
 
-from fuzzing.folders import pack, unpack, write_folder
-from fuzzing.json_mutations import mutate_json
-from fuzzing.mutations import mutate_bytes
+from fuzzing.damage import damaged
+from fuzzing.folders import Entry, pack, unpack, write_folder
+from fuzzing.json_damage import damaged_json
 from fuzzing.target import WrongAnswerError
 from levit.export.options import ExportOptions
 from levit.export.settings import choose_labels, choose_preprocess
@@ -43,7 +43,7 @@ _PROCESSOR = {
 
 
 class ConfigTarget:
-    """What `levit export` makes of the files beside a checkpoint, before it exports.
+    """Choices that `levit export` makes from the files beside a checkpoint, before it exports.
 
     The weights are whole. A config may be contradicted by them, or say other class names and
     other preprocessing; it may not make another network of them in silence.
@@ -51,7 +51,7 @@ class ConfigTarget:
 
     name = "config"
     memory_bytes = 1 << 30
-    seconds = 20.0
+    seconds = 120.0
 
     def __init__(self) -> None:
         self._bases = {
@@ -78,23 +78,18 @@ class ConfigTarget:
             for name, texts in self._texts.items()
         ]
 
-    def mutate(self, rng: random.Random, data: bytes) -> bytes:
-        try:
-            base, entries = unpack(data)
-            texts = {name: bytes(entry or b"").decode() for name, entry in entries.items()}
-            for text in texts.values():
-                json.loads(text)
-        except (ValueError, TypeError, RecursionError):
-            base = rng.choice(list(self._texts))
-            texts = dict(self._texts[base])
-        name = rng.choice(list(texts))
+    def damaged(self, data: bytes) -> st.SearchStrategy[bytes]:
+        base, entries = unpack(data)
         others = [text for own in self._texts.values() for text in own.values()]
-        changed: dict[str, Any] = {file: text.encode() for file, text in texts.items()}
-        if rng.random() < 0.85:
-            changed[name] = mutate_json(rng, texts[name], others)
-        else:
-            changed[name] = mutate_bytes(rng, changed[name])
-        return pack(base, changed)
+
+        def changed(name: str) -> st.SearchStrategy[bytes]:
+            text = self._texts[base][name]
+            contents: st.SearchStrategy[Entry] = st.one_of(
+                *[damaged_json(text, others)] * 5, damaged(text.encode())
+            )
+            return contents.map(lambda part: pack(base, {**entries, name: part}))
+
+        return st.sampled_from(sorted(self._texts[base])).flatmap(changed)
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         try:

@@ -1,20 +1,21 @@
-"""Encoded pictures."""
+"""Targets that read encoded pictures."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 
+from fuzzing.damage import damaged
 from fuzzing.image_seeds import giant_seeds, image_seeds
-from fuzzing.mutations import mutate_bytes, mutate_png
+from fuzzing.png_damage import damaged_png
 from fuzzing.target import WrongAnswerError
 from levit.errors import InputError
 from levit.pictures.preprocess import PreprocessSpec, normalize, to_pixels
@@ -42,26 +43,23 @@ class ImageTarget:
     # A picture of 89 megapixels takes up to 1.7 GB: four bytes a pixel before and after it is made
     # RGB, and what the decoder keeps beside them, most of all that of JPEG 2000.
     memory_bytes = 2 << 30
-    seconds = 20.0
+    seconds = 120.0
 
     def __init__(self) -> None:
         self._seeds: list[bytes] = []
 
     def prepare(self, folder: Path) -> None:
-        seeds = image_seeds()
-        # One of each of those that are refused, and all of the others.
-        read = [name for name in seeds if name.partition("-")[0] in FORMATS or "-" not in name]
-        self._seeds = [seeds[name] for name in read]
+        self._seeds = list(image_seeds().values())
 
     def seeds(self) -> Sequence[bytes]:
         return self._seeds
 
-    def mutate(self, rng: random.Random, data: bytes) -> bytes:
-        if data.startswith(b"\x89PNG") and rng.random() < 0.6:
-            return mutate_png(rng, data)
+    def damaged(self, data: bytes) -> st.SearchStrategy[bytes]:
         # Mostly behind the signature: without it no decoder gets to see the rest.
-        kept = rng.choice((0, 4, 8, 12))
-        return data[:kept] + mutate_bytes(rng, data[kept:], self._seeds)
+        behind = st.sampled_from((0, 4, 8, 12)).flatmap(
+            lambda kept: damaged(data[kept:], self._seeds).map(lambda rest: data[:kept] + rest)
+        )
+        return damaged_png(data) | behind if data.startswith(b"\x89PNG") else behind
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         source: Any = data
@@ -104,14 +102,14 @@ class GiantTarget(ImageTarget):
     """The same with pictures just under the limit of pixels, a second or two each."""
 
     name = "giant"
-    seconds = 60.0
+    seconds = 300.0
 
     def prepare(self, folder: Path) -> None:
         self._seeds = list(giant_seeds().values())
 
 
 def _small(size: tuple[int, int]) -> tuple[int, int]:
-    """What a draft is asked for: its longer side is 64 or more."""
+    """Size that a draft is asked for: its longer side is 64 or more."""
     return max(1, size[0] * 64 // max(size)), max(1, size[1] * 64 // max(size))
 
 

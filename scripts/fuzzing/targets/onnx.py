@@ -1,18 +1,17 @@
-"""Payloads of artifacts whose manifests fit them: what a forger could write."""
+"""Target that loads forged payloads of artifacts whose manifests fit them."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from fuzzing.artifact_seeds import export_bases, sealed_manifest
 from fuzzing.folders import seal, write_folder
-from fuzzing.mutations import mutate_bytes
-from fuzzing.protobuf import mutate_message
+from fuzzing.onnx_damage import damaged_model
 from fuzzing.target import WrongAnswerError
 from levit.artifact import MANIFEST_FILE, Artifact, open_artifact
 from levit.runtime.predictor import Predictor
@@ -20,14 +19,6 @@ from levit.runtime.predictor import Predictor
 __all__ = ["OnnxTarget"]
 
 _PAYLOAD = "model.onnx"
-_NAMES = (
-    b"", b"x", b"image", b"pixels", b"logits", b"../labels.txt", b"/etc/passwd", b"labels.txt",
-    b"location", b"offset", b"length", b"Loop", b"If", b"Scan", b"Conv", b"MatMul", b"Softmax",
-    b"Reshape", b"ConstantOfShape", b"Expand", b"Tile", b"Range", b"Pad", b"Resize", b"Identity",
-    b"Gather", b"NonZero", b"RandomNormal", b"com.microsoft", b"ai.onnx", b"ai.onnx.ml", b"axis",
-    b"axes", b"perm", b"pads", b"strides", b"group", b"kernel_shape", b"to", b"batch", b"N",
-    b"levit.preprocess", b"levit.labels", b"\xff\xfe", b"\x08\x01", b"a" * 5000,
-)  # fmt: skip
 
 
 class OnnxTarget:
@@ -39,7 +30,7 @@ class OnnxTarget:
 
     name = "onnx"
     memory_bytes = 1 << 30
-    seconds = 20.0
+    seconds = 120.0
 
     def __init__(self) -> None:
         self._bases: dict[str, Path] = {}
@@ -52,12 +43,10 @@ class OnnxTarget:
     def seeds(self) -> Sequence[bytes]:
         return [name.encode() + b"\n" + data for name, data in self._seeds.items()]
 
-    def mutate(self, rng: random.Random, data: bytes) -> bytes:
+    def damaged(self, data: bytes) -> st.SearchStrategy[bytes]:
         name, _, payload = data.partition(b"\n")
-        others = list(self._seeds.values())
-        if rng.random() < 0.2:
-            return name + b"\n" + mutate_bytes(rng, payload, others)
-        return name + b"\n" + mutate_message(rng, payload, others, _NAMES)
+        payloads = damaged_model(payload, list(self._seeds.values()))
+        return payloads.map(lambda payload: name + b"\n" + payload)
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         name, _, payload = data.partition(b"\n")
