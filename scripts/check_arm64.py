@@ -56,7 +56,7 @@ MODELS = ("levit_128s", "levit_128", "levit_192", "levit_256", "levit_384", "lev
 
 SUITE, PYTHON = "bookworm", "3.11"
 PACKAGES = ("numpy", "pillow", "onnxruntime")
-# What pip takes on Debian 12 (glibc 2.36) of the tags that these wheels have carried.
+# Tags of these wheels, now and before, that pip takes on Debian 12 (glibc 2.36).
 WHEEL_PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
 # Each command and the Debian package that it is in.
@@ -161,7 +161,7 @@ class Result:
 def obstacle(
     system: str, machine: str, user_id: int, which: Callable[[str], str | None]
 ) -> str | None:
-    """Why it cannot run on such a machine, and what to do; None if it can."""
+    """Reason that it cannot run on such a machine, and what to do; None if it can."""
     if system != "Linux":
         return f"qemu's user-mode emulation and mount namespaces are Linux's, and this is {system}"
     if machine in ("aarch64", "arm64"):
@@ -237,7 +237,7 @@ def unpack_debian(folder: Path) -> None:
 
 
 def unpack_wheels(folder: Path, versions: Mapping[str, str]) -> None:
-    """What pip would install on aarch64, in these versions."""
+    """Unpack the wheels that pip would install on aarch64, in these versions."""
     names = [f"{name}=={version}" for name, version in versions.items()]
     print(f"unpacking the aarch64 wheels of {', '.join(names)}", flush=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
@@ -284,7 +284,7 @@ def emulated_python(trees: tuple[Path, Path], cpu: str, work: Path, artifact: Pa
 
 
 def answers(python: list[str], artifact: str, picture: str) -> dict[str, Any]:
-    """What one side says: `levit check`, `levit predict`, and its outputs."""
+    """Answers of one side: of `levit check`, `levit predict`, and its outputs."""
     lines = {
         "check": ["-m", "levit", "check", "--json", artifact],
         "predict": ["-m", "levit", "predict", "--json", artifact, picture],
@@ -343,7 +343,7 @@ def line_of(result: Result) -> str:
 
 
 def artifacts(named: list[Path], work: Path) -> Iterator[Path]:
-    """Those that the user has named, or else one of each model, exported when its turn comes."""
+    """Artifacts that the user has named, or else one of each model, exported in its turn."""
     yield from named
     for model in () if named else MODELS:
         seed = None if model == "levit_digits" else 0
@@ -413,7 +413,7 @@ def main() -> int:
     for path in arguments.artifacts:
         if not (path / "manifest.json").is_file():
             parser.error(f"{path}: not an artifact, it holds no manifest.json")
-    # As on Ctrl-C: what is running is ended, and temporary folders are removed.
+    # SIGTERM as Ctrl-C: running commands are ended, and temporary folders are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         problem = obstacle(platform.system(), platform.machine(), os.geteuid(), shutil.which)

@@ -123,7 +123,7 @@ def run(target: Target, arguments: argparse.Namespace, folder: Path) -> Tally:
             with contextlib.suppress(FailedInputError):
                 check(data)
         if count > len(seeds):
-            # Of several failures Hypothesis raises one, or a group; the tally has them all.
+            # Hypothesis raises one of several failures, or a group; the tally has them all.
             with contextlib.suppress(FailedInputError, ExceptionGroup, hypothesis.errors.Flaky):
                 drawn(target, check, count - len(seeds), arguments.seed)()
         return tally
@@ -168,7 +168,7 @@ def run_atheris(name: str, arguments: argparse.Namespace, folder: Path) -> int:
     except ImportError:
         print("error: atheris is not installed: pip install atheris", file=sys.stderr)
         return 1
-    # What it is to watch must be imported under it; the targets import levit and Pillow.
+    # Modules to watch must be imported under it: the targets import levit and Pillow.
     with atheris.instrument_imports(include=["levit", "PIL"], enable_loader_override=False):
         target = prepared(name, folder)
     tally = Tally(name=name, output=arguments.output.resolve())

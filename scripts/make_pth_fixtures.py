@@ -1,9 +1,15 @@
 """Make tests/data/pth: small checkpoints as the libraries themselves write them.
 
-Needs PyTorch, timm and mmengine (0.10.7 made the files that are checked in; it asks for more
-packages than it uses, so: pip install --no-deps mmengine addict yapf termcolor rich pyyaml
-matplotlib opencv-python-headless). ``expected.npz`` holds the weights that are to be found in
-each file, taken from the live models, as ``FILE:NAME``.
+Run from the repository root. mmengine (0.10.7 made the files that are checked in) asks for more
+packages than it uses::
+
+    pip install '.[dev,peers]'
+    pip install --no-deps mmengine addict yapf termcolor rich pyyaml matplotlib \\
+        opencv-python-headless
+    python scripts/make_pth_fixtures.py
+
+``expected.npz`` holds the weights that are to be found in each file, taken from the live models,
+as ``FILE:NAME``.
 """
 
 import argparse
@@ -54,7 +60,7 @@ class Point:
 
 def trained(steps: int = 2) -> tuple[Network, torch.optim.Optimizer, timm.utils.ModelEmaV3]:
     """(network, optimizer, averaged network) after some steps."""
-    torch.manual_seed(len(__doc__))
+    torch.manual_seed(418)
     network = Network()
     optimizer = timm.optim.create_optimizer_v2(network, opt="adamw", lr=0.01, weight_decay=0.05)
     averaged = timm.utils.ModelEmaV3(network, decay=0.5)
@@ -74,7 +80,7 @@ def arguments() -> argparse.Namespace:
 
 
 def levit_main(path: Path) -> State:
-    """As main.py of facebookresearch/LeViT."""
+    """Checkpoint of main.py of facebookresearch/LeViT."""
     network, optimizer, averaged = trained()
     scheduler = timm.scheduler.CosineLRScheduler(optimizer, t_initial=10)
     torch.save(
@@ -93,7 +99,7 @@ def levit_main(path: Path) -> State:
 
 
 def timm_saver(path: Path) -> State:
-    """As train.py of timm, a run on several GPUs with torch.compile."""
+    """Checkpoint of timm's train.py, of a run on several GPUs with torch.compile."""
     network, optimizer, averaged = trained()
     wrapped = torch.nn.Module()
     wrapped.state_dict = lambda: collections.OrderedDict(
@@ -110,7 +116,7 @@ def timm_saver(path: Path) -> State:
 
 
 def timm_without_average(path: Path) -> State:
-    """The same without averages, whose names have prefixes."""
+    """Checkpoint of timm's train.py without averages, whose names have prefixes."""
     network, _, _ = trained()
     state = {f"_orig_mod.module.{k}": v for k, v in network.state_dict().items()}
     torch.save({"state_dict": state, "state_dict_ema": None, "epoch": 3, "version": 2}, path)
@@ -118,7 +124,7 @@ def timm_without_average(path: Path) -> State:
 
 
 def mmengine_runner(path: Path) -> State:
-    """As mmpretrain's runner: EMAHook, MessageHub, a meta that is not plain."""
+    """Checkpoint of mmpretrain's runner: EMAHook, MessageHub, a meta that is not plain."""
     from mmengine.hooks import EMAHook
     from mmengine.model import BaseModel
     from mmengine.runner import Runner

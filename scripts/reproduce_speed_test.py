@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ``paper`` protocol against the script that it repeats: facebookresearch/LeViT, speed_test.py.
+"""Compare the ``paper`` protocol with the script that it repeats: LeViT's speed_test.py.
 
-Run from the repository root, with a clone of that repository::
+Run from the repository root, with a clone of facebookresearch/LeViT::
 
     pip install '.[dev,peers]'
     LEVIT_ORIGINAL_REPO=path/to/LeViT python scripts/reproduce_speed_test.py
@@ -34,7 +34,7 @@ from levit.export.timing import in_turns
 MODEL, NAME = "LeViT_128S", "levit_128s"
 BATCH = 16
 
-# What speed_test.py does around the function, for one model; the function prints its figure.
+# The part of speed_test.py around the function, for one model; the function prints its figure.
 AROUND = """
 import sys, time
 import torch

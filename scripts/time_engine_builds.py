@@ -1,7 +1,8 @@
-"""How long TensorRT-RTX takes to build the five sizes, and how large the engines are.
+"""Time how long TensorRT-RTX takes to build engines of the five sizes, and print their sizes.
 
-::
+Run from the repository root::
 
+    pip install '.[export,trt-rtx]'
     python scripts/time_engine_builds.py [--models levit_128s,…] [--batch 1:8:64]
 
 Needs no GPU. Weights are random: neither time nor size depends on them.

@@ -15,7 +15,7 @@ Expect about five minutes on two CPU cores and a held-out top-1 of about 99.4 %
 (heads averaged).  ``--validate`` trains on four fifths of the training part and scores the rest,
 so that the recipe can be changed without looking at the held-out images.
 
-Written below ``--output``, each file first under a temporary name and then renamed::
+Written below ``--output``::
 
     model.safetensors            weights, timm names, float32
     config.json                  architecture, preprocessing, labels and how it was trained
@@ -29,12 +29,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import io
 import json
 import math
-import os
 import platform
-import tempfile
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -48,7 +45,7 @@ import sklearn
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.svm import SVC
@@ -151,21 +148,6 @@ def split(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         random_state=SPLIT_SEED,
     )
     return np.sort(fit), np.sort(held_out)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name in its own folder, then rename it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def build_model() -> LevitDistilled:
@@ -384,10 +366,9 @@ def write_images(
     """Write the images at ``indices`` by label; remove PNG files left by an earlier split."""
     wanted = set()
     for index in indices.tolist():
-        buffer = io.BytesIO()
-        images[index].save(buffer, format="PNG", optimize=True)
         path = folder / str(labels[index]) / f"{index:04d}.png"
-        write_atomically(path, buffer.getvalue())
+        path.parent.mkdir(parents=True, exist_ok=True)
+        images[index].save(path, format="PNG", optimize=True)
         wanted.add(path)
     for path in folder.glob("*/*.png"):
         if path not in wanted:
@@ -468,7 +449,7 @@ def train_and_export(output: Path, recipe: Recipe) -> None:
     check_weights(state)
     weights_path = output / "model.safetensors"
     write_images(output / "images", images, targets, held_out)
-    write_atomically(weights_path, save(state, metadata={"format": "pt"}))
+    save_file(state, weights_path, metadata={"format": "pt"})
 
     written = build_model()
     written.load_state_dict(load_file(weights_path), strict=True)
@@ -478,7 +459,7 @@ def train_and_export(output: Path, recipe: Recipe) -> None:
     score = evaluate(written, held_out_inputs, held_out_labels)
     parameters = sum(parameter.numel() for parameter in written.parameters())
     config = describe(recipe, len(fit), score, parameters)
-    write_atomically(output / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    (output / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     print(f"parameters             {parameters}")
     report(score, len(held_out_labels))

@@ -97,7 +97,7 @@ def regular(corners: int) -> list[tuple[float, float]]:
 
 
 def mask_of(shape: str, radius: float, angle: float, place: tuple[float, float]) -> Image.Image:
-    """Where the shape is, smooth at its edges."""
+    """Mask of a shape, smooth at its edges."""
     scale = 2
     mask = Image.new("L", (SIDE * scale, SIDE * scale))
     draw = ImageDraw.Draw(mask)
@@ -151,7 +151,7 @@ def background(rng: np.random.Generator) -> np.ndarray:
 
 
 def colours(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two that can be told apart."""
+    """Two colours that can be told apart."""
     while True:
         one, other = rng.uniform(0, 1, (2, 3))
         if np.abs(one - other).mean() > 0.25:

@@ -73,7 +73,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether levit did what it must not."""
+        """True if levit did what it must not."""
         return self.kind in FAILURES
 
 

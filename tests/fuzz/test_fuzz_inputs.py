@@ -3,48 +3,30 @@
 import pytest
 from fuzzing.target import inputs_of
 from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-small_budget = settings(
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("image", 150),  # read as Pillow reads them
+        ("artifact", 60),  # answers are those of the whole artifact
+        ("safetensors", 100),  # read as a second parser reads them
+        ("config", 60),  # they make the same network
+        pytest.param("pth", 100, marks=pytest.mark.peers),  # read as PyTorch reads them
+    ],
 )
+def test_damaged_inputs_are_refused_or_answered_rightly(fuzzed, outcome_of, name, count):
+    @settings(
+        max_examples=count,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    @given(data=inputs_of(fuzzed(name)))
+    def check(data):
+        outcome = outcome_of(name, data)
+        assert not outcome.failed, f"{outcome.kind} at {outcome.place}\n{outcome.detail}"
 
-
-def check(outcome_of, name, data):
-    outcome = outcome_of(name, data)
-    assert not outcome.failed, f"{outcome.kind} at {outcome.place}\n{outcome.detail}"
-
-
-@settings(small_budget, max_examples=150)
-@given(data=st.data())
-def test_damaged_images_are_refused_or_read_as_pillow_reads_them(fuzzed, outcome_of, data):
-    check(outcome_of, "image", data.draw(inputs_of(fuzzed("image"))))
-
-
-@settings(small_budget, max_examples=60)
-@given(data=st.data())
-def test_damaged_artifacts_are_refused_or_answer_as_before(fuzzed, outcome_of, data):
-    check(outcome_of, "artifact", data.draw(inputs_of(fuzzed("artifact"))))
-
-
-@settings(small_budget, max_examples=100)
-@given(data=st.data())
-def test_damaged_safetensors_are_refused_or_hold_what_they_say(fuzzed, outcome_of, data):
-    check(outcome_of, "safetensors", data.draw(inputs_of(fuzzed("safetensors"))))
-
-
-@settings(small_budget, max_examples=60)
-@given(data=st.data())
-def test_damaged_configs_are_refused_or_make_the_same_network(fuzzed, outcome_of, data):
-    check(outcome_of, "config", data.draw(inputs_of(fuzzed("config"))))
-
-
-@pytest.mark.peers
-@settings(small_budget, max_examples=100)
-@given(data=st.data())
-def test_damaged_pth_files_are_refused_or_read_as_pytorch_reads_them(fuzzed, outcome_of, data):
-    check(outcome_of, "pth", data.draw(inputs_of(fuzzed("pth"))))
+    check()
 
 
 @pytest.mark.parametrize("name", ["artifact", "onnx", "safetensors", "config"])

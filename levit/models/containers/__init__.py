@@ -1,5 +1,5 @@
-"""What checkpoints come in: safetensors, PyTorch's files, shards. One module per format.
+"""Files that hold checkpoints: safetensors, PyTorch's, shards. One module per format.
 
-`shards` finds the file or files at a path, `file` reads one by what it begins with, `state_dict`
-decides which of a saved object's parts are the weights. Nothing in here knows a model.
+`shards` finds the file or files at a path, `file` tells a file's format and reads it, `state_dict`
+chooses the part of a saved object that holds the weights. Nothing in here knows a model.
 """

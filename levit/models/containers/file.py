@@ -138,7 +138,7 @@ def _read_safetensors(file: Path, stream: BinaryIO) -> dict[str, Array]:
         ) from error
     stream.seek(0)
     try:
-        entries = deserialize(stream.read())
+        entries = deserialize(stream.read())  # type: ignore[no-untyped-call]
     except Exception as error:  # its own errors, which share no base
         raise CheckpointError(
             f"{file}: cannot be read as .safetensors ({brief(error)}); it may be truncated: "

@@ -1,13 +1,13 @@
 """A pickle as plain data: no class is looked up and nothing that the file names is called.
 
-Why not `pickle.Unpickler` with a strict ``find_class``: besides classes it lets a file choose
+`pickle.Unpickler` with a strict ``find_class`` is not enough: besides classes it lets a file choose
 attributes (``__setstate__``, ``append``, slots of our own classes), hashes any key (a tuple of
 tuples of tuples takes for ever), grows its memo to any index that the file says, and asks
 ``copyreg``'s cache before ``find_class``. Here
 
 - a global is a `Global`, a name in a box that cannot be called;
-- what a global would have made is an `Inert`, unless the caller's table has a function of ours
-  for it; an `Inert` swallows state, items and calls;
+- a call of a global gives an `Inert`, unless the caller's table has a function of ours for it;
+  an `Inert` swallows state, items and calls;
 - containers are ``list``, ``tuple`` and ``dict`` and nothing else; keys are strings, any other
   key is replaced by an `Inert`, so that no hash is of the file's choosing;
 - opcodes that Python 3 does not write (of protocol 0, class instances of Python 2, extension
@@ -35,14 +35,14 @@ Constructors: TypeAlias = Mapping[str, Callable[..., object]]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Global:
-    """The name of something in Python, as ``module.name``. It stays a name."""
+    """Name of a Python object, as ``module.name``. It stays a name."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inert:
-    """In the place of an object that was not made. `name` says what would have made it."""
+    """Stand-in for an object that was not made; `name` is the global that would have made it."""
 
     name: str
 
@@ -53,13 +53,17 @@ def read_pickle(
     constructors: Constructors,
     persistent: Callable[[object], object],
 ) -> object:
-    """What a pickle holds: ``None``, numbers, text, bytes, lists, tuples, dicts, and our own.
+    """Read a pickle of ``None``, numbers, text, bytes, lists, tuples, dicts, and objects of ours.
+
+    Example::
+
+        read_pickle(data, constructors={"torch.Size": tuple}, persistent=storage_of)
 
     Args:
-        data: one pickle of protocol 1 to 5; what follows it is not looked at.
-        constructors: by ``module.name``, the functions of ours that stand for the file's
-            globals. They get the file's arguments unchecked.
-        persistent: persistent id → object.
+        data: one pickle of protocol 1 to 5; bytes after it are ignored.
+        constructors: functions of ours by ``module.name``, called in place of the file's globals
+            with the file's arguments, unchecked.
+        persistent: function from a persistent id to an object.
 
     Raises:
         UnpicklingError: damaged, or of operations that no checkpoint needs.
@@ -75,7 +79,7 @@ def read_pickle(
 
 
 class _Machine:
-    """The stack machine that a pickle is a program of."""
+    """Stack machine whose program is a pickle."""
 
     __slots__ = ("at", "constructors", "data", "globals", "marks", "memo", "persistent", "stack")
 
@@ -135,7 +139,7 @@ class _Machine:
         return self.globals.setdefault(full, Global(full))
 
     def make(self, keywords: object = None) -> object:
-        """What stands for the product of a global and its arguments, which are on top."""
+        """Stand in for the call of a global with its arguments; both are on top of the stack."""
         arguments, function = self.stack.pop(), self.stack.pop()
         if type(arguments) is not tuple or type(function) not in (Global, Inert):
             raise UnpicklingError("a call of what cannot be called")

@@ -1,4 +1,4 @@
-"""Where in a folder the weights are, and weights that are cut into several files.
+"""Search for the weights in a folder, and weights that are cut into several files.
 
 A folder is one of transformers, of ``huggingface_hub``, or of somebody's own.
 """
@@ -33,7 +33,11 @@ _SUFFIXES: Final = (".safetensors", *_PYTORCH)
 
 
 def find_file(path: Path) -> Path:
-    """The file that holds the weights, or the list of those that do.
+    """Find the file that holds the weights, or the list of shards.
+
+    Example::
+
+        find_file(Path("runs/levit_128")).name  # "model.safetensors"
 
     Raises:
         CheckpointError: there is none, or the folder leaves a choice.
@@ -49,7 +53,7 @@ def find_file(path: Path) -> Path:
 
 
 def _elsewhere(path: Path) -> str:
-    """What to do where a path that is not there may name something that is not here."""
+    """Advice for a missing path that may name something on the network."""
     name = path.as_posix()
     if re.match(r"https?:/", name):
         return "; download it, and pass the file"
@@ -80,7 +84,7 @@ def _find_in_folder(folder: Path) -> Path:
 
 
 def shard_names(index: Path) -> dict[str, list[str]]:
-    """What a list of shards says: file name → names of the tensors in it.
+    """Read a list of shards: file name → names of the tensors in it.
 
     Raises:
         CheckpointError: it cannot be read, or names a file that is not beside it.
@@ -109,7 +113,7 @@ def _is_base_name(name: str) -> bool:
 
 
 def read_shards(index: Path) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Every tensor that a list of shards names, from the file that it names.
+    """Read every tensor that a list of shards names, from the file that it names.
 
     Returns:
         (tensors by name; origin: ``file``, ``sha256`` and ``size_bytes`` of the list, and

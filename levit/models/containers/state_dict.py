@@ -1,12 +1,12 @@
-"""Which part of a saved object holds the weights, and what wrappers have done to their names.
+"""Choice of the part of a saved object that holds the weights; prefixes of wrappers are taken off.
 
-As timm's ``load_state_dict`` (timm/models/_helpers.py, ``use_ema=True``) decides it: averaged
-weights first. That also finds the weights of the others:
+Averaged weights come first, as in timm's ``load_state_dict`` (timm/models/_helpers.py,
+``use_ema=True``). That order also finds the weights of other libraries:
 
 - facebookresearch/LeViT saves ``model`` and ``model_ema``;
 - mmpretrain saves ``state_dict``; where mmengine's ``EMAHook`` ran, the averaged weights are in
-  ``state_dict`` already and ``ema_state_dict`` holds those that are not averaged
-  (mmengine/hooks/ema_hook.py, ``_swap_ema_state_dict``), so that one is not looked at;
+  ``state_dict`` already and ``ema_state_dict`` holds the plain ones
+  (mmengine/hooks/ema_hook.py, ``_swap_ema_state_dict``), so ``ema_state_dict`` is not read;
 - transformers and ``torch.save(model.state_dict())`` save the tensors by name and nothing else.
 
 ``model_state_dict``, which timm's loader does not know, is what PyTorch's own tutorial on saving
@@ -28,7 +28,7 @@ T = TypeVar("T")
 AVERAGED: Final = ("state_dict_ema", "model_ema")
 PLAIN: Final = ("state_dict", "model", "model_state_dict")
 
-# Of DistributedDataParallel and torch.compile, in timm's order: either may be in the other.
+# Prefixes of DistributedDataParallel and torch.compile, in timm's order: they may be nested.
 _WRAPPERS: Final = ("_orig_mod.", "module.", "_orig_mod.")
 _LISTED: Final = 12
 _LONGEST_NAME: Final = 512
@@ -37,15 +37,19 @@ _LONGEST_NAME: Final = 512
 def choose_state_dict(
     saved: object, is_tensor: Callable[[object], bool], file: str
 ) -> tuple[dict[str, object], str | None]:
-    """The tensors by name in what a ``.pth`` holds, and the key under which they were.
+    """Choose the tensors by name in the object that a ``.pth`` holds.
+
+    Example::
+
+        tensors, key = choose_state_dict({"model": state, "epoch": 3}, torch.is_tensor, "a.pth")
 
     Args:
-        saved: the object that was saved; dicts and, for tensors, whatever `is_tensor` knows.
-        is_tensor: whether a value is one.
+        saved: the object that was saved: dicts, and tensors that `is_tensor` knows.
+        is_tensor: tells a tensor from other values.
         file: its name, for messages.
 
     Returns:
-        (tensors by name, key), where the key is None if they stood alone.
+        (tensors by name; the key under which they were, or None if they stood alone).
 
     Raises:
         CheckpointError: there are none, or other things are between them.
@@ -90,7 +94,7 @@ def _key(saved: Mapping[object, object], is_tensor: Callable[[object], bool]) ->
 
 
 def clean_names(tensors: Mapping[str, T], file: str) -> dict[str, T]:
-    """Tensors without the prefixes of wrappers, as timm's ``clean_state_dict`` has them.
+    """Take the prefixes of wrappers off names, as timm's ``clean_state_dict`` does.
 
     Raises:
         CheckpointError: two tensors are left with one name, or a name is no plain text.
@@ -109,7 +113,7 @@ def clean_names(tensors: Mapping[str, T], file: str) -> dict[str, T]:
 
 
 def listing(names: list[str]) -> str:
-    """The first of these names, in one line whatever is in them."""
+    """List the first of these names in one printable line."""
     shown = [name if len(name) <= 100 else f"{name[:100]}…" for name in names[:_LISTED]]
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(name if name.isprintable() else ascii(name) for name in shown) + more

@@ -1,4 +1,4 @@
-"""Checkpoints from before PyTorch's zip format: its own restricted loader reads them, or nothing.
+"""Checkpoints from before PyTorch's zip format, read by its own restricted loader or not at all.
 
 Until version 1.6 ``torch.save`` wrote pickles one after the other, and in the first versions a
 tar file. ``torch.load(weights_only=True)`` reads the former; up to PyTorch 2.5 it could be made
@@ -28,17 +28,17 @@ _CONVERT: Final = (
 
 
 def is_legacy_pickle(head: bytes) -> bool:
-    """Whether a file that begins so is one of PyTorch's before 1.6."""
+    """Tell a file of PyTorch before 1.6 by its first bytes."""
     return head[:1] == b"\x80" and head[2 : 2 + len(_MAGIC)] == _MAGIC
 
 
 def is_legacy_tar(head: bytes) -> bool:
-    """Whether a file that begins so is a tar file."""
+    """Tell a tar file by its first bytes."""
     return head[257:262] == b"ustar"
 
 
 def refuse_tar(file: Path) -> CheckpointError:
-    """What is to be said of a tar file."""
+    """Make the error for a tar file."""
     return CheckpointError(
         f"{file}: a tar file, as the first versions of PyTorch wrote, which cannot be read "
         f"safely; {_CONVERT}"
@@ -46,7 +46,7 @@ def refuse_tar(file: Path) -> CheckpointError:
 
 
 def read_legacy(file: Path) -> tuple[dict[str, Array], str | None]:
-    """Tensors by name, and the key under which they were.
+    """Read tensors by name, and the key under which they were.
 
     Raises:
         CheckpointError: PyTorch 2.6 or newer is missing, or it refuses the file.

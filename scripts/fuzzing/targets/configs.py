@@ -26,7 +26,7 @@ _CASES = Path(__file__).parents[3] / "tests" / "data" / "cases"
 _CONFIG, _PREPROCESSOR = "config.json", "preprocessor_config.json"
 _INDEX = "model.safetensors.index.json"
 
-# As transformers 4 and 5 save it for facebook/levit-128S.
+# File that transformers 4 and 5 save for facebook/levit-128S.
 _PROCESSOR = {
     "crop_size": {"height": 96, "width": 96},
     "do_center_crop": True,
@@ -113,7 +113,7 @@ class ConfigTarget:
         self._judge_network(config, model, self._expected[base][0])
 
     def _judge_network(self, config: Mapping[str, Any], model: Any, expected: Any) -> None:
-        """The same outputs to the last bit, unless the config says another activation or size."""
+        """Demand the same outputs to the last bit, unless the config says otherwise."""
         said = {**config, **(config.get("model_args") or {})}
         free = {"act_layer", "attn_act_layer", "img_size", "image_size"}
         stated = {name: said.get(name) for name in free}
@@ -151,7 +151,7 @@ def _judge_labels(config: Mapping[str, Any], labels: Sequence[str], classes: int
 def _judge_preprocessing(
     config: Mapping[str, Any], processor: Mapping[str, Any], spec: Any, size: tuple[int, int]
 ) -> None:
-    """What a file says about the numbers, the filter and the crop must be in the spec."""
+    """Demand in the spec the numbers, the filter and the crop that a file states."""
     if spec.image_size != size:
         raise WrongAnswerError(f"preprocessing: {spec.image_size} for a network of {size}")
     said: dict[str, Any] = {}

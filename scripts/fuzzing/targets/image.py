@@ -99,7 +99,7 @@ class ImageTarget:
 
 
 class GiantTarget(ImageTarget):
-    """The same with pictures just under the limit of pixels, a second or two each."""
+    """Target of pictures just under the limit of pixels, a second or two each."""
 
     name = "giant"
     seconds = 300.0
