@@ -143,7 +143,7 @@ class Session:
         self._run_once(block)
 
     def _run_once(self, block):
-        if block.line in self._done or block.language in SHOWN and block.title is None:
+        if block.line in self._done or (block.language in SHOWN and block.title is None):
             return
         if block.title is not None:
             (self.folder / block.title).write_text(block.code, encoding="utf-8")

@@ -189,7 +189,7 @@ def test_damaged_json_reaches(wanted):
     def check(data):
         return parsed(data) == wanted
 
-    options = settings(max_examples=5_000, database=None, derandomize=True, deadline=None)
+    options = settings(max_examples=5_000, database=None, derandomize=True)
     assert find(damaged_json(DOCUMENT), check, settings=options) != DOCUMENT
 
 
@@ -198,9 +198,7 @@ def test_damaged_models_are_other_models():
     ends = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in ("x0", "x5")]
     graph = onnx.helper.make_graph(nodes, "chain", ends[:1], ends[1:])
     whole = onnx.helper.make_model(graph).SerializeToString()
-    options = settings(
-        max_examples=500, database=None, derandomize=True, deadline=None, phases=[Phase.generate]
-    )
+    options = settings(max_examples=500, database=None, derandomize=True, phases=[Phase.generate])
 
     def reaches(wanted):
         def check(data):

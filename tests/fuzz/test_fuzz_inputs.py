@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, given, settings
 def test_damaged_inputs_are_refused_or_answered_rightly(fuzzed, outcome_of, name, count):
     @settings(
         max_examples=count,
-        deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )
     @given(data=inputs_of(fuzzed(name)))
