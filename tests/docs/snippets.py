@@ -24,14 +24,11 @@ ROOT = Path(__file__).resolve().parents[2]
 RUN = ("sh", "console", "python", "setup")
 SHOWN = ("text", "json", "mermaid")
 MODULES = {
-    "fastapi": ("fastapi", "uvicorn", "httpx", "multipart"),
+    "docs": ("fastapi", "uvicorn", "python_multipart"),
     "openvino": ("openvino",),
     "peers": ("torch", "timm", "transformers"),
-    "trt-rtx": ("tensorrt_rtx_bindings",),
 }
 NEVER = {
-    "arm": "an arm64 machine, or root and Debian's packages",
-    "gpu": "an NVIDIA GPU",
     "hub": "a way to huggingface.co",
     "install": "an environment to install into (.ci/run runs the README's)",
     "minutes": "more minutes than a test has",
@@ -130,7 +127,7 @@ class Session:
         self._environment = {
             **os.environ,
             "PATH": f"{tools}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
             "XDG_CACHE_HOME": str(folder / ".cache"),
             "HF_HUB_OFFLINE": "1",
         }
@@ -145,6 +142,7 @@ class Session:
     def _run_once(self, block):
         if block.line in self._done or (block.language in SHOWN and block.title is None):
             return
+        self._done.add(block.line)
         if block.title is not None:
             (self.folder / block.title).write_text(block.code, encoding="utf-8")
         elif block.language == "python":
@@ -156,7 +154,6 @@ class Session:
         else:
             run = self._shell(block.code, block.moves_port)
             assert run.returncode == 0, f"{block}: exit {run.returncode}\n{run.stdout}"
-        self._done.add(block.line)
 
     def _shell(self, code, moves_port=False):
         if moves_port:

@@ -5,7 +5,7 @@ import re
 import pytest
 from snippets import ROOT, pages
 
-PAGES = [*pages(), ROOT / "CHANGELOG.md"]
+PAGES = sorted({*pages(), *ROOT.glob("*.md")})
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

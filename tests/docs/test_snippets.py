@@ -1,19 +1,17 @@
 """Every command and snippet of README and docs runs, and prints what the page shows."""
 
 import pytest
-from snippets import MODULES, NEVER, RUN, SHOWN, SLOW, Session, blocks, pages
+from snippets import MODULES, NEVER, ROOT, RUN, SHOWN, SLOW, Session, blocks, pages
 
-BLOCKS = {page: blocks(page) for page in pages()}
+BLOCKS = {page.relative_to(ROOT).as_posix(): blocks(page) for page in pages()}
 EVERY = [block for page_blocks in BLOCKS.values() for block in page_blocks]
 
 
 def _marked(block):
-    marks = []
+    names = {"docs", "peers"} & {*block.needs}  # markers of tests/conftest.py
     if block.is_slow:
-        marks.append(pytest.mark.slow)
-    if "peers" in block.needs:
-        marks.append(pytest.mark.peers)
-    return pytest.param(block, marks=marks, id=str(block))
+        names.add("slow")
+    return pytest.param(block, marks=[getattr(pytest.mark, name) for name in names], id=str(block))
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +21,7 @@ def sessions(tmp_path_factory):
 
     def session(page):
         if page not in opened:
-            page_blocks = next(found for found in BLOCKS.values() if found[0].page == page)
-            opened[page] = Session(tmp_path_factory.mktemp("page"), page_blocks)
+            opened[page] = Session(tmp_path_factory.mktemp("page"), BLOCKS[page])
         return opened[page]
 
     return session
