@@ -19,6 +19,7 @@ from levit.models.ops import NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import random_model
 from levit.models.registry import FAMILIES
+from levit.runtime.cpus import available_cpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +95,20 @@ def pytest_report_header():
     return f"LEVIT_TEST_SEED={SEED}"
 
 
-def pytest_xdist_auto_num_workers(config):
-    """One worker for each CPU, up to 8; none where one process is quicker or easier to watch."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Run modules side by side, one process for each CPU, up to 8, unless ``-n`` says otherwise.
+
+    Each module stays whole, so that its fixtures are made once. Where single tests are named, or
+    somebody watches (``-s``, ``--pdb``), one process is quicker and easier to follow.
+    """
+    option = config.option
+    if hasattr(config, "workerinput") or getattr(option, "numprocesses", 0) is not None:
+        return
     named = any("::" in argument for argument in config.args)
-    if named or config.option.capture == "no" or config.option.collectonly:
-        return 0
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, 8)
+    if not (named or option.usepdb or option.collectonly or option.capture == "no"):
+        option.numprocesses = min(available_cpus(), 8)
+        option.dist = "loadscope"
 
 
 def pytest_runtest_setup(item):

@@ -327,6 +327,7 @@ def children_of(process):
     return [int(pid) for pid in path.read_text().split()]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
 @pytest.mark.parametrize(
     ("protocol", "number", "status"),

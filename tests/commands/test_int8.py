@@ -49,7 +49,7 @@ def manifest_of(folder):
     return json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("target", ["onnx", "openvino"])
+@pytest.mark.parametrize("target", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_digits_keep_their_accuracy(levit, export, digits, tmp_path, target):
     result = export("--eval", digits, "--max-drop", 2, target=target)
     assert result.status == 0, result.stderr
@@ -85,6 +85,7 @@ def test_the_manifest_says_what_the_cpu_must_have(enough, export, tmp_path):
     assert features == ([] if REDUCED else ["avx512_vnni", "avx_vnni", "amx_int8"])
 
 
+@pytest.mark.slow
 def test_openvino_multiplies_integers_in_every_layer(enough, export, tmp_path):
     assert export(target="openvino").status == 0
     compiled = openvino_core().compile_model(tmp_path / "out" / "model.xml", "CPU")
@@ -98,6 +99,7 @@ def test_openvino_multiplies_integers_in_every_layer(enough, export, tmp_path):
     assert len(integers) == len(manifest_of(tmp_path / "out")["passes"][-1]["layers"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fast", [True, False])
 def test_beside_the_integers_is_bfloat16_where_that_is_fast(
     enough, export, tmp_path, monkeypatch, fast
@@ -112,6 +114,7 @@ def test_beside_the_integers_is_bfloat16_where_that_is_fast(
     assert hint in (("bf16", "bfloat16") if fast else ("f32", "float32"))
 
 
+@pytest.mark.slow
 @pytest.mark.trt_rtx
 def test_an_engine_is_judged_on_the_graph_it_was_built_from(enough, export, tmp_path):
     result = export(target="trt-rtx")
@@ -129,6 +132,7 @@ def test_few_images_cannot_tell(export, few, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_force_writes_it_and_the_manifest_says_so(export, few, tmp_path):
     result = export("--eval", few("0123456789"), "--force")
     assert result.status == 0, result.stderr
@@ -194,6 +198,7 @@ def test_what_hurts_is_named_and_kept_in_floating_point(enough, export, tmp_path
         assert predictor.check().passed
 
 
+@pytest.mark.slow
 def test_where_nothing_passes_nothing_is_written(enough, export, tmp_path, monkeypatch):
     import levit.export.quantization.compiler as compiler
 
@@ -211,6 +216,7 @@ def test_where_nothing_passes_nothing_is_written(enough, export, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_force_keeps_what_fails_only_where_nothing_passes(enough, export, tmp_path, monkeypatch):
     """It is what replaces a folder too: an export that can be right is."""
     import levit.export.quantization.compiler as compiler
@@ -245,6 +251,7 @@ def test_force_keeps_what_fails_only_where_nothing_passes(enough, export, tmp_pa
     assert verification["accuracy"]["kept_in_floating_point"] == []  # the first of all attempts
 
 
+@pytest.mark.slow
 def test_an_attempt_out_of_tolerance_is_one_that_failed(enough, export, tmp_path, monkeypatch):
     import levit.export.build as build
     from levit.errors import VerificationError
