@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from levit.whole_file import check_writable
 __all__ = ["run"]
 
 _ARM = ("aarch64", "arm64")
+_WRITERS = {"report": write_html, "png": write_png, "csv": write_csv, "markdown": write_markdown}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -264,8 +266,8 @@ def _check_destinations(
 
 
 def _check_reports(arguments: argparse.Namespace, record: Path) -> None:
-    """Every report can be written, each to a place of its own."""
-    paths = [Path(name) for name in _report_names(arguments)]
+    """Make sure that every report can be written, each to a place of its own."""
+    paths = [Path(name) for name, _ in _reports(arguments)]
     for path in paths:
         check_writable(path)
     places = [os.path.realpath(path) for path in (record, *paths)]
@@ -275,9 +277,9 @@ def _check_reports(arguments: argparse.Namespace, record: Path) -> None:
         require_matplotlib()
 
 
-def _report_names(arguments: argparse.Namespace) -> list[str]:
-    names = (arguments.report, arguments.png, arguments.csv, arguments.markdown)
-    return [name for name in names if name is not None]
+def _reports(arguments: argparse.Namespace) -> list[tuple[str, Callable[[Record, Path], None]]]:
+    """Return (file, its writer) for every report that was asked for."""
+    return [(name, write) for flag, write in _WRITERS.items() if (name := getattr(arguments, flag))]
 
 
 def _written(record: Record, output: Path) -> Path:
@@ -290,14 +292,8 @@ def _written(record: Record, output: Path) -> Path:
 
 
 def _write_reports(arguments: argparse.Namespace, record: Record) -> None:
-    for name, write in (
-        (arguments.report, write_html),
-        (arguments.png, write_png),
-        (arguments.csv, write_csv),
-        (arguments.markdown, write_markdown),
-    ):
-        if name is not None:
-            write(record, Path(name))
+    for name, write in _reports(arguments):
+        write(record, Path(name))
 
 
 def _show(arguments: argparse.Namespace, record: Record, path: Path) -> None:
@@ -305,7 +301,7 @@ def _show(arguments: argparse.Namespace, record: Record, path: Path) -> None:
         print_json({"record": str(path), **record_json(record)})
         return
     print_record(record)
-    files = [str(path), *_report_names(arguments)]
+    files = [str(path), *(name for name, _ in _reports(arguments))]
     print(f"\nevery value: {printable(', '.join(files))}", flush=True)
 
 
