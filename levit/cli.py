@@ -1,4 +1,4 @@
-"""The command line: parses, imports lazily, calls. What a command does is in `commands`."""
+"""The command line: parses, imports lazily, calls a module of `commands`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ __all__ = ["build_parser", "main", "main_bench", "main_export"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``levit``; returns the exit status."""
+    """Run the command line of ``levit`` and return the exit status.
+
+    ::
+
+        main(["predict", "levit_128-onnx-fp32", "cat.jpg"])    # 0
+    """
     debug = False
     try:
         arguments = _parse(argv)
@@ -100,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _discard_output() -> None:
-    """What is still buffered has nowhere to go: the interpreter's last flush must not fail."""
+    """Send buffered output nowhere, so that the interpreter's last flush does not fail."""
     with contextlib.suppress(OSError, ValueError):  # stdout of a test has no number
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

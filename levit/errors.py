@@ -3,7 +3,7 @@
 ::
 
     LevitError
-    ├── ConfigError               an option, model name or config that cannot be
+    ├── ConfigError               an option, model name or config that cannot be used
     ├── CheckpointError           a checkpoint that is missing, damaged, foreign or incomplete
     ├── ExportError               a model that cannot become an artifact
     ├── VerificationError         an artifact whose answers are out of tolerance
@@ -11,7 +11,7 @@
     │   ├── ManifestVersionError      written by a newer release
     │   └── CorruptArtifactError      a file is missing or its hash is wrong
     ├── BackendUnavailableError   the backend or device is not on this machine
-    ├── InputError                an image or array that is not what the model takes
+    ├── InputError                an image or array that the model cannot take
     └── CalibrationError          calibration data that cannot be used
 
 Every message is one line that says what is wrong and what to do: names and values that come
@@ -45,7 +45,7 @@ class LevitError(Exception):
     """Base of every error that this package raises on purpose.
 
     Its text is one line that a terminal can show, whatever a file name or a file has put into
-    it: what is wrong stands at the beginning and what to do at the end, so a long middle goes.
+    it: the fault stands at the beginning and the remedy at the end, so a long middle goes.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -56,20 +56,20 @@ def _one_line(message: str) -> str:
     line = printable(message)
     if len(line) <= MAX_MESSAGE:
         return line
-    # What to do stands at the end.
+    # The remedy stands at the end.
     kept = MAX_MESSAGE - 3
     return f"{line[: kept * 2 // 3]} … {line[len(line) - kept // 3 :]}"
 
 
 def printable(text: str) -> str:
-    """`text` with control characters, line breaks and lone surrogates as escapes."""
+    """Write control characters, line breaks and lone surrogates of `text` as escapes."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class ConfigError(LevitError):
-    """An option, a model name or a config that cannot be."""
+    """An option, a model name or a config that cannot be used."""
 
 
 class CheckpointError(LevitError):
@@ -101,7 +101,7 @@ class BackendUnavailableError(LevitError):
 
 
 class InputError(LevitError):
-    """An image or array that is not what the model takes."""
+    """An image or array that the model cannot take, or a predictor that is closed."""
 
 
 class CalibrationError(LevitError):
@@ -109,5 +109,5 @@ class CalibrationError(LevitError):
 
 
 def brief(error: BaseException) -> str:
-    """What a foreign exception says, as a part of one line of ours."""
+    """Shorten a foreign exception's text to a part of one line of ours."""
     return " ".join(str(error).split())[:160] or type(error).__name__

@@ -3,7 +3,7 @@
 ::
 
     levit_128-onnx-fp32/
-        manifest.json    what it is, how it was made, and the hash of every other file
+        manifest.json    its model, how it was made, and the hash of every other file
         model.onnx       the payload
         labels.txt       one class name per line (absent when there are no classes)
         golden.npz       inputs and reference outputs, so that it can prove itself elsewhere
@@ -57,7 +57,7 @@ class Artifact:
         return self.path / self.manifest.payload
 
     def labels(self) -> tuple[str, ...]:
-        """Class names in the order of the logits; empty when there are no classes.
+        """Read the class names in the order of the logits; empty when there are no classes.
 
         Raises:
             CorruptArtifactError: the file is no text.
@@ -72,7 +72,7 @@ class Artifact:
         return tuple(text.removesuffix("\n").split("\n"))
 
     def golden(self) -> dict[str, NDArray[Any]]:
-        """The arrays of ``golden.npz``, which never unpickles.
+        """Read the arrays of ``golden.npz``; nothing is ever unpickled.
 
         Raises:
             CorruptArtifactError: the file is not an archive of plain arrays.
@@ -86,6 +86,10 @@ class Artifact:
 
 def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> Artifact:
     """Read the manifest and check every file that it names against its size and hash.
+
+    ::
+
+        open_artifact("levit_128-onnx-fp32").manifest.precision    # "fp32"
 
     Raises:
         ArtifactError: there is no artifact at `path`.
@@ -125,7 +129,7 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
 
 
 def _manifest_bytes(path: Path) -> bytes:
-    """The manifest's bytes, of a file that is one: a pipe would be waited for."""
+    """Read the manifest's bytes from a regular file only: a pipe would be waited for."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError("not a file")
@@ -135,7 +139,7 @@ def _manifest_bytes(path: Path) -> bytes:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a name that stands twice, readers take the one or the other."""
+    """Build a JSON object whose names are unique: readers differ in which of two they take."""
     values = dict(pairs)
     if len(values) != len(pairs):
         names = [name for name, _ in pairs]
@@ -167,13 +171,13 @@ def _check_file(path: Path, entry: Mapping[str, Any], *, verify_hashes: bool) ->
 
 
 def sha256_of(path: Path) -> str:
-    """The hash of a file's bytes, in hexadecimal."""
+    """Hash a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_artifact(path: Path) -> bool:
-    """Whether `path` is a folder with a manifest of ours, readable or not by this release."""
+    """Tell whether `path` is a folder with a manifest of ours, readable or not by this release."""
     try:
         values = json.loads(_manifest_bytes(path / MANIFEST_FILE))
     except (OSError, ValueError, RecursionError):
@@ -182,14 +186,14 @@ def is_artifact(path: Path) -> bool:
 
 
 def foreign_files(path: Path) -> list[str]:
-    """What lies in an artifact's folder and is not the artifact's, by its manifest."""
+    """List the files in an artifact's folder that its manifest does not name."""
     values = json.loads(_manifest_bytes(path / MANIFEST_FILE))
     own = {MANIFEST_FILE, *values["files"]}
     return sorted(entry.name for entry in path.iterdir() if entry.name not in own)
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Hash and size of every file in `folder`, by name, for the manifest."""
+    """Compute hash and size of every file in `folder`, by name, for the manifest."""
     return {
         path.name: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())

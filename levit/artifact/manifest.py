@@ -28,7 +28,7 @@ MAX_BATCH: Final = 65_536
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """One input or output: ``shape`` holds numbers, and ``"batch"`` where any number may stand."""
+    """An input or output: ``shape`` holds numbers, and ``"batch"`` where any number may stand."""
 
     name: str
     dtype: str
@@ -40,7 +40,7 @@ class TensorSpec:
 class BatchProfile:
     """Batch sizes: `static` artifacts take `max` and no other; dynamic ones take any.
 
-    `opt` is what the runtime batches by; `max` is the most that it passes at once.
+    The runtime makes batches of `opt`, and passes at most `max` images at once.
     """
 
     min: int
@@ -75,12 +75,12 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary, in the order of the fields."""
+        """Return a JSON-ready dictionary, in the order of the fields."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Any) -> Manifest:
-        """Parse what ``json.loads`` returned.
+        """Check the values of ``json.loads`` and build the manifest.
 
         Raises:
             ManifestVersionError: a newer release wrote it.

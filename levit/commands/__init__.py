@@ -1,1 +1,1 @@
-"""What each command of the line does: one module per command, ``run(arguments) -> status``."""
+"""Commands: one module each, with ``run(arguments) -> status``."""

@@ -16,7 +16,7 @@ __all__ = ["run"]
 
 
 def _status(verification: Mapping[str, Any]) -> str:
-    """What came out where it was written."""
+    """Read how the artifact did where it was written."""
     accuracy = verification.get("accuracy")
     if accuracy is None:
         return str(verification["status"])
@@ -24,7 +24,7 @@ def _status(verification: Mapping[str, Any]) -> str:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Hashes, backend, golden cases; 1 when the golden cases are out of tolerance."""
+    """Check hashes, backend and golden cases; 1 when the golden cases are out of tolerance."""
     with Predictor(
         arguments.artifact,
         arguments.device,

@@ -34,7 +34,7 @@ _PARTS = (
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """What is here, and the command that brings what is not."""
+    """Show the backends that are here, and the commands that install the others."""
     features = cpu_features()
     gpu = look_for_gpu()
     values: dict[str, Any] = {

@@ -18,7 +18,7 @@ _TOP = 5
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Top-1, top-5 and images per second on an ImageFolder."""
+    """Measure top-1, top-5 and images per second on an ImageFolder."""
     folder = Path(arguments.folder)
     with Progress() as progress, open_predictor(arguments, progress) as predictor:
         samples, assumed = labelled_images(folder, predictor.labels)

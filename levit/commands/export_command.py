@@ -75,7 +75,7 @@ def _print_notes(manifest: Manifest) -> None:
 
 
 def _fault(manifest: Manifest) -> str:
-    """What is wrong with one that only force has kept."""
+    """Name the fault of an artifact that only --force has kept."""
     verification, precision = manifest.verification, manifest.precision
     accuracy = verification.get("accuracy")
     if accuracy is not None and accuracy["verdict"] == "cannot tell":
@@ -91,7 +91,7 @@ def _fault(manifest: Manifest) -> str:
 
 
 def _distance(verification: Mapping[str, Any]) -> str:
-    """How far the artifact's answers are from those that they should be."""
+    """Write the distance of the artifact's answers from the reference."""
     error, cost = verification["max_relative_error"], verification.get("cost_of_integers")
     if error is None:
         return ""
@@ -104,7 +104,7 @@ def _distance(verification: Mapping[str, Any]) -> str:
 
 
 def _print_accuracy(accuracy: Mapping[str, Any] | None, precision: str) -> None:
-    """What the contract found, and which layers it has kept in floating point for it."""
+    """Print the accuracy found, and the layers that were kept in floating point for it."""
     if accuracy is None:
         return
     if "top1_drop" in accuracy:
@@ -126,7 +126,7 @@ def _print_accuracy(accuracy: Mapping[str, Any] | None, precision: str) -> None:
 
 
 def _print_tried(tried: Mapping[str, Any]) -> None:
-    """What `--target auto` has built, and how fast it was here."""
+    """Print the candidates of `--target auto`, and their speed here."""
     rows = [
         [
             entry["target"],
@@ -146,7 +146,7 @@ def _print_tried(tried: Mapping[str, Any]) -> None:
 
 
 def _graph_check(verification: Mapping[str, Any]) -> str:
-    """How far its graph is from the reference on the CPU, where that was looked at."""
+    """Write the distance of the graph from the reference on the CPU, where it was measured."""
     precision, error = "fp32", verification.get("fp32_max_relative_error")
     if graph := verification.get("graph"):
         precision, error = graph["precision"], graph["max_relative_error"]

@@ -52,7 +52,7 @@ def _refuse_flags(arguments: argparse.Namespace, what: str) -> None:
 
 
 def _named(name: str) -> dict[str, Any]:
-    """What is known of a model without its weights."""
+    """Describe a model without its weights."""
     name, family, config = config_of(name)
     counts = count(family, config)
     variant = family.variants.get(name)
@@ -83,7 +83,7 @@ def _named_rows(values: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _artifact(path: Path) -> dict[str, Any]:
-    """The manifest, and what is counted of the model as trained."""
+    """Show the manifest, and the counts of the model as trained."""
     values = open_artifact(path).manifest.to_dict()
     family = FAMILIES.get(values["family"])
     if family is not None:
@@ -157,7 +157,7 @@ def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _accuracy_row(accuracy: Any) -> list[list[str]]:
-    """What the contract said, of an artifact of low precision."""
+    """Write the accuracy of an artifact of low precision."""
     if not isinstance(accuracy, dict):
         return []
     return [["accuracy", f"{accuracy.get('verdict')} on {accuracy.get('images')} images"]]
@@ -174,7 +174,7 @@ def _config_rows(variant: str, config: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _count_rows(values: Mapping[str, Any]) -> list[list[str]]:
-    """Of the model as trained; the passes have saved some of both."""
+    """Count parameters and MACs of the model as trained; the passes have saved some of both."""
     if "parameters" not in values:
         return []
     return [

@@ -15,7 +15,7 @@ __all__ = ["run"]
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Every model, with what is computed (parameters, MACs) and what is published (accuracy)."""
+    """List every model with its parameters, MACs and published accuracy."""
     rows = [_digits(), *_variants()]
     if arguments.json:
         print_json({"models": rows, "digits_images": str(digits_folder() / "images")})

@@ -1,7 +1,7 @@
 """Settings as each library writes them → :class:`~levit.pictures.preprocess.PreprocessSpec`.
 
 =============  ==========================================================================
-flavour        what it reads
+flavour        source of its settings
 =============  ==========================================================================
 timm           ``pretrained_cfg``
 transformers   ``preprocessor_config.json`` of an image processor of LeViT, DeiT or ViT
@@ -45,9 +45,9 @@ _TIMM: Final = ("crop_pct", "crop_mode", "interpolation", "mean", "std")
 def timm_spec(
     image_size: tuple[int, int], pretrained_cfg: Settings | None = None
 ) -> PreprocessSpec:
-    """Timm's evaluation transform for a LeViT, from its defaults and a ``pretrained_cfg``.
+    """Read timm's evaluation transform for a LeViT from its defaults and a ``pretrained_cfg``.
 
-    Its LeViTs crop 0.9; what a ``pretrained_cfg`` leaves out is 0.875, as for any model.
+    Its LeViTs crop 0.9; a ``pretrained_cfg`` without a crop means 0.875, as for any model.
 
     Source: ``timm.data.resolve_data_config`` and ``transforms_imagenet_eval``.
     """
@@ -58,7 +58,7 @@ def timm_spec(
 
 
 def original_spec(image_size: tuple[int, int], settings: Settings | None = None) -> PreprocessSpec:
-    """``build_transform`` of facebookresearch/LeViT, which does not resize up to 32 pixels.
+    """Give ``build_transform`` of facebookresearch/LeViT, which does not resize up to 32 pixels.
 
     Raises:
         ConfigError: there are settings.
@@ -81,7 +81,7 @@ def _config_errors() -> Iterator[None]:
 def mmpretrain_spec(
     image_size: tuple[int, int], data_preprocessor: Settings | None = None
 ) -> PreprocessSpec:
-    """The test pipeline of mmpretrain's LeViT configs, with a ``data_preprocessor``.
+    """Read the test pipeline of mmpretrain's LeViT configs, with a ``data_preprocessor``.
 
     Args:
         image_size: (height, width) of the model.
@@ -116,8 +116,8 @@ class _Processor:
 
     Attributes:
         defaults: its class attributes, which stand where a file says nothing.
-        edge: ``shortest_edge`` → what the short edge is resized to.
-        caps: it looks at a ``longest_edge`` beside the ``shortest_edge``.
+        edge: ``shortest_edge`` → the length that the short edge is resized to.
+        caps: true where it looks at a ``longest_edge`` beside the ``shortest_edge``.
         one_size: its old feature extractor had one number, ``size``, for the crop too. The
             class that followed it crops its default whatever `size` says.
     """
@@ -128,7 +128,7 @@ class _Processor:
     one_size: bool = False
 
 
-# In the words of a file. What an entry below does not say otherwise.
+# In the words of a file. Defaults of every class, but for the entries below.
 _BASE: Final[Settings] = {
     "do_convert_rgb": False,
     "do_resize": True,
@@ -143,7 +143,7 @@ _BASE: Final[Settings] = {
     "image_std": 0.5,
     "do_pad": False,
 }
-_SIDE: Final = 224  # what the sizes among the defaults are meant for
+_SIDE: Final = 224  # the image size that the sizes among the defaults are for
 
 _PROCESSORS: Final[Mapping[str, _Processor]] = {
     "Levit": _Processor(
@@ -182,7 +182,7 @@ _TYPES: Final = ("image_processor_type", "feature_extractor_type")  # the first 
 def transformers_spec(
     image_size: tuple[int, int], preprocessor: Settings | None = None
 ) -> PreprocessSpec:
-    """The Pillow class of a LeViT, DeiT or ViT of transformers, from a file beside a checkpoint.
+    """Read the settings of transformers' Pillow class of a LeViT, DeiT or ViT.
 
     Source: ``transformers/models/{levit,deit,vit}/image_processing_pil_*.py`` and their base
     class.
@@ -231,7 +231,7 @@ def _processor(stated: Settings) -> _Processor:
 def _completed(
     file: Settings, processor: _Processor, image_size: tuple[int, int]
 ) -> dict[str, Any]:
-    """What `file` states and, for the rest, what its class does."""
+    """Complete the settings of `file` with the defaults of its class."""
     stated = _stated(file)
     # A null switch is off, to transformers too, also where the class has it on.
     for name, default in processor.defaults.items():
@@ -246,7 +246,7 @@ def _completed(
 
 
 def _scaled(processor: _Processor, image_size: tuple[int, int]) -> dict[str, Any]:
-    """`size` and `crop_size` of a class that is asked for another size than its own."""
+    """Scale `size` and `crop_size` of a class to another image size than its own."""
     height, width = image_size
     sides = {"height": height, "width": width, "shortest_edge": max(image_size)}
     size = processor.defaults["size"]
@@ -259,7 +259,7 @@ def _scaled(processor: _Processor, image_size: tuple[int, int]) -> dict[str, Any
 def _resizing(
     stated: Settings, processor: _Processor, image_size: tuple[int, int]
 ) -> dict[str, Any]:
-    """`crop_pct`, `resize_size` and `crop_mode` of a spec."""
+    """Derive `crop_pct`, `resize_size` and `crop_mode` of a spec."""
     exact = edge = None
     if flag(stated["do_resize"], "do_resize"):
         exact, edge = _resized(stated, processor)
@@ -282,7 +282,7 @@ def _resizing(
 
 
 def _resized(stated: Settings, processor: _Processor) -> tuple[tuple[int, int] | None, int | None]:
-    """(height, width) to resize to exactly, or what the short edge becomes."""
+    """Read (height, width) to resize to exactly, or the length of the short edge."""
     size = stated["size"]
     if isinstance(size, Mapping):
         sides = _stated(size)
@@ -299,7 +299,7 @@ def _resized(stated: Settings, processor: _Processor) -> tuple[tuple[int, int] |
 
 
 def _cropped(stated: Settings) -> tuple[int, int]:
-    """(height, width) of the crop."""
+    """Read (height, width) of the crop."""
     if stated["crop_size"] is None:
         raise ConfigError("do_center_crop without a crop_size")
     return _height_width(stated["crop_size"], "crop_size")
@@ -316,12 +316,12 @@ def _filter(code: Any) -> str:
 
 
 def _stated(settings: Settings | None) -> dict[str, Any]:
-    """Without what is null, which says nothing in any of these libraries."""
+    """Drop null values, which say nothing in any of these libraries."""
     return {name: value for name, value in (settings or {}).items() if value is not None}
 
 
 def _height_width(value: Any, name: str) -> tuple[int, int]:
-    """One number for both, [height, width], or an object that names them."""
+    """Read one number for both, [height, width], or an object that names them."""
     if isinstance(value, Mapping):
         sides = _stated(value)
         if set(sides) != {"height", "width"}:
@@ -345,7 +345,7 @@ def _colours(value: Any, name: str) -> tuple[float, ...]:
 def _on_unit_scale(
     flavour: str, mean: tuple[float, ...], std: tuple[float, ...], factor: float
 ) -> dict[str, Any]:
-    """`mean`, `std` and `rescale_factor` of a spec, for pixels that are multiplied by `factor`."""
+    """Derive `mean`, `std` and `rescale_factor` of a spec from pixels multiplied by `factor`."""
     if factor <= 0:
         raise ConfigError(f"rescale_factor must be positive, not {factor:g}")
     scale = 255 * factor
@@ -382,7 +382,7 @@ _OF_TIMM: Final = {"architecture", "input_size", "fixed_input_size", "first_conv
 
 
 def spec_from_json(values: Settings, image_size: tuple[int, int]) -> PreprocessSpec:
-    """A spec from any of the files that people have, told apart by their keys.
+    """Read a spec from any of the files that people have, told apart by their keys.
 
     Args:
         values: a spec of ours; transformers' ``preprocessor_config.json`` or

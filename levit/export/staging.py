@@ -21,7 +21,7 @@ __all__ = ["check_destination", "staged_folder"]
 
 @contextlib.contextmanager
 def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
-    """A temporary folder that takes the place of `destination` when the block ends well.
+    """Make a temporary folder that takes the place of `destination` when the block ends well.
 
     It lies beside the destination, so that the swap is a rename. When the block raises,
     or the process is interrupted, the folder goes and the destination is as it was.
@@ -92,7 +92,7 @@ def _make_parents(folder: Path) -> list[Path]:
 
 
 def _remove_leftovers(destination: Path) -> None:
-    """Remove what an export that was killed outright has left beside the destination."""
+    """Remove the leftovers of killed exports beside the destination."""
     prefix = _prefix(destination)
     for path in destination.parent.iterdir():
         if not path.name.startswith(prefix):
@@ -104,7 +104,7 @@ def _remove_leftovers(destination: Path) -> None:
 
 
 def _prefix(destination: Path) -> str:
-    """How staging folders begin: with the host too, whose process numbers alone mean anything."""
+    """Name the beginning of staging folders: process numbers mean something on one host only."""
     host = "".join(c for c in platform.node() if c.isalnum())
     return f".{destination.name}.{host}."
 

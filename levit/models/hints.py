@@ -21,31 +21,31 @@ __all__ = [
     "refuse_pooling",
 ]
 
-# Of timm's pretrained_cfg.
+# Settings in timm's pretrained_cfg.
 _PREPROCESSING = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hints:
-    """Answers to what a checkpoint's shapes leave open.
+    """Answers to questions that a checkpoint's shapes leave open.
 
     Attributes:
         image_size: (height, width) in pixels, which the model must have.
-        image_size_from: who says so, for messages.
+        image_size_from: its source, for messages.
         resize_to: the size that the user wants; it decides where shapes leave a choice, and the
             model is resized where they leave none.
         input_size: (height, width) that decides only where shapes leave a choice: timm's
             ``pretrained_cfg`` keeps the size of the weights that training began with.
         activation, attention_activation: names of this package.
         architecture: the name that a config gives to the model.
-        repository: whose copy it is (transformers' ``_name_or_path``).
+        repository: repository that it was copied from (transformers' ``_name_or_path``).
         in_channels, num_classes: the numbers that a config gives.
         label_names: class names in the order of the logits.
         pretrained_cfg: timm's preprocessing settings.
         model_type: transformers' name of the family.
         heads: the number of classifier heads that transformers' class has.
         preprocessor_config: transformers' preprocessing settings.
-        arguments: all that the config says, for the family to read.
+        arguments: the whole config, for the family to read.
     """
 
     image_size: tuple[int, int] | None = None
@@ -67,7 +67,7 @@ class Hints:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+    """Read a JSON object from a file.
 
     Raises:
         ConfigError: the file is missing, is no JSON, or holds no object.

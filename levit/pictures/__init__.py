@@ -1,1 +1,1 @@
-"""Pictures: whatever names one → pixels → the tensor that a network takes."""
+"""Pictures: path, bytes, file or array → pixels → the tensor that a network takes."""

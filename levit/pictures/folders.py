@@ -13,7 +13,7 @@ __all__ = ["images_in", "labelled_images"]
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Files below `folder` with the ending of an image format, sorted."""
+    """List the files below `folder` with the ending of an image format, sorted."""
     endings = image_endings()
     found: list[Path] = []
     entered: set[str] = set()
@@ -28,7 +28,7 @@ def images_in(folder: Path) -> list[Path]:
 def labelled_images(
     folder: Path, labels: Sequence[str]
 ) -> tuple[list[tuple[Path, int]], tuple[str, ...]]:
-    """((image, class index) of every image of ``folder/class/image``, what had to be assumed).
+    """List (image, class index) of every image of ``folder/class/image``, and the assumptions made.
 
     Args:
         labels: of the model; a folder's name is one of them, or an index, or all folders in
@@ -53,7 +53,7 @@ def labelled_images(
 def _indices(
     classes: Sequence[str], labels: Sequence[str], folder: Path
 ) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Folder name → class."""
+    """Map folder names to classes."""
     by_label = {label: index for index, label in enumerate(labels)}
     if twice := [name for name in classes if labels.count(name) > 1]:
         raise InputError(

@@ -26,7 +26,7 @@ _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def count_scans(file: BinaryIO) -> int:
-    """How many scans of a JPEG are decoded; those of its thumbnails may count among them.
+    """Count the scans of a JPEG that are decoded; those of its thumbnails may count among them.
 
     Where the first one has all components of a baseline picture, as in most photos, it is the
     only one, and nothing behind it is looked at.
@@ -43,7 +43,7 @@ def count_scans(file: BinaryIO) -> int:
 
 
 def _in_one_scan(file: BinaryIO) -> bool:
-    """Whether the first scan is surely the only one. No where a segment is not as it should be."""
+    """Tell whether the first scan is surely the only one; no where a segment is damaged."""
     file.seek(2)
     components = 0
     while len(head := file.read(4)) == 4 and head[0] == 0xFF:
@@ -60,12 +60,12 @@ def _in_one_scan(file: BinaryIO) -> bool:
 
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
-# Of a number in an entry, by the entry's type: BYTE, SHORT, LONG, LONG8, and the signed ones.
+# Formats of an entry's number by its type: BYTE, SHORT, LONG, LONG8, and the signed ones.
 _NUMBERS: Final = {1: "B", 3: "H", 4: "I", 16: "Q", 6: "b", 8: "h", 9: "i", 17: "q"}
 
 
 def tile_sizes(file: BinaryIO) -> Iterator[int]:
-    """Widths and heights of tiles in the first directory of a TIFF, one after the other.
+    """Read the widths and heights of tiles in the first directory of a TIFF, one after the other.
 
     Pillow's own reading is not asked: where an entry stands twice, it takes the last and libtiff
     the first.

@@ -40,14 +40,14 @@ LINGER_S: Final = 0.5
 
 @dataclass(eq=False)
 class Batch:
-    """A few images on their way.
+    """Images that are being prepared together.
 
     Attributes:
         start: position of its first image in the iterable.
         rows: what the network takes, a row per image; that of an image with an error is not
             filled.
-        errors: what went wrong, by row.
-        waiting: rows that are neither.
+        errors: errors by row.
+        waiting: number of rows that are neither filled nor failed yet.
     """
 
     start: int
@@ -93,7 +93,7 @@ class Pipeline:
     def batches(
         self, images: Iterable[Any], on_error: Literal["raise", "return"] = "raise"
     ) -> Batches:
-        """Prepared batches of `images`, in order; to be used in a ``with`` statement.
+        """Prepare batches of `images`, in order; to be used in a ``with`` statement.
 
         Args:
             on_error: ``raise`` the first error in its place, with its position; or ``return``
@@ -117,7 +117,7 @@ class Pipeline:
 
 
 class Batches:
-    """One call's batches: an iterator of :data:`Rows`.
+    """Batches of one call: an iterator of :data:`Rows`.
 
     When one is handed out, at most ``AHEAD`` more batches of images have been read, and none
     where there are no workers to prepare them. Every error comes in its place, after the rows of
@@ -184,7 +184,7 @@ class Batches:
             del failure  # its traceback holds this frame
 
     def _end(self, batch: Batch) -> int:
-        """How many rows of a batch there are before an error that ends it all."""
+        """Count the rows of a batch before an error that ends it all."""
         fatal = [
             row
             for row, error in batch.errors.items()
@@ -295,7 +295,7 @@ def _rows(batch: Batch, end: int) -> Rows:
 
 
 def _without_frames(error: InputError) -> InputError:
-    """An error that is kept must not keep the image, which frames of its traceback hold."""
+    """Drop the traceback of an error that is kept: its frames hold the image."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None
@@ -304,7 +304,7 @@ def _without_frames(error: InputError) -> InputError:
 
 
 def _placed(error: BaseException, position: int) -> BaseException:
-    """The error of one image among many, with its position."""
+    """Add the position to the error of one image among many."""
     if isinstance(error, InputError):
         placed = InputError(f"images[{position}]: {error}")
         placed.__cause__ = error

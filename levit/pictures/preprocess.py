@@ -5,7 +5,7 @@ the crop rounds as the source library rounds, and normalisation rounds to float3
 the source does. Costs of getting this wrong are measured in points of top-1 (timm#2463,
 YOLOs-CPP#145).
 
-What a checkpoint's own files say about it is read in :mod:`levit.export.flavours`.
+A checkpoint's own files are read into it by :mod:`levit.export.flavours`.
 """
 
 from __future__ import annotations
@@ -52,18 +52,18 @@ INTERPOLATIONS: Final[Mapping[str, Image.Resampling]] = {
 
 
 def _half_to_even(resized: int, crop: int) -> int:
-    """The crop's offset in torchvision and mmcv; negative where zeros are padded."""
+    """Place the crop as torchvision and mmcv do; negative where zeros are padded."""
     return round((resized - crop) / 2.0) if resized >= crop else -((crop - resized) // 2)
 
 
 def _floor(resized: int, crop: int) -> int:
-    """The crop's offset in transformers: half a pixel goes the other way, in padding too."""
+    """Place the crop as transformers does: half a pixel goes the other way, in padding too."""
     return (resized - crop) // 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What a library does its own way.
+    """Conventions of a library that differ from the others'.
 
     Attributes:
         crop_pct: where nothing states it.
@@ -71,7 +71,7 @@ class Rules:
             not square takes it from its longer side. timm fits the resized image around the crop.
         offset: (resized edge, cropped edge) → where the crop begins.
         pads: images smaller than the crop get a black border; mmpretrain leaves them small.
-        rescale_factor: what a pixel is multiplied by before the mean is subtracted.
+        rescale_factor: factor of a pixel before the mean is subtracted.
     """
 
     crop_pct: float
@@ -93,10 +93,15 @@ RULES: Final[Mapping[str, Rules]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessSpec:
-    """How an image becomes the tensor that a model takes: resized, cropped, normalised.
+    """Preprocessing of a model: resize, crop and normalise.
+
+    ::
+
+        spec = PreprocessSpec(flavour="timm", image_size=(224, 224), crop_pct=0.9)
 
     Attributes:
-        flavour: whose arithmetic this is: ``timm``, ``transformers``, ``mmpretrain``, ``original``.
+        flavour: the library whose arithmetic this is: ``timm``, ``transformers``,
+            ``mmpretrain``, ``original``.
         image_size: (height, width) of the tensor, in pixels.
         crop_pct: the crop as a fraction of the resized image, which is
             ``floor(image_size / crop_pct)``.
@@ -106,7 +111,7 @@ class PreprocessSpec:
             ``squash`` does not.
         interpolation: a Pillow filter, by name.
         mean, std: per channel, on pixels scaled to 0..1, in every flavour.
-        rescale_factor: what the source multiplies pixels by before it subtracts the mean; None
+        rescale_factor: factor of pixels in the source before it subtracts the mean; None
             for the flavour's own (1/255, and 1 in mmpretrain). It decides where float32 rounds
             and nothing else: `mean` and `std` stand on 0..1 whatever it is.
     """
@@ -164,18 +169,18 @@ class PreprocessSpec:
 
     @property
     def resizing(self) -> str:
-        """In words, for people."""
+        """The resizing in words, for people."""
         if self.resize_size is not None:
             return "resize_size {}x{}".format(*self.resize_size)
         return "not resized" if self.crop_pct is None else f"crop_pct {self.crop_pct:g}"
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready dictionary."""
+        """Return a JSON-ready dictionary."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreprocessSpec:
-        """The reverse of :meth:`to_dict`. What is left out is the flavour's default.
+        """Read the dictionary of :meth:`to_dict`; missing keys get the flavour's defaults.
 
         Raises:
             ConfigError: a key is unknown, or a value is of the wrong type or range.
@@ -245,7 +250,7 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
 
 
 def resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
-    """(width, height) after resizing; `size` is Pillow's (width, height)."""
+    """Compute (width, height) after resizing; `size` is Pillow's (width, height)."""
     target = _target(spec)
     if target is None:
         return size
@@ -264,7 +269,7 @@ def resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]
 
 
 def _target(spec: PreprocessSpec) -> tuple[int, int] | None:
-    """(height, width) to resize to; only one edge of it counts where the ratio is kept."""
+    """Compute (height, width) to resize to; one edge of it counts where the ratio is kept."""
     if spec.resize_size is not None or spec.crop_pct is None:
         return spec.resize_size
     height, width = (math.floor(n / spec.crop_pct) for n in spec.image_size)

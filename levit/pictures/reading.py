@@ -82,7 +82,7 @@ _Accepts: TypeAlias = Callable[[bytes], Any]
 
 
 class _Jpeg(JpegImageFile):
-    """Pillow's, but for the resolution, whose damage is no reason for a warning or an error."""
+    """Pillow's JPEG without its resolution, whose damage is no reason for a warning or an error."""
 
     _opened = False
 

@@ -1,4 +1,4 @@
-"""Which session runs which artifact format on which device.
+"""Table of backends: the session that runs an artifact format on a device.
 
 A new backend is one file and one entry here; what it needs beyond being installed is one function
 in ``probes``.
@@ -39,10 +39,10 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """One way to run an artifact.
+    """A library that runs artifacts of one format.
 
     Attributes:
-        name: what people call it.
+        name: name in messages.
         module: the import whose absence means that the backend is not installed.
         distributions: the packages that may hold it, for its version.
         places: by device, ``cpu`` or ``gpu``.
@@ -55,12 +55,12 @@ class Backend:
 
     @property
     def installed(self) -> bool:
-        """Whether the backend's package is on this machine."""
+        """True where the backend's package is on this machine."""
         return importlib.util.find_spec(self.module) is not None
 
     @property
     def version(self) -> str | None:
-        """Of the installed package; None where there is none."""
+        """Version of the installed package; None where there is none."""
         if not self.installed:
             return None
         for name in self.distributions:
@@ -71,7 +71,7 @@ class Backend:
         return "present"
 
     def obstacle(self, device: str) -> Obstacle | None:
-        """Why it cannot be used on a device of this machine; None where it can.
+        """Find the reason why it cannot be used on a device of this machine; None where it can.
 
         Imports the backend, if it is installed; loads no network.
         """
@@ -166,6 +166,6 @@ def open_session(artifact: Artifact, options: SessionOptions) -> Session:
 
 
 def _named(name: str) -> Any:
-    """What ``module:attribute`` names."""
+    """Import ``module:attribute``."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)

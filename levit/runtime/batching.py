@@ -1,4 +1,4 @@
-"""What a batch must be, and cutting one to the sizes that an artifact takes."""
+"""Batches: checked, and cut to the sizes that an artifact takes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["check_batch", "run_in_chunks"]
 
 
 def check_batch(batch: NDArray[Any], spec: TensorSpec) -> None:
-    """Raise where `batch` is not what an artifact's input takes.
+    """Raise where `batch` does not fit an artifact's input.
 
     Raises:
         InputError: it is of another rank, shape or dtype; says what would make it fit.
@@ -48,7 +48,7 @@ def _is_other_layout(batch: NDArray[Any], wanted: tuple[int | str, ...]) -> bool
 def run_in_chunks(
     run: Callable[[NDArray[Any]], dict[str, NDArray[Any]]], batch: NDArray[Any], manifest: Manifest
 ) -> dict[str, NDArray[Any]]:
-    """A batch of any N through a network that takes other sizes: cut, padded, put together.
+    """Run a batch of any N through a network of other sizes: cut, pad, put together.
 
     Returns:
         Every output by name, N first.
@@ -75,13 +75,13 @@ def run_in_chunks(
 
 
 def _chunks(batch: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
-    """Pieces of `size` rows or fewer, contiguous."""
+    """Cut into pieces of `size` rows or fewer, contiguous."""
     for start in range(0, len(batch), size):
         yield np.ascontiguousarray(batch[start : start + size])
 
 
 def _padded_chunks(batch: NDArray[Any], size: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pieces of `size` rows or fewer, each beside itself with rows of zeros up to `size`."""
+    """Cut into pieces of `size` rows or fewer; yield each, and a copy padded to `size`."""
     for chunk in _chunks(batch, size):
         missing = size - len(chunk)
         padding = np.zeros((missing, *chunk.shape[1:]), chunk.dtype)

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use, and what they can do.
+"""CPUs: how many this process may really use, and their instruction sets.
 
 A container's quota is not in ``os.cpu_count()``; threads sized to the host instead make
 inference several times slower (onnxruntime#29510).
@@ -53,7 +53,7 @@ _PRECISIONS: Final[Mapping[str, frozenset[str]]] = {
 
 
 def available_cpus() -> int:
-    """CPUs that this process may use: the affinity mask, capped by the cgroup's quota.
+    """Count the CPUs that this process may use: the affinity mask, capped by the cgroup's quota.
 
     A fractional quota is rounded down (but never below one): a thread more than the quota
     is one that the kernel stops in the middle of a product that the others wait for.
@@ -67,18 +67,18 @@ def available_cpus() -> int:
 
 
 def cpu_quota() -> float | None:
-    """The smallest cgroup quota that holds for this process, in CPUs; None without one."""
+    """Find the smallest cgroup quota that holds for this process, in CPUs; None without one."""
     return min(_cgroup_quotas(), default=None)
 
 
 def _cgroup_quotas() -> Iterator[float]:
-    """Every CPU quota on the way from this process's cgroup up to the root, in CPUs."""
+    """Read every CPU quota on the way from this process's cgroup up to the root, in CPUs."""
     for folder in cpu_cgroups():
         yield from _quota_in(folder)
 
 
 def cpu_cgroups() -> Iterator[Path]:
-    """Folders of the cgroups that hold this process's CPU time, from its own up to the root."""
+    """List the folders of this process's cgroups, from its own up to the root."""
     try:
         lines = (_PROC / "self" / "cgroup").read_text(errors="replace").splitlines()
     except OSError:
@@ -115,13 +115,13 @@ def _quota_in(folder: Path) -> Iterator[float]:
 
 
 def cpu_features() -> tuple[str, ...]:
-    """The instruction sets of this CPU that matter to kernels, sorted."""
+    """List the instruction sets of this CPU that matter to kernels, sorted."""
     told = cpu_told("flags") or cpu_told("Features")
     return tuple(sorted(_KERNEL_FEATURES.intersection(told.split())))
 
 
 def cpu_precisions(features: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Precision → the instruction sets, of a CPU's `features`, that compute in it.
+    """Map each precision to the instruction sets among `features` that compute in it.
 
     None for a precision means that the CPU only converts it; float32 needs none.
     """
@@ -131,7 +131,7 @@ def cpu_precisions(features: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def is_bf16_fast() -> bool:
-    """Whether products in bfloat16 take less time than in float32 here.
+    """Tell whether products in bfloat16 take less time than in float32 here.
 
     Of Intel's, AMX has sixteen times as many in a cycle; avx512_bf16 alone had 0.6 times as many as
     float32 on an Emerald Rapids (docs/decisions.md). AMD's has twice as many.
@@ -143,17 +143,17 @@ def is_bf16_fast() -> bool:
 
 
 def is_x86() -> bool:
-    """Whether this is an x86 of 64 bits."""
+    """Tell whether this is an x86 of 64 bits."""
     return platform.machine().lower() in ("x86_64", "amd64")
 
 
 def cpu_model() -> str:
-    """The CPU's name, as the system gives it."""
+    """Read the CPU's name, as the system gives it."""
     return cpu_told("model name") or platform.processor() or platform.machine()
 
 
 def cpu_class() -> str:
-    """A short name of the architecture and instruction sets that kernels are chosen by.
+    """Name the architecture and instruction sets that kernels are chosen by, in a short word.
 
     Two machines of one class with known features run the same kernels; on a class that an
     artifact has not seen, or where the system does not tell its features, the runtime
@@ -169,7 +169,7 @@ def known_cpu_class() -> str:
 
 
 def cpu_told(key: str) -> str:
-    """A line of the system's description of the CPU; nothing where it has none."""
+    """Read a line of the system's description of the CPU; empty where there is none."""
     for line in _cpuinfo():
         name, _, value = line.partition(":")
         if name.strip() == key:

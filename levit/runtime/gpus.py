@@ -30,7 +30,7 @@ Load = Callable[[str], Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU.
+    """An NVIDIA GPU.
 
     Attributes:
         name: as its maker calls it.
@@ -50,23 +50,23 @@ class Gpu:
 
     @property
     def architecture(self) -> str:
-        """Its compute capability as compilers write it: ``sm_90``."""
+        """Compute capability as compilers write it: ``sm_90``."""
         return "sm_{}{}".format(*self.compute_capability)
 
     @property
     def machine_class(self) -> str:
-        """What kernels are chosen by on it: ``cuda-sm_90``."""
+        """Class that kernels are chosen by: ``cuda-sm_90``."""
         return f"cuda-{self.architecture}"
 
 
 def first_gpu() -> Gpu | None:
-    """The GPU that CUDA takes first; None where there is none."""
+    """Find the GPU that CUDA takes first; None where there is none."""
     found = look_for_gpu()
     return found if isinstance(found, Gpu) else None
 
 
 def look_for_gpu(load: Load = ctypes.CDLL) -> Gpu | Obstacle:
-    """The GPU that CUDA takes first, or why there is none.
+    """Find the GPU that CUDA takes first, or the obstacle in the way.
 
     Args:
         load: a library's name → its functions, OSError where there is no such library.
@@ -143,7 +143,7 @@ def _call(library: Any, name: str, *arguments: Any) -> None:
 
 
 def _driver_version(load: Load) -> str | None:
-    """As nvidia-smi shows it, from the library that nvidia-smi asks."""
+    """Read the GPU's name as nvidia-smi shows it, from the library that nvidia-smi asks."""
     try:
         library = load("libnvidia-ml.so.1")
         if library.nvmlInit_v2():

@@ -1,4 +1,4 @@
-"""Why something cannot be used here, and what to do about it."""
+"""Obstacles: the reason why something cannot be used here, and the remedy."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Obstacle"]
 
 @dataclass(frozen=True, kw_only=True)
 class Obstacle:
-    """What stands between an artifact and a device.
+    """Reason why a backend or device cannot be used here.
 
     Attributes:
-        reason: a few words, as a table has room for: ``no NVIDIA driver``.
-        remedy: what to do: the exact command where there is one.
+        reason: a few words, for a table: ``no NVIDIA driver``.
+        remedy: the exact command where there is one, else advice.
     """
 
     reason: str
     remedy: str
 
     def error(self, what: str) -> BackendUnavailableError:
-        """To be raised where `what` was asked for."""
+        """Make the error of a caller who asked for `what`."""
         return BackendUnavailableError(f"{what}: {self.reason}: {self.remedy}")

@@ -1,4 +1,4 @@
-"""What an ONNX file may hold before ONNX Runtime gets to see it: one plain graph and its weights.
+"""Check of an ONNX file before ONNX Runtime sees it: one plain graph and its weights.
 
 ONNX lets a file name other files to take its weights from (outside of the artifact, or in it and
 under no hash), loop for as long as it likes in sub-graphs, and bring functions and operators of
@@ -74,7 +74,7 @@ def check_onnx_file(path: Path) -> None:
 
 
 def onnx_metadata(path: Path) -> dict[str, str]:
-    """What `levit export` has written into an ONNX file beside the network.
+    """Read the metadata that `levit export` has written into an ONNX file.
 
     Raises:
         CorruptArtifactError: it is no ONNX file that levit writes.

@@ -1,4 +1,4 @@
-"""What an OpenVINO IR may hold before OpenVINO gets to see it: one plain graph and its weights.
+"""Check of an OpenVINO IR before OpenVINO sees it: one plain graph and its weights.
 
 As for ONNX files (`onnx_file`): the scan knows the elements and operations that levit writes and
 refuses all others (loops, sub-graphs, operations of extensions), so that what it does not
@@ -66,7 +66,7 @@ def check_openvino_file(artifact: Artifact) -> None:
 
 
 class _Scan:
-    """One pass over the elements."""
+    """Check every element, in one pass."""
 
     def __init__(self, weights_bytes: int) -> None:
         self._weights_bytes = weights_bytes

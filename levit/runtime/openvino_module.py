@@ -15,7 +15,7 @@ _making = threading.Lock()
 
 
 def _renew_lock() -> None:
-    """In a forked child: whoever held it is not here to give it back."""
+    """Renew the lock in a forked child, where its holder is not there to release it."""
     global _making
     _making = threading.Lock()
 
@@ -25,7 +25,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def import_openvino() -> Any:
-    """The module ``openvino``, which would otherwise report its own import over the network.
+    """Import ``openvino`` so that it does not report its own import over the network.
 
     It, and NNCF, run without the package that does this, so that one is made out to be missing.
     """
@@ -36,7 +36,7 @@ def import_openvino() -> Any:
 
 
 def openvino_core() -> Any:
-    """The process's ``openvino.Core``; it is never given back.
+    """Return the process's ``openvino.Core``; it is never released.
 
     Each core that loads the CPU plugin moves the stack on which signals are handled, and puts
     back what it found when it ends. Of two whose lives overlap, the second puts back memory that

@@ -1,6 +1,7 @@
-"""Whether a backend that is installed can be used here: one function per backend and device.
+"""Probes of installed backends, whether they can be used here: one a backend and device.
 
-Each answers None, or what stands in the way; it imports its backend itself, and loads no network.
+Each answers None, or the `Obstacle` in the way; it imports its backend itself, and loads no
+network.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["CUDA_PROVIDER", "imports", "onnxruntime_cpu", "onnxruntime_cuda", "o
 
 CUDA_PROVIDER: Final = "CUDAExecutionProvider"
 
-# What its convolutions need, and load only when they run.
+# Needed by its convolutions, which load it only when they run.
 _CUDNN: Final = "libcudnn.so.9"
 
 # With CUDA's libraries, which the package alone does not bring.
@@ -35,7 +36,7 @@ _ONNXRUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu")
 
 
 def imports(module: str) -> Obstacle | None:
-    """Whether a backend's package can be imported."""
+    """Find the obstacle to importing a backend's package."""
     try:
         importlib.import_module(module)
     except Exception as error:  # what a broken package raises is anybody's guess
@@ -46,12 +47,12 @@ def imports(module: str) -> Obstacle | None:
 
 
 def onnxruntime_cpu() -> Obstacle | None:
-    """ONNX Runtime on the CPU."""
+    """Probe ONNX Runtime on the CPU."""
     return imports("onnxruntime")
 
 
 def onnxruntime_cuda() -> Obstacle | None:
-    """ONNX Runtime's CUDA provider; loads it with all of CUDA's libraries, if there is a GPU."""
+    """Probe ONNX Runtime's CUDA provider; loads all of CUDA's libraries, if there is a GPU."""
     gpu = look_for_gpu()
     if isinstance(gpu, Obstacle):
         return replace(gpu, remedy=f"{gpu.remedy}, or use device 'cpu'")
@@ -68,7 +69,7 @@ def onnxruntime_cuda() -> Obstacle | None:
 
 
 def openvino_cpu() -> Obstacle | None:
-    """OpenVINO's CPU plugin."""
+    """Probe OpenVINO's CPU plugin."""
     try:
         openvino_core()  # which plugins there are takes it 20 ms to find out
     except Exception as error:  # RuntimeError, ImportError, and what a broken package raises
@@ -80,10 +81,10 @@ def openvino_cpu() -> Obstacle | None:
 
 
 def provider_obstacle(providers: Sequence[str], distributions: Sequence[str]) -> Obstacle | None:
-    """What keeps an ONNX Runtime with these `providers` from CUDA.
+    """Find what keeps an ONNX Runtime with these `providers` from CUDA.
 
     Args:
-        providers: that it was built with.
+        providers: providers that it was built with.
         distributions: the packages of ONNX Runtime that are installed.
     """
     if CUDA_PROVIDER in providers:
@@ -100,7 +101,7 @@ def provider_obstacle(providers: Sequence[str], distributions: Sequence[str]) ->
 
 
 def driver_obstacle(gpu: Gpu, cuda_version: str) -> Obstacle | None:
-    """What keeps an ONNX Runtime that was built for `cuda_version` from a GPU's driver.
+    """Find what keeps an ONNX Runtime that was built for `cuda_version` from a GPU's driver.
 
     A driver serves every release of its own major version of CUDA and all before it.
     """
@@ -115,7 +116,7 @@ def driver_obstacle(gpu: Gpu, cuda_version: str) -> Obstacle | None:
 
 
 def cuda_libraries_obstacle() -> Obstacle | None:
-    """What keeps ONNX Runtime's CUDA provider from being loaded.
+    """Find what keeps ONNX Runtime's CUDA provider from being loaded.
 
     ONNX Runtime would go on without it, and write several lines of what it misses to stderr.
     """

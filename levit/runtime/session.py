@@ -14,15 +14,15 @@ __all__ = ["Session", "SessionOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class SessionOptions:
-    """What a caller may choose about a session.
+    """Options of a session.
 
     Attributes:
         device: ``cpu`` or ``gpu``.
         threads: CPU threads of the backend.
         mode: ``latency`` answers one batch as soon as it can; ``throughput`` has several under
             way at once, where the backend knows how.
-        cache: a folder for what a backend would otherwise compile at every opening; None for
-            none.
+        cache: a folder for networks that a backend would otherwise compile at every opening;
+            None for none.
         allow_host_code: load engines that carry code for the CPU beside that for the GPU.
     """
 
@@ -38,16 +38,16 @@ class Session(Protocol):
 
     @property
     def machine_class(self) -> str:
-        """What kernels are chosen by here: `cpu_class`, or the like of a GPU; empty if unknown.
+        """Class that kernels are chosen by here: `cpu_class`, or a GPU's; empty if unknown.
 
         On a class that an artifact has not seen, it proves itself before it answers.
         """
         ...
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Inputs by name → outputs by name, one batch."""
+        """Run one batch: inputs by name → outputs by name."""
         ...
 
     def close(self) -> None:
-        """Give back what the backend holds."""
+        """Release what the backend holds."""
         ...

@@ -1,4 +1,4 @@
-"""What TensorRT says on its way, kept for our own messages."""
+"""TensorRT's own messages, kept for ours."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _LENGTH: Final = 320
 
 
 def shortened(text: str) -> str:
-    """What TensorRT says, as a part of one line."""
+    """Shorten a message of TensorRT to a part of one line."""
     return " ".join(text.split())[:_LENGTH]
 
 
 def error_log(trt: Any) -> Any:
-    """A logger that shows nothing and keeps errors; ``told()`` is the end of a line with them.
+    """Make a logger that shows nothing and keeps errors; ``told()`` ends a line with them.
 
     Args:
         trt: ``tensorrt`` or ``tensorrt_rtx_bindings``.

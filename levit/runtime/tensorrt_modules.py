@@ -20,10 +20,10 @@ _CUDA: Final = "cuda.bindings.runtime"
 
 @dataclass(frozen=True, kw_only=True)
 class TensorrtModule:
-    """One of the two.
+    """TensorRT or TensorRT-RTX.
 
     Attributes:
-        name: what people call it.
+        name: name in messages.
         module: its import.
         install: the exact command that installs it, with what our session needs.
     """
@@ -33,7 +33,7 @@ class TensorrtModule:
     install: str
 
     def load(self) -> Any:
-        """The module.
+        """Import the module.
 
         Raises:
             BackendUnavailableError: it is missing, or its libraries are.
@@ -41,7 +41,7 @@ class TensorrtModule:
         return self._import(self.module, self.name)
 
     def load_cuda(self) -> Any:
-        """``cuda.bindings.runtime``.
+        """Import ``cuda.bindings.runtime``.
 
         Raises:
             BackendUnavailableError: cuda-python is missing, or cannot be loaded.
@@ -49,7 +49,7 @@ class TensorrtModule:
         return self._import(_CUDA, "cuda-python")
 
     def gpu(self) -> Gpu:
-        """The GPU that CUDA takes first.
+        """Find the GPU that CUDA takes first.
 
         Raises:
             BackendUnavailableError: there is none.
@@ -60,7 +60,7 @@ class TensorrtModule:
         return found
 
     def obstacle(self) -> Obstacle | None:
-        """What keeps it from running engines here."""
+        """Find what keeps it from running engines here."""
         found = look_for_gpu()
         if isinstance(found, Obstacle):
             return found
@@ -97,10 +97,10 @@ MODULES: Final[Mapping[str, TensorrtModule]] = {
 
 
 def tensorrt_gpu() -> Obstacle | None:
-    """Whether TensorRT can be used here."""
+    """Probe TensorRT."""
     return MODULES["tensorrt"].obstacle()
 
 
 def rtx_gpu() -> Obstacle | None:
-    """Whether TensorRT-RTX can be used here."""
+    """Probe TensorRT-RTX."""
     return MODULES["tensorrt-rtx"].obstacle()

@@ -14,8 +14,8 @@ from levit.models.levit.config import BlockConfig, LevitConfig, StageConfig, lev
 
 __all__ = ["config_from_arguments", "holds_arguments"]
 
-# What transformers' LevitConfig takes for granted (class defaults), and what the shapes of a
-# checkpoint would not betray if it were otherwise.
+# Defaults of transformers' LevitConfig, and values that the shapes of a checkpoint would not
+# betray if they were otherwise.
 _TRANSFORMERS: Final[Mapping[str, Any]] = {
     "hidden_sizes": (128, 256, 384),
     "num_attention_heads": (4, 8, 12),
@@ -134,7 +134,7 @@ def _transformers_config(values: Mapping[str, Any]) -> LevitConfig:
 def _transformers_downsample(
     values: Mapping[str, Any], said: Mapping[str, Sequence[int]], stage: int
 ) -> BlockConfig:
-    """The block with which a stage begins: ``down_ops`` of the stage before."""
+    """Read the block with which a stage begins: ``down_ops`` of the stage before."""
     key_dim, before = said["key_dim"][0], said["hidden_sizes"][stage - 1]
     written = listed(values.get("down_ops") or (), "down_ops")
     operation: Sequence[Any] = ["Subsample", key_dim, before // key_dim, 4, 2, 2]

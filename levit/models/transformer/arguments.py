@@ -14,8 +14,8 @@ from levit.models.transformer.config import TransformerConfig
 __all__ = ["Stated", "config_from_arguments", "read_stated"]
 
 _TIMM_WIDTHS: Final = {"embed_dim", "depth", "num_heads"}
-# What timm's VisionTransformer and ConVit can be told, and what of it is built here. Another value
-# is another network.
+# Arguments of timm's VisionTransformer and ConVit, and the values that are built here. Another
+# value is another network.
 _ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
     "global_pool": ("token",),
     "class_token": (True,),
@@ -37,7 +37,7 @@ Stated = Mapping[str, Any]
 
 
 def read_stated(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The fields of a `TransformerConfig` that a JSON file states.
+    """Read the fields of a `TransformerConfig` that a JSON file states.
 
     Args:
         values: transformers' ``config.json``, told by its ``model_type``; or timm's, with arguments
@@ -167,12 +167,12 @@ def config_from_arguments(
 
 
 def _is_distilled(said: Mapping[str, Any]) -> bool:
-    """Transformers' DeiTs all are; timm's say so in their name."""
+    """Tell whether it is distilled: transformers' DeiTs all are, timm's have it in their name."""
     return said.get("model_type") == "deit" or "_distilled" in str(said.get("architecture"))
 
 
 def _has_teacher(said: Mapping[str, Any]) -> bool:
-    """Whether a head of its own reads the distillation token."""
+    """Tell whether a head of its own reads the distillation token."""
     if "model_type" not in said:
         return True
     names = listed(said.get("architectures") or ("",), "architectures")

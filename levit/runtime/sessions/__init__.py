@@ -1,1 +1,1 @@
-"""One file per backend."""
+"""Sessions: one file per backend."""

@@ -1,4 +1,4 @@
-"""Whether a TensorRT engine was built for what is here: asked of the manifest, before it is loaded.
+"""Fit of a TensorRT engine to this machine, by its manifest and before it is loaded.
 
 TensorRT itself has no such question; it tries, and says no in its own words or none.
 """
@@ -20,13 +20,13 @@ __all__ = ["EngineNeeds", "check_fit", "engine_needs", "rebuild_hint"]
 
 @dataclass(frozen=True, kw_only=True)
 class EngineNeeds:
-    """What the manifest of an engine says under ``requirements``.
+    """Requirements of an engine, from its manifest.
 
     Attributes:
-        version: of TensorRT, that built it.
+        version: the TensorRT that built it.
         architectures: ``sm_90``, several of them, or one with ``+`` for all from it on.
-        compatibility: what was asked for: ``version`` (later releases load it too), ``hardware``
-            (every GPU from Ampere on), ``architectures`` (those, by name).
+        compatibility: asked for at the build: ``version`` (later releases load it too),
+            ``hardware`` (every GPU from Ampere on), ``architectures`` (by name).
         system: as `host_system`.
         profile: (min, opt, max) of the batch.
     """
@@ -39,18 +39,18 @@ class EngineNeeds:
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """The architectures that were asked for by name, ahead of time; else none."""
+        """Architectures that were asked for by name, ahead of time; else none."""
         return self.architectures if "architectures" in self.compatibility else ()
 
     def takes_version(self, present: str) -> bool:
-        """Whether TensorRT `present` loads it."""
+        """Tell whether TensorRT `present` loads it."""
         if "version" not in self.compatibility:
             return present == self.version
         built, here = _numbers(self.version), _numbers(present)
         return built[:1] == here[:1] and built <= here
 
     def takes_architecture(self, present: str) -> bool:
-        """Whether it runs on a GPU of architecture `present`."""
+        """Tell whether it runs on a GPU of architecture `present`."""
         return any(
             _number(present) >= _number(name.removesuffix("+"))
             if name.endswith("+")
@@ -90,11 +90,11 @@ def engine_needs(artifact: Artifact) -> EngineNeeds:
 
 
 def check_fit(artifact: Artifact, needs: EngineNeeds, backend: str, version: str, gpu: Gpu) -> None:
-    """Raise where the engine was built for something else than what is here.
+    """Raise where the engine was built for another backend, GPU or system than are here.
 
     Args:
-        backend: its name.
-        version: of it, here.
+        backend: name of the backend.
+        version: its version here.
 
     Raises:
         BackendUnavailableError: names both sides, and how to rebuild.
@@ -114,7 +114,7 @@ def check_fit(artifact: Artifact, needs: EngineNeeds, backend: str, version: str
 
 
 def rebuild_hint(artifact: Artifact) -> str:
-    """The command that makes an engine for this machine of the graph that travels with it."""
+    """Write the command that builds an engine for this machine from the graph beside it."""
     return f"rebuild it here with: levit export --rebuild {shlex.quote(str(artifact.path))}"
 
 

@@ -56,7 +56,7 @@ _live: weakref.WeakSet[OpenVinoSession] = weakref.WeakSet()
 
 
 def _keep_inherited_sessions() -> None:
-    """In a forked child: never release what the parent opened, whose threads are not here."""
+    """Keep the parent's sessions in a forked child: their threads are not here."""
     for session in _live:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._networks))
     _live.clear()  # nothing of theirs is under way here; its own children inherit the reference
@@ -126,7 +126,7 @@ class OpenVinoSession:
         return known_cpu_class()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """One batch through the network; in throughput mode in pieces, one for each stream."""
+        """Run one batch; in throughput mode in pieces, one for each stream."""
         batch = feeds[self._input]
         # OpenVINO's queue never gives back a request that it could not fill.
         fits = not self._static or len(batch) in self._fixed
@@ -178,7 +178,7 @@ class OpenVinoSession:
             return networks[key]
 
     def _is_fixed(self, batch: int) -> bool:
-        """Whether this many images have a network of their own, or have earned one by now."""
+        """Tell whether this many images have a network of their own, or have earned one by now."""
         if batch in self._fixed:
             return True
         # Two threads may count one call for another: it is a matter of speed only.
@@ -217,7 +217,7 @@ class _Network:
 
 
 class _SharedNetwork(_Network):
-    """One request, which callers take in turns: each has every thread."""
+    """A request that callers take in turns: each has every thread."""
 
     def __init__(self, compiled: Any, outputs: int) -> None:
         super().__init__(compiled, outputs)

@@ -49,7 +49,7 @@ def keep_in_children(opened: Any) -> None:
 
 
 def _keep_inherited() -> None:
-    """In a forked child: never release what the parent opened.
+    """Keep the parent's sessions in a forked child: never release them.
 
     Its threads are not here, and ONNX Runtime's destructor waits for them for ever. One more
     reference that nobody gives back keeps the destructor from running, whatever the child
@@ -64,7 +64,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def session_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
-    """What holds for a session on any device."""
+    """Base of ONNX Runtime's sessions on any device."""
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = options.threads
     settings.inter_op_num_threads = 1
@@ -101,7 +101,7 @@ def check_network(artifact: Artifact, session: onnxruntime.InferenceSession) -> 
 
 
 def unreadable(artifact: Artifact, error: BaseException) -> CorruptArtifactError:
-    """What ONNX Runtime says of a network that it cannot load, in our words."""
+    """Make the error of a network that ONNX Runtime cannot load."""
     return CorruptArtifactError(
         f"{artifact.payload}: ONNX Runtime {onnxruntime.__version__} cannot load it "
         f"({brief(error)})"
@@ -137,7 +137,7 @@ class OrtSession:
         return known_cpu_class()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """One batch through the network."""
+        """Run one batch through the network."""
         session = self._session
         if session is None:
             raise InputError("the session is closed")

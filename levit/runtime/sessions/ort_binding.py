@@ -61,7 +61,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def on_device_thread(work: Callable[[], T]) -> T:
-    """What `work` returns or raises, called in the thread that drives the device."""
+    """Call `work` in the thread that drives the device; return or raise what it does."""
     return _thread.submit(work).result()
 
 
@@ -138,7 +138,7 @@ class BoundSession:
 
 
 def telling(error: BaseException) -> str:
-    """What an error of ONNX Runtime says, as a part of one line of ours."""
+    """Shorten an error of ONNX Runtime to a part of one line."""
     found = _TELLING.search(" ".join(str(error).split()))
     return found.group(1)[:160] if found else brief(error)
 
@@ -153,7 +153,7 @@ def _in_our_words(work: Callable[[], T]) -> T:
 
 
 class _Binding:
-    """All inputs and outputs of a session for one batch size, at addresses that do not change.
+    """Inputs and outputs of a session for one batch size, at addresses that do not change.
 
     Args:
         session: whose inputs and outputs have the batch first and fixed sizes after it.

@@ -60,7 +60,7 @@ class OrtCudaSession:
         return self._gpu.machine_class
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """One batch to the GPU, through the network and back."""
+        """Run one batch: to the GPU, through the network and back."""
         return self._opened().run(feeds)
 
     def put(self, feeds: Mapping[str, NDArray[Any]]) -> None:
@@ -141,7 +141,7 @@ def _check_on_cpu(artifact: Artifact, options: SessionOptions) -> None:
 
 
 def _try(artifact: Artifact, bound: BoundSession) -> None:
-    """One batch of zeros: captures the CUDA graph, and finds kernels and libraries that lack.
+    """Run a batch of zeros: it captures the CUDA graph, and finds missing kernels and libraries.
 
     Raises:
         BackendUnavailableError: it does not run.

@@ -30,7 +30,7 @@ _live: weakref.WeakSet[TensorrtSession] = weakref.WeakSet()
 
 
 def _keep_inherited_sessions() -> None:
-    """In a forked child, CUDA has nothing of the parent's: whatever would free it fails."""
+    """Forget the parent's sessions in a forked child, where CUDA cannot free their memory."""
     for session in list(_live):
         session._disown()
 
@@ -40,7 +40,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class TensorrtSession:
-    """One engine, one execution context, one stream; runs of several threads take turns.
+    """An engine with one execution context and one stream; runs of several threads take turns.
 
     A context of its own for every thread would hold the activations of the largest batch once more
     each, and the GPU computes one batch at a time anyway: what there is to gain is the time of a
@@ -87,7 +87,7 @@ class TensorrtSession:
         return self._gpu.machine_class
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """One batch through the network."""
+        """Run one batch through the network."""
         ((name, batch),) = feeds.items()
         count = len(batch)
         if not 1 <= count <= self._max or (self._static and count != self._max):
@@ -186,7 +186,7 @@ class TensorrtSession:
             )
 
     def _capture(self) -> None:
-        """One launch for copies and kernels: their shapes and addresses never change."""
+        """Capture copies and kernels as one launch: their shapes and addresses never change."""
         api, ok = self._cuda.api, self._cuda.ok
         self._enqueue(self._max)  # what is allocated or compiled at first use
         ok(api.cudaStreamSynchronize(self._stream))
@@ -258,7 +258,7 @@ def _checked(cuda: Any, call: Any, handle: Any) -> None:
 
 
 def _free_quietly(held: contextlib.ExitStack, objects: dict[str, Any]) -> None:
-    """As `_free`, for where nobody listens, or another error is on its way."""
+    """Free as `_free` does, and swallow errors: another may be on its way already."""
     with contextlib.suppress(BackendUnavailableError):
         _free(held, objects)
 
