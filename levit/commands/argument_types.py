@@ -1,10 +1,26 @@
-"""Texts of the command line → values; what is wrong with one is a usage error."""
+"""Values of the command line: types of arguments, and the flag that most commands share."""
 
 from __future__ import annotations
 
 import argparse
 
-__all__ = ["batch", "count", "names", "numbers", "positive", "ratio", "seconds", "seed", "size"]
+__all__ = [
+    "add_json_flag",
+    "batch",
+    "count",
+    "names",
+    "numbers",
+    "positive",
+    "ratio",
+    "seconds",
+    "seed",
+    "size",
+]
+
+
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def _whole(text: str, least: int) -> int:
@@ -18,22 +34,22 @@ def _whole(text: str, least: int) -> int:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on."""
+    """Read a whole number from 1 on."""
     return _whole(text, 1)
 
 
 def count(text: str) -> int:
-    """A whole number from 0 on."""
+    """Read a whole number from 0 on."""
     return _whole(text, 0)
 
 
 def seed(text: str) -> int:
-    """A whole number from 0 on."""
+    """Read a whole number from 0 on."""
     return _whole(text, 0)
 
 
 def size(text: str) -> tuple[int, int]:
-    """``N`` or ``HEIGHTxWIDTH`` → (height, width)."""
+    """Read ``N`` or ``HEIGHTxWIDTH`` as (height, width)."""
     parts = text.lower().split("x")
     if len(parts) > 2:
         raise argparse.ArgumentTypeError(f"expected N or HEIGHTxWIDTH, not {text}")
@@ -41,7 +57,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def batch(text: str) -> int | tuple[int, int, int]:
-    """``N``, or ``MIN:OPT:MAX`` in rising order."""
+    """Read ``N``, or ``MIN:OPT:MAX`` in rising order."""
     parts = [positive(part) for part in text.split(":")]
     if len(parts) == 1:
         return parts[0]
@@ -51,7 +67,7 @@ def batch(text: str) -> int | tuple[int, int, int]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """Names between commas."""
+    """Read names between commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -66,17 +82,17 @@ def _above_zero(text: str, what: str) -> float:
 
 
 def seconds(text: str) -> float:
-    """A length of time above 0."""
+    """Read a length of time above 0."""
     return _above_zero(text, "a number of seconds")
 
 
 def ratio(text: str) -> float:
-    """A ratio above 0."""
+    """Read a ratio above 0."""
     return _above_zero(text, "a ratio")
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Numbers between commas."""
+    """Read numbers between commas."""
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:

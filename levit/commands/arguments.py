@@ -1,4 +1,4 @@
-"""What the command line takes: one function for each command."""
+"""Arguments of the command line: one function for each command."""
 
 from __future__ import annotations
 
@@ -6,15 +6,23 @@ import argparse
 
 from levit import __version__
 from levit.commands import argument_types
+from levit.commands.argument_types import add_json_flag
+from levit.commands.bench_arguments import add_bench_arguments
 
 __all__ = ["build_parser"]
 
 _DESCRIPTION = "Compile LeViT, DeiT, ConViT and ViT checkpoints for deployment, and run them."
+_EXIT_STATUS = (
+    "Exit status: 0 when all went well, 1 after an error or a check that failed, 2 after a mistake "
+    "in the command line, 130 after Ctrl-C."
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole command line."""
-    parser = argparse.ArgumentParser(prog="levit", description=_DESCRIPTION, allow_abbrev=False)
+    """Build the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="levit", description=_DESCRIPTION, epilog=_EXIT_STATUS, allow_abbrev=False
+    )
     parser.add_argument("--version", action="version", version=f"levit {__version__}")
     parser.set_defaults(command=None, debug=False)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -30,10 +38,6 @@ def _command(
     parser.set_defaults(command=name)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
-
-
-def _json_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def _device_flag(parser: argparse.ArgumentParser) -> None:
@@ -57,7 +61,9 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         help="one batch at a time with all threads (default), or several at once (OpenVINO)",
     )
     parser.add_argument(
-        "--cache", metavar="FOLDER", help="where OpenVINO keeps what it has compiled; default: none"
+        "--cache",
+        metavar="FOLDER",
+        help="where OpenVINO keeps its compiled networks; default: none",
     )
     parser.add_argument(
         "--threads",
@@ -84,7 +90,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
 
 def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "export", "compile a checkpoint into an artifact")
-    source = parser.add_argument_group("what to export")
+    source = parser.add_argument_group("source")
     source.add_argument(
         "--model",
         metavar="NAME",
@@ -106,7 +112,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     weights.add_argument(
         "--rebuild",
         metavar="ARTIFACT",
-        help="build its TensorRT engine anew, for what is here; in its place, or at --output",
+        help="build its TensorRT engine anew for this machine; in its place, or at --output",
     )
     source.add_argument(
         "--config",
@@ -122,7 +128,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "model",
     )
 
-    result = parser.add_argument_group("what to make of it")
+    result = parser.add_argument_group("artifact")
     result.add_argument(
         "--target",
         default="onnx",
@@ -142,7 +148,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--outputs",
         type=argument_types.names,
         metavar="LIST",
-        help="of logits,embedding,features,pooled,logits_head,logits_dist (default: logits)",
+        help="any of logits,embedding,features,pooled,logits_head,logits_dist (default: logits)",
     )
     result.add_argument(
         "--input",
@@ -175,7 +181,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     result.add_argument("--labels", metavar="FILE", help="class names, one per line")
 
-    preprocess = parser.add_argument_group("preprocessing (default: what the checkpoint says)")
+    preprocess = parser.add_argument_group("preprocessing (default: as the checkpoint says)")
     preprocess.add_argument(
         "--preprocess", metavar="timm|transformers|mmpretrain|original|FILE.json"
     )
@@ -188,7 +194,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     accuracy.add_argument(
         "--calibration",
         metavar="FOLDER",
-        help="int8: pictures such as it will see, to take ranges from; or an .npz of inputs",
+        help="int8: pictures like those in use, to take ranges from; or an .npz of inputs",
     )
     accuracy.add_argument(
         "--eval",
@@ -200,7 +206,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--max-drop",
         type=float,
         metavar="POINTS",
-        help="of top-1 that it may lose, where there are classes (default: 1.0)",
+        help="points of top-1 that may be lost, where there are classes (default: 1.0)",
     )
     accuracy.add_argument(
         "--reduce-range",
@@ -210,7 +216,10 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
     writing = parser.add_argument_group("writing")
     writing.add_argument(
-        "--output", metavar="FOLDER", help="default: ./{model}-{target}-{precision}"
+        "--output",
+        metavar="FOLDER",
+        help="default: ./{model}-{target}-{precision}, such as ./levit_128-onnx-fp32; one that "
+        "exists is kept unless --force is given",
     )
     writing.add_argument(
         "--force",
@@ -240,15 +249,15 @@ def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--embed", metavar="FILE.npy", help="save embeddings instead")
     _run_flags(parser)
-    _json_flag(parser)
+    add_json_flag(parser)
 
 
 def _eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "eval", "accuracy on a folder of labelled images")
+    parser = _command(commands, "eval", "measure accuracy on a folder of labelled images")
     parser.add_argument("artifact", metavar="ARTIFACT")
     parser.add_argument("folder", metavar="FOLDER", help="one sub-folder per class")
     _run_flags(parser)
-    _json_flag(parser)
+    add_json_flag(parser)
 
 
 def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -256,149 +265,31 @@ def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     parser.add_argument("artifact", metavar="ARTIFACT")
     _device_flag(parser)
     _host_code_flag(parser)
-    _json_flag(parser)
+    add_json_flag(parser)
 
 
 def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "inspect", "say what an artifact, a checkpoint or a model is")
+    parser = _command(commands, "inspect", "describe an artifact, a checkpoint or a model")
     parser.add_argument("path", metavar="ARTIFACT|CHECKPOINT|MODEL")
     parser.add_argument("--config", metavar="FILE.json", help="as in export")
     parser.add_argument(
         "--image-size", type=argument_types.size, metavar="N|HxW", help="as in export"
     )
-    _json_flag(parser)
+    add_json_flag(parser)
 
 
 def _list(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "list", "the models that can be exported")
-    _json_flag(parser)
+    parser = _command(commands, "list", "list the models that can be exported")
+    add_json_flag(parser)
 
 
 def _doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "doctor", "what this machine has, and what to install")
-    _json_flag(parser)
+    parser = _command(
+        commands, "doctor", "show the backends of this machine, and how to install the others"
+    )
+    add_json_flag(parser)
 
 
 def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = _command(commands, "bench", "measure speed and memory, as the LeViT paper does")
-    parser.set_defaults(action="measure")
-    parser.add_argument(
-        "--device",
-        default="cpu",
-        choices=["cpu", "gpu", "arm"],
-        help="default: cpu; arm is the CPU run on an arm64 machine",
-    )
-    who = parser.add_argument_group("who takes part (default: the five sizes through this package)")
-    who.add_argument(
-        "--models",
-        "--model",
-        type=argument_types.names,
-        metavar="LIST",
-        help="timm's names, with commas",
-    )
-    who.add_argument(
-        "--artifact",
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="an artifact of your own, with its own weights; may be repeated",
-    )
-    who.add_argument(
-        "--peers",
-        action="store_true",
-        help="what people would use instead too: timm, torch.compile, ONNX Runtime and OpenVINO "
-        "on timm's export, NNCF; and the paper's other architectures (needs 'levit[peers]')",
-    )
-    who.add_argument(
-        "--engines", type=argument_types.names, metavar="LIST", help="only these, with commas"
-    )
-
-    how = parser.add_argument_group("how (default: paper and latency, within five minutes)")
-    how.add_argument(
-        "--protocol",
-        type=argument_types.names,
-        metavar="LIST",
-        help="of paper,latency,throughput,end-to-end,cold-start,memory; each at its full length",
-    )
-    how.add_argument(
-        "--quick",
-        action="store_true",
-        help="all within a minute, on ONNX Runtime unless --engines says more; wider intervals",
-    )
-    how.add_argument(
-        "--seconds",
-        type=argument_types.seconds,
-        metavar="S",
-        help="of timed work for each contender",
-    )
-    how.add_argument(
-        "--rounds", type=argument_types.positive, metavar="N", help="turns of each contender"
-    )
-    how.add_argument(
-        "--batch",
-        type=argument_types.positive,
-        metavar="N",
-        help="images of a call under latency (default: 1)",
-    )
-    how.add_argument(
-        "--threads",
-        type=argument_types.positive,
-        metavar="N",
-        help="default: the CPUs this process may use",
-    )
-    how.add_argument("--photos", metavar="FOLDER", help="JPEGs to classify instead of drawn ones")
-    how.add_argument(
-        "--seed", type=argument_types.seed, default=0, help="of weights and order; default: 0"
-    )
-    how.add_argument(
-        "--no-cache", action="store_true", help="do not keep the peers' networks between runs"
-    )
-
-    results = parser.add_argument_group("results")
-    results.add_argument(
-        "--output", metavar="FILE.json", help="default: ./levit-bench-DEVICE-DATE-TIME.json"
-    )
-    _report_flags(results)
-    results.add_argument(
-        "--fail-under",
-        type=argument_types.ratio,
-        metavar="RATIO",
-        help="exit 1 where ours is surely slower than RATIO times a peer of the same runtime",
-    )
-    _json_flag(parser)
-
-    actions = parser.add_subparsers(title="on results", metavar="ACTION")
-    compare = _action(actions, "compare", "what has changed from one result to another")
-    compare.add_argument("before", metavar="A.json")
-    compare.add_argument("after", metavar="B.json")
-    compare.add_argument(
-        "--fail-under",
-        type=argument_types.ratio,
-        default=argparse.SUPPRESS,
-        metavar="RATIO",
-        help="exit 1 where B is surely slower than RATIO times A",
-    )
-    _json_flag(compare)
-    report = _action(actions, "report", "show a result again, as tables or a page")
-    report.add_argument("record", metavar="FILE.json")
-    _report_flags(report)
-    _json_flag(report)
-
-
-def _action(
-    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
-) -> argparse.ArgumentParser:
-    parser = actions.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-    parser.set_defaults(action=name)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    return parser
-
-
-def _report_flags(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--report", metavar="FILE.html", help="a page with figures and tables")
-    parser.add_argument("--png", metavar="FILE.png", help="the figures (needs 'levit[bench]')")
-    parser.add_argument("--csv", metavar="FILE.csv", help="one line per measurement")
-    parser.add_argument("--markdown", metavar="FILE.md", help="the tables, for documents")
-
-
-# ---------------------------------------------------------------------------- values
+    add_bench_arguments(parser)
