@@ -107,9 +107,6 @@ def mmpretrain_spec(
     )
 
 
-# ---------------------------------------------------------------------------- transformers
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Processor:
     """An image processor of transformers.
@@ -312,9 +309,6 @@ def _filter(code: Any) -> str:
         raise ConfigError(f"resample {shown(code)} is none of Pillow's filters, 0 to 5") from None
 
 
-# ---------------------------------------------------------------------------- values
-
-
 def _stated(settings: Settings | None) -> dict[str, Any]:
     """Drop null values, which say nothing in any of these libraries."""
     return {name: value for name, value in (settings or {}).items() if value is not None}
@@ -366,18 +360,9 @@ FLAVOURS: Final[Mapping[str, Callable[[tuple[int, int], Settings | None], Prepro
 
 # Keys that only files of these libraries have.
 _OF_TRANSFORMERS: Final = {
-    "image_processor_type",
-    "feature_extractor_type",
-    "image_mean",
-    "image_std",
-    "do_resize",
-    "do_center_crop",
-    "do_rescale",
-    "do_normalize",
-    "size",
-    "crop_size",
-    "resample",
-}
+    "image_processor_type", "feature_extractor_type", "image_mean", "image_std", "do_resize",
+    "do_center_crop", "do_rescale", "do_normalize", "size", "crop_size", "resample",
+}  # fmt: skip
 _OF_TIMM: Final = {"architecture", "input_size", "fixed_input_size", "first_conv", "hf_hub_id"}
 
 

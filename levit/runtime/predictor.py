@@ -40,7 +40,7 @@ class Predictor:
 
     ::
 
-        predictor = Predictor("levit_128-onnx-fp32", threads=4)
+        predictor = Predictor("levit_128-onnx-fp32", threads=4, exif=True)
         predictor("cat.jpg").label                             # one image
         predictor.predict(["cat.jpg", "dog.png"], top_k=3)     # several, in their order
         for answer in predictor.stream(frames):                # any number, one by one
@@ -48,8 +48,7 @@ class Predictor:
         predictor.embed(["cat.jpg"])                           # (1, D) float32
         batch = predictor.preprocess(["cat.jpg"])              # the network's own input
         predictor.forward(batch)["logits"]
-        predictor.close()                                      # or use it in a with statement
-        Predictor("levit_128-onnx-fp32", exif=True, draft=True)
+        predictor.close()                                      # or use a with statement
 
     An image is a path, encoded bytes, a binary file, a Pillow image, or an (H, W, 3) uint8 array
     in RGB order.
@@ -62,7 +61,7 @@ class Predictor:
     or use spawn. (A child of a process that has used ONNX Runtime must also end with
     ``os._exit``, as those of multiprocessing do, or it waits for the missing threads.)
 
-    ``exif``, ``draft`` and all other settings belong to the constructor, not to the methods.
+    All settings, ``exif`` and ``draft`` too, belong to the constructor, not to the methods.
 
     Args:
         artifact: the artifact's folder.
@@ -234,7 +233,7 @@ class Predictor:
             for answer in predictor.stream(frames, on_error="return"):
                 ...
 
-        For any number of images. The iterator may be dropped at any time.
+        The iterator may be dropped at any time.
         """
         if not is_count(top_k, 1):
             raise InputError(f"top_k must be a whole number of at least 1, not {top_k!r}")
