@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from numpy.typing import NDArray
+import numpy as np
 
 from levit.benchmarks.engines import ImageRunner, Job, Runner
-from levit.runtime.sessions.null import NullSession
 
 __all__ = ["open_image_runner", "open_runner", "script"]
 
@@ -16,12 +13,7 @@ _CLASSES = 1000
 
 def open_runner(job: Job) -> Runner:
     """A runner that returns zeros at once."""
-    session = NullSession({"logits": (_CLASSES,)})
-
-    def run(batch: NDArray[Any]) -> NDArray[Any]:
-        return session.run({"input": batch})["logits"]
-
-    return run
+    return lambda batch: np.zeros((len(batch), _CLASSES), np.float32)
 
 
 def open_image_runner(job: Job) -> ImageRunner:
