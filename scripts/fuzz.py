@@ -66,7 +66,7 @@ class Tally:
         self.counts[outcome.kind] += 1
         self.slowest_s = max(self.slowest_s, outcome.seconds)
         failure = (outcome.kind, outcome.place)
-        if not outcome.failed or len(data) >= self.smallest.get(failure, len(data) + 1):
+        if not outcome.failed or len(data) > self.smallest.get(failure, len(data)):
             return
         self.smallest[failure] = len(data)
         self.output.mkdir(parents=True, exist_ok=True)

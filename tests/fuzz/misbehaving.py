@@ -3,6 +3,7 @@
 A process of its own, because it forks. Prints {behaviour: [kind, place]} as JSON.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import fuzz
 from fuzzing.isolation import isolated, watched
 from fuzzing.target import WrongAnswerError
+from hypothesis import strategies as st
 
 from levit.errors import InputError
 
@@ -68,6 +71,33 @@ class Misbehaving:
             raise WrongAnswerError("value: it is not what it should be")
 
 
+class Fragile(Misbehaving):
+    """Fails on every input with a byte beyond ASCII, in a way of its own."""
+
+    def __init__(self, fail):
+        self.name, self._fail = "fragile", fail
+
+    def seeds(self):
+        return [b"plain", b"words"]
+
+    def damaged(self, data):
+        return st.binary(max_size=40).map(lambda more: data + more)
+
+    def attempt(self, data, folder):
+        return None if data.isascii() else self._fail()
+
+    def judge(self, data, folder, answer):
+        pass
+
+
+def found(fail, folder):
+    """(tally's failures, inputs that are kept) of a run of `scripts/fuzz.py`."""
+    arguments = argparse.Namespace(count=300, seed=1, output=folder / "kept")
+    tally = fuzz.run(Fragile(fail), arguments, folder)
+    kept = [path.read_bytes() for path in sorted(arguments.output.glob("*.bin"))]
+    return [list(map(list, tally.smallest)), [data.decode("latin-1") for data in kept]]
+
+
 if __name__ == "__main__":
     outcomes = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -75,4 +105,8 @@ if __name__ == "__main__":
             work = partial(watched, Misbehaving(), name.encode(), Path(scratch))
             outcome = isolated(work, Path(scratch))
             outcomes[name] = [outcome.kind, outcome.place]
+    with tempfile.TemporaryDirectory() as scratch:
+        outcomes["search raises"] = found(BEHAVIOURS["raise"], Path(scratch))
+    with tempfile.TemporaryDirectory() as scratch:
+        outcomes["search aborts"] = found(os.abort, Path(scratch))
     json.dump(outcomes, sys.stdout)

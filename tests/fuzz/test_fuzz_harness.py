@@ -82,6 +82,20 @@ def test_failures_say_where_they_were(outcomes):
     assert outcomes["segfault"][1].startswith("SIGSEGV misbehaving.py:")
 
 
+def test_inputs_that_fail_are_kept_as_small_as_they_get(outcomes):
+    (((kind, place),), (kept,)) = outcomes["search raises"]
+    assert kind == "exception"
+    assert place.startswith("IndexError misbehaving.py:")
+    assert len(kept) == len("plain") + 1
+
+
+def test_input_of_a_crash_is_kept(outcomes):
+    (((kind, place),), (kept,)) = outcomes["search aborts"]
+    assert kind == "crash"
+    assert place.startswith("SIGABRT misbehaving.py:")
+    assert not kept.isascii()
+
+
 # ------------------------------------------------------------------ the command
 
 
