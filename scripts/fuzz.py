@@ -5,9 +5,9 @@ Run from the repository root::
 
     pip install '.[dev,peers]'
     python scripts/fuzz.py                                  # 24,000 inputs in a few minutes
-    python scripts/fuzz.py --count 20000                    # the run in docs/results.md
+    python scripts/fuzz.py --count 20000                    # the run in docs/measurements/other.md
     python scripts/fuzz.py --target image --count 1000 --seed 7
-    python scripts/fuzz.py --target image --replay fuzz-failures/image-crash-0123456789.bin
+    python scripts/fuzz.py --target image --replay fuzz-failures/image-crash-SIGSEGV.bin
     python scripts/fuzz.py --engine atheris --target image --count 5000    # pip install atheris
 
 Hypothesis draws the inputs and makes those that fail smaller; Atheris guides the same choices by
