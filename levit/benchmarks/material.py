@@ -128,7 +128,7 @@ def _prepare_model(
     model: str, entrants: Sequence[Entrant], material: Material, *, seed: int, cache: bool
 ) -> None:
     # Not at the top: artifacts are timed where there is no onnx.
-    from levit.export.build import export
+    from levit.export import export
 
     folder = material.files(entrants[0])
     ours = [e for e in entrants if e.contender.kind == "ours" and e.artifact != "artifact"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
@@ -12,21 +11,15 @@ from typing import Any
 from levit.artifact import Manifest
 from levit.commands.output import print_table
 from levit.commands.progress import Progress
-from levit.errors import BackendUnavailableError, ConfigError
+from levit.errors import ConfigError
 
 __all__ = ["run"]
 
 _DEAF = 1e-3
-_NEEDED = {"onnx": "onnx", "safetensors": "safetensors"}
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export as the arguments say; print where it went and how far it is from the reference."""
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise BackendUnavailableError(
-            f"exporting needs {' and '.join(missing)}: pip install 'levit[export]'"
-        )
     from levit.export import ExportOptions, export
     from levit.export.rebuild import rebuild
 

@@ -1,7 +1,7 @@
 """The accuracy contract: an artifact of low precision is written if it answers as its model does.
 
-Of pictures with labels, by how many points of top-1 fewer are right; of pictures without, by how
-many first classes are the same. Both against the folded model in float32, in one pass.
+Pictures with labels tell how many points of top-1 are lost, pictures without labels how many first
+classes are the same. Both against the folded model in float32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import CalibrationError
+from levit.export.progress import Progress, silent
 from levit.export.quantization.pictures import Pictures
+from levit.export.quantization.sensitivity import signal_to_noise
 from levit.models.ops import Array
 
 __all__ = [
@@ -29,7 +31,7 @@ __all__ = [
 
 MIN_AGREEMENT: Final = 0.99
 MIN_UNLABELLED: Final = 300
-# A drop that is allowed is at least so many pictures; with fewer, one picture decides.
+# Pictures that an allowed drop is at least; with fewer, one picture decides.
 _DECIDING: Final = 10
 _BATCH: Final = 16
 
@@ -50,8 +52,13 @@ class Answers:
         return classes
 
 
-def answers_of(forward: Forward, pictures: Pictures) -> Answers:
-    """What a network says to all pictures.
+def answers_of(
+    forward: Forward, pictures: Pictures, progress: Progress = silent, step: str = "judging"
+) -> Answers:
+    """Answers of a network to all pictures.
+
+    Args:
+        progress: told under the name of `step` how many pictures are answered.
 
     Raises:
         CalibrationError: one is no picture, or not finite.
@@ -67,6 +74,7 @@ def answers_of(forward: Forward, pictures: Pictures) -> Answers:
         if len(batch) == _BATCH:
             rows.append(forward(np.concatenate(batch))["logits"])
             batch = []
+            progress(step, number + 1, len(pictures))
     if batch:
         rows.append(forward(np.concatenate(batch))["logits"])
     return Answers(logits=np.concatenate(rows).astype(np.float32))
@@ -74,20 +82,20 @@ def answers_of(forward: Forward, pictures: Pictures) -> Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """How an artifact's answers compare with its model's.
+    """Comparison of an artifact's answers with its model's.
 
     Attributes:
         measure: ``top1_drop``, in points of a hundred, or ``top1_agreement``, a fraction.
-        value: of it.
+        value: the drop or the agreement that was found.
         allowed: the most drop, or the least agreement.
-        images: how many pictures.
-        needed: how many it takes to tell.
+        images: number of pictures.
+        needed: number that it takes to tell.
         top1, reference_top1: of the artifact and of the float32 model; None without labels.
-        chance: what guessing reaches on so many, but for one time in a thousand; None without
-            labels.
+        chance: top-1 that guessing reaches on so many, but for one time in a thousand; None
+            without labels.
         signal_to_noise_db: of the logits, each class's mean over the pictures taken off; None
             where that is no finite number.
-        on: where the pictures come from.
+        on: origin of the pictures.
     """
 
     measure: str
@@ -103,7 +111,7 @@ class Judgement:
 
     @property
     def is_guessed(self) -> bool:
-        """Whether float32 itself knows no more of the labels than chance: nothing can be lost."""
+        """True where float32 itself is right by chance alone, so that nothing can be lost."""
         if self.reference_top1 is None or self.chance is None:
             return False
         return self.reference_top1 <= self.chance
@@ -119,7 +127,7 @@ class Judgement:
         return "passed" if within else "failed"
 
     def words(self) -> str:
-        """What was found, in a part of a line."""
+        """The finding, in a part of a line."""
         if self.measure == "top1_drop":
             assert self.top1 is not None
             assert self.reference_top1 is not None
@@ -133,7 +141,7 @@ class Judgement:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """The manifest's ``verification.accuracy``, but for the layers that were kept."""
         return {
             "verdict": self.verdict,
             self.measure: self.value,
@@ -149,7 +157,7 @@ class Judgement:
 
 
 def images_needed(max_drop: float | None) -> int:
-    """How many it takes to tell; `max_drop` is None where there are no labels."""
+    """Number of pictures that it takes to tell; `max_drop` is None where there are no labels."""
     return MIN_UNLABELLED if max_drop is None else math.ceil(100 * _DECIDING / max_drop)
 
 
@@ -183,19 +191,3 @@ def judge(pictures: Pictures, reference: Answers, found: Answers, max_drop: floa
         signal_to_noise_db=decibels if math.isfinite(decibels) else None,
         on=pictures.origin,
     )
-
-
-def signal_to_noise(reference: Array, found: Array) -> float:
-    """In dB, of logits whose mean over the pictures is taken off; infinite where they are the same.
-
-    The mean says what all pictures have in common, which is right where all else is wrong. What is
-    not finite, or tells no pictures apart, is nothing but noise: minus infinity.
-    """
-    signal = reference - reference.mean(axis=0, dtype=np.float64)
-    noise = signal - (found - found.mean(axis=0, dtype=np.float64))
-    power, lost = float(np.square(signal).sum()), float(np.square(noise).sum())
-    if not (math.isfinite(power) and math.isfinite(lost)):
-        return -math.inf
-    if lost == 0:
-        return math.inf
-    return 10 * math.log10(power / lost) if power > 0 else -math.inf

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from levit.export.onnx.ops import OnnxOps
+from levit.export.once import OncePerModel
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Ranges, Taps, sample_inputs, scan_ranges
 from levit.models.model import Model
@@ -21,39 +21,34 @@ LIMIT: Final = PRECISIONS["fp16"].largest / HEADROOM
 
 
 class Scanner:
-    """Ranges of a model's values over sample pictures; those of the last model are kept.
+    """Ranges of models' values over sample pictures, and the graphs that they are read from.
 
     Args:
         golden: inputs of the model; more pictures are drawn beside them.
         spec: how they are normalised; None where the model takes no RGB.
-        dialect: in which the model is emitted.
     """
 
-    def __init__(
-        self, golden: Array, spec: PreprocessSpec | None, dialect: type[OnnxOps] = OnnxOps
-    ) -> None:
+    def __init__(self, golden: Array, spec: PreprocessSpec | None) -> None:
         self._golden = golden
         self._spec = spec
-        self._dialect = dialect
-        self._last: tuple[Model, Taps, Ranges] | None = None
+        self._scans: OncePerModel[tuple[Taps, Ranges]] = OncePerModel(most=1)
+        self._taps: OncePerModel[Taps] = OncePerModel()
 
     def scan(self, model: Model) -> tuple[Taps, Ranges]:
         """(the graph with its weights, the ranges of its values)."""
-        if self._last is None or not _is_same(self._last[0], model):
-            taps = Taps(model, dialect=self._dialect)
-            ranges = scan_ranges(taps, sample_inputs(model, self._golden, self._spec))
-            self._last = (model, taps, ranges)
-        return self._last[1:]
+
+        def make() -> tuple[Taps, Ranges]:
+            taps = Taps(model)
+            return taps, scan_ranges(taps, sample_inputs(model, self._golden, self._spec))
+
+        return self._scans.get(model, make)
 
     def taps(self, model: Model) -> Taps:
-        """The graph alone."""
-        if self._last is not None and _is_same(self._last[0], model):
-            return self._last[1]
-        return Taps(model, names=(), dialect=self._dialect)
-
-
-def _is_same(one: Model, other: Model) -> bool:
-    return one.params is other.params and one.plan == other.plan
+        """The graph alone, which computes the outputs in float32."""
+        scanned = self._scans.find(model)
+        if scanned is not None:
+            return scanned[0]
+        return self._taps.get(model, lambda: Taps(model, names=()))
 
 
 def find_islands(model: Model, precision: str, scanner: Scanner) -> tuple[str, ...]:

@@ -27,13 +27,13 @@ __all__ = ["prove_module", "read_module"]
 _TOLERANCE: Final = 1e-5
 
 _NAME: Final = "the model"
-# What DataParallel, DistributedDataParallel and torch.compile keep the network under.
+# Names under which DataParallel, DistributedDataParallel and torch.compile keep the network.
 _WRAPPED: Final = ("_orig_mod", "module")
 _ACTIVATIONS: Final = {"Hardswish": "hard_swish", "SiLU": "silu", "GELU": "gelu"}
 
 
 def read_module(module: Any) -> Checkpoint:
-    """The weights of a ``torch.nn.Module`` and what it says of itself.
+    """Read the weights of a ``torch.nn.Module`` and its config.
 
     Args:
         module: of timm (its ``pretrained_cfg`` is read), of transformers (its ``config``), or of
@@ -136,7 +136,7 @@ def _hints(module: Any) -> Hints:
 
 
 def _timm_values(module: Any, pretrained: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm writes beside a checkpoint, and what of its arguments the module can tell."""
+    """Values that timm writes beside a checkpoint, and arguments that the module can tell."""
     values: dict[str, Any] = {"pretrained_cfg": dict(pretrained)}
     if isinstance(pretrained.get("architecture"), str):
         values["architecture"] = pretrained["architecture"]

@@ -1,4 +1,4 @@
-"""What a user may choose about an export."""
+"""Choices of a user about an export."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DEFAULT_PROFILE: Final = (1, 8, 64)
 # Far beyond use, near enough that a slip of the finger is an error and not a full memory.
 MAX_SIDE: Final = 8_192
 
-# In place of a target: whichever is the fastest here.
+# In place of a target: the fastest one on this machine.
 AUTO: Final = "auto"
 # Points of top-1 that an artifact may lose, where nobody says.
 DEFAULT_MAX_DROP: Final = 1.0
@@ -33,7 +33,7 @@ _PATHS: Final = (
     *("calibration", "eval"),
 )
 
-# What only one target can do.
+# Options that only one target has.
 _ONLY_FOR: Final = {
     "version_compatible": "trt",
     "hardware_compatible": "trt",
@@ -44,6 +44,10 @@ _ONLY_FOR: Final = {
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
     """Every choice of an export; ``levit export --help`` says the same in other words.
+
+    ::
+
+        ExportOptions(model="levit_128s", checkpoint="model.safetensors", target="openvino")
 
     Attributes:
         model: timm's name of a variant, or ``levit_digits``.

@@ -1,6 +1,6 @@
-"""What a precision is: the type of the graph's values, its range, and the opsets that know it.
+"""Precisions: the type of a graph's values, its range, and the opsets that know it.
 
-int8 is none: what is integers then, a `Quantization` says, and all the rest has one of these.
+int8 is none: a `Quantization` names the layers of integers, and the rest has one of these.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["PRECISIONS", "Precision", "choose_opset", "rounded", "to_bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """How a graph is written.
+    """One precision of a graph.
 
     Attributes:
         dtype: of the values between the inputs and the outputs, as ONNX spells it.
@@ -56,7 +56,7 @@ PRECISIONS: Final[Mapping[str, Precision]] = {
 }  # fmt: skip
 
 
-# From which on QuantizeLinear takes float16 and bfloat16.
+# The first opset whose QuantizeLinear takes float16 and bfloat16.
 _SMALL_FLOATS_IN_INTEGERS: Final = 19
 
 
@@ -64,8 +64,8 @@ def choose_opset(precision: str, opset: int | None, *, quantized: bool = False) 
     """The opset asked for, or the precision's default.
 
     Args:
-        precision: of what is not integers.
-        quantized: whether there are integers.
+        precision: of all that is no integer.
+        quantized: there are integers too.
 
     Raises:
         ExportError: a graph of this precision cannot have it.

@@ -1,7 +1,8 @@
 """Ranges of a network's values over sample inputs, from our own fp32 graph with taps.
 
-Every value of the graph becomes an output, ONNX Runtime runs it, and the extremes are kept by the
-value's name: the names of `OnnxOps`, which ranges, islands and error messages share.
+The graph is the plain one, whatever the target. Every value of it becomes an output, ONNX Runtime
+runs it, and the extremes are kept by the value's name: the names of `OnnxOps`, which ranges,
+islands and error messages share.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from levit.errors import ExportError, VerificationError, brief
-from levit.export.onnx.graph import input_spec
+from levit.export.interface import input_spec
 from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.precision import PRECISIONS
 from levit.models.model import Model
@@ -29,8 +30,8 @@ __all__ = ["Ranges", "Taps", "open_graph", "sample_inputs", "scan_ranges"]
 
 _OPSET: Final = PRECISIONS["fp32"].default_opset
 _ERRORS_ONLY: Final = 3
-# Beside the golden inputs. What a network does with one picture it does, within a factor, with
-# all: more of them cost time and move the extremes little, which the headroom is for.
+# Beside the golden inputs. Values of one picture are, within a factor, those of all: more pictures
+# cost time and move the extremes little, which the headroom is for.
 _PICTURES: Final = 5
 
 
@@ -62,8 +63,7 @@ class Taps:
     Args:
         model: in the dataflow whose values are asked for.
         names: of the values to read; all floats by default, the input among them.
-        of_layers: read only what layers read, and what convolutions make.
-        dialect: in which the graph is emitted, under the same names.
+        of_layers: read only the inputs of layers and the results of convolutions.
 
     Attributes:
         outputs: of the model by name: the values that they are.
@@ -79,13 +79,12 @@ class Taps:
         self,
         model: Model,
         names: Collection[str] | None = None,
-        dialect: type[OnnxOps] = OnnxOps,
         *,
         of_layers: bool = False,
     ) -> None:
         source = input_spec(model, 1)
         image = Value(source.name, tuple(map(int, source.shape)), source.dtype)
-        ops = dialect(_OPSET)
+        ops = OnnxOps(_OPSET)
         values = model.forward(ops, image)
         self.outputs = {key: ops.as_float32(value).name for key, value in values.items()}
         self.layers = ops.layers
@@ -190,7 +189,7 @@ def sample_inputs(model: Model, golden: Array, spec: PreprocessSpec | None) -> A
 
     Args:
         golden: inputs of the model.
-        spec: of what pictures are normalised by; None where the model takes no RGB.
+        spec: how pictures are normalised; None where the model takes no RGB.
     """
     config = model.config
     rng = np.random.default_rng(20210405)

@@ -10,10 +10,10 @@ from typing import Any
 from levit.artifact import Artifact, describe_files, open_artifact, write_manifest
 from levit.errors import CorruptArtifactError, ExportError
 from levit.export.options import PathLike
+from levit.export.progress import Progress, silent
 from levit.export.staging import check_destination, staged_folder
 from levit.export.targets import TARGETS
 from levit.export.targets.engine import EngineSettings
-from levit.export.targets.target import Progress
 from levit.export.targets.tensorrt import BUILDERS, ENGINE_FILE, GRAPH_FILE, Builder
 from levit.export.verify_artifact import run_here
 from levit.runtime.onnx_file import check_onnx_file
@@ -27,15 +27,19 @@ def rebuild(
     *,
     output: PathLike | None = None,
     force: bool = False,
-    progress: Progress = lambda step: None,
+    progress: Progress = silent,
 ) -> Artifact:
     """Build the engine of an artifact anew, for what is here; all else stays as it was.
+
+    ::
+
+        rebuild("levit_128-trt-fp16", output="levit_128-trt-fp16-here")
 
     Args:
         path: the artifact's folder.
         output: another folder for the result; by default it takes the artifact's place.
         force: replace an artifact at `output`.
-        progress: called with a word for each step as it begins.
+        progress: told each step.
 
     Raises:
         LevitError: whatever is wrong; the artifact is as it was then.
@@ -88,7 +92,7 @@ def rebuild(
 
 
 def _settings(builder: Builder, needs: EngineNeeds) -> EngineSettings:
-    """What the engine was built for, and the GPU that is here."""
+    """The settings that the engine was built with, and the GPU that is here."""
     architectures = needs.chosen
     if builder.ahead_of_time and not builder.unrunnable():
         here = builder.module.gpu().architecture

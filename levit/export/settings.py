@@ -114,7 +114,7 @@ def _scaled(spec: PreprocessSpec, size: tuple[int, int]) -> PreprocessSpec:
 
 
 def _assumed(spec: PreprocessSpec, said: Mapping[str, Any]) -> tuple[str, ...]:
-    """What of the flavour's defaults is left after what the options said."""
+    """The flavour's defaults that the options have not replaced, in words."""
     words = {
         "interpolation": spec.interpolation,
         "crop_pct": spec.resizing,

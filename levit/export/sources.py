@@ -26,12 +26,12 @@ __all__ = ["Source", "config_of", "digits_folder", "load_source"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Source:
-    """The model as trained, and what is known of where it came from.
+    """A model as trained, and where it came from.
 
     Attributes:
         variant: its name, also the start of the default output folder's.
         keymap: the source format.
-        hints: what stood beside the checkpoint.
+        hints: settings that stood beside the checkpoint.
         origin: for the manifest.
         assumed: choices that nothing stated, in words.
     """
@@ -97,7 +97,7 @@ def _fetch(name: str) -> Checkpoint:
 
 
 def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
-    """What stands beside the checkpoint, overruled by --config, overruled by --image-size."""
+    """Hints beside the checkpoint, overruled by --config, overruled by --image-size."""
     hints = beside
     if options.config is not None:
         path = Path(options.config)

@@ -31,7 +31,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a backend may be from the reference, as a fraction of the largest value."""
+    """Difference that a backend may have from the reference, over the largest value."""
 
     value: float
     reason: str
@@ -68,24 +68,13 @@ _INTEGER: Final = Tolerance(
 # A check that allows more shows nothing, and a manifest holds none.
 _MOST: Final = 0.9
 
-TOLERANCES: Final[Mapping[tuple[str, str], Tolerance]] = {
-    ("onnx", "fp32"): _SINGLE,
-    ("onnx", "fp16"): _HALF,
-    ("onnx", "bf16"): _BFLOAT,
-    ("onnx", "int8"): _INTEGER,
-    ("openvino", "fp32"): _SINGLE,
-    ("openvino", "fp16"): _HALF,
-    ("openvino", "bf16"): _BFLOAT,
-    ("openvino", "int8"): _INTEGER,
-    # TF32, whose ten bits of mantissa are off by 1e-3, is switched off in engines.
-    ("tensorrt", "fp32"): _SINGLE,
-    ("tensorrt", "fp16"): _HALF,
-    ("tensorrt", "bf16"): _BFLOAT,
-    ("tensorrt", "int8"): _INTEGER,
-    ("tensorrt-rtx", "fp32"): _SINGLE,
-    ("tensorrt-rtx", "fp16"): _HALF,
-    ("tensorrt-rtx", "bf16"): _BFLOAT,
-    ("tensorrt-rtx", "int8"): _INTEGER,
+# By precision alone: a format adds no error of its own. (TF32, whose ten bits of mantissa are off
+# by 1e-3, is switched off in engines.)
+TOLERANCES: Final[Mapping[str, Tolerance]] = {
+    "fp32": _SINGLE,
+    "fp16": _HALF,
+    "bf16": _BFLOAT,
+    "int8": _INTEGER,
 }
 
 # Enough for a top-1 that can differ, few enough for a second's export of a large model.
@@ -108,7 +97,7 @@ class Golden:
 
     @property
     def spread(self) -> float:
-        """How far the first output varies between the cases, over its largest value.
+        """Variation of the first output between the cases, over its largest value.
 
         Near 0, a comparison shows nothing: an untrained LeViT gives the same to every picture.
         """
@@ -117,7 +106,7 @@ class Golden:
         return float(np.ptp(first, axis=0).max()) / largest if largest else 0.0
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """What ``golden.npz`` holds."""
+        """The contents of ``golden.npz``."""
         arrays: dict[str, NDArray[Any]] = {
             f"image/{i}": np.frombuffer(image, np.uint8) for i, image in enumerate(self.images)
         }
@@ -150,14 +139,14 @@ def golden_cases(model: Model, spec: PreprocessSpec | None) -> Golden:
     return Golden(images=images, inputs=inputs, outputs=model.forward(NumpyOps(), inputs))
 
 
-def tolerance_of(format_: str, precision: str, exact: Golden, stored: Golden) -> Tolerance:
-    """The table's, or at int8 three times what rounding to integers costs, if that is more.
+def tolerance_of(precision: str, exact: Golden, stored: Golden) -> Tolerance:
+    """The table's, or at int8 three times the cost of rounding to integers, if that is more.
 
     Args:
         exact: the reference's answers.
-        stored: those that the artifact holds, at int8 its own integers' exactly computed.
+        stored: the artifact's, at int8 those of its own integers, exactly computed.
     """
-    tolerance = TOLERANCES[format_, precision]
+    tolerance = TOLERANCES[precision]
     if stored is exact:
         return tolerance
     cost = cost_of_integers(exact, stored)
@@ -165,7 +154,7 @@ def tolerance_of(format_: str, precision: str, exact: Golden, stored: Golden) ->
 
 
 def cost_of_integers(exact: Golden, stored: Golden) -> float:
-    """How far the answers of an artifact's integers are from the reference's, exactly computed.
+    """Distance of the exact answers of an artifact's integers from the reference's.
 
     Returns:
         max|difference| / max|reference| over the outputs.

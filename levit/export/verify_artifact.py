@@ -1,10 +1,10 @@
-"""A new artifact against the reference, on this host: what its manifest says of that."""
+"""A new artifact against the reference, on this host: its manifest's ``verification``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 from levit.artifact import Manifest, describe_files, write_manifest
 from levit.errors import VerificationError
-from levit.export.fitting import Scanner
 from levit.export.options import ExportOptions
+from levit.export.prepare import Prepared
 from levit.export.ranges import open_graph
-from levit.export.sources import Source
 from levit.export.targets import Target
 from levit.export.verify import TOLERANCES, Golden, cost_of_integers, prove_in_fp32, tolerance_of
 from levit.models.model import Model
@@ -27,32 +26,39 @@ from levit.runtime.cpus import cpu_class, cpu_features, cpu_model
 from levit.runtime.golden import compare_outputs
 from levit.runtime.predictor import Predictor
 
-__all__ = ["check_graph", "forward_of", "run_here", "verify_artifact"]
+__all__ = ["Candidate", "check_graph", "forward_of", "run_here", "verify_artifact"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidate:
+    """An artifact that has been written and is to be verified.
+
+    Attributes:
+        folder: complete but for the manifest.
+        manifest: complete but for its verification.
+        target: that wrote it.
+        deployed: the model as it was emitted, in floating point.
+        golden: the cases that it holds: the reference's answers, at int8 those of its own
+            integers, exactly computed.
+        graph: the ONNX that the payload was built from, if it can run here.
+    """
+
+    folder: Path
+    manifest: Manifest
+    target: Target
+    deployed: Model
+    golden: Golden
+    graph: bytes | None
 
 
 def verify_artifact(
-    options: ExportOptions,
-    source: Source,
-    deployed: Model,
-    scanner: Scanner,
-    target: Target,
-    manifest: Manifest,
-    folder: Path,
-    golden: Golden,
-    stored: Golden,
-    graph: bytes | None,
+    candidate: Candidate, prepared: Prepared, options: ExportOptions
 ) -> dict[str, Any]:
-    """Run the artifact here, or where this host cannot, the graph that it was built from.
+    """Run an artifact here, or where this host cannot, the graph that it was built from.
 
     Args:
-        source: with the model that the reference is.
-        deployed: as it was emitted.
-        scanner: has its graph in fp32, or makes it.
-        manifest: complete but for this.
-        golden: the reference's answers.
-        stored: those that the artifact holds: the same, but for int8, whose are its own integers',
-            exactly computed.
-        graph: the ONNX that the payload was built from, if it can run here.
+        prepared: has the reference.
+        options: of the artifact.
 
     Returns:
         The manifest's ``verification``.
@@ -60,7 +66,8 @@ def verify_artifact(
     Raises:
         VerificationError: out of tolerance, and not forced.
     """
-    tolerance = tolerance_of(manifest.format, manifest.precision, golden, stored)
+    manifest, exact, stored = candidate.manifest, prepared.golden, candidate.golden
+    tolerance = tolerance_of(manifest.precision, exact, stored)
     verification: dict[str, Any] = {
         "status": "unverified",
         "tolerance": tolerance.value,
@@ -68,9 +75,9 @@ def verify_artifact(
         "max_relative_error": None,
         "max_abs_error": None,
         "top1_agreement": None,
-        **({} if stored is golden else {"cost_of_integers": cost_of_integers(golden, stored)}),
-        "cases": len(golden.inputs),
-        "output_spread": golden.spread,
+        **({} if stored is exact else {"cost_of_integers": cost_of_integers(exact, stored)}),
+        "cases": len(exact.inputs),
+        "output_spread": exact.spread,
         "cpu": cpu_model(),
         "cpu_features": list(cpu_features()),
         # No class: the first machine that opens it runs the golden cases.
@@ -80,12 +87,10 @@ def verify_artifact(
     if options.verify == "none":
         return verification
     if options.verify == "source":
-        from levit.export.verify_source import compare_with_source
-
-        verification["source_library"] = compare_with_source(source, golden)
+        verification["source_library"] = prepared.source_library
     if manifest.precision != "fp32":
-        error = prove_in_fp32(scanner.taps(deployed), golden)
-        allowed = TOLERANCES["onnx", "fp32"].value
+        error = prove_in_fp32(prepared.scanner.taps(candidate.deployed), exact)
+        allowed = TOLERANCES["fp32"].value
         if error > allowed and not options.force:
             raise VerificationError(
                 f"the graph, written in fp32, is off by {error:.1e} of the largest value, allowed "
@@ -96,16 +101,15 @@ def verify_artifact(
             verification["status"] = "forced"
         verification["fp32_max_relative_error"] = error if math.isfinite(error) else None
         verification["fp32_tolerance"] = allowed
-    if graph is not None:
-        on_cpu = tolerance_of("onnx", manifest.precision, golden, stored)
-        entry = check_graph(graph, manifest, stored, on_cpu.value)
+    if candidate.graph is not None:
+        entry = check_graph(candidate.graph, manifest, stored, tolerance.value)
         passed = _within(entry)
-        what = "the graph that the engine was built from"
-        _judge(what, entry, manifest, passed=passed, force=options.force)
+        subject = "the graph that the engine was built from"
+        _require(subject, entry, manifest, passed=passed, force=options.force)
         if not passed:
             verification["status"] = "forced"
         verification["graph"] = entry
-    return run_here(target, manifest, folder, verification, force=options.force)
+    return run_here(candidate.target, manifest, candidate.folder, verification, force=options.force)
 
 
 def run_here(
@@ -119,11 +123,11 @@ def run_here(
     """The golden cases of a complete folder, if this host can run it.
 
     Args:
-        verification: what is known so far, with ``tolerance``.
-        force: keep what is out of tolerance.
+        verification: entries so far, with ``tolerance``.
+        force: keep an artifact that is out of tolerance.
 
     Returns:
-        `verification` with what has come out, or why nothing has.
+        `verification` with the errors that were found, or why nothing could run.
 
     Raises:
         VerificationError: out of tolerance, and not forced.
@@ -147,7 +151,7 @@ def run_here(
         "max_abs_error": report.max_abs_error,
         "top1_agreement": report.top1_agreement,
     }
-    _judge("the artifact", found, manifest, passed=report.passed, force=force)
+    _require("the artifact", found, manifest, passed=report.passed, force=force)
     forced = not report.passed or verification["status"] == "forced"
     return {
         **verification,
@@ -189,22 +193,22 @@ def forward_of(
 
 
 def _within(found: Mapping[str, Any]) -> bool:
-    """What changes a first class that is no tie is out of tolerance (`GoldenReport.passed`)."""
+    """True within tolerance; an error that changes a sure first class exceeds it anyway."""
     return bool(found["max_relative_error"] <= found["tolerance"])
 
 
-def _judge(
-    what: str, found: Mapping[str, Any], manifest: Manifest, *, passed: bool, force: bool
+def _require(
+    subject: str, found: Mapping[str, Any], manifest: Manifest, *, passed: bool, force: bool
 ) -> None:
     """Raise unless it has passed, or `force` is given; not finite is worth nothing to anybody."""
     if not math.isfinite(found["max_relative_error"]):
         raise VerificationError(
-            f"{what} has outputs that are not finite: its weights or activations leave the range "
-            f"of {manifest.precision}; it is not written"
+            f"{subject} has outputs that are not finite: its weights or activations leave the "
+            f"range of {manifest.precision}; it is not written"
         )
     if not passed and not force:
         raise VerificationError(
-            f"{what} is off by {found['max_relative_error']:.1e} of the largest value, allowed is "
-            f"{found['tolerance']:.1e}, with top-1 agreement {found['top1_agreement']}; it is not "
-            f"written (--force writes it, and says so in the manifest)"
+            f"{subject} is off by {found['max_relative_error']:.1e} of the largest value, allowed "
+            f"is {found['tolerance']:.1e}, with top-1 agreement {found['top1_agreement']}; it is "
+            f"not written (--force writes it, and says so in the manifest)"
         )

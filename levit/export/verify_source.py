@@ -115,7 +115,7 @@ def make_network(wanted: SourceNetwork) -> Any:
 
 
 def _normalized(source: Source, inputs: Array) -> Array:
-    """What timm's model takes: (N, C, H, W) float64."""
+    """Inputs as timm's model takes them: (N, C, H, W) float64."""
     if source.model.plan.pixels is None:
         return inputs.astype(np.float64)
     mean, std = (np.asarray(v).reshape(-1, 1, 1) for v in source.model.plan.pixels)

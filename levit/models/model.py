@@ -197,6 +197,8 @@ class Family:
             where one architecture has several.
         keymap_for: (config) → the keymap that a model without a checkpoint is named by.
         sized_names: whether a variant's name states its image size.
+        has_grid: tokens may be kept as a grid (B, C, H, W), so that ``plan.channels_first`` is a
+            choice.
     """
 
     name: str
@@ -220,3 +222,4 @@ class Family:
     named_form: Callable[[Any, Any], Any]
     keymap_for: Callable[[Any], Any]
     sized_names: bool = False
+    has_grid: bool = False

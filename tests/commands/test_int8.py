@@ -9,6 +9,7 @@ from PIL import Image
 
 from levit import Predictor
 from levit.artifact import MANIFEST_FILE
+from levit.export import write as writing
 from levit.runtime.cpus import cpu_features, cpu_precisions
 from levit.runtime.openvino_module import openvino_core
 
@@ -204,8 +205,8 @@ def test_where_nothing_passes_nothing_is_written(enough, export, tmp_path, monke
 
     attempts = compiler.Quantizer.attempts
 
-    def ruined(self, model, islands):
-        return (spoiled(attempt, "stem.1") for attempt in attempts(self, model, islands))
+    def ruined(*arguments, **options):
+        return (spoiled(attempt, "stem.1") for attempt in attempts(*arguments, **options))
 
     monkeypatch.setattr(compiler.Quantizer, "attempts", ruined)
     result = export()
@@ -237,8 +238,8 @@ def test_force_keeps_what_fails_only_where_nothing_passes(enough, export, tmp_pa
 
     attempts = compiler.Quantizer.attempts
 
-    def hopeless(self, model, islands):
-        return (spoiled(attempt, "stem.2") for attempt in attempts(self, model, islands))
+    def hopeless(*arguments, **options):
+        return (spoiled(attempt, "stem.2") for attempt in attempts(*arguments, **options))
 
     monkeypatch.setattr(compiler.Quantizer, "attempts", hopeless)
     result = export("--force")
@@ -253,10 +254,9 @@ def test_force_keeps_what_fails_only_where_nothing_passes(enough, export, tmp_pa
 
 @pytest.mark.slow
 def test_an_attempt_out_of_tolerance_is_one_that_failed(enough, export, tmp_path, monkeypatch):
-    import levit.export.build as build
     from levit.errors import VerificationError
 
-    verify, calls = build.verify_artifact, []
+    verify, calls = writing.verify_artifact, []
 
     def strict(*arguments):
         calls.append(arguments)
@@ -264,7 +264,7 @@ def test_an_attempt_out_of_tolerance_is_one_that_failed(enough, export, tmp_path
             raise VerificationError("the artifact is off")
         return verify(*arguments)
 
-    monkeypatch.setattr(build, "verify_artifact", strict)
+    monkeypatch.setattr(writing, "verify_artifact", strict)
     result = export()
     assert result.status == 0, result.stderr
     assert len(calls) == 2

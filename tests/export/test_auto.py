@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +12,10 @@ import pytest
 from levit import Predictor
 from levit.artifact import MANIFEST_FILE
 from levit.errors import ArtifactError, CalibrationError, ConfigError, ExportError
-from levit.export import ExportOptions, auto, export, timing
+from levit.export import ExportOptions, auto, export, prepare, timing
+from levit.export.quantization import compiler
 from levit.export.sources import digits_folder
+from levit.pictures import preparation
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
 
@@ -202,3 +206,47 @@ def test_ratios_are_taken_inside_rounds(tmp_path, monkeypatch):
     assert best == tmp_path / "1"
     assert [t.verdict for t in tried] == ["slower", "refused", "kept"]
     assert [t.ratio for t in tried] == [1.0, None, 2.0]
+
+
+def test_what_candidates_share_is_made_once(photos, tmp_path, monkeypatch):
+    """The checkpoint, the golden answers, the calibration, and int8 rounding of equal integers."""
+    made = Counter()
+
+    def counted(place, name):
+        function = getattr(place, name)
+
+        def count(*arguments, **options):
+            made[name] += 1
+            return function(*arguments, **options)
+
+        monkeypatch.setattr(place, name, count)
+
+    counted(prepare, "load_source")
+    counted(prepare, "golden_cases")
+    counted(prepare, "run_passes")
+    counted(compiler, "quantize")
+    steps, opened = [], []
+    load_image = preparation.load_image
+    monkeypatch.setattr(
+        preparation,
+        "load_image",
+        lambda image, **options: (opened.append(image), load_image(image, **options))[1],
+    )
+    export(
+        ExportOptions(**settings(photos, tmp_path), max_drop=20),
+        progress=lambda step, done=0, total=0: steps.append((step, done, total)),
+    )
+    _, tried = tried_of(tmp_path / "out")
+    integers = {c["target"] for c in tried["candidates"] if c["precision"] == "int8"}
+    assert {"onnx", "openvino"} <= integers
+    assert made["load_source"] == made["golden_cases"] == 1
+    assert made["run_passes"] == 2  # float32 folds the normalisation of pixels too
+    decoded = Counter(image for image in opened if isinstance(image, Path))
+    assert (len(decoded), max(decoded.values())) == (60, 1)
+    # Rounded well once; in the quick way, twice, where equalising is tried.
+    assert made["quantize"] in (1, 3)
+    count = len(tried["candidates"])
+    builds = [step for step, done, total in steps if total == count and step.endswith("tokens")]
+    assert builds[0] == f"building 1 of {count}: onnx fp32, tokens"
+    counts = [(done, total) for step, done, total in steps if step.endswith(": calibrating")]
+    assert counts == [(done, 60) for done in range(61)]

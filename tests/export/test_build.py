@@ -274,7 +274,7 @@ def test_the_same_export_gives_the_same_files(here):
 @pytest.fixture
 def unreachable(monkeypatch):
     """A tolerance that float32 cannot keep."""
-    monkeypatch.setitem(TOLERANCES, ("onnx", "fp32"), Tolerance(1e-12, "for a test"))
+    monkeypatch.setitem(TOLERANCES, "fp32", Tolerance(1e-12, "for a test"))
 
 
 def test_an_artifact_out_of_tolerance_is_not_written(here, unreachable):
@@ -304,7 +304,7 @@ def test_a_wrong_graph_is_caught(here, monkeypatch):
 
 
 def test_a_wrong_pass_is_caught_before_anything_is_written(here, monkeypatch):
-    from levit.export import build
+    from levit.export import prepare
 
     def wrong(model, passes):
         applied = run(model, passes)
@@ -313,8 +313,8 @@ def test_a_wrong_pass_is_caught_before_anything_is_written(here, monkeypatch):
         changed = replace(deployed, params=replace(deployed.params, head=head))
         return [*applied[:-1], replace(applied[-1], model=changed)]
 
-    run = build.run_passes
-    monkeypatch.setattr(build, "run_passes", wrong)
+    run = prepare.run_passes
+    monkeypatch.setattr(prepare, "run_passes", wrong)
     with pytest.raises(VerificationError, match="folding changed the outputs"):
         digits()
     assert names_in(here) == []
@@ -372,7 +372,7 @@ def test_verification_is_recorded(tiny_artifact):
     assert verification["max_abs_error"] > 0
     assert verification["top1_agreement"] == 1.0
     assert verification["cases"] == 3
-    assert verification["tolerance"] == TOLERANCES["onnx", "fp32"].value
+    assert verification["tolerance"] == TOLERANCES["fp32"].value
     assert verification["tolerance_reason"]
     assert verification["source_library"] is None
     assert verification["cpu"]

@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 
 from levit.errors import CalibrationError
-from levit.export.contract import Answers, answers_of, judge, signal_to_noise
+from levit.export.contract import Answers, answers_of, judge
 from levit.export.judging import refusal
 from levit.export.quantization.pictures import Pictures
+from levit.export.quantization.sensitivity import signal_to_noise
 
 
 def pictures(count, labels=None):
     return Pictures(
         origin="photos",
         items=np.zeros((count, 1), np.float32),
-        spec=None,
-        takes_pixels=False,
         labels=labels,
     )
 
@@ -99,7 +98,7 @@ def test_answers_that_are_not_finite_are_no_answers():
 def test_inputs_that_are_not_finite_are_refused():
     items = np.zeros((3, 2), np.float32)
     items[1, 0] = np.nan
-    shown = Pictures(origin="photos.npz", items=items, spec=None, takes_pixels=False)
+    shown = Pictures(origin="photos.npz", items=items)
     with pytest.raises(CalibrationError, match=r"photos\.npz: input 1 has values that are not"):
         answers_of(lambda batch: {"logits": batch}, shown)
 
@@ -119,7 +118,7 @@ def test_the_noise_is_that_of_what_differs_between_pictures(rng):
 
 def test_answers_come_in_the_order_of_the_pictures():
     items = np.arange(37, dtype=np.float32)[:, None]
-    shown = Pictures(origin="x", items=items, spec=None, takes_pixels=False)
+    shown = Pictures(origin="x", items=items)
     batches = []
 
     def forward(batch):

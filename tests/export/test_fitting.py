@@ -14,7 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from levit.errors import ExportError, VerificationError
 from levit.export.fitting import HEADROOM, LIMIT, Scanner, find_islands
 from levit.export.onnx.graph import emit_onnx
-from levit.export.options import ExportOptions
+from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
+from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.passes import passes_for, run_passes
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Taps, sample_inputs, scan_ranges
@@ -27,7 +28,6 @@ from levit.models.registry import FAMILIES
 from levit.pictures.preprocess import PreprocessSpec
 
 TOLERANCE = 0.05
-OPTIONS = ExportOptions(model="levit_digits")
 
 # How it is scaled → parts of names that no island has.
 CASES = {
@@ -55,7 +55,7 @@ def folded(model):
 
 def fit(model, x):
     """(deployed, islands) as an export does it, from a model as trained."""
-    deployed = prepare_onnx(folded(model), OPTIONS)
+    deployed = prepare_onnx(folded(model), "fp16")
     return deployed, find_islands(deployed, "fp16", Scanner(x, None))
 
 
@@ -111,7 +111,7 @@ every_case = pytest.mark.parametrize("case", CASES, indirect=True)
 
 def test_ranges_are_those_of_the_reference(make_small, draw_for):
     """Of every value, by the same names: the taps' own numbers, and a few by NumPy."""
-    model = prepare_onnx(folded(make_small("tiny")), OPTIONS)
+    model = prepare_onnx(folded(make_small("tiny")), "fp16")
     x = draw_for(model, 3)
     taps = Taps(model)
     ranges = scan_ranges(taps, x)
@@ -130,7 +130,7 @@ def test_ranges_are_those_of_the_reference(make_small, draw_for):
 
 
 def test_taps_may_be_chosen_and_give_each_picture(make_small, draw_for):
-    model = prepare_onnx(folded(make_small("tiny")), OPTIONS)
+    model = prepare_onnx(folded(make_small("tiny")), "fp16")
     x = draw_for(model, 3)
     found = list(Taps(model, {"stem.1/Conv"}).run(x))
     assert [set(values) for values in found] == [{"stem.1/Conv", "image"}] * 3
@@ -138,7 +138,7 @@ def test_taps_may_be_chosen_and_give_each_picture(make_small, draw_for):
 
 
 def test_more_pictures_widen_ranges(make_small, draw_for):
-    model = prepare_onnx(folded(make_small("tiny")), OPTIONS)
+    model = prepare_onnx(folded(make_small("tiny")), "fp16")
     x = draw_for(model, 3)
     taps = Taps(model)
     few, many = scan_ranges(taps, x[:1]), scan_ranges(taps, sample_inputs(model, x, None))
@@ -163,7 +163,7 @@ def test_pictures_are_normalised_as_the_artifact_does(make_small, draw_for):
 def test_ranges_of_uint8_pixels(make_small, draw):
     model = make_small("tiny").with_plan(pixels=((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)))
     pixels, _ = draw(model.config, 2)
-    ranges = scan_ranges(Taps(prepare_onnx(folded(model), OPTIONS)), pixels)
+    ranges = scan_ranges(Taps(prepare_onnx(folded(model), "fp16")), pixels)
     assert "pixels" not in ranges.high
     assert ranges.peak("pixels/Mul") < 4
 
@@ -203,7 +203,7 @@ def test_all_that_is_out_of_range_is_an_island(case):
 def test_bf16_needs_none_of_it(case):
     model, x, _ = case
     assert find_islands(folded(model), "bf16", Scanner(x, None)) == ()
-    proto = emit_onnx(prepare_onnx(folded(model), OPTIONS), name="a", precision="bf16")
+    proto = emit_onnx(prepare_onnx(folded(model), "fp16"), name="a", precision="bf16")
     assert Counter(node.op_type for node in proto.graph.node)["Cast"] == 2
 
 
@@ -251,9 +251,10 @@ def test_a_weight_out_of_range_whose_result_is_not_is_an_island(make_small, draw
     weight = np.array(stem.weight, np.float64)
     weight[:, 0] *= 1e6
     params = replace(model.params, stem=(replace(stem, weight=weight), *model.params.stem[1:]))
-    model = prepare_onnx(replace(model, params=params), OPTIONS)
+    model = prepare_onnx(replace(model, params=params), "fp16")
     scanner = Scanner(x, None)
-    scanner._last = (model, taps := Taps(model), scan_ranges(taps, x))
+    taps = Taps(model)
+    scanner._scans.get(model, lambda: (taps, scan_ranges(taps, x)))
     assert np.abs(weight).max() > 65504
     assert find_islands(model, "fp16", scanner) == ("stem.0.weight",)
 
@@ -291,6 +292,20 @@ def test_islands_are_found_in_the_dataflow_that_is_emitted(name, make_small, dra
     assert relative_error(in_half(tokens, islands, x), expected) <= TOLERANCE
 
 
+@pytest.mark.parametrize("dialect", [OnnxruntimeOps, TensorrtOps])
+@pytest.mark.parametrize("name", ["hidden", "scores", "logits"])
+def test_islands_of_the_plain_graph_hold_in_every_dialect(name, dialect, make_small, draw_for):
+    """Where a product and its bias are one Gemm over rows, say."""
+    model = CASES[name][0](make_small("tiny"))
+    x = draw_for(model, 3)
+    tokens = folded(model)
+    islands = frozenset(find_islands(tokens, "fp16", Scanner(x, None)))
+    assert islands
+    proto = emit_onnx(tokens, name="half", precision="fp16", islands=islands, dialect=dialect)
+    expected = model.forward(NumpyOps(), x)
+    assert relative_error(run(proto, x), expected) <= TOLERANCE
+
+
 def test_uint8_pixels_are_scanned_too(make_small, draw):
     statistics = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     model = scaled.scaled_stream(make_small("tiny"), 1e5).with_plan(pixels=statistics)
@@ -313,7 +328,7 @@ def test_dead_weights_are_no_island(make_small, draw_for):
     params = replace(model.params, stages=(stage, *model.params.stages[1:]))
     model = replace(model, params=params)
     x = draw_for(model)
-    assert find_islands(prepare_onnx(model, OPTIONS), "fp16", Scanner(x, None)) == ()
+    assert find_islands(prepare_onnx(model, "fp16"), "fp16", Scanner(x, None)) == ()
 
 
 # ---------------------------------------------------------------------------- properties

@@ -1,6 +1,7 @@
 """Exports in fp16: of networks out of its range, and what verification shows."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
@@ -11,14 +12,18 @@ from safetensors.numpy import save_file
 from levit import Predictor
 from levit.artifact import open_artifact
 from levit.errors import ExportError, VerificationError
-from levit.export import ExportOptions, build, export
-from levit.export.build import export_to
+from levit.export import ExportOptions, api, export
+from levit.export import write as writing
 from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.passes import run_passes
 from levit.export.precision import PRECISIONS
+from levit.export.prepare import prepare
+from levit.export.quantization.form import IntegerForm
 from levit.export.quantization.hardware import must_reduce_range
 from levit.export.ranges import Taps
 from levit.export.targets import TARGETS, find_target
+from levit.export.targets.graph import GraphForm
+from levit.export.targets.onnx import write_onnx
 from levit.export.verify import TOLERANCES, golden_cases, prove_in_fp32
 from levit.models.random_weights import flatten
 
@@ -63,7 +68,7 @@ def test_a_scaled_checkpoint_is_right_in_fp16(here, checkpoint, draw):
     artifact = export(ExportOptions(checkpoint=path, precision="fp16", output="half"))
     verification = artifact.manifest.verification
     assert verification["status"] == "passed"
-    assert verification["max_relative_error"] <= TOLERANCES["onnx", "fp16"].value
+    assert verification["max_relative_error"] <= TOLERANCES["fp16"].value
     assert verification["fp32_max_relative_error"] <= verification["fp32_tolerance"] == 1e-4
     fired = {entry["name"]: entry for entry in artifact.manifest.passes if entry["count"]}
     assert "keep_float32" in fired
@@ -71,7 +76,7 @@ def test_a_scaled_checkpoint_is_right_in_fp16(here, checkpoint, draw):
     with Predictor(artifact.path) as half, Predictor(single.path) as full:
         expected = full.forward(images)["logits"]
         error = np.abs(half.forward(images)["logits"] - expected).max() / np.abs(expected).max()
-    assert error <= 2 * TOLERANCES["onnx", "fp16"].value
+    assert error <= 2 * TOLERANCES["fp16"].value
 
 
 def test_integers_among_float16_are_right_there_too(here, checkpoint, draw):
@@ -81,15 +86,14 @@ def test_integers_among_float16_are_right_there_too(here, checkpoint, draw):
     np.savez("photos.npz", inputs=images[:32])
     target = replace(
         TARGETS["onnx"],
-        dialect=TensorrtOps,
-        signed=True,
-        grids_of_results=False,
-        beside_int8="fp16",
+        write=partial(write_onnx, form=GraphForm(dialect=TensorrtOps)),
+        integers=IntegerForm(symmetric_activations=True, floats="fp16"),
     )
     options = ExportOptions(
         checkpoint=path, precision="int8", calibration="photos.npz", force=True, output="int8"
     )
-    manifest = export_to(target, replace(options, reduce_range=must_reduce_range()), model=None)
+    options = replace(options, reduce_range=must_reduce_range())
+    manifest = writing.write(prepare(options), target, options)
     verification = manifest.manifest.verification
     assert verification["max_relative_error"] <= verification["tolerance"]
     fired = {entry["name"]: entry for entry in manifest.manifest.passes}
@@ -105,7 +109,7 @@ def test_integers_among_float16_are_right_there_too(here, checkpoint, draw):
 
 
 def test_it_is_not_written_without_what_is_done_about_it(here, checkpoint, monkeypatch):
-    monkeypatch.setattr(build, "find_islands", lambda model, precision, scanner: ())
+    monkeypatch.setattr(writing, "find_islands", lambda model, precision, scanner: ())
     with pytest.raises((ExportError, VerificationError), match=r"float16|is off by"):
         export(ExportOptions(checkpoint=checkpoint[0], precision="fp16", output="half"))
     assert not (here / "half").exists()
@@ -154,19 +158,19 @@ def test_a_wrong_weight_that_fp16_would_hide_is_found(here, monkeypatch):
     def wrong(name, precision):
         target = find_target(name, precision)
 
-        def prepare(model, options):
+        def changed(model, precision):
             head = model.params.head
             return target.prepare(
                 replace(
                     model,
                     params=replace(model.params, head=replace(head, bias=head.bias + 3e-2)),
                 ),
-                options,
+                precision,
             )
 
-        return replace(target, prepare=prepare)
+        return replace(target, prepare=changed)
 
-    monkeypatch.setattr(build, "find_target", wrong)
+    monkeypatch.setattr(api, "find_target", wrong)
     options = ExportOptions(model="levit_digits", precision="fp16", output="wrong")
     with pytest.raises(
         VerificationError, match=r"written in fp32, is off by .* allowed is 1.0e-04"
@@ -175,8 +179,8 @@ def test_a_wrong_weight_that_fp16_would_hide_is_found(here, monkeypatch):
     assert not (here / "wrong").exists()
     forced = export(replace(options, force=True)).manifest.verification
     assert forced["status"] == "forced"
-    assert 1e-4 < forced["fp32_max_relative_error"] < TOLERANCES["onnx", "fp16"].value
-    assert forced["max_relative_error"] < TOLERANCES["onnx", "fp16"].value
+    assert 1e-4 < forced["fp32_max_relative_error"] < TOLERANCES["fp16"].value
+    assert forced["max_relative_error"] < TOLERANCES["fp16"].value
 
 
 def test_nothing_is_proven_where_nothing_is_asked(here):
@@ -201,5 +205,5 @@ def test_every_size_is_within_tolerance_on_weights_drawn_anew(here, size, seed):
     manifest = export(options).manifest
     assert manifest.verification["status"] == "passed"
     # The margin of the tolerance is for outputs and machines other than these.
-    assert manifest.verification["max_relative_error"] < TOLERANCES["onnx", "fp16"].value / 2
+    assert manifest.verification["max_relative_error"] < TOLERANCES["fp16"].value / 2
     assert "keep_float32" not in {entry["name"] for entry in manifest.passes}

@@ -8,11 +8,10 @@ import onnxruntime
 import pytest
 
 from levit.errors import CalibrationError
-from levit.export.contract import signal_to_noise
 from levit.export.onnx.graph import emit_onnx
 from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
 from levit.export.onnx.openvino_ops import OpenvinoOps
-from levit.export.onnx.ops import OnnxOps
+from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.passes import EXACT, passes_for, relative_difference, run_passes
 from levit.export.passes.residual import scaled_columns, with_stream
@@ -22,9 +21,9 @@ from levit.export.quantization.grid import Scheme
 from levit.export.quantization.layers import layers_by_name, with_layers
 from levit.export.quantization.observe import observe
 from levit.export.quantization.pictures import Pictures
-from levit.export.quantization.quantize import mixed, quantize
+from levit.export.quantization.quantize import mixed, quantize, with_result_grids
 from levit.export.quantization.reference import QuantizedOps
-from levit.export.quantization.sensitivity import rank_layers
+from levit.export.quantization.sensitivity import rank_layers, signal_to_noise
 from levit.export.ranges import Taps
 from levit.models.ops import NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
@@ -45,10 +44,10 @@ def inputs(model, count, seed):
     return standardized(smooth_pictures(rng, count, config.image_size, config.in_channels))
 
 
-def watched(model, x, dialect=OnnxruntimeOps):
-    taps = Taps(model, dialect=dialect)
+def watched(model, x):
+    taps = Taps(model)
     names = {v.name for layer in taps.layers.values() for v in (layer.input, layer.output)}
-    taps = Taps(model, names=names, dialect=dialect)
+    taps = Taps(model, names=names)
     return observe(taps, (x[i : i + 1] for i in range(len(x))), len(x))
 
 
@@ -83,9 +82,11 @@ def test_layers_have_the_names_of_the_graph(make_small):
     assert "stages.1.downsample.mlp.down" in names
     assert names == list(dict.fromkeys(names))
     for dialect, channels_first in ((OnnxruntimeOps, False), (OnnxOps, True), (TensorrtOps, False)):
-        taps = Taps(model.with_plan(channels_first=channels_first), names=(), dialect=dialect)
-        assert list(taps.layers) == [name for name in taps.layers if name in names]
-        assert set(taps.layers) == set(names)
+        ops = dialect(17)
+        image = Value("image", (1, *model.input_shape))
+        model.with_plan(channels_first=channels_first).forward(ops, image)
+        assert list(ops.layers) == [name for name in ops.layers if name in names]
+        assert set(ops.layers) == set(names)
 
 
 def test_a_transformer_has_them_too(deit):
@@ -169,7 +170,7 @@ def test_equalising_norms_is_exact(deit, rng):
 def test_equalising_is_kept_where_it_helps(make_small, rng):
     model = folded(make_small("tiny"))
     x = inputs(model, 24, 9)
-    (applied,) = quantizer(x).equalize(lopsided(model, rng))
+    applied = quantizer(x).equalize(lopsided(model, rng), SCHEME)
     assert (applied.name, applied.count) == ("equalize_stream", len(model.params.stages))
 
 
@@ -199,13 +200,12 @@ def test_a_graph_computes_what_the_reference_says(make_small, deit, form, name):
     model = folded(deit if name == "deit" else make_small(name))
     model = model.with_plan(channels_first=channels_first)
     x = inputs(model, 10, 3)
-    convolutions = [n for n, layer in layers_by_name(model).items() if layer.weight.ndim == 4]
-    quantized, description = quantize(
-        model,
-        watched(model, x, dialect),
-        scheme,
-        outputs_of=convolutions if with_results else (),
-    )
+    observed = watched(model, x)
+    quantized, description = quantize(model, observed, scheme)
+    if with_results:
+        results = {n: one.output for n, one in observed.items() if one.output is not None}
+        description = with_result_grids(description, results)
+        assert results
     proto = emit_onnx(
         quantized,
         name="q",
@@ -287,7 +287,7 @@ def test_what_no_float16_holds_is_no_integer_either(make_small):
     """An island is float32 among float16: whoever reads or makes it is left as it is."""
     model = folded(make_small("tiny"))
     x = inputs(model, 10, 4)
-    observed = watched(model, x, OnnxruntimeOps)
+    observed = watched(model, x)
     reader = "stages.0.blocks.0.mlp.up"
     for island, out in (
         (observed[reader].source[0], {reader}),
@@ -295,7 +295,7 @@ def test_what_no_float16_holds_is_no_integer_either(make_small):
         (f"{reader}/Conv", {reader}),
         ("stages.0.blocks.0.mlp.upper/Conv", set()),
     ):
-        first, *_ = quantizer(x).attempts(model, (island,))
+        first, *_ = quantizer(x).attempts(model, SCHEME, (island,))
         missing = set(observed) - set(first.quantization.layers)
         assert {name for name in missing if name.startswith("stages")} >= out
         assert (reader in missing) == bool(out)
@@ -320,11 +320,11 @@ def test_the_layer_that_hurts_most_comes_first(make_small):
 
 
 def shown(x):
-    return Pictures(origin="photos", items=x, spec=None, takes_pixels=False)
+    return Pictures(origin="photos", items=x)
 
 
 def quantizer(x):
-    return Quantizer(shown(x), SCHEME, OnnxruntimeOps, grids_of_results=False)
+    return Quantizer(shown(x))
 
 
 def test_too_few_pictures_are_refused(make_small):
@@ -337,7 +337,7 @@ def test_pictures_that_are_all_the_same_are_refused(make_small):
     model = folded(make_small("tiny"))
     same = np.repeat(inputs(model, 1, 7), 12, axis=0)
     with pytest.raises(CalibrationError, match="all the same to the network"):
-        quantizer(same).equalize(model)
+        quantizer(same).equalize(model, SCHEME)
 
 
 def test_a_layer_that_reads_only_zeros_is_named(make_small):
@@ -351,12 +351,12 @@ def test_a_layer_that_reads_only_zeros_is_named(make_small):
 
     silent = with_layers(model, silence)
     with pytest.raises(CalibrationError, match=r"mlp\.down reads nothing but zeros"):
-        quantizer(inputs(model, 10, 7)).equalize(silent)
+        quantizer(inputs(model, 10, 7)).equalize(silent, SCHEME)
 
 
 def test_attempts_keep_ever_more_in_floating_point(make_small):
     model = folded(make_small("tiny"))
-    attempts = list(quantizer(inputs(model, 10, 8)).attempts(model))
+    attempts = list(quantizer(inputs(model, 10, 8)).attempts(model, SCHEME))
     counts = [len(attempt.quantization.layers) for attempt in attempts]
     assert counts == sorted(counts, reverse=True)
     assert len(set(counts)) > 3
@@ -371,9 +371,7 @@ def test_tokens_stay_rows_between_linears(make_small, deit):
     """Between two Gemms nothing is reshaped; what several layers read goes onto its grid once."""
     for model in (make_small("tiny"), deit):
         model = folded(model).with_plan(channels_first=False)
-        quantized, description = quantize(
-            model, watched(model, inputs(model, 8, 4), OnnxruntimeOps), SCHEME
-        )
+        quantized, description = quantize(model, watched(model, inputs(model, 8, 4)), SCHEME)
         proto = emit_onnx(quantized, name="q", quantization=description, dialect=OnnxruntimeOps)
         nodes = proto.graph.node
         makers = {name: node for node in nodes for name in node.output}

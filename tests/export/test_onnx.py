@@ -7,13 +7,11 @@ import onnx
 import onnxruntime
 import pytest
 
+from levit import __version__
 from levit.errors import ExportError
-from levit.export.onnx.graph import (
-    emit_onnx,
-    input_spec,
-    metadata_of,
-    output_specs,
-)
+from levit.export.interface import input_spec, output_specs
+from levit.export.onnx.graph import emit_onnx, metadata_of
+from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
 from levit.export.options import ExportOptions
 from levit.export.passes import run_passes
 from levit.export.precision import PRECISIONS
@@ -35,7 +33,7 @@ ALLOWED = {
 
 
 def deploy(model):
-    return prepare_onnx(run_passes(model)[-1].model, ExportOptions(model="levit_digits"))
+    return prepare_onnx(run_passes(model)[-1].model, "fp32")
 
 
 def session_of(proto):
@@ -184,14 +182,21 @@ def test_metadata_leaves_out_what_is_not_known():
 
 def test_write_onnx_writes_what_emit_onnx_makes(make_small, tmp_path):
     model = deploy(make_small("tiny"))
-    options = ExportOptions(model="levit_digits")
-    graph = {"name": "tiny", "opset": 18, "precision": "fp32"}
-    order = Order(
-        model=model, folder=tmp_path, graph=graph, profile=options.profile, options=options
+    options = ExportOptions(model="levit_digits", opset=18)
+    order = Order(model=model, variant="tiny", folder=tmp_path, floats="fp32", options=options)
+    versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
+    assert write_onnx(order) == Written(
+        requirements={"backend_version": ">=1.20"}, toolchain=versions
     )
-    assert write_onnx(order) == Written(requirements={"backend_version": ">=1.20"})
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-    expected = emit_onnx(model, name="tiny", opset=18).SerializeToString(deterministic=True)
+    expected = emit_onnx(
+        model,
+        name="tiny",
+        opset=18,
+        metadata={"levit.variant": "tiny"},
+        producer_version=__version__,
+        dialect=OnnxruntimeOps,
+    ).SerializeToString(deterministic=True)
     assert (tmp_path / "model.onnx").read_bytes() == expected
 
 

@@ -21,14 +21,13 @@ openvino = import_openvino()
 OPTIONS = ExportOptions(model="levit_digits", target="openvino")
 
 
-def written(model, folder, **changes):
+def written(model, folder, precision="fp32"):
     """The model as OpenVINO reads it back."""
-    graph = {"name": "small", "batch": None, "opset": 17, "metadata": {}, "precision": "fp32"}
     order = Order(
-        model=prepare_openvino(run_passes(model)[-1].model, OPTIONS),
+        model=prepare_openvino(run_passes(model)[-1].model, precision),
+        variant="small",
         folder=folder,
-        graph={**graph, **changes},
-        profile=(1, 8, 64),
+        floats=precision,
         options=OPTIONS,
     )
     write_openvino(order)

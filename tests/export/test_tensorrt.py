@@ -144,7 +144,7 @@ def test_an_engine_travels_with_its_graph_and_says_what_it_needs(precision, here
     verification = manifest.verification
     assert verification["status"] == "unverified"
     assert verification["unverified_because"] == "no NVIDIA driver: install one"
-    assert verification["tolerance"] == TOLERANCES["tensorrt-rtx", precision].value
+    assert verification["tolerance"] == TOLERANCES[precision].value
     assert verification["max_relative_error"] is None
     assert verification["cpu_class"] is None
     assert "gpu_class" not in verification
@@ -155,7 +155,7 @@ def test_an_engine_travels_with_its_graph_and_says_what_it_needs(precision, here
     else:
         checked = verification["graph"]
         assert checked["precision"] == precision
-        assert checked["tolerance"] == TOLERANCES["onnx", precision].value
+        assert checked["tolerance"] == TOLERANCES[precision].value
         assert 0 < checked["max_relative_error"] <= checked["tolerance"]
         assert checked["top1_agreement"] == 1.0
     types_of_weights = {t.data_type for t in onnx.load_from_string(graph).graph.initializer}
@@ -233,7 +233,7 @@ def test_values_beyond_float16_are_kept_in_float32(make_small, tmp_path):
     passes = {entry["name"]: entry for entry in manifest.passes}
     assert passes["keep_float32"]["values"]
     graph = manifest.verification["graph"]
-    assert graph["max_relative_error"] <= TOLERANCES["onnx", "fp16"].value
+    assert graph["max_relative_error"] <= TOLERANCES["fp16"].value
 
 
 @pytest.mark.trt_rtx
@@ -331,7 +331,7 @@ def test_what_is_no_graph_is_one_line():
 
 @pytest.mark.trt_rtx
 def test_a_graph_out_of_tolerance_is_not_written(small_export, here, monkeypatch):
-    monkeypatch.setitem(TOLERANCES, ("onnx", "fp32"), Tolerance(1e-12, "for a test"))
+    monkeypatch.setitem(TOLERANCES, "fp32", Tolerance(1e-12, "for a test"))
     with pytest.raises(VerificationError, match="the graph that the engine was built from") as c:
         small_export()
     one_line(c)

@@ -139,6 +139,21 @@ def test_missing_packages_are_one_line_with_the_command_that_installs_them(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("package", ["onnx", "onnxruntime", "safetensors"])
+def test_export_from_python_names_the_extra(package):
+    code = textwrap.dedent(BLOCK) + textwrap.dedent(
+        """
+        from levit.errors import BackendUnavailableError
+        from levit.export import ExportOptions
+        try:
+            from levit.export import export
+        except BackendUnavailableError as error:
+            print(error)
+        """
+    )
+    assert run(code, package) == f"exporting needs {package}: pip install 'levit[export]'"
+
+
 LOADED = """
     import sys
     before = set(sys.modules)

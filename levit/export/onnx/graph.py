@@ -11,37 +11,15 @@ from onnx import TensorProto, helper
 
 from levit.artifact import TensorSpec
 from levit.errors import ExportError
+from levit.export.interface import input_spec, output_specs
 from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.precision import choose_opset
 from levit.export.quantization.grid import Quantization
 from levit.models.model import Model
 
-__all__ = [
-    "emit_onnx",
-    "input_spec",
-    "metadata_of",
-    "output_specs",
-]
+__all__ = ["emit_onnx", "metadata_of"]
 
 _ELEM_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
-
-
-def input_spec(model: Model, batch: int | None) -> TensorSpec:
-    """The one input; `batch` None stands for any."""
-    shape: tuple[int | str, ...] = ("batch" if batch is None else batch, *model.input_shape)
-    if model.plan.pixels is not None:
-        return TensorSpec(name="pixels", dtype="uint8", layout="NHWC", shape=shape)
-    return TensorSpec(name="image", dtype="float32", layout="NCHW", shape=shape)
-
-
-def output_specs(model: Model, batch: int | None) -> tuple[TensorSpec, ...]:
-    """The outputs in the plan's order."""
-    first: int | str = "batch" if batch is None else batch
-    specs = []
-    for name in model.plan.outputs:
-        layout, shape = model.family.output_layout(model.config, name)
-        specs.append(TensorSpec(name=name, dtype="float32", layout=layout, shape=(first, *shape)))
-    return tuple(specs)
 
 
 def emit_onnx(
@@ -122,7 +100,7 @@ def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
 def metadata_of(
     preprocess: Mapping[str, object] | None, labels: tuple[str, ...], variant: str
 ) -> dict[str, str]:
-    """What a graph file carries so that it stands by itself."""
+    """Metadata that a graph file carries so that it stands by itself."""
     values = {"levit.variant": variant}
     if preprocess is not None:
         values["levit.preprocess"] = json.dumps(preprocess)

@@ -72,6 +72,7 @@ class OnnxruntimeOps(OnnxOps):
     def _tokens(self, flat: Value, shape: tuple[int, ...]) -> Value:
         """(B·N, C) → (B, N, C), which is written when it is read."""
         name = self._unique(f"{self.path}/Reshape")
+        self._share_island(name, flat.name)
         self._flat[name] = flat
         self._unwritten[name] = shape
         return Value(name, shape, flat.dtype)
@@ -80,10 +81,15 @@ class OnnxruntimeOps(OnnxOps):
         """(B, N, C) → (B·N, C), once."""
         if x.name not in self._flat:
             shape = (x.shape[0] * x.shape[1], x.shape[2])
-            self._flat[x.name] = self._emit(
-                "Reshape", [x, self._integers([-1, x.shape[2]], "shape")], shape
-            )
+            flat = self._emit("Reshape", [x, self._integers([-1, x.shape[2]], "shape")], shape)
+            self._share_island(flat.name, x.name)
+            self._flat[x.name] = flat
         return self._flat[x.name]
+
+    def _share_island(self, name: str, *plain: str) -> None:
+        """Keep a value in float32 where one is kept that stands for it in the plain graph."""
+        if not self._islands.isdisjoint(plain):
+            self._islands |= {name}
 
     def _read(self, x: Value, dtype: str) -> str:
         shape = self._unwritten.pop(x.name, None)
@@ -110,6 +116,7 @@ class OnnxruntimeOps(OnnxOps):
         if len(x.shape) != 3:
             return super().linear(x, weight, bias)
         grids = self._quantized.get(self.path)
+        self._share_island(f"{self.path}/Gemm", f"{self.path}/MatMul", f"{self.path}/Add")
         rows = self._flattened(x)
         inputs = [self._input(rows, grids), self._kernel(weight, grids, transposed=True)]
         if bias is not None:

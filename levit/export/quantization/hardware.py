@@ -1,33 +1,32 @@
-"""What int8 asks of a CPU: x86 without VNNI adds two products of 8 bits in 16, and saturates."""
+"""Demands of int8 on a CPU: x86 without VNNI adds two products of 8 bits in 16, and saturates."""
 
 from __future__ import annotations
 
 from levit.errors import ExportError
 from levit.export.options import ExportOptions
-from levit.export.targets.target import Target
 from levit.runtime.cpus import VNNI, cpu_features, is_x86
 
 __all__ = ["must_reduce_range", "require_vnni", "required_features"]
 
 
-def required_features(options: ExportOptions, target: Target) -> list[str]:
+def required_features(options: ExportOptions, device: str) -> list[str]:
     """The manifest's ``cpu_features``: any one of these, where the CPU is an x86."""
-    if options.precision != "int8" or options.reduce_range or target.device != "cpu":
+    if options.precision != "int8" or options.reduce_range or device != "cpu":
         return []
     return list(VNNI)
 
 
 def must_reduce_range() -> bool:
-    """Whether this CPU saturates products of 8 bits."""
+    """True where this CPU saturates products of 8 bits."""
     return is_x86() and set(VNNI).isdisjoint(cpu_features())
 
 
-def require_vnni(options: ExportOptions, target: Target) -> None:
+def require_vnni(options: ExportOptions, device: str) -> None:
     """Raise `ExportError` where this CPU would saturate what the artifact multiplies.
 
     Not where it is not to run here.
     """
-    if not required_features(options, target) or options.verify == "none":
+    if not required_features(options, device) or options.verify == "none":
         return
     if must_reduce_range():
         raise ExportError(

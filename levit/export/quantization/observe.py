@@ -1,4 +1,4 @@
-"""What every layer reads on calibration pictures: its extremes, and a sample of it."""
+"""Inputs of every layer on calibration pictures: their extremes, and a sample of them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Source: TypeAlias = tuple[str, int, int, int]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Observed:
-    """Of one layer.
+    """Observations of one layer.
 
     Attributes:
         low, high: (I,) the extremes of its input's channels over all pictures.
-        rows: (n, I·k·k) float32: what its output channels are products with, a sample.
-        source: what it reads and how: layers of one source share rows and a grid.
+        rows: (n, I·k·k) float32: a sample of the rows that its output channels are products with.
+        source: the value that it reads and how: layers of one source share rows and a grid.
         output: the extremes of its result, of a convolution.
     """
 
@@ -44,7 +44,7 @@ class Observed:
 
 @dataclass(kw_only=True)
 class _Sample:
-    """Of a value."""
+    """Extremes of a value so far, and rows of it."""
 
     low: Array = field(default_factory=lambda: np.array(np.inf))
     high: Array = field(default_factory=lambda: np.array(-np.inf))
@@ -115,10 +115,10 @@ def _source(layer: Layer) -> Source:
 
 
 def _rows(layer: Layer, x: Array, places: Array) -> Array:
-    """Some of what a layer's output channels are products with, of one picture.
+    """Some of the rows that a layer's output channels are products with, of one picture.
 
     Args:
-        places: where, from 0 up to 1.
+        places: of these rows, from 0 up to 1.
 
     Returns:
         (n, I·k·k), in the order of the weights' axes, n no more than there are.

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from levit.export.quantization.grid import LayerGrids, Quantization, Scheme, fit_grid
+from levit.export.progress import Progress, silent
+from levit.export.quantization.grid import Grid, LayerGrids, Quantization, Scheme, fit_grid
 from levit.export.quantization.inputs import HEADROOM, choose_input_grid
 from levit.export.quantization.layers import layers_by_name, with_layers
 from levit.export.quantization.observe import Observed, Source
@@ -16,7 +17,7 @@ from levit.models.layers import Conv, Linear
 from levit.models.model import Model
 from levit.models.ops import Array
 
-__all__ = ["mixed", "quantize"]
+__all__ = ["mixed", "quantize", "with_result_grids"]
 
 
 def quantize(
@@ -25,8 +26,8 @@ def quantize(
     scheme: Scheme,
     *,
     keep: Collection[str] = (),
-    outputs_of: Collection[str] = (),
     compensate: bool = True,
+    progress: Progress = silent,
 ) -> tuple[Model, Quantization]:
     """Put weights on grids, choose those of inputs, and correct biases.
 
@@ -34,8 +35,8 @@ def quantize(
         model: folded, as it is emitted.
         observed: by layer.
         keep: layers that stay in floating point.
-        outputs_of: convolutions whose results are quantized too.
         compensate: as in `round_weight`.
+        progress: told how many layers are rounded.
 
     Returns:
         (the model with the weights that the integers stand for, the description).
@@ -45,6 +46,7 @@ def quantize(
     for name in layers:
         if name not in keep:
             readers.setdefault(observed[name].source, []).append(name)
+    total = sum(map(len, readers.values()))
     grids: dict[str, LayerGrids] = {}
     rounded: dict[str, Conv | Linear] = {}
     for group in readers.values():
@@ -61,22 +63,37 @@ def quantize(
         for name, weight, integers, scale in zip(
             group, weights, np.split(together, ends), np.split(scales, ends), strict=True
         ):
-            layer, seen = layers[name], observed[name]
-            output = None
-            if name in outputs_of and seen.output is not None:
-                low, high = seen.output
-                output = fit_grid(HEADROOM * low, HEADROOM * high, scheme)
-            grids[name] = LayerGrids(
-                input=chosen.grid, range_rule=chosen.rule, weight_scale=scale, output=output
-            )
+            layer = layers[name]
+            grids[name] = LayerGrids(input=chosen.grid, range_rule=chosen.rule, weight_scale=scale)
             bias = correct_bias(weight, layer.bias, integers, rows, on_grid)
             rounded[name] = replace(
                 layer,
                 weight=integers.reshape(layer.weight.shape),
                 bias=_at_products(bias, grids[name]),
             )
+        if compensate:
+            progress("rounding weights", len(rounded), total)
     changed = with_layers(model, lambda name, layer: rounded.get(name, layer))
     return changed, Quantization(scheme=scheme, layers=grids)
+
+
+def with_result_grids(
+    quantization: Quantization, results: Mapping[str, tuple[float, float]]
+) -> Quantization:
+    """The same with the results of convolutions on grids too.
+
+    Args:
+        results: extremes of the result of each convolution.
+    """
+
+    def grid_of(low: float, high: float) -> Grid:
+        return fit_grid(HEADROOM * low, HEADROOM * high, quantization.scheme)
+
+    layers = {
+        name: replace(grids, output=grid_of(*results[name])) if name in results else grids
+        for name, grids in quantization.layers.items()
+    }
+    return replace(quantization, layers=layers)
 
 
 def _rows_of(layer: Conv | Linear) -> Array:

@@ -1,20 +1,24 @@
-"""Which layers hurt most: the noise that each makes in the answers when it alone is int8."""
+"""Sensitivity of layers: the noise that each makes in the answers when it alone is int8."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
-from levit.export.contract import signal_to_noise
-from levit.export.quantization.grid import Quantization
-from levit.export.quantization.layers import layers_by_name
+from levit.export.progress import Progress, silent
+from levit.export.quantization.grid import Grid, Quantization
 from levit.export.quantization.quantize import mixed
 from levit.export.quantization.reference import QuantizedOps
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
 
-__all__ = ["answer_of", "rank_layers"]
+__all__ = ["Noise", "answer_of", "rank_layers", "signal_to_noise"]
+
+# By a layer's name and the grid of its result.
+Noise: TypeAlias = dict[tuple[str, Grid | None], float]
 
 
 def answer_of(model: Model) -> str:
@@ -24,7 +28,12 @@ def answer_of(model: Model) -> str:
 
 
 def rank_layers(
-    model: Model, quantized: Model, quantization: Quantization, inputs: Array
+    model: Model,
+    quantized: Model,
+    quantization: Quantization,
+    inputs: Array,
+    noise: Noise | None = None,
+    progress: Progress = silent,
 ) -> Sequence[tuple[str, float]]:
     """(name, noise power over signal power of the answers), the worst first.
 
@@ -32,13 +41,34 @@ def rank_layers(
         model: in floating point.
         quantized: the same with its weights on grids.
         inputs: a few, as the model takes them; evaluated in float32, once for each layer.
+        noise: measured before, of the same model and weights; more is added.
     """
+    noise = {} if noise is None else noise
     output = answer_of(model)
-    exact = model.forward(NumpyOps(np.float32), inputs)[output]
-    names = list(layers_by_name(model))
-    found = []
-    for name in quantization.layers:
-        one = mixed(model, quantized, [other for other in names if other != name])
-        rounded = one.forward(QuantizedOps(quantization.only([name]), np.float32), inputs)[output]
-        found.append((name, 10 ** (-signal_to_noise(exact, rounded) / 10)))
+    places = {name: (name, grids.output) for name, grids in quantization.layers.items()}
+    missing = [name for name, place in places.items() if place not in noise]
+    if missing:
+        exact = model.forward(NumpyOps(np.float32), inputs)[output]
+    for number, name in enumerate(missing):
+        one = mixed(quantized, model, [name])  # all in floating point but this layer
+        answers = one.forward(QuantizedOps(quantization.only([name]), np.float32), inputs)[output]
+        noise[places[name]] = 10 ** (-signal_to_noise(exact, answers) / 10)
+        progress("looking for the layers that hurt most", number + 1, len(missing))
+    found = [(name, noise[place]) for name, place in places.items()]
     return sorted(found, key=lambda entry: -entry[1])
+
+
+def signal_to_noise(reference: Array, found: Array) -> float:
+    """Signal over noise in dB, of logits whose mean over the pictures is taken off.
+
+    The mean is common to all pictures, and may be right where all else is wrong. Infinite where
+    both are the same; minus infinity where logits are not finite or tell no pictures apart.
+    """
+    signal = reference - reference.mean(axis=0, dtype=np.float64)
+    noise = signal - (found - found.mean(axis=0, dtype=np.float64))
+    power, lost = float(np.square(signal).sum()), float(np.square(noise).sum())
+    if not (math.isfinite(power) and math.isfinite(lost)):
+        return -math.inf
+    if lost == 0:
+        return math.inf
+    return 10 * math.log10(power / lost) if power > 0 else -math.inf

@@ -1,4 +1,4 @@
-"""What a deployed model can become. A new target is one file and one line of `TARGETS`."""
+"""Targets of the compiler. A new one is one file and one line of `TARGETS`."""
 
 from __future__ import annotations
 
@@ -6,70 +6,18 @@ from collections.abc import Mapping
 from typing import Final
 
 from levit.errors import ExportError
-from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
-from levit.export.onnx.openvino_ops import OpenvinoOps
-from levit.export.onnx.tensorrt_ops import TensorrtOps
-from levit.export.targets.onnx import prepare_onnx, write_onnx
-from levit.export.targets.openvino import prepare_openvino, require_openvino, write_openvino
-from levit.export.targets.target import Order, Target, Written
-from levit.export.targets.tensorrt import ENGINE_FILE, RTX, TENSORRT, prepare_engine
+from levit.export.targets.onnx import ONNX
+from levit.export.targets.openvino import OPENVINO
+from levit.export.targets.target import Order, Target, Way, Written
+from levit.export.targets.tensorrt import TRT, TRT_RTX
 
-__all__ = ["TARGETS", "Order", "Target", "Written", "find_target"]
+__all__ = ["TARGETS", "Order", "Target", "Way", "Written", "find_target"]
 
 TARGETS: Final[Mapping[str, Target]] = {
-    "onnx": Target(
-        format="onnx",
-        payload="model.onnx",
-        precisions=("fp32", "fp16", "bf16", "int8"),
-        distribution="onnxruntime",
-        min_version="1.20",
-        prepare=prepare_onnx,
-        write=write_onnx,
-        dialect=OnnxruntimeOps,
-        grids_of_results=True,
-    ),
-    "openvino": Target(
-        format="openvino",
-        payload="model.xml",
-        precisions=("fp32", "fp16", "bf16", "int8"),
-        distribution="openvino",
-        min_version="2025.0",
-        prepare=prepare_openvino,
-        write=write_openvino,
-        require=require_openvino,
-        dialect=OpenvinoOps,
-        typed=False,
-    ),
-    "trt": Target(
-        format="tensorrt",
-        payload=ENGINE_FILE,
-        precisions=("fp32", "fp16", "bf16", "int8"),
-        distribution="tensorrt",
-        min_version="10.12",
-        prepare=prepare_engine,
-        write=TENSORRT.write,
-        require=TENSORRT.require,
-        device="gpu",
-        dialect=TensorrtOps,
-        signed=True,
-        beside_int8="fp16",
-        unrunnable=TENSORRT.unrunnable,
-    ),
-    "trt-rtx": Target(
-        format="tensorrt-rtx",
-        payload=ENGINE_FILE,
-        precisions=("fp32", "fp16", "bf16", "int8"),
-        distribution="tensorrt-rtx-cu13-bindings",
-        min_version="1.7",
-        prepare=prepare_engine,
-        write=RTX.write,
-        require=RTX.require,
-        device="gpu",
-        dialect=TensorrtOps,
-        signed=True,
-        beside_int8="fp16",
-        unrunnable=RTX.unrunnable,
-    ),
+    "onnx": ONNX,
+    "openvino": OPENVINO,
+    "trt": TRT,
+    "trt-rtx": TRT_RTX,
 }
 
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from levit.errors import ExportError
-from levit.export.targets.target import Progress
+from levit.export.progress import Progress, silent
 from levit.interruption import deferred
 from levit.runtime.tensorrt_log import error_log, shortened
 
 __all__ = ["EngineSettings", "build_engine"]
 
-# What a kernel may take beside weights and activations. The largest that LeViT asks for is tens
+# Memory of a kernel beside weights and activations. The largest that LeViT asks for is tens
 # of MiB; a limit at all keeps the builder from tactics that only fit an empty card.
 WORKSPACE_BYTES: Final = 2**30
 
@@ -26,7 +26,7 @@ _SHOWN: Final = 3
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSettings:
-    """What an engine is built for.
+    """Settings of an engine that is to be built.
 
     Attributes:
         profile: (min, opt, max) of the batch.
@@ -44,7 +44,7 @@ class EngineSettings:
 
 
 def build_engine(
-    trt: Any, graph: bytes, settings: EngineSettings, progress: Progress = lambda step: None
+    trt: Any, graph: bytes, settings: EngineSettings, progress: Progress = silent
 ) -> tuple[bytes, bytes | None]:
     """Parse a graph and build its engine.
 
@@ -140,7 +140,7 @@ def _parser_error(error: Any) -> str:
 
 
 def _monitor(trt: Any, progress: Progress, noted: list[int]) -> Any:
-    """Passes phases on, and stops the build once a signal has been noted."""
+    """A monitor that passes phases on, and stops the build once a signal has been noted."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:

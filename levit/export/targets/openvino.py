@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from levit.errors import ExportError, brief
-from levit.export.onnx.graph import emit_onnx
-from levit.export.options import ExportOptions
+from levit.export.onnx.openvino_ops import OpenvinoOps
 from levit.export.precision import PRECISIONS, Precision, rounded
 from levit.export.quantization.grid import Quantization
-from levit.export.targets.target import Order, Written
+from levit.export.targets.graph import GraphForm, versions_of
+from levit.export.targets.target import Order, Target, Way, Written
 from levit.models.model import Model
 from levit.runtime.backends import BACKENDS
+from levit.runtime.cpus import cpu_features, cpu_precisions
 from levit.runtime.openvino_file import METADATA
 from levit.runtime.openvino_module import import_openvino, openvino_core
 
-__all__ = ["prepare_openvino", "require_openvino", "write_openvino"]
+__all__ = ["OPENVINO", "prepare_openvino", "write_openvino"]
+
+# Its graph is fp32, with smaller constants: see `write_openvino`.
+_FORM: Final = GraphForm(dialect=OpenvinoOps, typed=False)
 
 # OpenVINO's own names, with a number that goes on for as long as the process.
 _GENERATED: Final = re.compile(r"[A-Z]\w*_\d+")
@@ -28,14 +32,14 @@ _GENERATED: Final = re.compile(r"[A-Z]\w*_\d+")
 _SMALLEST: Final = 16
 
 
-def require_openvino(precision: str) -> None:
+def _require(precision: str) -> None:
     """Raise `BackendUnavailableError` where OpenVINO is missing."""
     obstacle = BACKENDS["openvino"].obstacle("cpu")
     if obstacle is not None:
         raise obstacle.error("target 'openvino'")
 
 
-def prepare_openvino(model: Model, options: ExportOptions) -> Model:
+def prepare_openvino(model: Model, precision: str) -> Model:
     """Products over tokens, (B, N, C).
 
     OpenVINO computes in channels-last layouts, where a token is one piece of memory: the products
@@ -48,38 +52,48 @@ def prepare_openvino(model: Model, options: ExportOptions) -> Model:
 def write_openvino(order: Order) -> Written:
     """Write ``model.xml`` and ``model.bin``.
 
-    The weights are stored in the artifact's precision; what is computed in is said to OpenVINO
-    when it loads them, because its own choice depends on the machine.
+    The weights are stored in the artifact's precision. The precision of the arithmetic is chosen
+    when OpenVINO loads them, because its own choice depends on the machine.
     """
     openvino = import_openvino()
     from openvino import passes
 
-    precision = order.graph["precision"]
-    proto = emit_onnx(order.model, **{**order.graph, "precision": "fp32"})
+    proto = _FORM.emit(order)
     try:
         model = openvino_core().read_model(proto.SerializeToString(deterministic=True))
-        # What is left of shapes that ONNX's Gemm and Conv biases are read with.
+        # Shapes are left, with which ONNX's Gemm and Conv biases are read.
         folding = passes.Manager()
         folding.register_pass(passes.ConstantFolding())
         folding.run_passes(model)
-        if (quantization := order.graph.get("quantization")) is not None:
-            _to_integers(openvino, model, quantization)
-        elif precision != "fp32":
-            _compress(openvino, model, PRECISIONS[precision], order.graph.get("islands", ()))
-        for name, place in METADATA.items():
-            if name in order.graph["metadata"]:
-                model.set_rt_info(order.graph["metadata"][name], place)
+        if order.quantization is not None:
+            _to_integers(openvino, model, order.quantization)
+        elif order.floats != "fp32":
+            _compress(openvino, model, PRECISIONS[order.floats], order.islands)
+        for entry in proto.metadata_props:
+            model.set_rt_info(entry.value, METADATA[entry.key])
         _name(model)
         openvino.save_model(model, order.folder / "model.xml", compress_to_fp16=False)
     except RuntimeError as error:
         raise ExportError(
             f"OpenVINO {openvino.__version__} cannot write this network ({brief(error)})"
         ) from error
-    return Written()
+    return Written(toolchain=versions_of("openvino"))
+
+
+def _ways(model: Model, precision: str) -> Sequence[Way]:
+    if precision == "bf16" and not cpu_precisions(cpu_features())["bf16"]:
+        return ()
+    if precision == "int8" or not model.family.has_grid:
+        return (Way(),)
+    return (Way(), Way(form="channels first", prepare=_over_the_grid))
+
+
+def _over_the_grid(model: Model, precision: str) -> Model:
+    return model.with_plan(channels_first=True)
 
 
 def _name(model: Any) -> None:
-    """Give what has no name of ours one that is the same in every process."""
+    """Give nodes without a name of ours one that is the same in every process."""
     for number, node in enumerate(model.get_ordered_ops()):
         if _GENERATED.fullmatch(node.get_friendly_name()):
             node.set_friendly_name(f"{node.get_type_name()}.{number}")
@@ -114,7 +128,7 @@ def _to_integers(openvino: Any, model: Any, quantization: Quantization) -> None:
 
 
 def _reads_rows(constant: Any) -> bool:
-    """Whether the product that reads a matrix transposes it: its rows are output channels."""
+    """True where the product that reads a matrix transposes it: rows are output channels."""
     (reader,) = constant.output(0).get_target_inputs()
     return bool(reader.get_node().get_attributes().get("transpose_b", False))
 
@@ -154,3 +168,16 @@ def _tensor(openvino: Any, values: NDArray[np.float32], dtype: str) -> Any:
     # NumPy knows no bfloat16: OpenVINO shows its bits as another type of two bytes.
     tensor.data.view(np.uint16)[...] = rounded(values, dtype).view(np.uint16)
     return tensor
+
+
+OPENVINO: Final = Target(
+    format="openvino",
+    payload="model.xml",
+    precisions=("fp32", "fp16", "bf16", "int8"),
+    distribution="openvino",
+    min_version="2025.0",
+    prepare=prepare_openvino,
+    write=write_openvino,
+    require=_require,
+    ways=_ways,
+)

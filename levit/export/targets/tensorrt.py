@@ -8,15 +8,17 @@ where the engine is loaded. So it has nothing to time, and keeps no timing cache
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from levit.export.onnx.graph import emit_onnx
-from levit.export.options import ExportOptions
+from levit.export.onnx.tensorrt_ops import TensorrtOps
+from levit.export.progress import Progress
+from levit.export.quantization.form import IntegerForm
 from levit.export.targets.engine import EngineSettings, build_engine
-from levit.export.targets.target import Order, Progress, Written
+from levit.export.targets.graph import GraphForm, versions_of
+from levit.export.targets.target import Order, Target, Way, Written
 from levit.export.targets.timing_cache import TimingCache
 from levit.models.model import Model
 from levit.runtime.cuda import host_system
@@ -29,6 +31,8 @@ __all__ = [
     "GRAPH_FILE",
     "RTX",
     "TENSORRT",
+    "TRT",
+    "TRT_RTX",
     "Builder",
     "prepare_engine",
 ]
@@ -37,6 +41,7 @@ ENGINE_FILE: Final = "model.engine"
 GRAPH_FILE: Final = "model.onnx"
 # How a manifest names every architecture from Ampere on.
 AMPERE_ON: Final = "sm_80+"
+_FORM: Final = GraphForm(dialect=TensorrtOps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,7 @@ class Builder:
 
     @property
     def module(self) -> TensorrtModule:
-        """What it builds with."""
+        """The module that it builds with."""
         return MODULES[self.format]
 
     def require(self, precision: str) -> None:
@@ -64,17 +69,19 @@ class Builder:
 
     def write(self, order: Order) -> Written:
         """Write ``model.onnx`` and ``model.engine``."""
-        graph: bytes = emit_onnx(order.model, **order.graph).SerializeToString(deterministic=True)
+        graph: bytes = _FORM.emit(order).SerializeToString(deterministic=True)
         options = order.options
         settings = EngineSettings(
-            profile=order.profile,
+            profile=options.profile,
             version_compatible=options.version_compatible,
             hardware_compatible=options.hardware_compatible,
             architectures=options.gpu_architectures or (),
         )
         written = self.write_graph(order.folder, graph, settings, order.progress)
         # ONNX Runtime has no bfloat16 kernels on the CPU.
-        return written if options.precision == "bf16" else replace(written, graph=graph)
+        runnable = None if order.floats == "bf16" else graph
+        (backend,) = written.toolchain
+        return replace(written, toolchain=versions_of(backend), graph=runnable)
 
     def write_graph(
         self, folder: Path, graph: bytes, settings: EngineSettings, progress: Progress
@@ -128,7 +135,7 @@ RTX: Final = Builder(format="tensorrt-rtx", ahead_of_time=True)
 BUILDERS: Final[Mapping[str, Builder]] = {"trt": TENSORRT, "trt-rtx": RTX}
 
 
-def prepare_engine(model: Model, options: ExportOptions) -> Model:
+def prepare_engine(model: Model, precision: str) -> Model:
     """Linears stay products over tokens, the attention is primitive products and a softmax.
 
     The parser takes no Attention whose values are wider than its keys, as all of LeViT's are.
@@ -136,3 +143,32 @@ def prepare_engine(model: Model, options: ExportOptions) -> Model:
     1.1 s instead of 1.0 and 1.4, and 1 % smaller; which is faster has to be measured on a GPU.
     """
     return model
+
+
+def _ways(model: Model, precision: str) -> Sequence[Way]:
+    return () if precision == "bf16" else (Way(),)
+
+
+TRT: Final = Target(
+    format=TENSORRT.format,
+    payload=ENGINE_FILE,
+    precisions=("fp32", "fp16", "bf16", "int8"),
+    distribution="tensorrt",
+    min_version="10.12",
+    prepare=prepare_engine,
+    write=TENSORRT.write,
+    require=TENSORRT.require,
+    device="gpu",
+    integers=IntegerForm(symmetric_activations=True, floats="fp16"),
+    ways=_ways,
+    unrunnable=TENSORRT.unrunnable,
+)
+TRT_RTX: Final = replace(
+    TRT,
+    format=RTX.format,
+    distribution="tensorrt-rtx-cu13-bindings",
+    min_version="1.7",
+    write=RTX.write,
+    require=RTX.require,
+    unrunnable=RTX.unrunnable,
+)

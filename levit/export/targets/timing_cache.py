@@ -1,4 +1,4 @@
-"""What TensorRT has measured of its kernels, kept between builds.
+"""TensorRT's measurements of its kernels, kept between builds.
 
 One file for each version and GPU architecture, in ``${XDG_CACHE_HOME:-~/.cache}/levit``. It makes
 later builds several times shorter; without it they come to the same engine.
@@ -38,7 +38,7 @@ class TimingCache:
         return base / "levit" / f"{self.module}-{self.version}-{self.architecture}.timing"
 
     def read(self) -> bytes:
-        """What earlier builds have left; empty before the first.
+        """The measurements of earlier builds; empty before the first.
 
         Raises:
             ArtifactError: it cannot be read, or could not be written afterwards.

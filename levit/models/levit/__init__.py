@@ -83,4 +83,5 @@ FAMILY: Final = Family(
     model_types=("levit",),
     named_form=named_form,
     keymap_for=keymap_for,
+    has_grid=True,
 )

@@ -1,0 +1,33 @@
+"""Integers as a backend takes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from levit.export.quantization.grid import Scheme
+
+__all__ = ["IntegerForm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegerForm:
+    """Integers as a target's backend multiplies them at int8.
+
+    Attributes:
+        symmetric_activations: activations are int8 with a zero point of 0; else uint8 with a zero
+            point anywhere.
+        integer_results: a convolution of integers gives integers, so that its result has a grid.
+        floats: precision of all that is no integer.
+    """
+
+    symmetric_activations: bool = False
+    integer_results: bool = False
+    floats: str = "fp32"
+
+    def scheme(self, *, reduce_range: bool) -> Scheme:
+        """The grids of this form; `reduce_range` for weights of seven bits."""
+        return Scheme(
+            signed=self.symmetric_activations,
+            weight_bits=7 if reduce_range else 8,
+            half=self.floats == "fp16",
+        )
