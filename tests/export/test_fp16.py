@@ -190,9 +190,9 @@ def test_nothing_is_proven_where_nothing_is_asked(here):
     assert "fp32_max_relative_error" not in verification
 
 
-def test_every_format_and_precision_has_a_tolerance_with_a_reason():
-    formats = {"onnx", "openvino", "tensorrt", "tensorrt-rtx"}
-    assert set(TOLERANCES) == {(f, p) for f in formats for p in (*PRECISIONS, "int8")}
+def test_every_precision_of_every_target_has_a_tolerance_with_a_reason():
+    assert set(TOLERANCES) == {p for target in TARGETS.values() for p in target.precisions}
+    assert set(TOLERANCES) == {*PRECISIONS, "int8"}
     for tolerance in TOLERANCES.values():
         assert 0 < tolerance.value < 1
         assert tolerance.reason
