@@ -110,7 +110,7 @@ class Progress:
             self._draw(now)
         elif not self._told and now - self._begun >= _LONG_S:
             self._told = True
-            self._write(f"{self._line(now)}\n")
+            self._write(f"{self._line(now).lstrip()}\n")
 
     def _draw(self, now: float) -> None:
         self._write(f"{_ERASE}{self._line(now, _columns() - 1)}")

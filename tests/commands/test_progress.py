@@ -114,10 +114,10 @@ def test_a_long_step_is_told_once_in_a_pipe(pipe, monkeypatch):
         wait_until(lambda: pipe.getvalue())
         time.sleep(0.1)
         progress("calibrating", 128, 128)
-        assert pipe.getvalue() == "  calibrating 37/128  0 s\n"
+        assert pipe.getvalue() == "calibrating 37/128  0 s\n"
         progress("building the engine")
         wait_until(lambda: pipe.getvalue().count("\n") == 2)
-    assert pipe.getvalue() == "  calibrating 37/128  0 s\n  building the engine  0 s\n"
+    assert pipe.getvalue() == "calibrating 37/128  0 s\nbuilding the engine  0 s\n"
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
