@@ -122,7 +122,7 @@ def main_bench() -> int:
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     RECEIVED.append(number)
-    # As an exception, so that half-written folders go.
+    # An exception, so that half-written folders go.
     raise SystemExit(128 + number)
 
 

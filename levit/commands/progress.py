@@ -57,7 +57,7 @@ class Progress:
 
         Args:
             step: its name, as people would say it.
-            done, total: how far it is, where that can be counted.
+            done, total: the count, where there is one.
         """
         now = time.monotonic()
         name = step.partition(":")[0]

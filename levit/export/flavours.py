@@ -85,7 +85,7 @@ def mmpretrain_spec(
 
     Args:
         image_size: (height, width) of the model.
-        data_preprocessor: of a config; its `mean` and `std` are on 0..255. Empty for ImageNet's.
+        data_preprocessor: settings of a config, `mean` and `std` on 0..255; empty for ImageNet's.
 
     Raises:
         ConfigError: the model takes BGR, or a value is not what it should be.

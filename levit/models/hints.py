@@ -92,7 +92,7 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
             the top, as the ``pretrained_cfg`` did in older timm. transformers:
             ``model_type``, ``architectures``, ``id2label``, ``image_size``,
             ``num_channels`` and the widths of the network.
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
         ConfigError: a value is not what it should be.

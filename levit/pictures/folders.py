@@ -31,7 +31,7 @@ def labelled_images(
     """List (image, class index) of every image of ``folder/class/image``, and the assumptions made.
 
     Args:
-        labels: of the model; a folder's name is one of them, or an index, or all folders in
+        labels: labels of the model; a folder's name is one of them, or an index, or all folders in
             sorted order are the classes in order.
 
     Raises:

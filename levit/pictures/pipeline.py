@@ -44,7 +44,7 @@ class Batch:
 
     Attributes:
         start: position of its first image in the iterable.
-        rows: what the network takes, a row per image; that of an image with an error is not
+        rows: the network's input, a row per image; that of an image with an error is not
             filled.
         errors: errors by row.
         waiting: number of rows that are neither filled nor failed yet.
@@ -67,7 +67,7 @@ class Pipeline:
                 ...
 
     Args:
-        preparation: how an image becomes a row. It receives each image in the calling thread,
+        preparation: maker of rows from images. It receives each image in the calling thread,
             before the next one is read, and prepares it in any thread.
         batch: images per batch.
         workers: threads at most, over all calls; 0 for none.

@@ -46,7 +46,7 @@ MAX_PIXELS: Final = 89_478_485
 # Limit of a caller's file or pipe: as many pixels, uncompressed, four channels of 16 bits.
 MAX_BYTES: Final = 2**30
 
-# What is read, in the order in which it is tried, and Pillow's module for it. A new one needs a
+# Formats in the order in which they are tried, and Pillow's module for each. A new one needs a
 # signature in its first bytes and its size in its header: TGA has no signature, and ICO and ICNS
 # say nothing of the pictures inside. Formats that the application has registered itself, as
 # pillow-heif does, are tried after these.

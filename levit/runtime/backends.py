@@ -45,7 +45,7 @@ class Backend:
         name: name in messages.
         module: the import whose absence means that the backend is not installed.
         distributions: the packages that may hold it, for its version.
-        places: by device, ``cpu`` or ``gpu``.
+        places: a `Place` for each device, ``cpu`` or ``gpu``.
     """
 
     name: str

@@ -39,7 +39,7 @@ def check_interface(
     """Raise where the manifest states another interface than the network has.
 
     Args:
-        inputs, outputs: of the network, in its order.
+        inputs, outputs: tensors of the network, in its order.
         metadata: written into the network by `levit export`; ``levit.preprocess`` is JSON.
 
     Raises:

@@ -40,7 +40,7 @@ _X86_FEATURES = """
 _ARM_FEATURES = "asimd asimdhp asimddp sve sve2 i8mm bf16 sme"
 _KERNEL_FEATURES = frozenset(f"{_X86_FEATURES} {_ARM_FEATURES}".split())
 
-# Of x86: without one of these, kernels add two products of 8 bits in 16, and saturate.
+# On x86 without one of these, kernels add two products of 8 bits in 16, and saturate.
 VNNI: Final = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 # Any of these multiplies and adds numbers of a precision. Without one, a backend that is given such

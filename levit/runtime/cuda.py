@@ -53,13 +53,13 @@ class DeviceBuffer:
     CUDA graph.
 
     Args:
-        shape: of the largest batch.
+        shape: shape of the largest batch.
 
     Attributes:
         host: the tensor on the host.
         address: the address of `host`.
         device: the address on the GPU.
-        shape: as given.
+        shape: shape of the largest batch.
     """
 
     def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:

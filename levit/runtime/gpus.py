@@ -33,7 +33,7 @@ class Gpu:
     """An NVIDIA GPU.
 
     Attributes:
-        name: as its maker calls it.
+        name: its maker's name of it.
         compute_capability: (major, minor), which kernels are built for.
         memory_bytes: its memory.
         cuda_version: (major, minor), the newest that its driver serves.

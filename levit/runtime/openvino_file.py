@@ -39,7 +39,7 @@ _OPERATIONS: Final = {
     *("FakeQuantize", "Subtract"),  # of integers
 }
 _LONGEST_BYTES: Final = 2**26
-# What is written has a depth of 6; each element is judged by all that it lies in.
+# Files of ours have a depth of 6; each element is judged by all that it lies in.
 _DEEPEST: Final = 16
 
 

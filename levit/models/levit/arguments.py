@@ -43,7 +43,7 @@ def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:
             depth`` and, if they differ from timm's defaults, ``img_size, in_chans,
             num_classes, attn_ratio, mlp_ratio, stem_type, act_layer, distilled, use_conv``;
             for transformers a ``config.json`` whose ``model_type`` is ``levit``.
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
         ConfigError: an argument is missing, of the wrong type, or unsupported.

@@ -42,7 +42,7 @@ def read_stated(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     Args:
         values: transformers' ``config.json``, told by its ``model_type``; or timm's, with arguments
             at the top or under ``model_args``.
-        name: of the file, for messages.
+        name: name of the file, for messages.
 
     Raises:
         ConfigError: a value is of the wrong type, or asks for what is not built here.
@@ -132,9 +132,9 @@ def config_from_arguments(
     """Read a whole config from a JSON file.
 
     Args:
-        values: as for `read_stated`.
-        name: of the file, for messages.
-        defaults: of the family, for what the file leaves out.
+        values: the JSON object, as `read_stated` takes it.
+        name: name of the file, for messages.
+        defaults: defaults of the family, where the file states nothing.
 
     Raises:
         ConfigError: a width is missing, of the wrong type, or unsupported.

@@ -27,7 +27,7 @@ class EngineNeeds:
         architectures: ``sm_90``, several of them, or one with ``+`` for all from it on.
         compatibility: asked for at the build: ``version`` (later releases load it too),
             ``hardware`` (every GPU from Ampere on), ``architectures`` (by name).
-        system: as `host_system`.
+        system: operating system and processor, as `host_system` names them.
         profile: (min, opt, max) of the batch.
     """
 

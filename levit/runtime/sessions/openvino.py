@@ -39,7 +39,7 @@ __all__ = ["OpenVinoSession"]
 
 openvino = import_openvino()
 
-# What the arithmetic is done in. OpenVINO's own choice is bfloat16 wherever the CPU has it, and so
+# Types of the arithmetic. OpenVINO's own choice is bfloat16 wherever the CPU has it, and so
 # it is where it is asked for float16: an artifact of fp16 keeps its weights so and computes in
 # float32, to which every CPU is exact.
 _ARITHMETIC: Final = {"fp32": "f32", "fp16": "f32", "bf16": "bf16"}
@@ -48,7 +48,7 @@ _DTYPES: Final = {"f32": "float32", "u8": "uint8"}
 # weights again, in the order in which its kernels read them.
 _REPEATS: Final = 4
 _MOST_FIXED: Final = 4
-# How long a caller waits before it asks whether its requests have failed.
+# Seconds that a caller waits before it asks whether its requests have failed.
 _PATIENCE_S: Final = 10.0
 
 # Sessions of this process, for the children it forks.
@@ -64,7 +64,7 @@ def _keep_inherited_sessions() -> None:
 
 @atexit.register
 def _end_requests() -> None:
-    """Before the interpreter goes: a thread of OpenVINO that asks for it then ends the process."""
+    """Settle all requests before the interpreter goes, which OpenVINO's threads ask for."""
     for session in list(_live):
         for network in list((session._networks or {}).values()):
             network.settle()
@@ -122,7 +122,7 @@ class OpenVinoSession:
 
     @property
     def machine_class(self) -> str:
-        """The CPU's."""
+        """Class of the CPU."""
         return known_cpu_class()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -146,7 +146,7 @@ class OpenVinoSession:
         }
 
     def _parts(self, batch: NDArray[Any]) -> list[list[NDArray[Any]]]:
-        """The outputs in their order, of one piece of the batch after the other."""
+        """Compute the outputs in their order, one piece of the batch after the other."""
         if self._mode == "latency":
             return [self._network(len(batch)).infer(batch)]
         pieces = [batch]
@@ -164,7 +164,7 @@ class OpenVinoSession:
         self._networks = None
 
     def _network(self, batch: int) -> Any:
-        """The network for this many images, compiled when it is first asked for."""
+        """Find the network for this many images, compiled when it is first asked for."""
         networks = self._networks
         if networks is None:
             raise InputError("the session is closed")
@@ -189,7 +189,7 @@ class OpenVinoSession:
         return batch in self._fixed
 
     def _compile(self, batch: int) -> _Network:
-        """For a fixed batch, or any if that is 0."""
+        """Compile for a fixed batch, or for any if that is 0."""
         model = self._model
         try:
             if batch and not self._static:
@@ -213,7 +213,7 @@ class _Network:
         self._outputs = outputs
 
     def settle(self) -> None:
-        """Return when nothing is under way any more."""
+        """Wait until nothing is under way any more."""
 
 
 class _SharedNetwork(_Network):
@@ -225,7 +225,7 @@ class _SharedNetwork(_Network):
         self._turn = threading.Lock()
 
     def infer(self, batch: NDArray[Any]) -> list[NDArray[Any]]:
-        """The outputs in their order."""
+        """Compute the outputs in their order."""
         with self._turn:
             self._request.infer({0: batch}, share_inputs=True, share_outputs=True)
             return _taken(self._request, self._outputs)
@@ -259,19 +259,19 @@ class _QueuedNetwork(_Network):
         return len(self._queue)
 
     def start(self, call: _Call, place: int) -> None:
-        """Begin one piece of a call; waits while all requests are busy."""
+        """Begin one piece of a call; wait while all requests are busy."""
         batch = call.pieces[place]
         with self._starting:
             self._queue.start_async({0: batch}, userdata=(call, place), share_inputs=True)
 
     def raise_failure(self) -> None:
-        """Wait until nothing is under way, and raise what went wrong, if anything has."""
+        """Wait until nothing is under way, and raise the error, if there was one."""
         with self._starting:
             self._queue.wait_all()
 
 
 class _Call:
-    """The pieces of one call of `run`, and where their answers come together.
+    """A call of `run` in pieces, whose answers come together here.
 
     A request reads its piece where it lies, and holds the call: the caller may be gone before it
     has ended, at Ctrl-C.
@@ -295,12 +295,12 @@ class _Call:
         self.pieces[place] = None
 
     def fail(self, error: BaseException) -> None:
-        """Keep what went wrong, for the caller's thread."""
+        """Keep an error for the caller's thread."""
         self._error = error
         self._done.set()
 
     def wait(self, networks: Iterable[_QueuedNetwork]) -> None:
-        """Return when every piece has its answer; raise where one never will have."""
+        """Wait until every piece has its answer; raise where one never will."""
         # A request that fails answers nobody, so that waiting alone would never end.
         while not self._done.wait(_PATIENCE_S):
             for network in networks:
@@ -310,7 +310,7 @@ class _Call:
 
 
 def _taken(request: Any, outputs: int) -> list[NDArray[Any]]:
-    """Copies: the request's own tensors are written to again by the next batch."""
+    """Copy the outputs: the next batch writes to the request's own tensors."""
     return [request.get_output_tensor(i).data.copy() for i in range(outputs)]
 
 
@@ -346,7 +346,7 @@ def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:
 
 
 def _arithmetic(precision: str) -> str:
-    """At int8 what is not integers is bfloat16 where that is fast: integers are coarser."""
+    """Choose the type of the arithmetic; at int8, bfloat16 for the rest where that is fast."""
     if precision == "int8":
         return "bf16" if is_bf16_fast() else "f32"
     return _ARITHMETIC[precision]

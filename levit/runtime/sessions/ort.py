@@ -34,9 +34,9 @@ __all__ = [
 
 _ERRORS_ONLY = 3
 
-# How long an idle thread of a session keeps its CPU, in case there is more to do. Long enough for
-# the gaps between the operations of one run; ONNX Runtime's own default takes the CPUs from the
-# threads that decode images, and from whatever else runs (docs/decisions.md).
+# Time for which an idle thread of a session keeps its CPU, in case there is more to do. Long
+# enough for the gaps between the operations of one run; ONNX Runtime's own default takes the
+# CPUs from the threads that decode images, and from whatever else runs (docs/decisions.md).
 _SPIN_US = 20
 
 # Sessions of this process, for the children it forks.

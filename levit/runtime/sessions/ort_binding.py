@@ -70,7 +70,7 @@ class BoundSession:
 
     Args:
         session: its network's inputs and outputs have the batch first and fixed sizes after it.
-        device: of ONNX Runtime's names: ``cuda``, or ``cpu``, where the same can be tested.
+        device: ONNX Runtime's name: ``cuda``, or ``cpu``, where the same can be tested.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, device: str) -> None:
@@ -81,7 +81,7 @@ class BoundSession:
         self._bindings: OrderedDict[int, _Binding] = OrderedDict()
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Host → device → network → host: outputs by name.
+        """Run a batch, host → device → network → host: outputs by name.
 
         Raises:
             InputError: an array is not what the network takes.
@@ -102,11 +102,11 @@ class BoundSession:
         on_device_thread(lambda: _in_our_words(lambda: self._put(feeds)))
 
     def answer(self) -> dict[str, NDArray[Any]]:
-        """The outputs for the batch that was put last, in the host's memory, by name."""
+        """Compute the outputs for the batch that was put last, in the host's memory, by name."""
         return on_device_thread(lambda: _in_our_words(self._answer))
 
     def close(self) -> None:
-        """Release the session and its buffers, after what was asked for before.
+        """Release the session and its buffers, after the calls that came before.
 
         In the device's thread too: memory that is given back would spoil a capture.
         """
@@ -157,8 +157,8 @@ class _Binding:
 
     Args:
         session: whose inputs and outputs have the batch first and fixed sizes after it.
-        batch: how many images.
-        device: of ONNX Runtime's names: ``cuda``, or ``cpu``.
+        batch: number of images.
+        device: ONNX Runtime's name: ``cuda``, or ``cpu``.
     """
 
     def __init__(self, session: onnxruntime.InferenceSession, batch: int, device: str) -> None:
@@ -193,7 +193,7 @@ class _Binding:
             value.update_inplace(np.ascontiguousarray(array))
 
     def run(self) -> dict[str, NDArray[Any]]:
-        """The batch that was put there last through the network: outputs by name, on the host."""
+        """Run the batch that was put there last: outputs by name, on the host."""
         self._session.run_with_iobinding(self._binding)
         self._binding.synchronize_outputs()
         values = {name: value.numpy() for name, value in self._outputs.items()}

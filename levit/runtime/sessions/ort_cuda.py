@@ -86,7 +86,7 @@ class OrtCudaSession:
         return self._bound
 
 
-# What ONNX Runtime logs as errors comes as an exception too, and is told there.
+# Errors that ONNX Runtime logs come as exceptions too, and are told there.
 _NOT_EVEN_ERRORS: Final = 4
 
 

@@ -70,7 +70,7 @@ class TensorrtSession:
         self._buffers: dict[str, DeviceBuffer] = {}
         self._shape: tuple[int, ...] = ()
         self._graph: Any = None
-        # What is freed, and in which order (the last first).
+        # Resources to free, the last first.
         self._held = contextlib.ExitStack()
         self._finalizer = weakref.finalize(self, _free_quietly, self._held, self._objects)
         self._finalizer.atexit = False  # CUDA may be gone by then; the driver frees it all
