@@ -12,8 +12,8 @@ import numpy as np
 
 from levit.errors import ConfigError, InputError
 from levit.pictures.reading import ImageLike
+from levit.runtime.backends import SessionOptions
 from levit.runtime.cpus import available_cpus
-from levit.runtime.session import SessionOptions
 
 __all__ = ["MAX_THREADS", "PredictorSettings", "as_images", "check_path", "is_count"]
 

@@ -17,12 +17,11 @@ from levit.pictures.pipeline import Batches, Pipeline
 from levit.pictures.preparation import Preparation
 from levit.pictures.reading import ImageLike
 from levit.runtime.arguments import PredictorSettings, as_images, check_path, is_count
-from levit.runtime.backends import open_session
+from levit.runtime.backends import Session, open_session
 from levit.runtime.batching import check_batch, run_in_chunks
 from levit.runtime.compatibility import checked_labels
 from levit.runtime.golden import GoldenReport, run_golden
 from levit.runtime.prediction import Prediction, top_predictions
-from levit.runtime.session import Session
 
 __all__ = ["Prediction", "Predictor"]
 

@@ -12,11 +12,11 @@ from levit.errors import (
     BackendUnavailableError,
     CorruptArtifactError,
     ExportError,
+    Obstacle,
 )
 from levit.export import ExportOptions, export
 from levit.export.rebuild import rebuild
 from levit.runtime.gpus import Gpu
-from levit.runtime.obstacle import Obstacle
 from levit.runtime.sessions.engine_fit import engine_needs
 
 pytestmark = pytest.mark.trt_rtx

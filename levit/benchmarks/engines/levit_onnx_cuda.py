@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from levit.artifact import open_artifact
 from levit.benchmarks.engines import Job, Runner
 from levit.benchmarks.engines.levit_artifact import open_image_runner
-from levit.runtime.backends import open_session
-from levit.runtime.session import SessionOptions
+from levit.runtime.backends import SessionOptions, open_session
 from levit.runtime.sessions.ort_binding import BoundSession
 from levit.runtime.sessions.ort_cuda import OrtCudaSession
 

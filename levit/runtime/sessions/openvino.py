@@ -24,6 +24,7 @@ from levit.errors import (
     InputError,
     brief,
 )
+from levit.runtime.backends import SessionOptions
 from levit.runtime.compatibility import (
     Tensor,
     check_interface,
@@ -33,7 +34,6 @@ from levit.runtime.compatibility import (
 from levit.runtime.cpus import cpu_features, cpu_precisions, is_bf16_fast, known_cpu_class
 from levit.runtime.openvino_file import METADATA, check_openvino_file
 from levit.runtime.openvino_module import import_openvino, openvino_core
-from levit.runtime.session import SessionOptions
 
 __all__ = ["OpenVinoSession"]
 

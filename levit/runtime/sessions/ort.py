@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError, brief
+from levit.runtime.backends import SessionOptions
 from levit.runtime.compatibility import (
     Tensor,
     check_interface,
@@ -21,7 +22,6 @@ from levit.runtime.compatibility import (
 )
 from levit.runtime.cpus import known_cpu_class
 from levit.runtime.onnx_file import check_onnx_file
-from levit.runtime.session import SessionOptions
 
 __all__ = [
     "OrtSession",

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from levit.artifact import GRAPH_FILE, Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError
+from levit.runtime.backends import SessionOptions
 from levit.runtime.compatibility import Tensor, check_interface
 from levit.runtime.cuda import Cuda, DeviceBuffer
 from levit.runtime.onnx_file import onnx_metadata
-from levit.runtime.session import SessionOptions
 from levit.runtime.sessions.engine_fit import check_fit, engine_needs, rebuild_hint
 from levit.runtime.tensorrt_log import error_log
 from levit.runtime.tensorrt_modules import MODULES
