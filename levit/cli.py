@@ -14,11 +14,33 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from levit.commands.arguments import build_parser
+from levit import __version__
+from levit.commands.arguments import add_commands
+from levit.commands.bench_arguments import add_bench
 from levit.errors import LevitError
 from levit.interruption import RECEIVED
 
 __all__ = ["build_parser", "main", "main_bench", "main_export"]
+
+
+_DESCRIPTION = "Compile LeViT, DeiT, ConViT and ViT checkpoints for deployment, and run them."
+_EXIT_STATUS = (
+    "Exit status: 0 when all went well, 1 after an error or a check that failed, 2 after a mistake "
+    "in the command line, 130 after Ctrl-C."
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Build the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="levit", description=_DESCRIPTION, epilog=_EXIT_STATUS, allow_abbrev=False
+    )
+    parser.add_argument("--version", action="version", version=f"levit {__version__}")
+    parser.set_defaults(command=None, debug=False)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    add_commands(commands)
+    add_bench(commands)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,39 +1,31 @@
-"""Arguments of the command line: one function for each command."""
+"""Arguments of the command line: one function for each command, and the types of values."""
 
 from __future__ import annotations
 
 import argparse
 
-from levit import __version__
-from levit.commands import argument_types
-from levit.commands.argument_types import add_json_flag
-from levit.commands.bench_arguments import add_bench_arguments
-
-__all__ = ["build_parser"]
-
-_DESCRIPTION = "Compile LeViT, DeiT, ConViT and ViT checkpoints for deployment, and run them."
-_EXIT_STATUS = (
-    "Exit status: 0 when all went well, 1 after an error or a check that failed, 2 after a mistake "
-    "in the command line, 130 after Ctrl-C."
-)
+__all__ = [
+    "add_command",
+    "add_commands",
+    "add_json_flag",
+    "names",
+    "positive",
+    "ratio",
+    "seconds",
+    "seed",
+]
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
-        prog="levit", description=_DESCRIPTION, epilog=_EXIT_STATUS, allow_abbrev=False
-    )
-    parser.add_argument("--version", action="version", version=f"levit {__version__}")
-    parser.set_defaults(command=None, debug=False)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_export, _predict, _eval, _check, _inspect, _list, _doctor, _bench):
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the commands, but for ``bench``, whose arguments are in `bench_arguments`."""
+    for add in (_export, _predict, _eval, _check, _inspect, _list, _doctor):
         add(commands)
-    return parser
 
 
-def _command(
+def add_command(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str
 ) -> argparse.ArgumentParser:
+    """Add a command, with ``--debug``."""
     parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
     parser.set_defaults(command=name)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -67,13 +59,13 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threads",
-        type=argument_types.positive,
+        type=positive,
         metavar="N",
         help="default: the CPUs this process may use",
     )
     parser.add_argument(
         "--workers",
-        type=argument_types.count,
+        type=count,
         metavar="N",
         help="threads that decode and resize (default: as many as --threads, none beside one)",
     )
@@ -89,7 +81,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "export", "compile a checkpoint into an artifact")
+    parser = add_command(commands, "export", "compile a checkpoint into an artifact")
     source = parser.add_argument_group("source")
     source.add_argument(
         "--model",
@@ -105,7 +97,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     weights.add_argument(
         "--random-weights",
-        type=argument_types.seed,
+        type=seed,
         metavar="SEED",
         help="for benchmarks and demos",
     )
@@ -122,7 +114,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     source.add_argument(
         "--image-size",
-        type=argument_types.size,
+        type=size,
         metavar="N|HxW",
         help="where the checkpoint leaves a choice; one that it was not trained at resizes the "
         "model",
@@ -140,13 +132,13 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     result.add_argument(
         "--batch",
-        type=argument_types.batch,
+        type=batch,
         metavar="N|MIN:OPT:MAX",
         help="a fixed batch size, or a profile of a dynamic one (default: 1:8:64)",
     )
     result.add_argument(
         "--outputs",
-        type=argument_types.names,
+        type=names,
         metavar="LIST",
         help="any of logits,embedding,features,pooled,logits_head,logits_dist (default: logits)",
     )
@@ -158,7 +150,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     result.add_argument(
         "--opset",
-        type=argument_types.positive,
+        type=positive,
         metavar="N",
         help="default: 17; 22 for a graph in bf16",
     )
@@ -175,7 +167,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     result.add_argument(
         "--gpu-architectures",
-        type=argument_types.names,
+        type=names,
         metavar="LIST",
         help="trt-rtx: compile for these (sm_80,sm_120) instead of for all from Ampere on",
     )
@@ -185,8 +177,8 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     preprocess.add_argument(
         "--preprocess", metavar="timm|transformers|mmpretrain|original|FILE.json"
     )
-    preprocess.add_argument("--mean", type=argument_types.numbers, metavar="R,G,B", help="on 0..1")
-    preprocess.add_argument("--std", type=argument_types.numbers, metavar="R,G,B", help="on 0..1")
+    preprocess.add_argument("--mean", type=numbers, metavar="R,G,B", help="on 0..1")
+    preprocess.add_argument("--std", type=numbers, metavar="R,G,B", help="on 0..1")
     preprocess.add_argument("--crop-pct", type=float, metavar="FRACTION")
     preprocess.add_argument("--interpolation", metavar="FILTER", help="bicubic, bilinear, …")
 
@@ -239,21 +231,19 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "predict", "classify images")
+    parser = add_command(commands, "predict", "classify images")
     parser.add_argument("artifact", metavar="ARTIFACT")
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders, globs, - for an image on stdin"
     )
-    parser.add_argument(
-        "--top-k", type=argument_types.positive, default=5, metavar="K", help="default: 5"
-    )
+    parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="default: 5")
     parser.add_argument("--embed", metavar="FILE.npy", help="save embeddings instead")
     _run_flags(parser)
     add_json_flag(parser)
 
 
 def _eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "eval", "measure accuracy on a folder of labelled images")
+    parser = add_command(commands, "eval", "measure accuracy on a folder of labelled images")
     parser.add_argument("artifact", metavar="ARTIFACT")
     parser.add_argument("folder", metavar="FOLDER", help="one sub-folder per class")
     _run_flags(parser)
@@ -261,7 +251,7 @@ def _eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None
 
 
 def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "check", "prove an artifact on this machine")
+    parser = add_command(commands, "check", "prove an artifact on this machine")
     parser.add_argument("artifact", metavar="ARTIFACT")
     _device_flag(parser)
     _host_code_flag(parser)
@@ -269,27 +259,101 @@ def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 
 
 def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "inspect", "describe an artifact, a checkpoint or a model")
+    parser = add_command(commands, "inspect", "describe an artifact, a checkpoint or a model")
     parser.add_argument("path", metavar="ARTIFACT|CHECKPOINT|MODEL")
     parser.add_argument("--config", metavar="FILE.json", help="as in export")
-    parser.add_argument(
-        "--image-size", type=argument_types.size, metavar="N|HxW", help="as in export"
-    )
+    parser.add_argument("--image-size", type=size, metavar="N|HxW", help="as in export")
     add_json_flag(parser)
 
 
 def _list(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "list", "list the models that can be exported")
+    parser = add_command(commands, "list", "list the models that can be exported")
     add_json_flag(parser)
 
 
 def _doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(
+    parser = add_command(
         commands, "doctor", "show the backends of this machine, and how to install the others"
     )
     add_json_flag(parser)
 
 
-def _bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = _command(commands, "bench", "measure speed and memory, as the LeViT paper does")
-    add_bench_arguments(parser)
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _whole(text: str, least: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, not {text}")
+    return number
+
+
+def positive(text: str) -> int:
+    """Read a whole number from 1 on."""
+    return _whole(text, 1)
+
+
+def count(text: str) -> int:
+    """Read a whole number from 0 on."""
+    return _whole(text, 0)
+
+
+def seed(text: str) -> int:
+    """Read a whole number from 0 on."""
+    return _whole(text, 0)
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read ``N`` or ``HEIGHTxWIDTH`` as (height, width)."""
+    parts = text.lower().split("x")
+    if len(parts) > 2:
+        raise argparse.ArgumentTypeError(f"expected N or HEIGHTxWIDTH, not {text}")
+    return positive(parts[0]), positive(parts[-1])
+
+
+def batch(text: str) -> int | tuple[int, int, int]:
+    """Read ``N``, or ``MIN:OPT:MAX`` in rising order."""
+    parts = [positive(part) for part in text.split(":")]
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) != 3 or not parts[0] <= parts[1] <= parts[2]:
+        raise argparse.ArgumentTypeError(f"expected N or MIN:OPT:MAX in rising order, not {text}")
+    return parts[0], parts[1], parts[2]
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Read names between commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _above_zero(text: str, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected {what} above 0, not {text}")
+    return number
+
+
+def seconds(text: str) -> float:
+    """Read a length of time above 0."""
+    return _above_zero(text, "a number of seconds")
+
+
+def ratio(text: str) -> float:
+    """Read a ratio above 0."""
+    return _above_zero(text, "a ratio")
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """Read numbers between commas."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected numbers with commas, not {text}") from None

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 
-from levit.commands import argument_types
-from levit.commands.argument_types import add_json_flag
+from levit.commands.arguments import (
+    add_command,
+    add_json_flag,
+    names,
+    positive,
+    ratio,
+    seconds,
+    seed,
+)
 
-__all__ = ["add_bench_arguments"]
+__all__ = ["add_bench"]
 
 
-def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments of ``levit bench`` and of its actions ``compare`` and ``report``."""
+def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``bench`` and its actions ``compare`` and ``report``."""
+    parser = add_command(commands, "bench", "measure speed and memory, as the LeViT paper does")
     parser.set_defaults(action="measure")
     parser.add_argument(
         "--device",
@@ -23,7 +31,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     who.add_argument(
         "--models",
         "--model",
-        type=argument_types.names,
+        type=names,
         metavar="LIST",
         help="timm's names, with commas",
     )
@@ -40,14 +48,12 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
         help="add the alternatives: timm, torch.compile, ONNX Runtime and OpenVINO on timm's "
         "export, NNCF; and the paper's other architectures (needs 'levit[peers]')",
     )
-    who.add_argument(
-        "--engines", type=argument_types.names, metavar="LIST", help="only these, with commas"
-    )
+    who.add_argument("--engines", type=names, metavar="LIST", help="only these, with commas")
 
     how = parser.add_argument_group("protocols (default: paper and latency, within five minutes)")
     how.add_argument(
         "--protocol",
-        type=argument_types.names,
+        type=names,
         metavar="LIST",
         help="any of paper,latency,throughput,end-to-end,cold-start,memory; each at its full "
         "length",
@@ -59,29 +65,25 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--seconds",
-        type=argument_types.seconds,
+        type=seconds,
         metavar="S",
         help="timed work for each contender",
     )
-    how.add_argument(
-        "--rounds", type=argument_types.positive, metavar="N", help="turns of each contender"
-    )
+    how.add_argument("--rounds", type=positive, metavar="N", help="turns of each contender")
     how.add_argument(
         "--batch",
-        type=argument_types.positive,
+        type=positive,
         metavar="N",
         help="images of a call under latency (default: 1)",
     )
     how.add_argument(
         "--threads",
-        type=argument_types.positive,
+        type=positive,
         metavar="N",
         help="default: the CPUs this process may use",
     )
     how.add_argument("--photos", metavar="FOLDER", help="JPEGs to classify instead of drawn ones")
-    how.add_argument(
-        "--seed", type=argument_types.seed, default=0, help="seed of weights and order; default: 0"
-    )
+    how.add_argument("--seed", type=seed, default=0, help="seed of weights and order; default: 0")
     how.add_argument(
         "--no-cache", action="store_true", help="do not keep the peers' networks between runs"
     )
@@ -93,7 +95,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     _report_flags(results)
     results.add_argument(
         "--fail-under",
-        type=argument_types.ratio,
+        type=ratio,
         metavar="RATIO",
         help="exit 1 where ours is surely slower than RATIO times a peer of the same runtime",
     )
@@ -105,7 +107,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     compare.add_argument("after", metavar="B.json")
     compare.add_argument(
         "--fail-under",
-        type=argument_types.ratio,
+        type=ratio,
         default=argparse.SUPPRESS,
         metavar="RATIO",
         help="exit 1 where B is surely slower than RATIO times A",
