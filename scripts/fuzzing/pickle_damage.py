@@ -56,10 +56,12 @@ def _text(text: str) -> bytes:
     return pickle.BINUNICODE + struct.pack("<I", len(encoded)) + encoded
 
 
+def _number(number: int) -> bytes:
+    return pickle.dumps(number, 2)[2:-1]
+
+
 _texts = st.sampled_from(_TEXTS).map(_text)
-_numbers = (st.sampled_from((*NUMBERS, 2**200)) | st.integers(-(2**64), 2**64)).map(
-    lambda number: pickle.dumps(number, 2)[2:-1]
-)
+_numbers = (st.sampled_from((*NUMBERS, 2**200)) | st.integers(-(2**64), 2**64)).map(_number)
 _globals = st.sampled_from(_GLOBALS).map(
     lambda name: b"c%b\n%b\n" % tuple(part.encode() for part in name.rpartition(" ")[::2])
 )
@@ -71,8 +73,22 @@ _new = st.one_of(
     st.integers(0, 255).map(lambda index: b"h" + bytes([index])),
     *(_calls, _numbers, _texts),
 )
-# Operations of the same kind with another argument.
-_SAME = {"c": _globals, "X": _texts | _numbers, "K": _numbers, "M": _numbers, "J": _numbers}
+
+
+_TOLD = (b"c", b"X", b"K", b"M", b"J")  # globals, texts and numbers
+
+
+def _other_argument(operation: bytes) -> st.SearchStrategy[bytes]:
+    """An operation of the same kind with another argument, or another operation."""
+    code = operation[:1]
+    if code == b"c":
+        return _globals
+    if code == b"X":
+        return _texts | _numbers
+    if code in (b"K", b"M", b"J"):
+        number = int.from_bytes(operation[1:], "little")
+        return st.sampled_from((-1, 1, 3, 1000)).map(lambda step: _number(number + step)) | _numbers
+    return _new
 
 
 @st.composite
@@ -88,7 +104,10 @@ def damaged_pickle(draw: Any, data: bytes) -> bytes:
         i = draw(st.integers(0, len(operations) - 1))
         kind = draw(st.sampled_from(("argument", "argument", "argument", "new", "move", "cut")))
         if kind == "argument":
-            operations[i] = draw(_SAME.get(operations[i][:1].decode("latin-1"), _new))
+            # Most operations are the memo's: look at those that say something.
+            told = [k for k, operation in enumerate(operations) if operation[:1] in _TOLD] or [i]
+            i = told[draw(st.integers(0, len(told) - 1))]
+            operations[i] = draw(_other_argument(operations[i]))
         elif kind == "new":
             operations.insert(i, draw(_new))
         elif kind == "move":
