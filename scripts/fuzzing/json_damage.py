@@ -40,6 +40,7 @@ _ODD = (
     json.dumps("y" * 1_000_000), "", "nul", "'a'", "{", "]", "01", "+1", ".5", "/**/1", '"\\x41"',
     "-",
 )  # fmt: skip
+_KINDS = ("set", "set", "nudge", "nudge", "nudge", "remove", "repeat", "wrap")
 _strings = st.sampled_from([json.dumps(text) for text in (*_WORDS, *_PATHS)])
 
 
@@ -105,7 +106,9 @@ def damaged_json(draw: Any, text: str, others: Sequence[str] = ()) -> bytes:
         end = _end(tokens, start)
         named = tokens[end : end + 1] == [":"]
         whole = _end(tokens, end + 1) if named else end  # a name with its value
-        kind = draw(st.sampled_from(("set", "set", "nudge", "nudge", "remove", "repeat", "wrap")))
+        kind = draw(st.sampled_from(_KINDS))
+        if named and kind in ("set", "nudge", "wrap") and draw(st.integers(0, 5)):
+            start, end, named = end + 1, whole, False  # mostly the value, not its name
         if kind == "remove":
             before = start - (tokens[start - 1 : start] == [","])
             after = whole + (before == start and tokens[whole : whole + 1] == [","])

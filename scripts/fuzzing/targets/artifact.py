@@ -61,7 +61,7 @@ class ArtifactTarget:
         golden = (self._bases[base] / GOLDEN_FILE).read_bytes()
         manifests = damaged_json(manifest, list(self._manifests.values()))
         return st.one_of(
-            *[manifests.map(lambda part: pack(base, {MANIFEST_FILE: part}))] * 3,
+            *[manifests.map(lambda part: pack(base, {MANIFEST_FILE: part}))] * 5,
             damaged(manifest.encode()).map(lambda part: pack(base, {MANIFEST_FILE: part})),
             damaged_npz(golden).map(
                 lambda part: pack(base, {MANIFEST_FILE: manifest.encode(), GOLDEN_FILE: part})
