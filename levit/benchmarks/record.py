@@ -1,4 +1,4 @@
-"""What a benchmark run leaves behind: every raw value, and under what conditions it was taken.
+"""The record of a run: every raw value, and the conditions under which it was taken.
 
 The JSON document's schema is these dataclasses, field by field; docs/benchmarking.md describes
 it. Nothing computed is stored: summaries are made on reading (`levit.benchmarks.summary`), so
@@ -9,24 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
-__all__ = ["SCHEMA", "SCHEMA_VERSION", "Contender", "Measurement", "Record", "Round"]
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "Contender",
+    "Kind",
+    "Measurement",
+    "Record",
+    "Round",
+    "Status",
+]
 
 SCHEMA: Final = "levit-bench"
 SCHEMA_VERSION: Final = 1
 
+Kind: TypeAlias = Literal["ours", "peer", "ceiling"]
+Status: TypeAlias = Literal["ok", "failed", "wrong", "skipped"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A model on an engine.
+    """A model on an engine, which is what gets timed.
 
     Attributes:
         name: unique in its run, for people: ``levit_128s · levit · ONNX Runtime fp32``.
         model: timm's name, or that of an artifact's folder, or ``matmul`` for a ceiling.
         engine: key of ``ENGINES``.
-        title: what people call the engine: ``levit → ONNX Runtime``.
-        runtime: who does the arithmetic: ``onnxruntime``, ``openvino``, ``pytorch``.
+        title: display name of the engine: ``levit → ONNX Runtime``.
+        runtime: library that does the arithmetic: ``onnxruntime``, ``openvino``, ``pytorch``.
         kind: ``ours``, ``peer``, or ``ceiling`` (a plain matrix product).
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8``.
         image_size: (height, width) in pixels.
@@ -40,7 +52,7 @@ class Contender:
     engine: str
     title: str
     runtime: str
-    kind: str
+    kind: Kind
     precision: str
     image_size: tuple[int, int]
     macs: int | None = None
@@ -53,8 +65,8 @@ class Round:
     """One turn of one contender.
 
     Attributes:
-        elapsed_ns: of the whole turn; with several streams less than the sum of its calls.
-        values: of each call its nanoseconds; for ``memory`` the peak resident bytes; for
+        elapsed_ns: length of the whole turn; with several streams less than the sum of its calls.
+        values: nanoseconds of each call; for ``memory`` the peak resident bytes, for
             ``cold-start`` the nanoseconds of each process.
         stages: for ``end-to-end``, the nanoseconds of each stage (decode, resize, infer) of
             each call.
@@ -73,20 +85,20 @@ class Measurement:
         contender: its name.
         protocol: ``paper``, ``latency``, ``throughput``, ``end-to-end``, ``cold-start``,
             ``memory``.
-        settings: batch, threads, streams, device, seconds, warmup_s: what must be equal for two
-            measurements to be compared.
+        settings: batch, threads, streams, device, seconds, warmup_s; two measurements are
+            compared if theirs are equal.
         status: ``ok``; ``failed`` or ``wrong`` (its answers are not the reference's) or
             ``skipped``, with a reason.
         reason: one line, empty where all is well.
         error: largest difference of its logits from the reference's over their largest.
         rounds: in the order they were taken; round i of all contenders lie side by side.
-        scan: for ``throughput``, what was tried: batch, streams, images_per_second.
+        scan: for ``throughput``, each try of the search: batch, streams, images_per_second.
     """
 
     contender: str
     protocol: str
     settings: Mapping[str, Any]
-    status: str = "ok"
+    status: Status = "ok"
     reason: str = ""
     error: float | None = None
     rounds: tuple[Round, ...] = ()
@@ -102,16 +114,17 @@ class Record:
         command: as it was typed.
         status: ``complete`` or ``interrupted``.
         machine: `levit.benchmarks.machine.fingerprint` (nested plain values).
-        settings: device, seed, and what else was chosen for the run.
+        settings: device, seed, and the other choices made for the run.
         noise: the calibration kernel's nanoseconds and the system's counters
             (`levit.benchmarks.noise`).
         gpu_samples: clocks in MHz and temperature in °C between rounds; empty on a CPU.
-        contenders, measurements: who took part, and what came out.
+        contenders: everything that took part.
+        measurements: the results, each naming its contender.
     """
 
     created: str
     command: tuple[str, ...]
-    status: str
+    status: Literal["complete", "interrupted"]
     machine: Mapping[str, Any]
     settings: Mapping[str, Any]
     noise: Mapping[str, Any]

@@ -13,7 +13,7 @@ import numpy as np
 from levit.benchmarks.engines import Job
 from levit.benchmarks.lineup import Entrant
 from levit.benchmarks.protocols import Protocol
-from levit.benchmarks.record import Contender, Measurement, Round
+from levit.benchmarks.record import Contender, Measurement, Round, Status
 from levit.benchmarks.system import free_memory
 from levit.benchmarks.worker_process import WorkerFailedError, WorkerProcess
 from levit.export.timing import in_turns
@@ -57,7 +57,7 @@ class Trial:
     streams: int = 1
     slot: int = 0
     error: float | None = None
-    status: str = "ok"
+    status: Status = "ok"
     reason: str = ""
     rounds: list[Round] = field(default_factory=list)
     scan: list[dict[str, Any]] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Trial:
         """True until it fails."""
         return self.status == "ok"
 
-    def fail(self, reason: str, status: str = "failed") -> None:
+    def fail(self, reason: str, status: Status = "failed") -> None:
         """Take it out of the turns, for a reason that the record keeps."""
         self.status, self.reason = status, reason
 

@@ -26,6 +26,8 @@ from typing import Any, Final, TypeAlias
 
 from numpy.typing import NDArray
 
+from levit.benchmarks.record import Kind
+
 __all__ = ["ENGINES", "Engine", "ImageRunner", "Job", "Runner"]
 
 Runner: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
@@ -79,7 +81,7 @@ class Engine:
 
     title: str
     runtime: str
-    kind: str
+    kind: Kind
     precisions: tuple[str, ...]
     devices: tuple[str, ...]
     module: str

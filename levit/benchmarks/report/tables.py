@@ -243,6 +243,7 @@ def refused_table(items: Sequence[Summary]) -> Table | None:
     """What was not measured, and why."""
     # What fails once usually fails under every protocol: one line.
     where: dict[tuple[str, str, str, str], list[str]] = {}
+    case: tuple[str, str, str, str]
     for s in items:
         if s.measurement.status != "ok":
             reason = s.measurement.reason or "no reason given"
