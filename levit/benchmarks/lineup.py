@@ -234,7 +234,7 @@ def _entrant(
             image_size=size,
             top1=None if published is None else published.top1,
         ),
-        module=engine.module,
+        module=engine.code,
         source=model,
         place=model,
         artifact=f"artifact-{engine.target}-{precision}" if engine.target else "artifact",

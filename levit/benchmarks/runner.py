@@ -8,7 +8,7 @@ alike; turns of the same round are compared later. Between turns the machine its
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -222,7 +222,7 @@ class _Run:
             job = self._material.job(
                 trial.entrant, batch=1, threads=trial.threads, device=self._plan.device
             )
-            module = importlib.import_module(trial.entrant.module)
+            module = pkgutil.resolve_name(trial.entrant.module)
             if not hasattr(module, "script"):
                 trial.fail("this engine is not measured in fresh processes yet", "skipped")
                 continue

@@ -10,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib
 import itertools
 import json
 import os
+import pkgutil
 import signal
 import sys
 import threading
@@ -85,7 +85,7 @@ class Slot:
         job = Job(
             **{**given, "image_size": tuple(given["image_size"]), "files": Path(given["files"])}
         )
-        module = importlib.import_module(request["module"])
+        module = pkgutil.resolve_name(request["module"])
         self._handicap = float(request.get("handicap", 0))
         pictures = [Path(path).read_bytes() for path in request.get("pictures", ())]
         self.error: float | None = None

@@ -1,4 +1,3 @@
-import importlib
 import importlib.util
 from pathlib import Path
 
@@ -6,8 +5,16 @@ import numpy as np
 import onnx
 import pytest
 
-from levit.benchmarks.engines import ENGINES, Job
-from levit.benchmarks.engines.ceiling import MACS, SIDE, operands, reference
+from levit.benchmarks.engines import ENGINES, Job, ceiling
+from levit.benchmarks.engines.ceiling import (
+    MACS,
+    SIDE,
+    executed_kernel,
+    onnx_product,
+    openvino_product,
+    operands,
+    reference,
+)
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.runtime.openvino_module import openvino_core
 
@@ -34,8 +41,8 @@ def marked(name, *values):
     return pytest.param(name, *values, marks=[pytest.mark.peers] if needs_torch else [])
 
 
-def module_of(name):
-    return importlib.import_module(ENGINES[name].module)
+def engine(name):
+    return ENGINES[name].load()
 
 
 @pytest.fixture
@@ -55,9 +62,9 @@ def one_thread_of_torch():
     ("name", "precision"), [marked(n, p) for n in CEILINGS for p in CEILINGS[n].precisions]
 )
 def test_the_product_is_right(name, precision, one_thread_of_torch):
-    module = module_of(name)
+    opened = engine(name)
     try:
-        run = module.open_runner(job(precision))
+        run = opened.open_runner(job(precision))
     except BackendUnavailableError as error:
         pytest.skip(str(error))
     expected = reference(precision)
@@ -71,21 +78,21 @@ def test_the_product_is_right(name, precision, one_thread_of_torch):
 
 @pytest.mark.peers
 def test_bf16_is_not_float32_under_another_name(one_thread_of_torch):
-    run = module_of("ceiling-torch").open_runner(job("bf16"))
+    run = engine("ceiling-torch").open_runner(job("bf16"))
     expected = reference("bf16")
     error = np.abs(run(np.zeros(0, np.float32)) - expected).max() / np.abs(expected).max()
     assert error > 1e-4
 
 
 def test_runners_do_not_answer_from_their_argument(one_thread_of_torch):
-    run = module_of("ceiling-onnxruntime").open_runner(job("fp32"))
+    run = engine("ceiling-onnxruntime").open_runner(job("fp32"))
     ones, zeros = (run(make((1, 3, 4, 4), np.float32)) for make in (np.ones, np.zeros))
     assert np.array_equal(ones, zeros)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_onnxruntime_runs_what_the_precision_says(precision):
-    model = onnx.load_from_string(module_of("ceiling-onnxruntime")._model(precision))
+    model = onnx.load_from_string(onnx_product(precision))
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == [
         {"fp32": "MatMul", "int8": "MatMulInteger"}[precision]
@@ -95,39 +102,39 @@ def test_onnxruntime_runs_what_the_precision_says(precision):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_openvino_executes_the_precision(precision):
-    module = module_of("ceiling-openvino")
+    opened = engine("ceiling-openvino")
 
     hint = "bf16" if precision == "bf16" else "f32"
     compiled = openvino_core().compile_model(
-        module._model(precision), "CPU", {"INFERENCE_PRECISION_HINT": hint}
+        openvino_product(precision), "CPU", {"INFERENCE_PRECISION_HINT": hint}
     )
-    executed, kernel = module.executed_kernel(compiled)
+    executed, kernel = executed_kernel(compiled)
     if executed in {"fp32": ("f32",), "bf16": ("bf16",), "int8": ("u8", "i8")}[precision]:
         assert kernel.lower().endswith({"fp32": "f32", "bf16": "bf16", "int8": "i8"}[precision])
-        module.open_runner(job(precision))
+        opened.open_runner(job(precision))
         return
     # A CPU without the instructions: what runs instead is said, and not measured.
     with pytest.raises(BackendUnavailableError, match=f"multiplies in {executed} "):
-        module.open_runner(job(precision))
+        opened.open_runner(job(precision))
 
 
 def test_openvino_in_another_precision_is_refused(monkeypatch):
     """A float32 graph must not pass as int8: what OpenVINO does where it has no int8 kernel."""
-    module = module_of("ceiling-openvino")
-    plain = module._model("fp32")
-    monkeypatch.setattr(module, "_model", lambda precision: plain)
+    opened = engine("ceiling-openvino")
+    plain = openvino_product("fp32")
+    monkeypatch.setattr(ceiling, "openvino_product", lambda precision: plain)
     with pytest.raises(BackendUnavailableError, match=r"multiplies in f32 .* not in int8"):
-        module.open_runner(job("int8"))
+        opened.open_runner(job("int8"))
 
 
 @pytest.mark.parametrize("name", [marked(name) for name in CEILINGS])
 def test_other_models_and_precisions_are_refused(name):
-    module = module_of(name)
+    opened = engine(name)
     with pytest.raises(ConfigError, match="'matmul', not 'levit_128s'"):
-        module.open_runner(job("fp32", model="levit_128s"))
+        opened.open_runner(job("fp32", model="levit_128s"))
     with pytest.raises(ConfigError, match="not measured at fp16: choose fp32"):
-        module.open_runner(job("fp16"))
-    assert ENGINES[name].precisions == module.PRECISIONS
+        opened.open_runner(job("fp16"))
+    assert ENGINES[name].precisions == opened.precisions
 
 
 def test_operands_do_not_saturate_two_int8_products():

@@ -137,7 +137,7 @@ def lacking(monkeypatch):
         kind="ours",
         precisions=("fp32",),
         devices=("cpu",),
-        module="levit.benchmarks.engines.null",
+        code="levit.benchmarks.engines.null",
         needs={"a_backend_that_nobody_has": "pip install nowhere"},
     )
     monkeypatch.setattr(lineup_module, "ENGINES", {**ENGINES, "levit-nowhere": engine})
@@ -175,7 +175,7 @@ def test_the_command_itself_needs_nothing_but_the_runtime():
 
 def test_every_engine_says_where_it_is():
     for name, engine in ENGINES.items():
-        assert importlib.util.find_spec(engine.module), name
+        assert importlib.util.find_spec(engine.code.partition(":")[0]), name
         assert engine.kind in ("ours", "peer", "ceiling")
 
 

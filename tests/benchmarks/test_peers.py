@@ -1,8 +1,6 @@
 """The peers on real files of levit_128s, on others where architectures differ."""
 
 import dataclasses
-import importlib
-import importlib.util
 import inspect
 import json
 import os
@@ -18,7 +16,9 @@ from PIL import Image
 
 from levit.benchmarks import peer_files
 from levit.benchmarks.correctness import agreement_of, check
-from levit.benchmarks.engines import ENGINES, Job, pillow_images
+from levit.benchmarks.engines import ENGINES, Job
+from levit.benchmarks.engines.exported_networks import compiled_openvino
+from levit.benchmarks.engines.pillow_preprocessing import preprocessed
 from levit.benchmarks.peer_files import FORMATS, prepare
 from levit.errors import BackendUnavailableError, ConfigError, ExportError
 from levit.export import ExportOptions, export
@@ -91,10 +91,9 @@ def jpeg(rng, tmp_path):
 
 
 def opened(name, request, **changes):
-    """(module, job) of an engine on the files that it needs."""
+    """(engine, job): the code of an engine, and files that it needs."""
     engine = ENGINES[name]
     folder = request.getfixturevalue("quantized" if engine.runtime == "openvino" else "files")
-    module = importlib.import_module(engine.module)
     job = Job(
         model=MODEL, precision=engine.precisions[0], batch=2, threads=1,
         device=engine.devices[0], image_size=(224, 224), files=folder,
@@ -103,7 +102,7 @@ def opened(name, request, **changes):
         pytest.skip("LEVIT_ORIGINAL_REPO names no clone of facebookresearch/LeViT")
     if name == "naive-openvino-default" and (chosen := chosen_by_openvino()) != job.precision:
         pytest.skip(f"OpenVINO as it comes computes in {chosen} here")
-    return module, replace(job, **changes)
+    return engine.load(), replace(job, **changes)
 
 
 def marked(names):
@@ -174,8 +173,6 @@ def test_peers_have_the_weights_of_our_own_export(cache, model, tmp_path):
 @pytest.mark.parametrize("model", ["deit_tiny_distilled_patch16_224", "convit_tiny"])
 @pytest.mark.parametrize("again", [False, True], ids=["at once", "of stored weights"])
 def test_naive_exports_of_transformers_answer_for_any_batch(model, again, tmp_path):
-    from levit.benchmarks.engines import naive_onnxruntime
-
     if again:
         prepare(model, tmp_path, formats=["weights"])
         shutil.copytree(tmp_path, tmp_path / "store" / "weights")
@@ -189,7 +186,7 @@ def test_naive_exports_of_transformers_answer_for_any_batch(model, again, tmp_pa
             model=model, precision="fp32", batch=batch, threads=1, device="cpu",
             image_size=(224, 224), files=tmp_path,
         )  # fmt: skip
-        error, reason = check(naive_onnxruntime.open_runner(job), job)
+        error, reason = check(ENGINES["naive-onnxruntime"].load().open_runner(job), job)
         assert reason == ""
         assert error < 1e-5
 
@@ -283,16 +280,16 @@ def test_the_key_changes_with_how_the_family_draws_its_weights(monkeypatch):
 
 @pytest.mark.parametrize("name", marked(PEERS))
 def test_every_peer_answers_as_the_reference(name, request):
-    module, job = opened(name, request)
-    error, reason = check(module.open_runner(job), job)
+    engine, job = opened(name, request)
+    error, reason = check(engine.open_runner(job), job)
     assert reason == ""
     assert error < {"fp32": 1e-5, "bf16": 0.1, "int8": 1.0}[job.precision]
 
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_answers_are_kept_when_the_next_ones_come(name, request):
-    module, job = opened(name, request, batch=1)
-    run = module.open_runner(job)
+    engine, job = opened(name, request, batch=1)
+    run = engine.open_runner(job)
     with np.load(job.files / "reference.npz") as stored:
         first = run(stored["input"][:1])
         copied = first.copy()
@@ -301,8 +298,8 @@ def test_answers_are_kept_when_the_next_ones_come(name, request):
 
 
 def test_a_wrong_network_is_caught_at_int8(request, rng):
-    module, job = opened("nncf-openvino", request)
-    run = module.open_runner(job)
+    engine, job = opened("nncf-openvino", request)
+    run = engine.open_runner(job)
     assert check(run, job)[1] == ""
     shuffle = rng.permutation(1000)
     wrong = {
@@ -333,13 +330,13 @@ def test_other_weights_are_caught_at_every_precision(files):
 def test_threads_and_batch_are_those_of_the_job(name, request):
     import torch
 
-    module, job = opened(name, request, threads=2)
-    run = module.open_runner(job)
+    engine, job = opened(name, request, threads=2)
+    run = engine.open_runner(job)
     if name == "timm-eager":
         assert torch.get_num_threads() == 2
         return
     if name == "naive-openvino":
-        compiled = module.compile_file(job, job.files / "naive.xml", {})
+        compiled = compiled_openvino(job)
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
         assert compiled.get_property("NUM_STREAMS") == 1
     with pytest.raises(Exception, match=r"(?i)shape|dimension"):
@@ -348,11 +345,11 @@ def test_threads_and_batch_are_those_of_the_job(name, request):
 
 @pytest.mark.parametrize("name", CHEAP)
 def test_a_fresh_process_and_the_image_runner_find_the_same_class(name, request, jpeg):
-    module, job = opened(name, request)
-    index, stages = module.open_image_runner(job)(jpeg.read_bytes())
+    engine, job = opened(name, request)
+    index, stages = engine.open_image_runner(job)(jpeg.read_bytes())
     assert set(stages) == {"decode", "resize", "infer"}
     assert all(isinstance(ns, int) and ns > 0 for ns in stages.values())
-    source = module.script(job)
+    source = engine.script(job)
     done = subprocess.run(
         [sys.executable, "-c", source, str(jpeg)], capture_output=True, text=True, check=True
     )
@@ -364,16 +361,16 @@ def test_a_fresh_process_and_the_image_runner_find_the_same_class(name, request,
 
 @pytest.mark.slow
 def test_a_convit_is_traced_in_a_fresh_process(cache, tmp_path, jpeg):
-    from levit.benchmarks.engines import timm_eager, timm_traced
+    from levit.benchmarks.engines.timm_networks import EAGER, TRACED
 
     prepare("convit_tiny", tmp_path, formats=["weights"])
     job = Job(
         model="convit_tiny", precision="fp32", batch=1, threads=1, device="cpu",
         image_size=(224, 224), files=tmp_path,
     )  # fmt: skip
-    index, _ = timm_eager.open_image_runner(job)(jpeg.read_bytes())
+    index, _ = EAGER.open_image_runner(job)(jpeg.read_bytes())
     done = subprocess.run(
-        [sys.executable, "-c", timm_traced.script(job), str(jpeg)],
+        [sys.executable, "-c", TRACED.script(job), str(jpeg)],
         capture_output=True,
         text=True,
         check=True,
@@ -383,8 +380,8 @@ def test_a_convit_is_traced_in_a_fresh_process(cache, tmp_path, jpeg):
 
 @pytest.mark.parametrize("name", PEERS)
 def test_every_script_is_python(name, request):
-    module, job = opened(name, request)
-    compile(module.script(job), name, "exec")
+    engine, job = opened(name, request)
+    compile(engine.script(job), name, "exec")
 
 
 @pytest.mark.parametrize("size", [(301, 402), (402, 301), (224, 225), (90, 61), (500, 375)])
@@ -398,7 +395,7 @@ def test_pillow_and_numpy_prepare_as_timm(size, crop_pct, rng):
     transform = create_transform(
         (3, 224, 224), interpolation="bicubic", crop_pct=crop_pct, mean=mean, std=std
     )
-    found = pillow_images.preprocessed(image, 224, crop_pct, mean, std)
+    found = preprocessed(image, 224, crop_pct, mean, std)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, transform(image)[None].numpy(), atol=1e-6)
 
@@ -408,15 +405,15 @@ def test_a_gpu_that_is_not_here_is_said(request):
 
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    module, job = opened("timm-eager", request, device="gpu", precision="fp16")
+    engine, job = opened("timm-eager", request, device="gpu", precision="fp16")
     with pytest.raises(BackendUnavailableError, match="no CUDA device"):
-        module.open_runner(job)
+        engine.open_runner(job)
 
 
 def test_openvino_in_another_precision_than_was_said_does_not_run(request):
-    module, job = opened("naive-openvino", request, precision="fp16")
+    engine, job = opened("naive-openvino", request, precision="fp16")
     with pytest.raises(BackendUnavailableError, match="computes in"):
-        module.open_runner(job)
+        engine.open_runner(job)
 
 
 def test_the_authors_code_is_asked_for_by_name(request, monkeypatch, tmp_path):
@@ -428,7 +425,7 @@ def test_the_authors_code_is_asked_for_by_name(request, monkeypatch, tmp_path):
     )  # fmt: skip
     monkeypatch.delenv(original_traced.VARIABLE, raising=False)
     with pytest.raises(BackendUnavailableError, match="LEVIT_ORIGINAL_REPO"):
-        original_traced.open_runner(job)
+        original_traced.ORIGINAL.open_runner(job)
 
 
 # ---------------------------------------------------------------------------- networks
@@ -439,7 +436,7 @@ def test_folding_leaves_no_norm_and_the_same_answers(model):
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    from levit.benchmarks.engines.timm_modules import folded
+    from levit.benchmarks.engines.timm_networks import folded
     from levit.benchmarks.peer_weights import random_network
 
     net = random_network(model, (224, 224), 0)

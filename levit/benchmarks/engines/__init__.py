@@ -1,10 +1,11 @@
-"""The engines that take part in a benchmark: ours, and what people would use instead.
+"""Engines of a benchmark: ours, and the ones that people would use instead.
 
-A new engine is one module and one line of `ENGINES`. A module of an engine has two functions, both
-called in a worker process, so that no engine shares threads or memory with another:
+A new engine is one line of `ENGINES`, and where none of the others' code serves, one module. The
+code of an engine is a module or an object with two functions, both called in a worker process, so
+that no engine shares threads or memory with another:
 
 ``open_runner(job) -> Runner``
-    Load what `job` says; the runner takes (batch, 3, H, W) float32 and returns (batch, classes)
+    Load the job's network; the runner takes (batch, 3, H, W) float32 and returns (batch, classes)
     once the answer is there (a GPU's too).
 ``open_image_runner(job) -> ImageRunner``
     The same from the bytes of a JPEG: returns the top-1 class and the nanoseconds of each stage.
@@ -12,15 +13,16 @@ called in a worker process, so that no engine shares threads or memory with anot
 and for the protocols that start a process each time
 
 ``script(job) -> str``
-    What a user of the engine would write to get, in a fresh process, the top-1 class of the JPEG
-    in ``sys.argv[1]``, printed as the last line.
+    The lines that a user of the engine would write to get, in a fresh process, the top-1 class of
+    the JPEG in ``sys.argv[1]``, printed as the last line.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -37,7 +39,7 @@ ImageRunner: TypeAlias = Callable[[bytes], tuple[int, Mapping[str, int]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What an engine is asked to load.
+    """A network for an engine to load.
 
     Attributes:
         model: timm's name, or ``matmul``.
@@ -48,7 +50,7 @@ class Job:
         image_size: (height, width) in pixels.
         files: the folder with the model's prepared files: ``reference.npz``, our artifacts, and
             those of `levit.benchmarks.peer_files`.
-        artifact: the folder of ours in it.
+        artifact: our artifact's folder in it.
     """
 
     model: str
@@ -66,30 +68,34 @@ class Engine:
     """One way to run a model.
 
     Attributes:
-        title: what people call it.
-        runtime: who does the arithmetic; engines of one runtime are compared with each other.
+        title: display name.
+        runtime: library that does the arithmetic; engines of one runtime are compared.
         kind: ``ours``, ``peer`` or ``ceiling``.
-        precisions: what it can be asked for, the slowest first.
-        devices: of ``cpu``, ``gpu``.
-        module: dotted name of its module.
+        code: place of its functions, ``MODULE`` or ``MODULE:OBJECT``.
         needs: imports, each with the command that installs it.
-        target: of ours, the target that its artifacts are exported for.
-        formats: of a peer, the prepared files that it loads (keys of ``peer_files.FORMATS``).
-        models: with what the names of its models begin.
+        precisions: those that can be asked for, the slowest first.
+        devices: ``cpu``, ``gpu``.
+        target: for ours, the target that its artifacts are exported for.
+        formats: for a peer, the prepared files that it loads (keys of ``peer_files.FORMATS``).
+        models: beginning of the names of its models.
         by_name_only: whether it takes part only when it is named.
     """
 
     title: str
     runtime: str
     kind: Kind
-    precisions: tuple[str, ...]
-    devices: tuple[str, ...]
-    module: str
+    code: str
     needs: Mapping[str, str]
+    precisions: tuple[str, ...] = ("fp32",)
+    devices: tuple[str, ...] = ("cpu",)
     target: str = ""
     formats: tuple[str, ...] = ()
     models: str = ""
     by_name_only: bool = False
+
+    def load(self) -> Any:
+        """Import its code: ``ENGINES["timm-eager"].load().open_runner(job)``."""
+        return pkgutil.resolve_name(self.code)
 
     def missing(self) -> str:
         """The install command of the first import that is not here; empty if none lacks."""
@@ -99,216 +105,144 @@ class Engine:
         return ""
 
 
-_EXPORT: Final = {"onnx": "pip install 'levit[export]'"}
 _PEERS: Final = "pip install 'levit[peers]'"
+_ONNXRUNTIME: Final = {"onnxruntime": "pip install onnxruntime"}
+_OPENVINO: Final = {"openvino": "pip install 'levit[openvino]'"}
 _TIMM: Final = {"torch": _PEERS, "timm": _PEERS, "safetensors": _PEERS}
-_NAIVE: Final = _TIMM | {"onnxscript": _PEERS}
+_EXPORTED: Final = _TIMM | {"onnxscript": _PEERS}
+
+
+def _code(place: str) -> str:
+    return f"levit.benchmarks.engines.{place}"
+
+
+def _ceiling(
+    library: str, runtime: str, code: str, precisions: tuple[str, ...], needs: Mapping[str, str]
+) -> Engine:
+    return Engine(
+        title=f"matrix product in {library}",
+        runtime=runtime,
+        kind="ceiling",
+        code=_code(code),
+        needs=needs,
+        precisions=precisions,
+    )
+
+
+def _timm(title: str, code: str) -> Engine:
+    return Engine(
+        title=title,
+        runtime="pytorch",
+        kind="peer",
+        code=_code(code),
+        needs=_TIMM,
+        formats=("weights",),
+    )
+
+
+def _on_gpu(engine: Engine, title: str) -> Engine:
+    return replace(engine, title=title, precisions=("fp16",), devices=("gpu",))
+
+
+def _in_openvino(title: str, precision: str, prepared: str) -> Engine:
+    return Engine(
+        title=title,
+        runtime="openvino",
+        kind="peer",
+        code=_code("exported_networks:OPENVINO"),
+        needs=_EXPORTED | _OPENVINO,
+        precisions=(precision,),
+        formats=(prepared,),
+    )
+
+
+_LEVIT_ONNX: Final = Engine(
+    title="levit → ONNX Runtime",
+    runtime="onnxruntime",
+    kind="ours",
+    code=_code("levit_artifact"),
+    needs=_ONNXRUNTIME,
+    target="onnx",
+)
+_LEVIT_OPENVINO: Final = Engine(
+    title="levit → OpenVINO",
+    runtime="openvino",
+    kind="ours",
+    code=_code("levit_artifact"),
+    needs=_OPENVINO,
+    target="openvino",
+)
+_EAGER: Final = _timm("timm, PyTorch eager", "timm_networks:EAGER")
+_TRACED: Final = _timm("timm, BatchNorm folded, traced (as in the paper)", "timm_networks:TRACED")
+_COMPILED: Final = _timm("timm, torch.compile, frozen", "timm_networks:COMPILED")
 
 ENGINES: Final[Mapping[str, Engine]] = {
-    "levit-onnx": Engine(
-        title="levit → ONNX Runtime",
-        runtime="onnxruntime",
-        kind="ours",
-        precisions=("fp32",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.levit_artifact",
-        needs={"onnxruntime": "pip install onnxruntime"},
-        target="onnx",
-    ),
+    "levit-onnx": _LEVIT_ONNX,
     # Its fp16 keeps float16 weights and computes in float32: nothing to time.
-    "levit-openvino": Engine(
-        title="levit → OpenVINO",
-        runtime="openvino",
-        kind="ours",
-        precisions=("fp32", "bf16"),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.levit_artifact",
-        needs={"openvino": "pip install 'levit[openvino]'"},
-        target="openvino",
-    ),
-    # By name only: what they cost in accuracy is not seen on random weights, and calibrating takes
+    "levit-openvino": replace(_LEVIT_OPENVINO, precisions=("fp32", "bf16")),
+    # By name only: their cost in accuracy is not seen on random weights, and calibrating takes
     # a minute for each model.
-    "levit-onnx-int8": Engine(
-        title="levit → ONNX Runtime",
-        runtime="onnxruntime",
-        kind="ours",
-        precisions=("int8",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.levit_artifact",
-        needs={"onnxruntime": "pip install onnxruntime"},
-        target="onnx",
-        by_name_only=True,
-    ),
-    "levit-openvino-int8": Engine(
-        title="levit → OpenVINO",
-        runtime="openvino",
-        kind="ours",
-        precisions=("int8",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.levit_artifact",
-        needs={"openvino": "pip install 'levit[openvino]'"},
-        target="openvino",
-        by_name_only=True,
-    ),
+    "levit-onnx-int8": replace(_LEVIT_ONNX, precisions=("int8",), by_name_only=True),
+    "levit-openvino-int8": replace(_LEVIT_OPENVINO, precisions=("int8",), by_name_only=True),
     "levit-onnx-cuda": Engine(
         title="levit → ONNX Runtime (CUDA)",
         runtime="onnxruntime-cuda",
         kind="ours",
+        code=_code("levit_onnx_cuda"),
+        needs={"onnxruntime": "pip install 'onnxruntime-gpu[cuda,cudnn]'"},
         precisions=("fp32", "fp16"),
         devices=("gpu",),
-        module="levit.benchmarks.engines.levit_onnx_cuda",
-        needs={"onnxruntime": "pip install 'onnxruntime-gpu[cuda,cudnn]'"},
         target="onnx",
     ),
-    "ceiling-onnxruntime": Engine(
-        title="matrix product in ONNX Runtime",
-        runtime="onnxruntime",
-        kind="ceiling",
-        precisions=("fp32", "int8"),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.ceiling_onnxruntime",
-        needs={"onnxruntime": "pip install onnxruntime", **_EXPORT},
+    "ceiling-onnxruntime": _ceiling(
+        *("ONNX Runtime", "onnxruntime", "ceiling:IN_ONNXRUNTIME", ("fp32", "int8")),
+        needs=_ONNXRUNTIME | {"onnx": "pip install 'levit[export]'"},
     ),
-    "ceiling-openvino": Engine(
-        title="matrix product in OpenVINO",
-        runtime="openvino",
-        kind="ceiling",
-        precisions=("fp32", "bf16", "int8"),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.ceiling_openvino",
-        needs={"openvino": "pip install 'levit[openvino]'"},
+    "ceiling-openvino": _ceiling(
+        *("OpenVINO", "openvino", "ceiling:IN_OPENVINO", ("fp32", "bf16", "int8")),
+        needs=_OPENVINO,
     ),
-    "ceiling-torch": Engine(
-        title="matrix product in PyTorch",
-        runtime="pytorch",
-        kind="ceiling",
-        precisions=("fp32", "bf16", "int8"),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.ceiling_torch",
-        needs={"torch": "pip install 'levit[peers]'"},
+    "ceiling-torch": _ceiling(
+        *("PyTorch", "pytorch", "ceiling:IN_TORCH", ("fp32", "bf16", "int8")),
+        needs={"torch": _PEERS},
     ),
     "null": Engine(
         title="nothing (the runner's own overhead)",
         runtime="null",
         kind="ours",
-        precisions=("fp32",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.null",
+        code=_code("null"),
         needs={},
         by_name_only=True,
     ),
-    "timm-eager": Engine(
-        title="timm, PyTorch eager",
-        runtime="pytorch",
-        kind="peer",
-        precisions=("fp32",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.timm_eager",
-        needs=_TIMM,
-        formats=("weights",),
-    ),
-    "timm-traced": Engine(
-        title="timm, BatchNorm folded, traced (as in the paper)",
-        runtime="pytorch",
-        kind="peer",
-        precisions=("fp32",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.timm_traced",
-        needs=_TIMM,
-        formats=("weights",),
-    ),
+    "timm-eager": _EAGER,
+    "timm-traced": _TRACED,
     # LEVIT_ORIGINAL_REPO names a clone.
-    "original-traced": Engine(
-        title="facebookresearch/LeViT, as its speed_test.py",
-        runtime="pytorch",
-        kind="peer",
-        precisions=("fp32",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.original_traced",
-        needs=_TIMM,
-        formats=("weights",),
+    "original-traced": replace(
+        _timm("facebookresearch/LeViT, as its speed_test.py", "original_traced:ORIGINAL"),
         models="levit_",
         by_name_only=True,
     ),
-    "timm-compile": Engine(
-        title="timm, torch.compile, frozen",
-        runtime="pytorch",
-        kind="peer",
-        precisions=("fp32",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.timm_compile",
-        needs=_TIMM,
-        formats=("weights",),
-    ),
+    "timm-compile": _COMPILED,
     "naive-onnxruntime": Engine(
         title="timm → ONNX → ONNX Runtime",
         runtime="onnxruntime",
         kind="peer",
-        precisions=("fp32",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.naive_onnxruntime",
-        needs=_NAIVE | {"onnxruntime": "pip install onnxruntime"},
+        code=_code("exported_networks:ONNXRUNTIME"),
+        needs=_EXPORTED | _ONNXRUNTIME,
         formats=("onnx",),
     ),
-    "naive-openvino": Engine(
-        title="timm → ONNX → OpenVINO",
-        runtime="openvino",
-        kind="peer",
-        precisions=("fp32",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.naive_openvino",
-        needs=_NAIVE | {"openvino": "pip install 'levit[openvino]'"},
-        formats=("openvino",),
-    ),
+    "naive-openvino": _in_openvino("timm → ONNX → OpenVINO", "fp32", "openvino"),
     # Where OpenVINO chooses float32, as naive-openvino: it says so and does not run.
-    "naive-openvino-default": Engine(
-        title="timm → ONNX → OpenVINO as it comes",
-        runtime="openvino",
-        kind="peer",
-        precisions=("bf16",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.naive_openvino",
-        needs=_NAIVE | {"openvino": "pip install 'levit[openvino]'"},
-        formats=("openvino",),
+    "naive-openvino-default": _in_openvino(
+        "timm → ONNX → OpenVINO as it comes", "bf16", "openvino"
     ),
-    "nncf-openvino": Engine(
-        title="timm → ONNX → NNCF → OpenVINO",
-        runtime="openvino",
-        kind="peer",
-        precisions=("int8",),
-        devices=("cpu",),
-        module="levit.benchmarks.engines.nncf_openvino",
-        needs=_NAIVE | {"openvino": "pip install 'levit[openvino]'", "nncf": _PEERS},
-        formats=("int8",),
+    "nncf-openvino": replace(
+        _in_openvino("timm → ONNX → NNCF → OpenVINO", "int8", "int8"),
+        needs=_EXPORTED | _OPENVINO | {"nncf": _PEERS},
     ),
-    "timm-eager-cuda": Engine(
-        title="timm, PyTorch eager, CUDA autocast",
-        runtime="pytorch",
-        kind="peer",
-        precisions=("fp16",),
-        devices=("gpu",),
-        module="levit.benchmarks.engines.timm_eager",
-        needs=_TIMM,
-        formats=("weights",),
+    "timm-eager-cuda": _on_gpu(_EAGER, "timm, PyTorch eager, CUDA autocast"),
+    "timm-traced-cuda": _on_gpu(
+        _TRACED, "timm, BatchNorm folded, traced, CUDA autocast (as in the paper)"
     ),
-    "timm-traced-cuda": Engine(
-        title="timm, BatchNorm folded, traced, CUDA autocast (as in the paper)",
-        runtime="pytorch",
-        kind="peer",
-        precisions=("fp16",),
-        devices=("gpu",),
-        module="levit.benchmarks.engines.timm_traced",
-        needs=_TIMM,
-        formats=("weights",),
-    ),
-    "timm-compile-cuda": Engine(
-        title="timm, torch.compile, frozen, CUDA autocast",
-        runtime="pytorch",
-        kind="peer",
-        precisions=("fp16",),
-        devices=("gpu",),
-        module="levit.benchmarks.engines.timm_compile",
-        needs=_TIMM,
-        formats=("weights",),
-    ),
+    "timm-compile-cuda": _on_gpu(_COMPILED, "timm, torch.compile, frozen, CUDA autocast"),
 }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from levit.benchmarks.engines import ImageRunner, Job, Runner
+from levit.benchmarks.engines.image_runner import image_runner
 from levit.errors import InputError, VerificationError
 from levit.pictures.reading import load_image
 from levit.runtime.predictor import Predictor
@@ -29,12 +28,13 @@ def open_runner(job: Job) -> Runner:
     """
     predictor = _predictor(job)
     if predictor.manifest.format == "openvino":
-        # It compiles for a size that comes again and again: a part of opening, and not of what is
-        # timed, however short that is.
+        # It compiles for a size that comes again and again: a part of opening, and not of the
+        # timed calls, however short these are.
         batch = example(job, np.random.default_rng(0))
         for _ in range(_OPENING_CALLS):
             predictor.forward(batch)
-    name = "logits" if "logits" in _outputs(predictor) else _outputs(predictor)[0]
+    names = [output.name for output in predictor.manifest.outputs]
+    name = "logits" if "logits" in names else names[0]
 
     def run(batch: NDArray[Any]) -> NDArray[Any]:
         return predictor.forward(batch)[name]
@@ -45,25 +45,14 @@ def open_runner(job: Job) -> Runner:
 def open_image_runner(job: Job) -> ImageRunner:
     """JPEG bytes → top-1 through the public API, stage by stage."""
     predictor = _predictor(job)
-    if "logits" not in _outputs(predictor) or predictor.manifest.preprocess is None:
+    manifest = predictor.manifest
+    if "logits" not in {output.name for output in manifest.outputs} or manifest.preprocess is None:
         raise InputError(f"{predictor.path.name} does not classify pictures")
-    clock = time.perf_counter_ns
-
-    def run(data: bytes) -> tuple[int, Mapping[str, int]]:
-        start = clock()
-        picture = load_image(data)
-        decoded = clock()
-        batch = predictor.preprocess([picture])
-        resized = clock()
-        top1 = int(predictor.forward(batch)["logits"].argmax())
-        end = clock()
-        return top1, {
-            "decode": decoded - start,
-            "resize": resized - decoded,
-            "infer": end - resized,
-        }
-
-    return run
+    return image_runner(
+        load_image,
+        lambda picture: predictor.preprocess([picture]),
+        lambda batch: predictor.forward(batch)["logits"],
+    )
 
 
 def script(job: Job) -> str:
@@ -77,7 +66,7 @@ def script(job: Job) -> str:
 
 
 def example(job: Job, rng: np.random.Generator) -> NDArray[Any]:
-    """A batch of what the artifact takes: noise, whose content does not change the work."""
+    """A batch for the artifact's input: noise, whose content does not change the work."""
     with Predictor(_path(job), threads=1, workers=0, prove=False) as predictor:
         spec = predictor.manifest.inputs[0]
     shape = (job.batch, *(int(n) for n in spec.shape[1:]))
@@ -99,7 +88,3 @@ def _predictor(job: Job) -> Predictor:
             f"here, allowed is {report.tolerance:.1e}; it is not timed"
         )
     return predictor
-
-
-def _outputs(predictor: Predictor) -> list[str]:
-    return [output.name for output in predictor.manifest.outputs]

@@ -1,4 +1,4 @@
-"""No network at all: what remains is the benchmark's own overhead."""
+"""No network at all, which leaves the benchmark's own overhead."""
 
 from __future__ import annotations
 

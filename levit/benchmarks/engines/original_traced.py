@@ -1,4 +1,4 @@
-"""What the authors measured: their own code, as their ``speed_test.py`` calls it.
+"""The authors' own code, called as their ``speed_test.py`` calls it.
 
 Needs a clone of facebookresearch/LeViT, named by the environment variable
 ``LEVIT_ORIGINAL_REPO``. The network is theirs, the weights are timm's under their names.
@@ -9,24 +9,25 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from levit.benchmarks.engines import ImageRunner, Job, Runner, timm_modules, timm_traced
+from levit.benchmarks.engines import Job, Runner
+from levit.benchmarks.engines.peer import Peer
+from levit.benchmarks.engines.timm_networks import TRACED, open_transform, quiet, traced
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.models.levit import FAMILY
 from levit.models.model import Model, Plan
 from levit.models.random_weights import flatten
 
-__all__ = ["VARIABLE", "open_image_runner", "open_runner", "script"]
+__all__ = ["ORIGINAL", "VARIABLE"]
 
 VARIABLE: Final = "LEVIT_ORIGINAL_REPO"
 
 
-def open_runner(job: Job) -> Runner:
-    """As speed_test.py: folded by its own function, traced on the batch.
+def _open_runner(job: Job) -> Runner:
+    """Fold by the authors' own function, and trace on the batch.
 
     Raises:
         BackendUnavailableError: the clone is not where the variable says, or not named.
@@ -39,21 +40,17 @@ def open_runner(job: Job) -> Runner:
     if job.model not in FAMILY.variants or not hasattr(original, name):
         raise ConfigError(f"{job.model} is not in facebookresearch/LeViT; leave out this engine")
     torch.set_num_threads(job.threads)
-    with timm_modules.quiet(), torch.no_grad():
-        net = getattr(original, name)(num_classes=1000)
-        net.load_state_dict(_weights(job), strict=False)
+
+    def fold(net: Any, _: Any) -> Any:
         # Its table of biases is looked up on leaving training mode: after loading.
         net.train().eval()
         tools.replace_batchnorm(net)
-        net.eval()
-        example = torch.zeros(job.batch, 3, *job.image_size)
-        traced = torch.jit.trace(net, example)  # type: ignore[no-untyped-call]
-    return timm_modules.runner(traced, job, torch.no_grad)
+        return net.eval()
 
-
-def open_image_runner(job: Job) -> ImageRunner:
-    job = replace(job, batch=1)
-    return timm_modules.image_runner(open_runner(job), job)
+    with quiet(), torch.no_grad():
+        net = getattr(original, name)(num_classes=1000)
+        net.load_state_dict(_weights(job), strict=False)
+    return traced(net, fold, job)
 
 
 def _original() -> tuple[Any, Any]:
@@ -76,7 +73,7 @@ def _module(name: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Its decorators look the module up by name.
     sys.modules[name] = module
-    with timm_modules.quiet():
+    with quiet():
         spec.loader.exec_module(module)
     return module
 
@@ -107,6 +104,7 @@ def _weights(job: Job) -> dict[str, Any]:
     return {k: torch.from_numpy(v) for k, v in flatten(model, theirs["original"]).items()}
 
 
-def script(job: Job) -> str:
-    """The authors publish nothing that classifies one picture; `timm_traced` stands for it."""
-    return timm_traced.script(job)
+# The authors publish nothing that classifies one picture: timm's script stands for theirs.
+ORIGINAL: Final = Peer(
+    open_runner=_open_runner, open_transform=open_transform, script=TRACED.script
+)
