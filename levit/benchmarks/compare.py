@@ -1,4 +1,4 @@
-"""Two runs on one machine: what became faster, what slower, and what cannot be told.
+"""Comparison of two runs on one machine: changes for the better, the worse, or untellable.
 
 Runs made apart have no rounds in common, and the machine may have changed between them. So
 intervals are wider than those of one run: the worst that both medians' intervals allow, and
@@ -20,9 +20,9 @@ from levit.errors import ConfigError
 
 __all__ = ["Change", "Comparison", "compare"]
 
-# How long was measured: what a longer run says better, a shorter one says too.
+# Settings of length: a shorter run says the same as a longer one, less surely.
 _LENGTHS: Final = ("seconds", "warmup_s", "rounds")
-# Of a run: what the protocols that begin with a picture depend on.
+# Settings of a run that the protocols which begin with a picture depend on.
 _PICTURES: Final = ("photographs", "pictures")
 
 
@@ -31,9 +31,9 @@ class Change:
     """One contender under one protocol, before and after.
 
     Attributes:
-        quantity: what `before` and `after` are: ``images/s``, ``p50 ms``, ``s``, ``MB``.
+        quantity: unit of `before` and `after`: ``images/s``, ``p50 ms``, ``s``, ``MB``.
         ratio: above 1 the second run is better.
-        rounds: of the run that has fewer.
+        rounds: number in the run that has fewer.
     """
 
     contender: str
@@ -48,12 +48,12 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Every change, and what only one of the runs has.
+    """Every change, and the measurements that only one of the runs has.
 
     Attributes:
         drift: relative change of the machine itself between the runs.
         only_before, only_after: ``contender (protocol)``, measured in one run alone.
-        circumstances: how both went, and what else differs and may explain a change.
+        circumstances: how both went, and other differences that may explain a change.
     """
 
     changes: tuple[Change, ...]
@@ -64,7 +64,7 @@ class Comparison:
 
 
 def compare(before: Record, after: Record) -> Comparison:
-    """What has changed from one run to the other.
+    """Changes from one run to the other: ``compare(read_record(a), read_record(b)).changes``.
 
     Raises:
         ConfigError: they are of different machines, measured with different settings, or have
@@ -79,32 +79,13 @@ def compare(before: Record, after: Record) -> Comparison:
     common = [key for key in first if key in second]
     if not common:
         raise ConfigError("the runs have no measurement in common: nothing to compare")
-    change_of_machine = drift(before.noise, after.noise)
     found = []
-    for name, protocol in common:
-        one, other = first[name, protocol], second[name, protocol]
+    change_of_machine = drift(before.noise, after.noise)
+    for key in common:
+        one, other = first[key], second[key]
         _require_equal_settings(one.measurement, other.measurement)
         _require_same_work(one, other, before, after)
-        quantity, old, faster_is_more = _figure(one)
-        _, new, _ = _figure(other)
-        # Memory does not depend on how busy the machine is.
-        slack = 0.0 if quantity == "MB" else change_of_machine
-        rounds = min(_rounds(one), _rounds(other))
-        ratio = (
-            unpaired_ratio(new, old, slack) if faster_is_more else unpaired_ratio(old, new, slack)
-        )
-        found.append(
-            Change(
-                contender=name,
-                protocol=protocol,
-                quantity=quantity,
-                before=old,
-                after=new,
-                ratio=ratio,
-                verdict=verdict_of(ratio, rounds),
-                rounds=rounds,
-            )
-        )
+        found.append(_change(one, other, change_of_machine))
     return Comparison(
         changes=tuple(found),
         drift=change_of_machine,
@@ -118,20 +99,31 @@ _Key = tuple[str, str]
 
 
 def _measured(record: Record) -> dict[_Key, Summary]:
-    """What has a figure, by contender and protocol; ceilings are the machine, not a contender."""
+    """Summaries that have a figure, by contender and protocol, without the ceilings."""
     return {
         (s.contender.name, s.measurement.protocol): s
         for s in summaries(record)
-        if s.contender.kind != "ceiling" and _has_figure(s)
+        if s.contender.kind != "ceiling" and s.rounds
     }
 
 
-def _has_figure(summary: Summary) -> bool:
-    return summary.measurement.status == "ok" and any(r.values for r in summary.measurement.rounds)
-
-
-def _rounds(summary: Summary) -> int:
-    return sum(1 for r in summary.measurement.rounds if r.values)
+def _change(one: Summary, other: Summary, change_of_machine: float) -> Change:
+    quantity, old, more_is_better = _figure(one)
+    _, new, _ = _figure(other)
+    # Memory does not depend on how busy the machine is.
+    slack = 0.0 if quantity == "MB" else change_of_machine
+    ratio = unpaired_ratio(*((new, old) if more_is_better else (old, new)), slack)
+    rounds = min(one.rounds, other.rounds)
+    return Change(
+        contender=one.contender.name,
+        protocol=one.measurement.protocol,
+        quantity=quantity,
+        before=old,
+        after=new,
+        ratio=ratio,
+        verdict=verdict_of(ratio, rounds),
+        rounds=rounds,
+    )
 
 
 def _figure(summary: Summary) -> tuple[str, Interval, bool]:
@@ -158,16 +150,16 @@ def _require_equal_settings(before: Measurement, after: Measurement) -> None:
 
 
 def _require_same_work(one: Summary, other: Summary, before: Record, after: Record) -> None:
-    """Raise where a name means another network, or other pictures."""
+    """Raise `ConfigError` where a name means another network, or other pictures."""
     a, b = one.contender, other.contender
     pairs = {"image size": (a.image_size, b.image_size), "multiply-accumulates": (a.macs, b.macs)}
     if one.stages_ms:
         for key in _PICTURES:
             pairs[key] = (before.settings.get(key), after.settings.get(key))
-    for what, (old, new) in pairs.items():
+    for size, (old, new) in pairs.items():
         if old != new:
             raise ConfigError(
-                f"the runs did different work: {a.name}: {what} is {old} in one and {new} in the "
+                f"the runs did different work: {a.name}: {size} is {old} in one and {new} in the "
                 f"other; measure both with the same"
             )
 
@@ -177,7 +169,7 @@ def _names(here: Mapping[_Key, Any], there: Mapping[_Key, Any]) -> tuple[str, ..
 
 
 def _states(before: Record, after: Record) -> list[str]:
-    """How quiet the machine was in both, and which was not finished."""
+    """Lines on how quiet the machine was in both, and which was not finished."""
     lines = []
     for which, record in (("first", before), ("second", after)):
         verdict, reasons = quietness(record.noise)

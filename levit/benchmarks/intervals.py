@@ -1,4 +1,4 @@
-"""Medians with confidence intervals, and what may be said of a ratio.
+"""Medians with confidence intervals, and the claims that a ratio allows.
 
 No distribution is assumed: timings have long tails. Intervals cover the true value with 95 %.
 """
@@ -30,7 +30,7 @@ SMALLEST: Final = 0.02
 # The widest interval on either side of which "equal" is still an answer.
 WIDEST_EQUAL: Final = 0.05
 
-# Rounds: 2 · 0.5⁶ = 3 % that all lie on one side of the median, 2 · 0.5⁵ = 6 %.
+# Rounds: the chance that all lie on one side of the median is 2 · 0.5⁶ = 3 %, of five 6 %.
 FEWEST: Final = 6
 
 _RESAMPLES: Final = 1000
@@ -108,7 +108,7 @@ def unpaired_ratio(above: Interval, below: Interval, drift: float = 0.0) -> Inte
 
 
 def verdict_of(ratio: Interval, rounds: int) -> Verdict:
-    """What a ratio of speeds (above 1: faster) allows to say.
+    """The claim that a ratio of speeds (above 1: faster) allows.
 
     Faster or slower: the interval leaves out 1, and the median is at least 2 % away from it.
     Equal: neither, and the interval lies within 5 % of 1. Otherwise it cannot be told, nor from

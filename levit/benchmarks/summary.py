@@ -1,4 +1,4 @@
-"""What a record says: speeds, latencies, ratios and fractions, computed on reading.
+"""Figures of a record: speeds, latencies, ratios and fractions, computed on reading.
 
 Everything is a plain function of a `Record`. Rounds that are empty (a run was interrupted, a
 process gave nothing) do not count; where no round is left, there is no figure either: None.
@@ -7,8 +7,8 @@ process gave nothing) do not count; where no round is left, there is no figure e
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from levit.benchmarks.intervals import (
@@ -42,20 +42,27 @@ __all__ = [
 STAGES: Final = ("decode", "resize", "infer")
 PERCENTS: Final = (50, 90, 99)
 
-# Of these, every value is a call of the network.
+# Protocols whose every value is a call of the network.
 _CALLS: Final = ("paper", "latency", "throughput", "end-to-end")
-# Of these, a call is what somebody waits for.
+# Protocols in which somebody waits for a call.
 _SINGLE: Final = ("latency", "end-to-end")
-# `throughput` is the best of batch × streams: those are found, not asked for.
+# Settings that a protocol finds instead of taking: `throughput` is the best of batch × streams.
 SEARCHED: Final[Mapping[str, frozenset[str]]] = {"throughput": frozenset({"batch", "streams"})}
+# What a comparison is about, and whether more of it is better; by protocol, or speed.
+_QUANTITIES: Final[Mapping[str, tuple[str, bool]]] = {
+    "latency": ("latency", False),
+    "cold-start": ("start", False),
+    "memory": ("memory", False),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One measurement in figures; what its protocol does not measure is None or empty.
+    """One measurement in figures; those that its protocol does not measure are None or empty.
 
     Attributes:
-        contender, measurement: whose, and of what.
+        contender: the model and its engine.
+        measurement: the raw values.
         images_per_s: median over rounds of batch · calls ÷ elapsed.
         paper_images_per_s: the paper's figure, batch ÷ mean time of all calls.
         latency_ms: by percent (50, 90, 99), of one call.
@@ -70,12 +77,19 @@ class Summary:
     measurement: Measurement
     images_per_s: Interval | None = None
     paper_images_per_s: float | None = None
-    latency_ms: Mapping[int, Interval]
-    stages_ms: Mapping[str, float]
+    latency_ms: Mapping[int, Interval] = field(default_factory=dict)
+    stages_ms: Mapping[str, float] = field(default_factory=dict)
     start_s: Interval | None = None
     peak_mb: Interval | None = None
     gflop_per_s: Interval | None = None
     ceiling_fraction: float | None = None
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds that measured something; 0 for a contender that failed."""
+        return sum(
+            1 for r in self.measurement.rounds if r.values and self.measurement.status == "ok"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,10 +98,10 @@ class Comparison:
 
     Attributes:
         ours, peer: the contenders.
-        protocol, settings: of both measurements (ours, where they differ in what was found).
+        protocol, settings: those of both measurements (ours, where a search found others).
         quantity: ``speed``, ``latency``, ``start`` or ``memory``.
         ratio: above 1 ours is better: median over pairs of neighbouring rounds.
-        verdict: what that allows to say; for ``memory`` read "faster" as "smaller".
+        verdict: the claim that the ratio allows; for ``memory`` read "faster" as "smaller".
         pairs: how many rounds both have.
     """
 
@@ -106,14 +120,14 @@ class Comparison:
 
 def images_per_second(measurement: Measurement) -> Interval | None:
     """Median over rounds of batch · calls ÷ elapsed time; None where there is none."""
-    rates = [rate for r in measurement.rounds if (rate := _rate(measurement, r)) is not None]
-    return median_interval(rates) if rates and measurement.protocol in _CALLS else None
+    rates = _rates(measurement)
+    return median_interval(rates) if rates else None
 
 
 def paper_images_per_second(measurement: Measurement) -> float | None:
     """Batch ÷ mean time of all calls (facebookresearch/LeViT, speed_test.py)."""
     calls = [v for r in measurement.rounds for v in r.values]
-    if not calls or not sum(calls) or measurement.protocol not in _CALLS:
+    if measurement.protocol != "paper" or not sum(calls):
         return None
     return _batch(measurement) * 1e9 * len(calls) / sum(calls)
 
@@ -154,42 +168,85 @@ def _batch(measurement: Measurement) -> int:
     return int(measurement.settings.get("batch", 1))
 
 
+def _threads(measurement: Measurement) -> int:
+    return int(measurement.settings.get("threads", 1))
+
+
 def _rate(measurement: Measurement, turn: Round) -> float | None:
     if not turn.values or turn.elapsed_ns <= 0:
         return None
     return _batch(measurement) * len(turn.values) * 1e9 / turn.elapsed_ns
 
 
-# ------------------------------------------------------------------------------- all of them
+def _rates(measurement: Measurement) -> list[float]:
+    """Images per second of each round that has calls."""
+    if measurement.protocol not in _CALLS:
+        return []
+    return [rate for r in measurement.rounds if (rate := _rate(measurement, r)) is not None]
+
+
+def _gflops(contender: Contender, measurement: Measurement) -> Interval | None:
+    rate = images_per_second(measurement)
+    # End to end not only the network is timed.
+    if rate is None or contender.macs is None or measurement.protocol == "end-to-end":
+        return None
+    per_image = 2 * contender.macs / 1e9
+    return Interval(*(per_image * value for value in rate))
+
+
+# ------------------------------------------------------------------------- a whole record
 
 
 def summaries(record: Record) -> tuple[Summary, ...]:
     """Every measurement of the record in figures, in the record's order."""
-    contenders = {c.name: c for c in record.contenders}
     tops = ceilings(record)
-    return tuple(_summary(contenders[m.contender], m, tops) for m in record.measurements)
+    return tuple(_summary(c, m, tops) for c, m in _measured(record))
 
 
 def ceilings(record: Record) -> dict[tuple[str, int], float]:
     """Best measured matrix products in GFLOP/s, by (precision, threads)."""
-    contenders = {c.name: c for c in record.contenders}
     best: dict[tuple[str, int], float] = {}
-    for measurement in record.measurements:
-        contender = contenders[measurement.contender]
+    for contender, measurement in _measured(record):
         if contender.kind != "ceiling" or measurement.status != "ok":
             continue
-        speed = _gflops(contender, measurement)
-        if speed is not None:
+        if (speed := _gflops(contender, measurement)) is not None:
             key = (contender.precision, _threads(measurement))
             best[key] = max(speed.median, best.get(key, 0.0))
     return best
+
+
+def headline_rates(record: Record, protocol: str) -> list[tuple[Contender, tuple[float, ...]]]:
+    """Every contender of a protocol with its images/s round by round, for the headline."""
+    return [
+        (contender, tuple(rates))
+        for contender, measurement in _measured(record)
+        if measurement.protocol == protocol
+        and measurement.status == "ok"
+        and contender.kind != "ceiling"
+        and (rates := _rates(measurement))
+    ]
+
+
+def ok(items: Iterable[Summary], protocol: str) -> list[Summary]:
+    """Summaries of one protocol that have a round at least, without the ceilings."""
+    return [
+        s
+        for s in items
+        if s.measurement.protocol == protocol and s.rounds and s.contender.kind != "ceiling"
+    ]
+
+
+def _measured(record: Record) -> Iterator[tuple[Contender, Measurement]]:
+    contenders = {c.name: c for c in record.contenders}
+    for measurement in record.measurements:
+        yield contenders[measurement.contender], measurement
 
 
 def _summary(
     contender: Contender, measurement: Measurement, tops: Mapping[tuple[str, int], float]
 ) -> Summary:
     if measurement.status != "ok":
-        return Summary(contender=contender, measurement=measurement, latency_ms={}, stages_ms={})
+        return Summary(contender=contender, measurement=measurement)
     is_model = contender.kind != "ceiling"
     speed = _gflops(contender, measurement)
     top = tops.get((contender.precision, _threads(measurement)))
@@ -197,11 +254,7 @@ def _summary(
         contender=contender,
         measurement=measurement,
         images_per_s=images_per_second(measurement) if is_model else None,
-        paper_images_per_s=(
-            paper_images_per_second(measurement)
-            if is_model and measurement.protocol == "paper"
-            else None
-        ),
+        paper_images_per_s=paper_images_per_second(measurement) if is_model else None,
         latency_ms=latency_ms(measurement) if measurement.protocol in _SINGLE else {},
         stages_ms=stages_ms(measurement),
         start_s=start_s(measurement),
@@ -211,59 +264,27 @@ def _summary(
     )
 
 
-def _gflops(contender: Contender, measurement: Measurement) -> Interval | None:
-    rate = images_per_second(measurement)
-    # What is timed end to end is not only the network.
-    if rate is None or contender.macs is None or measurement.protocol == "end-to-end":
-        return None
-    per_image = 2 * contender.macs / 1e9
-    return Interval(*(per_image * value for value in rate))
-
-
-def _threads(measurement: Measurement) -> int:
-    return int(measurement.settings.get("threads", 1))
-
-
 # ------------------------------------------------------------------------------------ ratios
 
 
 def comparisons(record: Record) -> tuple[Comparison, ...]:
     """Each of ours against each peer of its model, and against ours before it, round by round.
 
-    Under equal settings, but for what a protocol searches for.
+    Settings are equal, but for those that a protocol searches for.
     """
-    contenders = {c.name: c for c in record.contenders}
-    by_case: dict[tuple[str, str, str], list[Measurement]] = {}
-    for measurement in record.measurements:
-        if measurement.status == "ok" and contenders[measurement.contender].kind != "ceiling":
-            model = contenders[measurement.contender].model
-            case = (model, measurement.protocol, _asked_for(measurement))
-            by_case.setdefault(case, []).append(measurement)
+    by_case: dict[tuple[str, str, str], list[tuple[Contender, Measurement]]] = {}
+    for contender, measurement in _measured(record):
+        if measurement.status == "ok" and contender.kind != "ceiling":
+            case = (contender.model, measurement.protocol, _asked_for(measurement))
+            by_case.setdefault(case, []).append((contender, measurement))
     found = []
     for same in by_case.values():
-        ours = [m for m in same if contenders[m.contender].kind == "ours"]
-        peers = [m for m in same if contenders[m.contender].kind == "peer"]
+        ours = [(c, m) for c, m in same if c.kind == "ours"]
+        peers = [(c, m) for c, m in same if c.kind == "peer"]
         for number, one in enumerate(ours):
-            # What entered twice, or two artifacts of one model: each beside those before it.
-            for other in (*peers, *ours[:number]):
-                found.append(
-                    _compare(contenders[one.contender], one, contenders[other.contender], other)
-                )
+            # A model that entered twice, or two artifacts of one: each beside those before it.
+            found += [_compare(*one, *other) for other in (*peers, *ours[:number])]
     return tuple(c for c in found if c is not None)
-
-
-def headline_rates(record: Record, protocol: str) -> list[tuple[Contender, tuple[float, ...]]]:
-    """Every contender of a protocol with its images/s round by round, for the headline."""
-    contenders = {c.name: c for c in record.contenders}
-    found = []
-    for measurement in record.measurements:
-        contender = contenders[measurement.contender]
-        if measurement.protocol != protocol or measurement.status != "ok":
-            continue
-        rates = tuple(r for turn in measurement.rounds if (r := _rate(measurement, turn)))
-        if rates and contender.kind != "ceiling" and protocol in _CALLS:
-            found.append((contender, rates))
-    return found
 
 
 def _asked_for(measurement: Measurement) -> str:
@@ -277,13 +298,9 @@ def _compare(
     ours: Contender, one: Measurement, peer: Contender, other: Measurement
 ) -> Comparison | None:
     quantity, higher_is_better = _QUANTITIES.get(one.protocol, ("speed", True))
-    pairs = [
-        (a, b)
-        for a, b in zip(
-            _by_round(one, quantity), _by_round(other, quantity), strict=False
-        )  # an interrupted run has more rounds of the one than of the other
-        if a and b
-    ]
+    # An interrupted run has more rounds of the one than of the other.
+    rounds = zip(_by_round(one, quantity), _by_round(other, quantity), strict=False)
+    pairs = [(a, b) for a, b in rounds if a and b]
     if not pairs:
         return None
     mine, theirs = zip(*pairs, strict=True)
@@ -300,27 +317,8 @@ def _compare(
     )
 
 
-_QUANTITIES: Final[Mapping[str, tuple[str, bool]]] = {
-    "latency": ("latency", False),
-    "cold-start": ("start", False),
-    "memory": ("memory", False),
-}
-
-
 def _by_round(measurement: Measurement, quantity: str) -> Sequence[float | None]:
     if quantity == "speed":
         return [_rate(measurement, r) for r in measurement.rounds]
     typical = max if quantity == "memory" else statistics.median
     return [float(typical(r.values)) if r.values else None for r in measurement.rounds]
-
-
-def ok(items: Iterable[Summary], protocol: str) -> list[Summary]:
-    """Those of one protocol that were measured, if only once, without the ceilings."""
-    return [
-        s
-        for s in items
-        if s.measurement.protocol == protocol
-        and s.measurement.status == "ok"
-        and any(r.values for r in s.measurement.rounds)
-        and s.contender.kind != "ceiling"
-    ]
