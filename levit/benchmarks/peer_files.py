@@ -1,9 +1,5 @@
 """Files that peers need of a model, prepared once in a process of its own.
 
-::
-
-    python -m levit.benchmarks.peer_files levit_128s FOLDER --formats weights,onnx,openvino,int8
-
 ========== ====================================================================================
 format     files
 ========== ====================================================================================
@@ -26,7 +22,6 @@ one rename: what is there is whole.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import importlib.metadata
@@ -50,7 +45,7 @@ from levit.models import pictures, random_weights
 
 __all__ = ["FORMATS", "cache_folder", "prepare"]
 
-# What each format is made from, and its files, the one that is opened last.
+# The source of each format, and its files, the one that is opened last.
 FORMATS: Final[Mapping[str, tuple[str | None, tuple[str, ...]]]] = {
     "weights": (
         None,
@@ -76,17 +71,18 @@ def prepare(
     seed: int = 0,
     cache: bool = True,
 ) -> None:
-    """Put the files of `formats`, and of those that they are made from, into `folder`.
+    """Put the files of `formats`, and of the formats that they are made from, into `folder`.
 
-    What the cache lacks is made in a process of its own: this one imports no PyTorch.
+    Parts that the cache lacks are made in a process of its own: this one imports no PyTorch.
+    Example: ``prepare("levit_128s", Path("files"), formats=["openvino"])``.
 
     Args:
         model: timm's name.
         folder: exists; files of these names in it are replaced, each by one rename.
         formats: keys of `FORMATS`.
         image_size: (height, width) in pixels.
-        seed: of the random weights.
-        cache: whether to take from the cache, and to leave there what is made.
+        seed: seed of the random weights.
+        cache: whether to take parts from the cache, and to leave new ones there.
 
     Raises:
         ConfigError: timm has no such model, or a format is unknown.
@@ -115,7 +111,7 @@ def prepare(
 
 
 def cache_folder(model: str, image_size: tuple[int, int], seed: int) -> Path:
-    """Where the parts of a model are kept: a name for people, and a key of what decides them."""
+    """Folder of a model's parts: a name for people, and a key of all that decides them."""
     root = os.environ.get("XDG_CACHE_HOME")
     base = Path(root) if root else Path.home() / ".cache"
     height, width = image_size
@@ -138,7 +134,7 @@ def cache_folder(model: str, image_size: tuple[int, int], seed: int) -> Path:
 
 
 def _closure(formats: Sequence[str]) -> list[str]:
-    """The formats and what they are made from, in the order of making."""
+    """The formats and their sources, in the order of making."""
     wanted: set[str] = set()
     for part in ("weights", *formats):
         step: str | None = part
@@ -153,15 +149,16 @@ def _closure(formats: Sequence[str]) -> list[str]:
 def _make_in_subprocess(
     model: str, store: Path, parts: Sequence[str], image_size: tuple[int, int], seed: int
 ) -> None:
-    height, width = image_size
-    command = [sys.executable, "-P", "-m", "levit.benchmarks.peer_files", model, str(store)]
-    command += ["--formats", ",".join(parts), "--image-size", f"{height}x{width}"]
-    command += ["--seed", str(seed), "--into-store"]
+    request = json.dumps([model, str(store), parts, image_size, seed])
     # PyTorch's threads spin while they wait for each other: on a busy machine two of them took
     # from 4 to over 100 seconds for what one does in 3.
-    single = child_environment(1)
     done = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=False, env=single
+        [sys.executable, "-P", "-m", "levit.benchmarks.peer_files", request],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        env=child_environment(1),
     )
     if done.returncode == 0:
         return
@@ -181,30 +178,29 @@ def _make(
     for staging in store.glob(".*-*"):  # of a process that was killed, when nobody is at it
         if time.time() - staging.stat().st_mtime > _STALE_S:
             shutil.rmtree(staging, ignore_errors=True)
-    done = {part: store / part for part in FORMATS if (store / part).is_dir()}
-    source: Any = None
+    network: Any = None
     for part in parts:
-        if part in done:
+        if (store / part).is_dir():
             continue
         staging = Path(tempfile.mkdtemp(prefix=f".{part}-", dir=store))
         try:
             with peer_making.third_party(f"{model}: {part}"):
                 if part == "weights":
-                    source = peer_making.make_weights(model, image_size, seed, staging)
+                    network = peer_making.make_weights(model, image_size, seed, staging)
                 elif part == "onnx":
-                    source = source or peer_making.load_network(model, done["weights"])
-                    peer_making.make_onnx(source, image_size, staging / "naive.onnx")
+                    network = network or peer_making.load_network(model, store / "weights")
+                    peer_making.make_onnx(network, image_size, staging / "naive.onnx")
                 elif part == "openvino":
-                    peer_making.make_openvino(done["onnx"] / "naive.onnx", staging / "naive.xml")
+                    onnx = store / "onnx" / "naive.onnx"
+                    peer_making.make_openvino(onnx, staging / "naive.xml")
                 else:
-                    naive = done["openvino"] / "naive.xml"
+                    naive = store / "openvino" / "naive.xml"
                     peer_making.make_int8(naive, image_size, seed, staging / "naive-int8.xml")
             # Another run may have been faster; its files are the same.
             with contextlib.suppress(OSError):
                 staging.rename(store / part)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        done[part] = store / part
 
 
 def _place(source: Path, destination: Path) -> None:
@@ -220,42 +216,14 @@ def _place(source: Path, destination: Path) -> None:
     temporary.replace(destination)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="timm's name")
-    parser.add_argument("folder", type=Path, help="where the files go; made if missing")
-    parser.add_argument("--formats", default="weights,onnx", help=f"of {', '.join(FORMATS)}")
-    parser.add_argument("--image-size", default="224x224", metavar="HxW", help="pixels")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights")
-    parser.add_argument("--no-cache", action="store_true", help="make everything anew")
-    # The folder is a store of parts, and this the process that fills it.
-    parser.add_argument("--into-store", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    formats = arguments.formats.split(",")
+def main() -> None:
+    """Make parts in a store, as the JSON list in the only argument says."""
+    model, store, parts, image_size, seed = json.loads(sys.argv[1])
     try:
-        height, width = (int(edge) for edge in arguments.image_size.split("x"))
-    except ValueError:
-        parser.error(f"argument --image-size: {arguments.image_size!r} is not like 224x224")
-    try:
-        if arguments.into_store:
-            parts = _closure(formats)
-            _make(arguments.model, arguments.folder, parts, (height, width), arguments.seed)
-        else:
-            arguments.folder.mkdir(parents=True, exist_ok=True)
-            prepare(
-                arguments.model,
-                arguments.folder,
-                formats=formats,
-                image_size=(height, width),
-                seed=arguments.seed,
-                cache=not arguments.no_cache,
-            )
-            print(json.dumps(sorted(file.name for file in arguments.folder.iterdir())))
+        _make(model, Path(store), parts, tuple(image_size), seed)
     except LevitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,4 +1,4 @@
-"""How each of the peers' files is made. Every function needs the extra ``peers``.
+"""Makers of the peers' files, all of which need the extra ``peers``.
 
 Nothing is downloaded, and OpenVINO's telemetry stays off.
 """
@@ -38,7 +38,7 @@ __all__ = [
     "third_party",
 ]
 
-# Of the reference's inputs: on some pictures a random network's float32 is wrong by 1e-4.
+# Limits for the reference's inputs: on some pictures a random network's float32 is wrong by 1e-4.
 _MIN_SPREAD: Final = 0.1
 _MAX_ERROR: Final = 1e-5
 _DRAWS: Final = 24
@@ -46,7 +46,7 @@ _DRAWS: Final = 24
 
 @contextlib.contextmanager
 def third_party(doing: str) -> Iterator[None]:
-    """Errors of other libraries as one line of ours, and none of what they print."""
+    """Turn errors of other libraries into one line of ours, and drop all that they print."""
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -77,7 +77,7 @@ def make_weights(model: str, image_size: tuple[int, int], seed: int, folder: Pat
 
 
 def load_network(model: str, folder: Path) -> Any:
-    """The network that `make_weights` has written."""
+    """Load the network that `make_weights` has written."""
     import safetensors.torch
 
     net = network(model)
@@ -86,7 +86,7 @@ def load_network(model: str, folder: Path) -> Any:
 
 
 def make_onnx(net: Any, image_size: tuple[int, int], path: Path) -> None:
-    """What PyTorch's own exporter makes of the module, with a dynamic batch."""
+    """Export the module by PyTorch's own exporter, with a dynamic batch."""
     import torch
 
     batch = torch.export.Dim("batch", min=1, max=4096)
@@ -102,7 +102,7 @@ def make_onnx(net: Any, image_size: tuple[int, int], path: Path) -> None:
 
 
 def make_openvino(onnx: Path, path: Path) -> None:
-    """OpenVINO's own format, weights as they were (by default they become float16)."""
+    """Convert to OpenVINO's own format, weights as they were (by default they become float16)."""
     openvino = import_openvino()
     openvino.save_model(openvino_core().read_model(onnx), path, compress_to_fp16=False)
 
