@@ -5,7 +5,7 @@
 
     python scripts/check_bench.py              # ten runs; eight minutes
 
-Each run is one of ``levit bench --protocol latency`` with three entrants: a model through ONNX
+Each run is one of ``levit bench --protocol latency`` with three contenders: a model through ONNX
 Runtime, the same again in a session of its own, and the same with every call made 5 % longer by
 waiting. The verdicts should be equal, and slower. Before that, a session that computes nothing
 shows what the runner itself adds to a call.
@@ -70,13 +70,13 @@ def measured(
     lineup = choose_lineup(
         device="cpu", models=[model] * len(handicaps), artifacts=(), engines=[engine], peers=False
     )
-    entrants = tuple(
-        replace(entrant, handicap=handicap)
-        for entrant, handicap in zip(lineup.entrants, handicaps, strict=True)
+    contenders = tuple(
+        replace(contender, handicap=handicap)
+        for contender, handicap in zip(lineup.contenders, handicaps, strict=True)
     )
-    material = prepare_material(entrants, folder, seed=0, cache=True, progress=lambda title: None)
+    material = prepare_material(contenders, folder, seed=0, cache=True, progress=lambda title: None)
     plan = Plan(
-        entrants=entrants,
+        contenders=contenders,
         protocols={"latency": protocol},
         device="cpu",
         threads=threads,

@@ -1,10 +1,11 @@
-"""Who takes part in a run: models × engines, chosen by name."""
+"""Contenders of a run: models × engines, chosen by name."""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,14 +16,15 @@ from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Contender
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.export.sources import config_of
+from levit.models.counting import Counts
 from levit.models.registry import known_names
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
-__all__ = ["COMPARED", "SIZES", "Entrant", "Lineup", "ceilings", "choose_lineup"]
+__all__ = ["COMPARED", "SIZES", "Lineup", "RunnableContender", "ceilings", "choose_lineup"]
 
 # The five of the paper.
 SIZES: Final = ("levit_128s", "levit_128", "levit_192", "levit_256", "levit_384")
-# And what its speed_test.py has beside them.
+# The other models of the paper's speed_test.py beside them.
 COMPARED: Final = (
     *SIZES,
     *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
@@ -32,34 +34,40 @@ COMPARED: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entrant:
-    """A contender, and what its worker needs to know.
+class RunnableContender(Contender):
+    """A contender with the places of its code and files, for its worker.
 
     Attributes:
-        module: dotted name of its engine's module.
-        source: of its model: timm's name, or an artifact's folder.
+        code: place of its engine's functions, ``MODULE`` or ``MODULE:OBJECT``.
+        source: its model: timm's name, or an artifact's folder.
         place: the folder of the model's files, among those of the run.
-        artifact: the folder of ours in it.
+        artifact: our artifact's folder in it.
         handicap: a fraction by which it is made slower on purpose.
     """
 
-    contender: Contender
-    module: str
+    code: str
     source: str | Path
     place: str
     artifact: str = "artifact"
     handicap: float = 0.0
 
+    def recorded(self, counts: Counts | None) -> Contender:
+        """The part of it that goes into the record, with its model's counts if they are known."""
+        known = {field.name: getattr(self, field.name) for field in fields(Contender)}
+        if counts is not None:
+            known |= {"macs": counts.macs, "parameters": counts.parameters}
+        return Contender(**known)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lineup:
-    """Who takes part, and who cannot.
+    """Contenders of a run, and engines that cannot run.
 
     Attributes:
         missing: engine title → the command that would install it.
     """
 
-    entrants: tuple[Entrant, ...]
+    contenders: tuple[RunnableContender, ...]
     missing: dict[str, str]
 
 
@@ -72,7 +80,7 @@ def choose_lineup(
     peers: bool,
     quick: bool = False,
 ) -> Lineup:
-    """Every contender of a run.
+    """Choose every contender of a run.
 
     Args:
         device: ``cpu`` or ``gpu``.
@@ -80,57 +88,70 @@ def choose_lineup(
         artifacts: folders to time beside them (and instead of the five sizes).
         engines: keys of ``ENGINES``; by default ours, each at the fastest precision of this
             machine, and with `peers` all at every precision.
-        peers: whether what people would use instead takes part.
-        quick: whether by default only the first engine of ours takes part.
+        peers: True to add the engines that people would use instead.
+        quick: True to take only the first engine of ours by default.
 
     Raises:
-        ConfigError: an unknown model or engine, or nobody is left.
+        ConfigError: an unknown model or engine, or nothing is left.
         BackendUnavailableError: an engine that was named is not installed.
         ArtifactError: a folder is no artifact.
     """
-    chosen = _engines(engines, device=device, peers=peers)
-    missing = {e.title: e.missing() for e in chosen.values() if e.missing()}
+    on_device = _on_device(device)
+    chosen = _chosen(engines, on_device, device=device, peers=peers)
+    missing = {e.title: install for e in chosen.values() if (install := e.missing())}
     if engines and missing:
         title, install = next(iter(missing.items()))
         raise BackendUnavailableError(f"{title} is not installed: {install}")
-    usable = {name: e for name, e in chosen.items() if not e.missing()}
-    entrants: list[Entrant] = []
+    usable = _installed(chosen)
     if models is None and not artifacts:
         models = COMPARED if peers else SIZES
-    reason = f"; missing: {', '.join(dict.fromkeys(missing.values()))}" if missing else ""
     if models and any(engine.target for engine in usable.values()):
         _require_exporter()
     for_models = usable if engines or peers else _by_default(usable, device, quick=quick)
-    for name in _known(models or ()):
-        found = _of_model(name, for_models)
-        if not found:
+    found: list[RunnableContender] = []
+    for name in models or ():
+        model = name if name in PUBLISHED else config_of(name)[0]
+        taken = _of_model(model, for_models)
+        if not taken:
+            reason = f"; missing: {', '.join(dict.fromkeys(missing.values()))}" if missing else ""
             raise ConfigError(
-                f"no engine of this run takes {name} on device {device!r}{reason} (--peers, or "
-                f"--engines, of {', '.join(_names_for(device))})"
+                f"no engine of this run takes {model} on device {device!r}{reason} (--peers, or "
+                f"--engines, of {', '.join(on_device)})"
             )
-        entrants += found
+        found += taken
+    # Engines that take a model by name only take an artifact unasked.
+    ours = {name: e for name, e in on_device.items() if e.target}
+    takers = usable if engines else {**_installed(ours), **usable}
     for number, folder in enumerate(artifacts):
-        takers = usable if engines else {**_ours(device), **usable}
-        entrants += _of_artifact(folder, f"artifact-{number}", takers)
-    return Lineup(entrants=tuple(_with_unique_names(entrants)), missing=missing)
+        found += _of_artifact(folder, f"artifact-{number}", takers)
+    return Lineup(contenders=tuple(_with_unique_names(found)), missing=missing)
 
 
-def ceilings(entrants: Iterable[Entrant], device: str) -> list[Entrant]:
-    """Plain matrix products at every precision that takes part, on every library that is here."""
-    precisions = {e.contender.precision for e in entrants}
-    found = [
-        _entrant("matmul", name, engine, precision, (SIDE, SIDE))
-        for name, engine in ENGINES.items()
-        if engine.kind == "ceiling" and device in engine.devices and not engine.missing()
+def ceilings(contenders: Iterable[Contender], device: str) -> list[RunnableContender]:
+    """Plain matrix products at every precision of the contenders, in every library that is here."""
+    wanted = {c.precision for c in contenders}
+    return [
+        replace(_contender("matmul", name, engine, precision, (SIDE, SIDE)), macs=MACS)
+        for name, engine in _installed(ENGINES).items()
+        if engine.kind == "ceiling" and device in engine.devices
         for precision in engine.precisions
-        if precision in precisions
+        if precision in wanted
     ]
-    return [replace(e, contender=replace(e.contender, macs=MACS)) for e in found]
 
 
-def _engines(names: Sequence[str] | None, *, device: str, peers: bool) -> dict[str, Engine]:
+def _on_device(device: str) -> dict[str, Engine]:
+    """Engines that can be named for a device."""
+    return {n: e for n, e in ENGINES.items() if device in e.devices and e.kind != "ceiling"}
+
+
+def _installed(engines: Mapping[str, Engine]) -> dict[str, Engine]:
+    return {name: engine for name, engine in engines.items() if not engine.missing()}
+
+
+def _chosen(
+    names: Sequence[str] | None, on_device: dict[str, Engine], *, device: str, peers: bool
+) -> dict[str, Engine]:
     """The engines that a run asks for, by name."""
-    on_device = {name: ENGINES[name] for name in _names_for(device)}
     if names is None:
         return {
             name: engine
@@ -145,12 +166,6 @@ def _engines(names: Sequence[str] | None, *, device: str, peers: bool) -> dict[s
     return {name: on_device[name] for name in names}
 
 
-def _ours(device: str) -> dict[str, Engine]:
-    """All that can take an artifact, those too that take a model by name only."""
-    on_device = {name: ENGINES[name] for name in _names_for(device)}
-    return {name: e for name, e in on_device.items() if e.target and not e.missing()}
-
-
 def _by_default(engines: dict[str, Engine], device: str, *, quick: bool) -> dict[str, Engine]:
     """Engines that nobody named: each at the fastest precision that the device computes in."""
     computed = cpu_precisions(cpu_features())
@@ -159,27 +174,6 @@ def _by_default(engines: dict[str, Engine], device: str, *, quick: bool) -> dict
         able = [p for p in engine.precisions if device == "gpu" or p == "fp32" or computed[p]]
         found[name] = replace(engine, precisions=tuple(able[-1:]))  # from slow to fast
     return dict(list(found.items())[:1]) if quick else found
-
-
-def _known(names: Iterable[str]) -> list[str]:
-    """Model names as timm spells them; raises `ConfigError` for one that nobody knows."""
-    return [name if name in PUBLISHED else config_of(name)[0] for name in names]
-
-
-def _is_ours(model: str) -> bool:
-    return model in known_names()
-
-
-def _of_model(model: str, engines: dict[str, Engine]) -> list[Entrant]:
-    ours = _is_ours(model)
-    size = config_of(model)[2].image_size if ours else PUBLISHED[model].image_size
-    entrants = []
-    for name, engine in engines.items():
-        if (engine.target and not ours) or not model.startswith(engine.models):
-            continue  # we do not compile it, or the engine has no such model
-        for precision in engine.precisions:
-            entrants.append(_entrant(model, name, engine, precision, size))
-    return entrants
 
 
 def _require_exporter() -> None:
@@ -191,12 +185,19 @@ def _require_exporter() -> None:
         )
 
 
-def _names_for(device: str) -> list[str]:
-    """Engines that can be named for a device."""
-    return [n for n, e in ENGINES.items() if device in e.devices and e.kind != "ceiling"]
+def _of_model(model: str, engines: dict[str, Engine]) -> list[RunnableContender]:
+    ours = model in known_names()
+    size = config_of(model)[2].image_size if ours else PUBLISHED[model].image_size
+    return [
+        _contender(model, name, engine, precision, size)
+        for name, engine in engines.items()
+        # We compile our families' models only, and an engine may have models of its own.
+        if (ours or not engine.target) and model.startswith(engine.models)
+        for precision in engine.precisions
+    ]
 
 
-def _of_artifact(folder: Path, place: str, engines: dict[str, Engine]) -> list[Entrant]:
+def _of_artifact(folder: Path, place: str, engines: dict[str, Engine]) -> list[RunnableContender]:
     """A user's artifact: its own weights, so no published accuracy, whatever its folder's name."""
     artifact = open_artifact(folder)
     manifest = artifact.manifest
@@ -205,51 +206,47 @@ def _of_artifact(folder: Path, place: str, engines: dict[str, Engine]) -> list[E
     model = artifact.path.resolve().name
     if model in PUBLISHED or model in known_names():
         model += " (artifact)"
-    entrants = []
-    for name, engine in engines.items():
-        if engine.target == manifest.target and manifest.precision in engine.precisions:
-            found = _entrant(model, name, engine, manifest.precision, (int(height), int(width)))
-            entrants.append(replace(found, source=artifact.path, place=place, artifact="artifact"))
-    if not entrants:
+    found = [
+        _contender(model, name, engine, manifest.precision, (int(height), int(width)))
+        for name, engine in engines.items()
+        if engine.target == manifest.target and manifest.precision in engine.precisions
+    ]
+    if not found:
         raise ConfigError(
             f"{folder}: no engine of this run takes a {manifest.precision} artifact for target "
             f"{manifest.target!r}"
         )
-    return entrants
+    return [replace(c, source=artifact.path, place=place, artifact="artifact") for c in found]
 
 
-def _entrant(
+def _contender(
     model: str, name: str, engine: Engine, precision: str, size: tuple[int, int]
-) -> Entrant:
+) -> RunnableContender:
     published = PUBLISHED.get(model)
-    return Entrant(
-        contender=Contender(
-            name=f"{model} · {engine.title} · {precision}",
-            model=model,
-            engine=name,
-            title=engine.title,
-            runtime=engine.runtime,
-            kind=engine.kind,
-            precision=precision,
-            image_size=size,
-            top1=None if published is None else published.top1,
-        ),
-        module=engine.code,
+    return RunnableContender(
+        name=f"{model} · {engine.title} · {precision}",
+        model=model,
+        engine=name,
+        title=engine.title,
+        runtime=engine.runtime,
+        kind=engine.kind,
+        precision=precision,
+        image_size=size,
+        top1=None if published is None else published.top1,
+        code=engine.code,
         source=model,
         place=model,
         artifact=f"artifact-{engine.target}-{precision}" if engine.target else "artifact",
     )
 
 
-def _with_unique_names(entrants: Iterable[Entrant]) -> list[Entrant]:
-    """Who enters twice gets a number."""
-    seen: dict[str, int] = {}
+def _with_unique_names(contenders: Iterable[RunnableContender]) -> list[RunnableContender]:
+    """Contenders that enter twice get a number."""
+    seen: Counter[str] = Counter()
     found = []
-    for entrant in entrants:
-        name = entrant.contender.name
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            contender = replace(entrant.contender, name=f"{name} #{seen[name]}")
-            entrant = replace(entrant, contender=contender)
-        found.append(entrant)
+    for contender in contenders:
+        seen[contender.name] += 1
+        number = seen[contender.name]
+        name = f"{contender.name} #{number}" if number > 1 else contender.name
+        found.append(replace(contender, name=name))
     return found

@@ -16,7 +16,7 @@ from levit.artifact import Artifact, open_artifact
 from levit.benchmarks.calibration import calibration_batches
 from levit.benchmarks.correctness import REFERENCE_FILE
 from levit.benchmarks.engines import ENGINES, Job
-from levit.benchmarks.lineup import Entrant
+from levit.benchmarks.lineup import RunnableContender
 from levit.benchmarks.peer_files import prepare
 from levit.benchmarks.record import Contender
 from levit.errors import InputError, LevitError
@@ -57,13 +57,12 @@ class Material:
     counts: dict[str, Counts] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def files(self, entrant: Entrant) -> Path:
+    def files(self, contender: RunnableContender) -> Path:
         """Return the folder of its model's files."""
-        return self.folder / entrant.place
+        return self.folder / contender.place
 
-    def job(self, entrant: Entrant, *, batch: int, threads: int, device: str) -> Job:
+    def job(self, contender: RunnableContender, *, batch: int, threads: int, device: str) -> Job:
         """Describe the work of its worker."""
-        contender = entrant.contender
         return Job(
             model=contender.model,
             precision=contender.precision,
@@ -71,40 +70,37 @@ class Material:
             threads=threads,
             device=device,
             image_size=contender.image_size,
-            files=self.files(entrant),
-            artifact=entrant.artifact,
+            files=self.files(contender),
+            artifact=contender.artifact,
         )
 
-    def counted(self, contender: Contender) -> Contender:
-        """Return the contender with its model's counts."""
-        counts = self.counts.get(contender.model)
-        if counts is None:
-            return contender
-        return replace(contender, macs=counts.macs, parameters=counts.parameters)
+    def counted(self, contender: RunnableContender) -> Contender:
+        """Return the record's entry of a contender, with its model's counts."""
+        return contender.recorded(self.counts.get(contender.model))
 
 
 def prepare_material(
-    entrants: Sequence[Entrant],
+    contenders: Sequence[RunnableContender],
     folder: Path,
     *,
     seed: int,
     cache: bool,
     progress: Progress,
 ) -> Material:
-    """Write what every entrant needs into `folder`, one sub-folder per model.
+    """Write the files of every contender into `folder`, one sub-folder per model.
 
     Args:
         seed: of the random weights, which are the same for all engines.
         cache: True to keep the peers' files between runs.
     """
     material = Material(folder=folder)
-    groups: dict[str, list[Entrant]] = {}
-    for entrant in entrants:
-        if entrant.contender.kind != "ceiling":
-            groups.setdefault(entrant.place, []).append(entrant)
+    groups: dict[str, list[RunnableContender]] = {}
+    for contender in contenders:
+        if contender.kind != "ceiling":
+            groups.setdefault(contender.place, []).append(contender)
     for number, group in enumerate(groups.values()):
         first = group[0]
-        progress(f"preparing {first.contender.model} ({number + 1} of {len(groups)})")
+        progress(f"preparing {first.model} ({number + 1} of {len(groups)})")
         material.files(first).mkdir(parents=True, exist_ok=True)
         if isinstance(first.source, Path):
             _use_artifact(first.source, first, material)
@@ -113,44 +109,49 @@ def prepare_material(
     return material
 
 
-def _use_artifact(source: Path, entrant: Entrant, material: Material) -> None:
+def _use_artifact(source: Path, contender: RunnableContender, material: Material) -> None:
     """Link a user's artifact, which is its own reference by its golden cases."""
     # A link's target is looked for from the link's own folder.
-    (material.files(entrant) / entrant.artifact).symlink_to(source.resolve())
+    (material.files(contender) / contender.artifact).symlink_to(source.resolve())
     manifest = open_artifact(source, verify_hashes=False).manifest
     family = FAMILIES.get(manifest.family)
     if family is not None:
         config = family.config_from_dict(manifest.config)
-        material.counts[entrant.contender.model] = count(family, config)
+        material.counts[contender.model] = count(family, config)
 
 
 def _prepare_model(
-    model: str, entrants: Sequence[Entrant], material: Material, *, seed: int, cache: bool
+    model: str,
+    contenders: Sequence[RunnableContender],
+    material: Material,
+    *,
+    seed: int,
+    cache: bool,
 ) -> None:
     # Not at the top: artifacts are timed where there is no onnx.
     from levit.export import export
 
-    folder = material.files(entrants[0])
-    ours = [e for e in entrants if e.contender.kind == "ours" and e.artifact != "artifact"]
-    peers = [e for e in entrants if e.contender.kind == "peer"]
-    for entrant in _first_of_each(ours):
-        target, precision = entrant.artifact.split("-", 1)[1].rsplit("-", 1)
+    folder = material.files(contenders[0])
+    ours = [c for c in contenders if c.kind == "ours" and c.artifact != "artifact"]
+    peers = [c for c in contenders if c.kind == "peer"]
+    for contender in _first_of_each(ours):
+        target, precision = contender.artifact.split("-", 1)[1].rsplit("-", 1)
         options = ExportOptions(
             model=model,
             random_weights=None if model == DIGITS else seed,
             target=target,
             precision="fp32" if precision == "int8" else precision,
-            output=folder / entrant.artifact,
+            output=folder / contender.artifact,
         )
         try:
             if precision == "int8":
                 if not (folder / REFERENCE_FILE).exists():
                     _write_reference(export(replace(options, output=folder / "exact")), folder)
-                options = _at_int8(options, folder, entrant.contender.image_size, seed)
+                options = _at_int8(options, folder, contender.image_size, seed)
             artifact = export(options)
         except LevitError as error:
             raise_if_interrupted()
-            _fail(material, [e for e in ours if e.artifact == entrant.artifact], str(error))
+            _fail(material, [c for c in ours if c.artifact == contender.artifact], str(error))
         else:
             _write_reference(artifact, folder)
     if ours:
@@ -162,7 +163,7 @@ def _prepare_model(
                 model,
                 folder,
                 formats=formats,
-                image_size=group[0].contender.image_size,
+                image_size=group[0].image_size,
                 seed=seed,
                 cache=cache,
             )
@@ -196,22 +197,24 @@ def _at_int8(
     )
 
 
-def _by_formats(peers: Iterable[Entrant]) -> dict[tuple[str, ...], list[Entrant]]:
+def _by_formats(
+    peers: Iterable[RunnableContender],
+) -> dict[tuple[str, ...], list[RunnableContender]]:
     """Group peers by the formats that they load: one that cannot be made stops no others."""
-    groups: dict[tuple[str, ...], list[Entrant]] = {}
-    for entrant in peers:
-        groups.setdefault(ENGINES[entrant.contender.engine].formats, []).append(entrant)
+    groups: dict[tuple[str, ...], list[RunnableContender]] = {}
+    for contender in peers:
+        groups.setdefault(ENGINES[contender.engine].formats, []).append(contender)
     return groups
 
 
-def _first_of_each(entrants: Iterable[Entrant]) -> list[Entrant]:
-    """Return one entrant for each artifact; two may share it."""
-    return list({entrant.artifact: entrant for entrant in entrants}.values())
+def _first_of_each(contenders: Iterable[RunnableContender]) -> list[RunnableContender]:
+    """Return one contender for each artifact; two may share it."""
+    return list({contender.artifact: contender for contender in contenders}.values())
 
 
-def _fail(material: Material, entrants: Iterable[Entrant], reason: str) -> None:
-    for entrant in entrants:
-        material.failed[entrant.contender.name] = reason
+def _fail(material: Material, contenders: Iterable[RunnableContender], reason: str) -> None:
+    for contender in contenders:
+        material.failed[contender.name] = reason
 
 
 def _write_reference(artifact: Artifact, folder: Path) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from levit.benchmarks import gpu
 from levit.benchmarks.fresh import first_prediction
-from levit.benchmarks.lineup import Entrant, ceilings
+from levit.benchmarks.lineup import RunnableContender, ceilings
 from levit.benchmarks.machine import fingerprint
 from levit.benchmarks.material import Material
 from levit.benchmarks.noise import NoiseLog
@@ -64,7 +64,7 @@ class Plan:
         settings: more that the record should say of the run.
     """
 
-    entrants: tuple[Entrant, ...]
+    contenders: tuple[RunnableContender, ...]
     protocols: Mapping[str, Measured]
     device: str
     threads: int
@@ -106,7 +106,7 @@ def run_benchmark(
             },
             noise=run.noise.to_dict(),
             gpu_samples=tuple(run.gpu_samples),
-            contenders=tuple(material.counted(e.contender) for e in run.entrants),
+            contenders=tuple(material.counted(c) for c in run.contenders),
             measurements=tuple(run.measurements),
         ),
         stop,
@@ -119,12 +119,12 @@ class _Run:
         self._material = material
         self._watcher = watcher
         self._rng = np.random.default_rng(plan.seed)
-        self._ceilings = ceilings(plan.entrants, plan.device)
+        self._ceilings = ceilings(plan.contenders, plan.device)
         self._sampled = -_BETWEEN_S
         # Errors of contenders that answer as the reference does; reasons of those that do not.
         self._checked: dict[str, float | None] = {}
         self._wrong: dict[str, str] = {}
-        self.entrants = [*plan.entrants, *self._ceilings]
+        self.contenders = [*plan.contenders, *self._ceilings]
         self.noise = NoiseLog()
         self.gpu_samples: list[dict[str, Any]] = []
         self.measurements: list[Measurement] = []
@@ -132,7 +132,7 @@ class _Run:
     def all(self) -> None:
         self._watcher.plan(sum(self._seconds(p) for p in self._plan.protocols.values()))
         for name, protocol in self._plan.protocols.items():
-            trials = [self._trial(e, name, protocol) for e in self._who(protocol)]
+            trials = [self._trial(c, name, protocol) for c in self._timed(protocol)]
             try:
                 if protocol.kind == "process":
                     self._processes(name, protocol, trials)
@@ -145,30 +145,30 @@ class _Run:
                 device = self._plan.device
                 self.measurements += [t.measurement(name, protocol, device) for t in trials]
 
-    def _who(self, protocol: Measured) -> Sequence[Entrant]:
-        return self.entrants if protocol.kind == "tensor" else self._plan.entrants
+    def _timed(self, protocol: Measured) -> Sequence[RunnableContender]:
+        return self.contenders if protocol.kind == "tensor" else self._plan.contenders
 
     def _seconds(self, protocol: Measured) -> float:
         """Estimate the length of a protocol."""
-        count = len(self._plan.entrants)
+        count = len(self._plan.contenders)
         if protocol.kind == "process":
             return (protocol.rounds + 1) * count * _PROCESS_S
-        who = [*self._plan.entrants, *(self._ceilings if protocol.kind == "tensor" else [])]
+        timed = [*self._plan.contenders, *(self._ceilings if protocol.kind == "tensor" else [])]
         search = 0.0
         if protocol.batch == 0:
             search = search_seconds(self._plan.threads, self._plan.device)
-        return count * search + sum(sum(length_of(e.contender, protocol)) for e in who)
+        return count * search + sum(sum(length_of(c, protocol)) for c in timed)
 
-    def _trial(self, entrant: Entrant, name: str, protocol: Measured) -> Trial:
+    def _trial(self, contender: RunnableContender, name: str, protocol: Measured) -> Trial:
         batch = protocol.batch or 1
         if self._plan.device == "gpu" and name == "paper":
-            published = PUBLISHED.get(entrant.contender.model)
+            published = PUBLISHED.get(contender.model)
             batch = _GPU_BATCH if published is None else published.gpu_batch
-        if entrant.contender.kind == "ceiling":
+        if contender.kind == "ceiling":
             batch = 1
-        seconds, warmup_s = length_of(entrant.contender, protocol)
+        seconds, warmup_s = length_of(contender, protocol)
         trial = Trial(
-            entrant=entrant,
+            contender=contender,
             batch=batch,
             threads=protocol.threads or self._plan.threads,
             seconds=seconds,
@@ -198,8 +198,8 @@ class _Run:
         return Turns(
             protocol=protocol,
             trials=trials,
-            job=lambda entrant, batch, threads: material.job(
-                entrant, batch=batch, threads=threads, device=plan.device
+            job=lambda contender, batch, threads: material.job(
+                contender, batch=batch, threads=threads, device=plan.device
             ),
             pictures=plan.pictures,
             device=plan.device,
@@ -220,14 +220,14 @@ class _Run:
             self._between()
             self._watcher.advance(_PROCESS_S, f"{trial.name}, process {number + 1}")
             job = self._material.job(
-                trial.entrant, batch=1, threads=trial.threads, device=self._plan.device
+                trial.contender, batch=1, threads=trial.threads, device=self._plan.device
             )
-            module = pkgutil.resolve_name(trial.entrant.module)
-            if not hasattr(module, "script"):
+            engine = pkgutil.resolve_name(trial.contender.code)
+            if not hasattr(engine, "script"):
                 trial.fail("this engine is not measured in fresh processes yet", "skipped")
                 continue
             try:
-                script = module.script(job)
+                script = engine.script(job)
                 found = first_prediction(script, self._plan.pictures[0], trial.threads)
             except LevitError as error:
                 trial.fail(str(error))

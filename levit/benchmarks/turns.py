@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from levit.benchmarks.engines import Job
-from levit.benchmarks.lineup import Entrant
+from levit.benchmarks.lineup import RunnableContender
 from levit.benchmarks.protocols import Protocol
 from levit.benchmarks.record import Contender, Measurement, Round, Status
 from levit.benchmarks.system import free_memory
@@ -49,7 +49,7 @@ class Trial:
         status, reason, error, rounds, scan: as in `Measurement`.
     """
 
-    entrant: Entrant
+    contender: RunnableContender
     batch: int
     threads: int
     seconds: float
@@ -65,7 +65,7 @@ class Trial:
     @property
     def name(self) -> str:
         """Name of the contender."""
-        return self.entrant.contender.name
+        return self.contender.name
 
     @property
     def running(self) -> bool:
@@ -103,7 +103,7 @@ class Turns:
     """Trials of one protocol in their workers; a context manager, at whose end those are gone.
 
     Attributes:
-        job: (entrant, batch, threads) → the work of its worker.
+        job: (contender, batch, threads) → the work of its worker.
         pictures: JPEG files, for a protocol that begins with one.
         device: ``cpu`` or ``gpu``, where a batch that does not fit (the paper's) is halved.
         done: told the seconds of work that are done, and the step that comes next.
@@ -112,7 +112,7 @@ class Turns:
 
     protocol: Protocol
     trials: Sequence[Trial]
-    job: Callable[[Entrant, int, int], Job]
+    job: Callable[[RunnableContender, int, int], Job]
     pictures: Sequence[Path]
     device: str
     done: Callable[[float, str], None]
@@ -132,7 +132,7 @@ class Turns:
         for trial in self.trials:
             if not trial.running:
                 continue
-            if self.protocol.batch == 0 and trial.entrant.contender.kind != "ceiling":
+            if self.protocol.batch == 0 and trial.contender.kind != "ceiling":
                 self._search(trial)
             if trial.running:
                 self.done(0, f"loading {trial.name}")
@@ -181,15 +181,15 @@ class Turns:
             return
         trial.slot = id(trial)
         per_stream = max(1, trial.threads // trial.streams)
-        job = self.job(trial.entrant, trial.batch, per_stream)
+        job = self.job(trial.contender, trial.batch, per_stream)
         pictures = self.pictures if self.protocol.kind == "images" else ()
         request = {
             "do": "load",
             "slot": trial.slot,
-            "module": trial.entrant.module,
+            "code": trial.contender.code,
             "job": {**asdict(job), "files": str(job.files)},
             "streams": trial.streams,
-            "handicap": trial.entrant.handicap,
+            "handicap": trial.contender.handicap,
             "pictures": [str(path) for path in pictures],
             "check": check,
         }
@@ -202,7 +202,7 @@ class Turns:
             self._unload(trial)
 
     def _unload(self, trial: Trial) -> None:
-        if trial.slot and trial.entrant.contender.engine in self._workers:
+        if trial.slot and trial.contender.engine in self._workers:
             self._ask(trial, {"do": "unload", "slot": trial.slot}, _TURN_TIMEOUT_S)
         trial.slot = 0
 
@@ -228,7 +228,7 @@ class Turns:
         self, trial: Trial, request: dict[str, Any], timeout_s: float
     ) -> dict[str, Any] | None:
         """Return the worker's reply; None where it failed, with the reason in the trial."""
-        engine = trial.entrant.contender.engine
+        engine = trial.contender.engine
         worker = self._workers.get(engine)
         try:
             if worker is None:
@@ -238,7 +238,7 @@ class Turns:
             # Its other trials are gone with it, and are loaded again at their next turns.
             self._workers.pop(engine, None)
             for other in self.trials:
-                if other.entrant.contender.engine == engine:
+                if other.contender.engine == engine:
                     other.slot = 0
             trial.fail(str(error))
             return None

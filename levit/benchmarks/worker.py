@@ -85,7 +85,7 @@ class Slot:
         job = Job(
             **{**given, "image_size": tuple(given["image_size"]), "files": Path(given["files"])}
         )
-        module = pkgutil.resolve_name(request["module"])
+        engine = pkgutil.resolve_name(request["code"])
         self._handicap = float(request.get("handicap", 0))
         pictures = [Path(path).read_bytes() for path in request.get("pictures", ())]
         self.error: float | None = None
@@ -96,13 +96,13 @@ class Slot:
             checks = request.get("check") and (job.files / REFERENCE_FILE).exists()
             if pictures:
                 if checks:  # of the network alone: pictures have no reference
-                    self.error, self.wrong = check(module.open_runner(job), job)
-                run_image = module.open_image_runner(job)
+                    self.error, self.wrong = check(engine.open_runner(job), job)
+                run_image = engine.open_image_runner(job)
                 return _image_call(run_image, pictures)
-            run = module.open_runner(job)
+            run = engine.open_runner(job)
             if checks:
                 self.error, self.wrong = check(run, job)
-            make = getattr(module, "example", _example)
+            make = getattr(engine, "example", _example)
             batch = make(job, np.random.default_rng(_SEED))
             return lambda: _nothing(run(batch))
 

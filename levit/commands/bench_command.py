@@ -147,7 +147,7 @@ def _run(
     lineup: Lineup,
     names: tuple[str, ...],
 ) -> tuple[Record, BaseException | None]:
-    protocols = _schedules(arguments, names, len(lineup.entrants))
+    protocols = _schedules(arguments, names, len(lineup.contenders))
     for install in dict.fromkeys(lineup.missing.values()):  # one command brings several
         titles = [title for title, remedy in lineup.missing.items() if remedy == install]
         print(f"not installed: {'; '.join(titles)} ({install})", file=sys.stderr)
@@ -163,7 +163,7 @@ def _run(
         pictures = write_photographs(folder / "photographs", photos, arguments.seed)
     with Progress() as progress:
         material = prepare_material(
-            lineup.entrants,
+            lineup.contenders,
             folder,
             seed=arguments.seed,
             cache=not arguments.no_cache,
@@ -172,7 +172,7 @@ def _run(
     for name, reason in material.failed.items():
         print(printable(f"cannot take part: {name}: {reason}"), file=sys.stderr)
     plan = Plan(
-        entrants=lineup.entrants,
+        contenders=lineup.contenders,
         protocols=protocols,
         device=device,
         threads=arguments.threads or available_cpus(),
@@ -218,8 +218,7 @@ class _Watcher:
 def _require_peers(lineup: Lineup) -> None:
     """Refuse --fail-under where no peer runs beside ours at the same precision and runtime."""
     kinds: dict[tuple[str, str, str], set[str]] = {}
-    for entrant in lineup.entrants:
-        contender = entrant.contender
+    for contender in lineup.contenders:
         case = contender.model, contender.runtime, contender.precision
         kinds.setdefault(case, set()).add(contender.kind)
     if not any({"ours", "peer"} <= found for found in kinds.values()):

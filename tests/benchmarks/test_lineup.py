@@ -24,31 +24,31 @@ def choose(**settings):
 
 
 def test_by_default_the_five_sizes_through_every_engine_of_ours():
-    entrants = choose().entrants
-    assert {e.contender.kind for e in entrants} == {"ours"}
-    assert list(dict.fromkeys(e.contender.model for e in entrants)) == list(SIZES)
-    assert all(e.contender.top1 for e in entrants)
-    assert all(e.contender.engine != "null" for e in entrants)
+    contenders = choose().contenders
+    assert {c.kind for c in contenders} == {"ours"}
+    assert list(dict.fromkeys(c.model for c in contenders)) == list(SIZES)
+    assert all(c.top1 for c in contenders)
+    assert all(c.engine != "null" for c in contenders)
 
 
 def test_by_default_each_engine_takes_part_at_its_fastest_precision(monkeypatch):
     def precisions(**settings):
-        entrants = choose(models=["levit_128s"], **settings).entrants
-        return {e.contender.engine: e.contender.precision for e in entrants}
+        contenders = choose(models=["levit_128s"], **settings).contenders
+        return {c.engine: c.precision for c in contenders}
 
     monkeypatch.setattr(lineup_module, "cpu_features", lambda: ("avx2", "avx512_bf16"))
     assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "bf16"}
     monkeypatch.setattr(lineup_module, "cpu_features", lambda: ("avx2",))
     assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "fp32"}
     assert precisions(quick=True) == {"levit-onnx": "fp32"}
-    named = choose(models=["levit_128s"], engines=["levit-openvino"], quick=True).entrants
-    assert [e.contender.precision for e in named] == ["fp32", "bf16"]
+    named = choose(models=["levit_128s"], engines=["levit-openvino"], quick=True).contenders
+    assert [c.precision for c in named] == ["fp32", "bf16"]
 
 
 @pytest.mark.peers
 def test_with_peers_those_that_the_paper_compares_with():
-    entrants = choose(peers=True).entrants
-    assert list(dict.fromkeys(e.contender.model for e in entrants)) == list(COMPARED)
+    contenders = choose(peers=True).contenders
+    assert list(dict.fromkeys(c.model for c in contenders)) == list(COMPARED)
     assert set(COMPARED) < set(PUBLISHED)
     assert not [name for name in COMPARED if "base" in name or "convit" in name]
 
@@ -58,52 +58,52 @@ def test_with_peers_those_that_the_paper_compares_with():
     "model", ["deit_tiny_distilled_patch16_224", "deit_base_patch16_384", "convit_base"]
 )
 def test_every_family_has_our_engines_beside_the_peers(model):
-    entrants = choose(models=[model], engines=["levit-onnx", "naive-onnxruntime"]).entrants
-    assert [e.contender.kind for e in entrants] == ["ours", "peer"]
+    contenders = choose(models=[model], engines=["levit-onnx", "naive-onnxruntime"]).contenders
+    assert [c.kind for c in contenders] == ["ours", "peer"]
     edge = int(model[-3:]) if model[-1].isdigit() else 224
-    assert {e.contender.image_size for e in entrants} == {(edge, edge)}
+    assert {c.image_size for c in contenders} == {(edge, edge)}
 
 
 def test_names_are_understood_as_everywhere():
-    entrants = choose(models=["LeViT-128S", "facebook/levit-256", "levit_digits"]).entrants
-    models = list(dict.fromkeys(e.contender.model for e in entrants))
+    contenders = choose(models=["LeViT-128S", "facebook/levit-256", "levit_digits"]).contenders
+    models = list(dict.fromkeys(c.model for c in contenders))
     assert models == ["levit_128s", "levit_256", "levit_digits"]
-    assert entrants[-1].contender.image_size == (96, 96)
+    assert contenders[-1].image_size == (96, 96)
 
 
 def test_who_enters_twice_gets_a_number():
-    found = choose(models=["levit_128s", "levit_128s"]).entrants
-    first, second = np.array_split([e.contender.name for e in found], 2)
+    found = choose(models=["levit_128s", "levit_128s"]).contenders
+    first, second = np.array_split([c.name for c in found], 2)
     assert [f"{name} #2" for name in first] == list(second)
 
 
 def test_an_artifact_is_timed_with_its_own_weights(tiny_artifact):
-    (entrant,) = choose(artifacts=[tiny_artifact]).entrants
-    assert entrant.source == tiny_artifact
-    assert entrant.contender.image_size == (96, 96)
-    assert entrant.contender.precision == "fp32"
-    both = choose(artifacts=[tiny_artifact], models=["levit_128s"]).entrants
-    assert sum(e.source == tiny_artifact for e in both) == 1
-    assert {e.contender.model for e in both} == {entrant.contender.model, "levit_128s"}
+    (contender,) = choose(artifacts=[tiny_artifact]).contenders
+    assert contender.source == tiny_artifact
+    assert contender.image_size == (96, 96)
+    assert contender.precision == "fp32"
+    both = choose(artifacts=[tiny_artifact], models=["levit_128s"]).contenders
+    assert sum(c.source == tiny_artifact for c in both) == 1
+    assert {c.model for c in both} == {contender.model, "levit_128s"}
 
 
 def test_an_int8_artifact_takes_part_unasked_and_a_model_by_name(tiny_artifact, tmp_path):
     folder = shutil.copytree(tiny_artifact, tmp_path / "int8")
     manifest = open_artifact(folder).manifest
     write_manifest(folder, replace(manifest, precision="int8"))
-    (entrant,) = choose(artifacts=[folder]).entrants
-    assert (entrant.contender.engine, entrant.contender.precision) == ("levit-onnx-int8", "int8")
-    assert "int8" not in {e.contender.precision for e in choose(models=["levit_128s"]).entrants}
-    (named,) = choose(models=["levit_128s"], engines=["levit-openvino-int8"]).entrants
+    (contender,) = choose(artifacts=[folder]).contenders
+    assert (contender.engine, contender.precision) == ("levit-onnx-int8", "int8")
+    assert "int8" not in {c.precision for c in choose(models=["levit_128s"]).contenders}
+    (named,) = choose(models=["levit_128s"], engines=["levit-openvino-int8"]).contenders
     assert named.artifact == "artifact-openvino-int8"
 
 
 def test_ceilings_are_those_of_the_precisions_that_take_part():
-    found = ceilings(choose(engines=["levit-onnx"]).entrants, "cpu")
-    assert {e.contender.precision for e in found} == {"fp32"}
-    both = ceilings(choose(engines=["levit-onnx", "levit-openvino"]).entrants, "cpu")
-    assert {e.contender.precision for e in both} == {"fp32", "bf16"}
-    assert all(e.contender.macs == 1024**3 for e in found)
+    found = ceilings(choose(engines=["levit-onnx"]).contenders, "cpu")
+    assert {c.precision for c in found} == {"fp32"}
+    both = ceilings(choose(engines=["levit-onnx", "levit-openvino"]).contenders, "cpu")
+    assert {c.precision for c in both} == {"fp32", "bf16"}
+    assert all(c.macs == 1024**3 for c in found)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def lacking(monkeypatch):
 def test_a_backend_that_is_not_installed_is_named(lacking):
     found = choose()
     assert found.missing == {"levit → Nowhere": "pip install nowhere"}
-    assert found.entrants  # the others run
+    assert found.contenders  # the others run
     with pytest.raises(BackendUnavailableError, match="pip install nowhere"):
         choose(engines=["levit-nowhere"])
 
@@ -158,7 +158,7 @@ def test_without_onnx_artifacts_run_and_models_say_what_they_need(tiny_artifact,
         return None if name == "onnx" else found(name, *rest)
 
     monkeypatch.setattr(importlib.util, "find_spec", lacking)
-    assert choose(artifacts=[tiny_artifact]).entrants
+    assert choose(artifacts=[tiny_artifact]).contenders
     with pytest.raises(BackendUnavailableError, match=r"levit\[export\].*--artifact"):
         choose()
 

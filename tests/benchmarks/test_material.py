@@ -22,28 +22,28 @@ DEFAULTS = dict(device="cpu", models=None, artifacts=(), engines=["levit-onnx"],
 def prepare(tmp_path):
     def make(**settings):
         lineup = choose_lineup(**{**DEFAULTS, **settings})
-        return lineup.entrants, prepare_material(
-            lineup.entrants, tmp_path / "work", seed=0, cache=False, progress=lambda title: None
+        return lineup.contenders, prepare_material(
+            lineup.contenders, tmp_path / "work", seed=0, cache=False, progress=lambda title: None
         )
 
     return make
 
 
 def test_a_model_is_exported_with_its_reference(prepare):
-    (entrant,), material = prepare(models=["levit_digits"])
-    files = material.files(entrant)
-    assert open_artifact(files / entrant.artifact).manifest.variant == "levit_digits"
+    (contender,), material = prepare(models=["levit_digits"])
+    files = material.files(contender)
+    assert open_artifact(files / contender.artifact).manifest.variant == "levit_digits"
     with np.load(files / REFERENCE_FILE) as stored:
         assert stored["input"].shape == (2, 3, 96, 96)
         assert stored["logits"].dtype == np.float64
-    assert material.counted(entrant.contender).parameters == 227_105
+    assert material.counted(contender).parameters == 227_105
 
 
 def test_a_model_at_int8_is_held_against_the_exact_answers(prepare):
-    (entrant,), material = prepare(models=["levit_digits"], engines=["levit-onnx-int8"])
+    (contender,), material = prepare(models=["levit_digits"], engines=["levit-onnx-int8"])
     assert not material.failed
-    files = material.files(entrant)
-    artifact = open_artifact(files / entrant.artifact)
+    files = material.files(contender)
+    artifact = open_artifact(files / contender.artifact)
     assert artifact.manifest.precision == "int8"
     with np.load(files / REFERENCE_FILE) as stored:
         integers = artifact.golden()["output/logits"][:2]
@@ -55,14 +55,14 @@ def test_artifacts_of_one_name_do_not_meet(prepare, tiny_artifact, tmp_path):
     for name in ("before", "after"):
         shutil.copytree(tiny_artifact, tmp_path / name / "levit_digits")
     folders = [tmp_path / name / "levit_digits" for name in ("before", "after")]
-    entrants, material = prepare(artifacts=folders, models=["levit_digits"])
-    assert len({material.files(entrant) for entrant in entrants}) == 3
-    users = entrants[1:]
+    contenders, material = prepare(artifacts=folders, models=["levit_digits"])
+    assert len({material.files(contender) for contender in contenders}) == 3
+    users = contenders[1:]
     assert [(material.files(e) / e.artifact).resolve() for e in users] == folders
     # Its own weights, whatever its name: nothing of the published model is said of it.
-    assert all(e.contender.model == "levit_digits (artifact)" for e in users)
+    assert all(c.model == "levit_digits (artifact)" for c in users)
     assert not any((material.files(e) / REFERENCE_FILE).exists() for e in users)
-    assert len({e.contender.name for e in entrants}) == 3
+    assert len({c.name for c in contenders}) == 3
 
 
 def test_an_artifact_may_be_named_from_the_current_folder(
@@ -70,18 +70,18 @@ def test_an_artifact_may_be_named_from_the_current_folder(
 ):
     shutil.copytree(tiny_artifact, tmp_path / "runs" / "best")
     monkeypatch.chdir(tmp_path)
-    (entrant,), material = prepare(artifacts=[Path("runs/best")])
-    found = material.files(entrant) / entrant.artifact
+    (contender,), material = prepare(artifacts=[Path("runs/best")])
+    found = material.files(contender) / contender.artifact
     assert found.resolve() == tmp_path / "runs" / "best"
     assert open_artifact(found).path == found
 
 
 def test_an_artifact_has_the_counts_of_its_own_config(prepare, tiny_artifact):
-    (entrant,), material = prepare(artifacts=[tiny_artifact])
+    (contender,), material = prepare(artifacts=[tiny_artifact])
     manifest = open_artifact(tiny_artifact).manifest
     family = FAMILIES["levit"]
     config = family.config_from_dict(manifest.config)
-    assert material.counted(entrant.contender).macs == count(family, config).macs
+    assert material.counted(contender).macs == count(family, config).macs
 
 
 def test_what_cannot_be_exported_is_a_reason_not_an_end(prepare):
@@ -90,5 +90,5 @@ def test_what_cannot_be_exported_is_a_reason_not_an_end(prepare):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "export", refuse)
-        (entrant,), material = prepare(models=["levit_digits"])
-    assert material.failed == {entrant.contender.name: "this export is refused"}
+        (contender,), material = prepare(models=["levit_digits"])
+    assert material.failed == {contender.name: "this export is refused"}

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from levit.benchmarks.engines import Job
-from levit.benchmarks.lineup import Entrant
+from levit.benchmarks.lineup import RunnableContender
 from levit.benchmarks.protocols import Protocol
-from levit.benchmarks.record import Contender
 from levit.benchmarks.turns import Trial, Turns
 
 ENGINE = """
@@ -54,7 +53,7 @@ def measure(tmp_path, monkeypatch, rng):
         )
         trials = []
         for number, model in enumerate(models):
-            contender = Contender(
+            contender = RunnableContender(
                 name=f"{model} {number}",
                 model=model,
                 engine=(engines or ["one"] * len(models))[number],
@@ -63,18 +62,24 @@ def measure(tmp_path, monkeypatch, rng):
                 kind="peer",
                 precision="fp32",
                 image_size=(4, 4),
+                code="crew_engine",
+                source=model,
+                place=model,
             )
-            entrant = Entrant(contender=contender, module="crew_engine", source=model, place=model)
             trials.append(
                 Trial(
-                    entrant=entrant, batch=batch or 1, threads=threads, seconds=0.09, warmup_s=0.01
+                    contender=contender,
+                    batch=batch or 1,
+                    threads=threads,
+                    seconds=0.09,
+                    warmup_s=0.01,
                 )
             )
         with Turns(
             protocol=protocol,
             trials=trials,
-            job=lambda entrant, batch, threads: Job(
-                model=entrant.contender.model,
+            job=lambda contender, batch, threads: Job(
+                model=contender.model,
                 precision="fp32",
                 batch=batch,
                 threads=threads,

@@ -75,7 +75,7 @@ def load(engine, tmp_path):
             "image_size": [4, 4],
             "files": str(tmp_path),
         }
-        return {"do": "load", "slot": slot, "module": engine, "job": job, "check": True, **more}
+        return {"do": "load", "slot": slot, "code": engine, "job": job, "check": True, **more}
 
     return make
 
