@@ -14,7 +14,7 @@ __all__ = ["BATCH", "BATCHES", "calibration_batches"]
 # NNCF's default is 300 items: speed does not depend on them. By default it takes the mean of the
 # largest value of each item, which cuts off the stronger half of single smooth pictures: levit_128s
 # was up to 0.65 of its largest logit off, with four in a batch 0.36. With more, EfficientNet loses
-# what LeViT still wins.
+# while LeViT still gains.
 BATCHES: Final = 16
 BATCH: Final = 4
 

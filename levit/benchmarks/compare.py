@@ -1,8 +1,8 @@
 """Comparison of two runs on one machine: changes for the better, the worse, or untellable.
 
 Runs made apart have no rounds in common, and the machine may have changed between them. So
-intervals are wider than those of one run: the worst that both medians' intervals allow, and
-beyond that by what the calibration kernel says of the machine.
+intervals are wider than in one run: the worst that both medians' intervals allow, and beyond that
+by the change of the calibration kernel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from levit.benchmarks.record import Measurement, Record
 from levit.benchmarks.summary import SEARCHED, Summary, summaries
 from levit.errors import ConfigError
 
-__all__ = ["Change", "Comparison", "compare"]
+__all__ = ["Change", "RunComparison", "compare"]
 
 # Settings of length: a shorter run says the same as a longer one, less surely.
 _LENGTHS: Final = ("seconds", "warmup_s", "rounds")
@@ -47,13 +47,13 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class RunComparison:
     """Every change, and the measurements that only one of the runs has.
 
     Attributes:
         drift: relative change of the machine itself between the runs.
         only_before, only_after: ``contender (protocol)``, measured in one run alone.
-        circumstances: how both went, and other differences that may explain a change.
+        circumstances: lines on the quietness of both, and on differences that may explain a change.
     """
 
     changes: tuple[Change, ...]
@@ -63,7 +63,7 @@ class Comparison:
     circumstances: tuple[str, ...]
 
 
-def compare(before: Record, after: Record) -> Comparison:
+def compare(before: Record, after: Record) -> RunComparison:
     """Changes from one run to the other: ``compare(read_record(a), read_record(b)).changes``.
 
     Raises:
@@ -86,7 +86,7 @@ def compare(before: Record, after: Record) -> Comparison:
         _require_equal_settings(one.measurement, other.measurement)
         _require_same_work(one, other, before, after)
         found.append(_change(one, other, change_of_machine))
-    return Comparison(
+    return RunComparison(
         changes=tuple(found),
         drift=change_of_machine,
         only_before=_names(first, second),
@@ -127,7 +127,7 @@ def _change(one: Summary, other: Summary, change_of_machine: float) -> Change:
 
 
 def _figure(summary: Summary) -> tuple[str, Interval, bool]:
-    """(quantity, value, whether more of it is better)."""
+    """(quantity, value, True if more of it is better)."""
     if summary.peak_mb is not None:
         return "MB", summary.peak_mb, False
     if summary.start_s is not None:

@@ -40,7 +40,7 @@ class RunnableContender(Contender):
     Attributes:
         code: place of its engine's functions, ``MODULE`` or ``MODULE:OBJECT``.
         source: its model: timm's name, or an artifact's folder.
-        place: the folder of the model's files, among those of the run.
+        place: the folder of the model's files in the run's folder.
         artifact: our artifact's folder in it.
         handicap: a fraction by which it is made slower on purpose.
     """

@@ -17,7 +17,7 @@ that batch (ONNX Runtime 1.31, OpenVINO 2026.4; levit_128s and efficientnet_b0, 
 
 Exports take seconds to a minute, so they are kept in ``${XDG_CACHE_HOME:-~/.cache}/levit/bench``,
 under a key of everything that decides their contents. A part is a folder that appears there by
-one rename: what is there is whole.
+one rename, so it is whole.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def prepare(
         formats: keys of `FORMATS`.
         image_size: (height, width) in pixels.
         seed: seed of the random weights.
-        cache: whether to take parts from the cache, and to leave new ones there.
+        cache: True to take parts from the cache, and to leave new ones there.
 
     Raises:
         ConfigError: timm has no such model, or a format is unknown.
@@ -151,7 +151,7 @@ def _make_in_subprocess(
 ) -> None:
     request = json.dumps([model, str(store), parts, image_size, seed])
     # PyTorch's threads spin while they wait for each other: on a busy machine two of them took
-    # from 4 to over 100 seconds for what one does in 3.
+    # from 4 to over 100 seconds where one takes 3.
     done = subprocess.run(
         [sys.executable, "-P", "-m", "levit.benchmarks.peer_files", request],
         capture_output=True,

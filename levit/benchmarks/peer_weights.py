@@ -1,10 +1,10 @@
 """timm's networks with random weights on which a comparison means something.
 
-What this package compiles gets what ``levit export --random-weights SEED`` gives it, tensor for
-tensor. The other architectures are conditioned in the same way (`levit.models.random_weights` says
-why): weights of unit gain, small last layers in residual branches, BatchNorm statistics taken from
-smooth pictures layer after layer, and another draw where the network is deaf or chaotic all the
-same.
+Models that this package compiles get the weights of ``levit export --random-weights SEED``,
+tensor for tensor. The other architectures are conditioned in the same way, for the reasons in
+`levit.models.random_weights`: weights of unit gain, small last layers in residual branches,
+BatchNorm statistics taken from smooth pictures layer after layer, and another draw where the
+network is deaf or chaotic all the same.
 
 PyTorch and timm (extra ``peers``) are imported when a function is called.
 """
@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from levit.errors import ConfigError, ExportError
 from levit.models.model import Family
 from levit.models.pictures import smooth_pictures, standardized
-from levit.models.random_weights import flatten, random_model
+from levit.models.random_weights import MIN_SPREAD, flatten, random_model
 from levit.models.registry import FAMILIES
 
 __all__ = ["compiled", "conditioning", "network", "random_network"]
 
-MIN_SPREAD: Final = 0.1
 MAX_FLOAT32_ERROR: Final = 1e-4
 _ATTEMPTS: Final = 8
 _PICTURES: Final = 8
@@ -148,7 +147,7 @@ def _branch_ends(net: Any) -> set[str]:
 
 
 def _calibrate(net: Any, inputs: Any) -> None:
-    """Set every BatchNorm's statistics to those of what reaches it, layer after layer."""
+    """Set every BatchNorm's statistics to its inputs', layer after layer."""
     import torch
     from torch import nn
 

@@ -31,7 +31,7 @@ Status: TypeAlias = Literal["ok", "failed", "wrong", "skipped"]
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A model on an engine, which is what gets timed.
+    """A model on an engine: the thing that is timed.
 
     Attributes:
         name: unique in its run, for people: ``levit_128s · levit · ONNX Runtime fp32``.

@@ -48,7 +48,7 @@ _CALLS: Final = ("paper", "latency", "throughput", "end-to-end")
 _SINGLE: Final = ("latency", "end-to-end")
 # Settings that a protocol finds instead of taking: `throughput` is the best of batch × streams.
 SEARCHED: Final[Mapping[str, frozenset[str]]] = {"throughput": frozenset({"batch", "streams"})}
-# What a comparison is about, and whether more of it is better; by protocol, or speed.
+# Quantity that a protocol compares (speed if it is not here), and True where more is better.
 _QUANTITIES: Final[Mapping[str, tuple[str, bool]]] = {
     "latency": ("latency", False),
     "cold-start": ("start", False),
@@ -58,7 +58,7 @@ _QUANTITIES: Final[Mapping[str, tuple[str, bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """One measurement in figures; those that its protocol does not measure are None or empty.
+    """One measurement in figures: None or empty where its protocol does not measure one.
 
     Attributes:
         contender: the model and its engine.
@@ -70,7 +70,7 @@ class Summary:
         start_s: from the start of a process to its first prediction.
         peak_mb: largest resident memory, in 10^6 bytes.
         gflop_per_s: 2 · multiply-accumulates, per second.
-        ceiling_fraction: of this machine's matrix products at that precision and threads.
+        ceiling_fraction: ÷ this machine's matrix products at that precision and threads.
     """
 
     contender: Contender
@@ -98,11 +98,12 @@ class Comparison:
 
     Attributes:
         ours, peer: the contenders.
-        protocol, settings: those of both measurements (ours, where a search found others).
+        protocol: of both measurements.
+        settings: of both, or of ours where a search found others.
         quantity: ``speed``, ``latency``, ``start`` or ``memory``.
         ratio: above 1 ours is better: median over pairs of neighbouring rounds.
         verdict: the claim that the ratio allows; for ``memory`` read "faster" as "smaller".
-        pairs: how many rounds both have.
+        pairs: number of rounds that both have.
     """
 
     ours: Contender
@@ -270,7 +271,7 @@ def _summary(
 def comparisons(record: Record) -> tuple[Comparison, ...]:
     """Each of ours against each peer of its model, and against ours before it, round by round.
 
-    Settings are equal, but for those that a protocol searches for.
+    Settings are equal, except where a protocol searches for them.
     """
     by_case: dict[tuple[str, str, str], list[tuple[Contender, Measurement]]] = {}
     for contender, measurement in _measured(record):
@@ -290,7 +291,7 @@ def comparisons(record: Record) -> tuple[Comparison, ...]:
 def _asked_for(measurement: Measurement) -> str:
     found = SEARCHED.get(measurement.protocol, frozenset())
     if measurement.settings.get("device") == "gpu":
-        found |= {"batch"}  # the paper's, or what is left of it where that does not fit
+        found |= {"batch"}  # the paper's, or a part of it where that does not fit
     return repr(sorted((k, v) for k, v in measurement.settings.items() if k not in found))
 
 

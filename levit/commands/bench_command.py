@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from levit.benchmarks import gpu
-from levit.benchmarks.compare import Comparison, compare
+from levit.benchmarks.compare import RunComparison, compare
 from levit.benchmarks.intervals import FEWEST
 from levit.benchmarks.lineup import Lineup, choose_lineup
 from levit.benchmarks.material import prepare_material, write_photographs
@@ -325,7 +325,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 1 if lines else 0
 
 
-def _worse(least: float | None, comparison: Comparison) -> list[str]:
+def _worse(least: float | None, comparison: RunComparison) -> list[str]:
     """Return a line where something is surely below `least` times before, or is not measured."""
     if least is None:
         return []

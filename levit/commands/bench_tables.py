@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from levit.benchmarks.compare import Comparison
+from levit.benchmarks.compare import RunComparison
 from levit.benchmarks.record import Record
 from levit.benchmarks.report import Context, gathered
 from levit.benchmarks.report.figures import figure
@@ -58,7 +58,7 @@ def _print(table: Table) -> None:
 _SMALLER: Final = {"faster": "smaller", "slower": "larger"}
 
 
-def print_comparison(comparison: Comparison) -> None:
+def print_comparison(comparison: RunComparison) -> None:
     """Print a line for each change, and the measurements that only one run has."""
     print_table(
         [
@@ -95,7 +95,7 @@ def print_comparison(comparison: Comparison) -> None:
             print(printable(f"only in the {which}: {name}"))
 
 
-def comparison_json(comparison: Comparison) -> dict[str, Any]:
+def comparison_json(comparison: RunComparison) -> dict[str, Any]:
     """Return the comparison as plain values."""
     return asdict(comparison)
 

@@ -48,8 +48,8 @@ class Job:
         threads: CPU threads of the engine.
         device: ``cpu`` or ``gpu``.
         image_size: (height, width) in pixels.
-        files: the folder with the model's prepared files: ``reference.npz``, our artifacts, and
-            those of `levit.benchmarks.peer_files`.
+        files: the folder of the model: ``reference.npz``, our artifacts, and the files that
+            `levit.benchmarks.peer_files` prepares.
         artifact: our artifact's folder in it.
     """
 
@@ -73,12 +73,12 @@ class Engine:
         kind: ``ours``, ``peer`` or ``ceiling``.
         code: place of its functions, ``MODULE`` or ``MODULE:OBJECT``.
         needs: imports, each with the command that installs it.
-        precisions: those that can be asked for, the slowest first.
+        precisions: that can be asked for, the slowest first.
         devices: ``cpu``, ``gpu``.
         target: for ours, the target that its artifacts are exported for.
         formats: for a peer, the prepared files that it loads (keys of ``peer_files.FORMATS``).
         models: beginning of the names of its models.
-        by_name_only: whether it takes part only when it is named.
+        by_name_only: True if it runs only when it is named.
     """
 
     title: str
@@ -232,7 +232,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         formats=("onnx",),
     ),
     "naive-openvino": _in_openvino("timm → ONNX → OpenVINO", "fp32", "openvino"),
-    # Where OpenVINO chooses float32, as naive-openvino: it says so and does not run.
+    # A machine on which OpenVINO chooses float32 refuses it: that is naive-openvino.
     "naive-openvino-default": _in_openvino(
         "timm → ONNX → OpenVINO as it comes", "bf16", "openvino"
     ),

@@ -39,7 +39,7 @@ __all__ = [
     "reference",
 ]
 
-# Of 768, 1024, 1536 and 2048, measured with all three runtimes on a Zen 5 core: from 1024 on
+# Chosen from 768, 1024, 1536 and 2048 with all three runtimes on a Zen 5 core: from 1024 on
 # nothing gains, and above it the int8 operands of ONNX Runtime leave the caches (up to 14 % less).
 # One product takes 2 to 9 ms on a core. With many cores (over about 16) it is too small to be
 # their ceiling.
@@ -90,7 +90,7 @@ class Ceiling:
     """The product in one library.
 
     Attributes:
-        precisions: those that it is measured at.
+        precisions: that it is measured at.
         open_product: a runner that ignores its argument and returns `ROWS` of the product.
     """
 

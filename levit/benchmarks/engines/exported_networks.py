@@ -35,7 +35,7 @@ def _open_onnxruntime(job: Job) -> Runner:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = job.threads
     options.log_severity_level = 3
-    # As an export with this batch; the graph's own is dynamic.
+    # The graph's batch is dynamic: fixed, it is as an export with this batch.
     options.add_free_dimension_override_by_name("batch", job.batch)
     session = onnxruntime.InferenceSession(
         str(job.files / "naive.onnx"), options, providers=["CPUExecutionProvider"]

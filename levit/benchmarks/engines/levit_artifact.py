@@ -16,7 +16,7 @@ from levit.runtime.predictor import Predictor
 
 __all__ = ["example", "open_image_runner", "open_runner", "script"]
 
-# As many as a size needs to get a network of its own.
+# A size that comes so often gets a network of its own.
 _OPENING_CALLS: Final = 4
 
 
@@ -28,8 +28,7 @@ def open_runner(job: Job) -> Runner:
     """
     predictor = _predictor(job)
     if predictor.manifest.format == "openvino":
-        # It compiles for a size that comes again and again: a part of opening, and not of the
-        # timed calls, however short these are.
+        # Compiling for a size belongs to opening, not to the timed calls.
         batch = example(job, np.random.default_rng(0))
         for _ in range(_OPENING_CALLS):
             predictor.forward(batch)

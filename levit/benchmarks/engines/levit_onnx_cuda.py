@@ -32,7 +32,7 @@ def open_runner(job: Job) -> Runner:
 
 
 def runner_of(session: OrtCudaSession | BoundSession, name: str) -> Runner:
-    """As in the paper, what is timed is a batch that is on the GPU already.
+    """Time a batch that is on the GPU already, as in the paper.
 
     A batch is copied there when it is another array than in the call before.
 

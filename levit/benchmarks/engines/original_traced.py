@@ -54,7 +54,7 @@ def _open_runner(job: Job) -> Runner:
 
 
 def _original() -> tuple[Any, Any]:
-    """(levit.py, utils.py) of the clone; by path, for the first is called what we are."""
+    """(levit.py, utils.py) of the clone; by path, for the first has our package's name."""
     clone = os.environ.get(VARIABLE)
     if not clone or not (Path(clone) / "levit.py").is_file():
         raise BackendUnavailableError(
