@@ -2,6 +2,7 @@ import dataclasses
 import gzip
 import json
 import os
+import sys
 
 import pytest
 import records
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import Contender, Measurement, Record, Round
 from levit.benchmarks.record_file import from_json, read_record, to_json, write_record
-from levit.errors import ConfigError
+from levit.errors import BackendUnavailableError, ConfigError
 from levit.whole_file import check_writable, write_whole
 
 words = st.text(max_size=12)
@@ -156,6 +157,13 @@ def test_no_number_that_was_not_measured(document, value):
     assert "damaged" in _refusal(text)
 
 
+def test_a_bare_machine_writes_records_and_says_what_reading_needs(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "msgspec", None)
+    write_record(records.build(rounds=1), tmp_path / "A.json")
+    with pytest.raises(BackendUnavailableError, match=r"msgspec.*pip install 'levit\[bench\]'"):
+        read_record(tmp_path / "A.json")
+
+
 def test_nan_is_not_written():
     record = records.build(models=("levit_128s",), engines=("levit-onnx",), rounds=1)
     with pytest.raises(ConfigError, match="NaN or infinity"):
@@ -208,6 +216,8 @@ def test_missing_unknown_and_mistyped_fields_are_refused(document):
         (("measurements", 0, "rounds", 0, "values"), [1, -2]),
         (("measurements", 0, "rounds", 0, "values"), [1.5]),
         (("measurements", 0, "rounds", 0, "elapsed_ns"), -1),
+        (("measurements", 0, "rounds", 0, "values"), [2**63]),
+        (("contenders", 0, "macs"), 2**63),
         (("contenders", 0, "image_size"), [224]),
     ],
 )
