@@ -107,6 +107,7 @@ class Engine:
 
 _PEERS: Final = "pip install 'levit[peers]'"
 _ONNXRUNTIME: Final = {"onnxruntime": "pip install onnxruntime"}
+_ONNX_PRODUCT: Final = _ONNXRUNTIME | {"onnx": "pip install 'levit[export]'"}
 _OPENVINO: Final = {"openvino": "pip install 'levit[openvino]'"}
 _TIMM: Final = {"torch": _PEERS, "timm": _PEERS, "safetensors": _PEERS}
 _EXPORTED: Final = _TIMM | {"onnxscript": _PEERS}
@@ -117,13 +118,13 @@ def _code(place: str) -> str:
 
 
 def _ceiling(
-    library: str, runtime: str, code: str, precisions: tuple[str, ...], needs: Mapping[str, str]
+    library: str, runtime: str, name: str, precisions: tuple[str, ...], needs: Mapping[str, str]
 ) -> Engine:
     return Engine(
         title=f"matrix product in {library}",
         runtime=runtime,
         kind="ceiling",
-        code=_code(code),
+        code=_code(f"ceiling:{name}"),
         needs=needs,
         precisions=precisions,
     )
@@ -195,16 +196,13 @@ ENGINES: Final[Mapping[str, Engine]] = {
         target="onnx",
     ),
     "ceiling-onnxruntime": _ceiling(
-        *("ONNX Runtime", "onnxruntime", "ceiling:IN_ONNXRUNTIME", ("fp32", "int8")),
-        needs=_ONNXRUNTIME | {"onnx": "pip install 'levit[export]'"},
+        "ONNX Runtime", "onnxruntime", "IN_ONNXRUNTIME", ("fp32", "int8"), _ONNX_PRODUCT
     ),
     "ceiling-openvino": _ceiling(
-        *("OpenVINO", "openvino", "ceiling:IN_OPENVINO", ("fp32", "bf16", "int8")),
-        needs=_OPENVINO,
+        "OpenVINO", "openvino", "IN_OPENVINO", ("fp32", "bf16", "int8"), _OPENVINO
     ),
     "ceiling-torch": _ceiling(
-        *("PyTorch", "pytorch", "ceiling:IN_TORCH", ("fp32", "bf16", "int8")),
-        needs={"torch": _PEERS},
+        "PyTorch", "pytorch", "IN_TORCH", ("fp32", "bf16", "int8"), {"torch": _PEERS}
     ),
     "null": Engine(
         title="nothing (the runner's own overhead)",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,6 @@ __all__ = [
     "ROWS",
     "SIDE",
     "Ceiling",
-    "Operands",
     "executed_kernel",
     "onnx_product",
     "openvino_product",
@@ -55,27 +54,18 @@ ROWS: Final = slice(None, None, SIDE // 8)
 _ERRORS: Final[Mapping[str, float]] = {"fp32": 5e-6, "bf16": 1e-2, "int8": 0.0}
 
 
-class Operands(NamedTuple):
-    """Left and right operand, (SIDE, SIDE) each."""
-
-    left: NDArray[Any]
-    right: NDArray[Any]
-
-
-def operands(precision: str) -> Operands:
-    """The factors, the same in every run.
+def operands(precision: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Left and right operand, (SIDE, SIDE) each, the same in every run.
 
     Returns:
         float32 normals (for ``bf16`` too: rounding them is the engine's); for ``int8`` a left
         of 0…127 as uint8, a right of −64…63 as int8.
     """
     rng = np.random.default_rng(0)
+    shape = (SIDE, SIDE)
     if precision == "int8":
-        left = rng.integers(0, 128, (SIDE, SIDE), np.uint8)
-        return Operands(left, rng.integers(-64, 64, (SIDE, SIDE), np.int8))
-    return Operands(
-        rng.standard_normal((SIDE, SIDE), np.float32), rng.standard_normal((SIDE, SIDE), np.float32)
-    )
+        return rng.integers(0, 128, shape, np.uint8), rng.integers(-64, 64, shape, np.int8)
+    return rng.standard_normal(shape, np.float32), rng.standard_normal(shape, np.float32)
 
 
 def reference(precision: str) -> NDArray[np.float64]:
@@ -166,7 +156,7 @@ def onnx_product(precision: str) -> bytes:
         "ceiling",
         [helper.make_tensor_value_info("left", given, (SIDE, SIDE))],
         [helper.make_tensor_value_info("product", made, (SIDE, SIDE))],
-        [numpy_helper.from_array(operands(precision).right, "right")],
+        [numpy_helper.from_array(operands(precision)[1], "right")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(model.SerializeToString())
@@ -205,7 +195,7 @@ def _open_openvino(job: Job) -> Runner:
             "leave this ceiling out"
         )
     request = compiled.create_infer_request()
-    left = operands(job.precision).left.astype(np.float32)
+    left = operands(job.precision)[0].astype(np.float32)
     request.set_input_tensor(openvino.Tensor(left))
 
     def run(_: NDArray[Any]) -> NDArray[Any]:
@@ -230,7 +220,7 @@ def openvino_product(precision: str) -> Any:
     from openvino import opset13 as ops
 
     # The transposed weights of a Linear need no turning.
-    right = np.ascontiguousarray(operands(precision).right.T)
+    right = np.ascontiguousarray(operands(precision)[1].T)
     given = ops.parameter(right.shape, np.float32, name="left")
     left: Any = given
     weights: Any = ops.constant(right)
