@@ -51,7 +51,9 @@ NEEDED = {
     "trt_rtx": Need(modules=("tensorrt_rtx_bindings",), install="pip install 'levit[trt-rtx]'"),
     "trt_names": Need(modules=("tensorrt_bindings",), install="pip install 'levit[dev]'"),
     "docs": Need(
-        modules=("fastapi", "uvicorn", "python_multipart"), install="pip install 'levit[docs]'"
+        modules=("fastapi", "uvicorn", "python_multipart"),
+        programs=("curl",),
+        install="pip install 'levit[docs]', and curl",
     ),
     "chromium": Need(
         programs=("chromium", "chromedriver"), install="apt-get install chromium chromium-driver"

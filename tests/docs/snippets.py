@@ -14,6 +14,7 @@ A block with ``title="name"`` is written to that file in place of being run.
 import importlib.util
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("sh", "console", "python", "setup")
 SHOWN = ("text", "json", "mermaid")
+PROGRAMS = {"docs": ("curl",)}
 MODULES = {
     "docs": ("fastapi", "uvicorn", "python_multipart"),
     "openvino": ("openvino",),
@@ -66,6 +68,7 @@ class Block:
             if need in NEVER:
                 return NEVER[need]
             missing = [m for m in MODULES.get(need, ()) if importlib.util.find_spec(m) is None]
+            missing += [p for p in PROGRAMS.get(need, ()) if shutil.which(p) is None]
             if missing:
                 return f"{' and '.join(missing)} (extra {need!r})"
         return None
