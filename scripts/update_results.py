@@ -9,6 +9,7 @@ Run from the repository root after a record was added or the reports have change
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
 from levit.benchmarks.record_file import read_record
@@ -19,14 +20,21 @@ FOLDER = Path(__file__).resolve().parents[1] / "docs" / "measurements"
 
 def page_of(record: Path) -> str:
     """The page of one record."""
-    name = record.name.removesuffix(".json.gz")
-    return (
-        f"# {name}\n\n"
+    page = (
+        f"# {record.name.removesuffix('.json.gz')}\n\n"
         f"Made by `scripts/update_results.py` from [{record.name}]({record.name}), which holds "
-        f"every raw value;\n[benchmarking](../benchmarking.md) defines the protocols and "
-        f"[results](../results.md) reads them.\n\n"
+        f"every raw value. [Measuring](../benchmarking.md) defines the protocols, and "
+        f"[Results](../results.md) reads the tables.\n\n"
         f"{to_markdown(read_record(record))}"
     )
+    return "".join(f"{_wrapped(line)}\n" for line in page.splitlines())
+
+
+def _wrapped(line: str) -> str:
+    """A line of prose on lines of at most 100 characters; tables and headings as they are."""
+    if line.startswith(("|", "#")):
+        return line
+    return textwrap.fill(line, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def main() -> int:
