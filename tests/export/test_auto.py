@@ -52,6 +52,7 @@ def tried_of(folder):
     return manifest, manifest["verification"]["tried"]
 
 
+@pytest.mark.slow
 def test_the_fastest_is_kept_and_all_are_told(photos, tmp_path):
     artifact = export(ExportOptions(**settings(photos, tmp_path), max_drop=20))
     manifest, tried = tried_of(tmp_path / "out")
@@ -96,6 +97,7 @@ def test_what_breaks_the_contract_is_out_and_says_why(photos, tmp_path):
     assert all("cannot tell" in c["verdict"] and c["latency_ms"] is None for c in refused)
 
 
+@pytest.mark.slow
 def test_force_replaces_the_folder_and_not_the_contract(photos, tmp_path):
     export(ExportOptions(model="levit_digits", target="auto", output=tmp_path / "out"))
     export(ExportOptions(**settings(photos, tmp_path), max_drop=0.5, force=True))
@@ -106,6 +108,7 @@ def test_force_replaces_the_folder_and_not_the_contract(photos, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_family_without_a_grid_has_no_form_to_choose(tmp_path):
     export(
         ExportOptions(

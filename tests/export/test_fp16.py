@@ -79,6 +79,7 @@ def test_a_scaled_checkpoint_is_right_in_fp16(here, checkpoint, draw):
     assert error <= 2 * TOLERANCES["fp16"].value
 
 
+@pytest.mark.slow
 def test_integers_among_float16_are_right_there_too(here, checkpoint, draw):
     """As TensorRT has them; what leaves float16 is no integer either."""
     path, model = checkpoint

@@ -194,7 +194,13 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-@pytest.mark.parametrize("name", ["tiny", "conv_wide", "silu_stride_8", "deit"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tiny",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("conv_wide", "silu_stride_8", "deit")),
+    ],
+)
 def test_a_graph_computes_what_the_reference_says(make_small, deit, form, name):
     dialect, scheme, channels_first, with_results = FORMS[form]
     model = folded(deit if name == "deit" else make_small(name))
@@ -283,6 +289,7 @@ def test_among_float16_all_that_is_no_integer_is_float16(make_small):
     assert {kinds[name] for name in scales} == {onnx.TensorProto.FLOAT16}
 
 
+@pytest.mark.slow
 def test_what_no_float16_holds_is_no_integer_either(make_small):
     """An island is float32 among float16: whoever reads or makes it is left as it is."""
     model = folded(make_small("tiny"))

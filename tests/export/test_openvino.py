@@ -71,6 +71,7 @@ def test_nothing_of_shapes_or_branches_is_left_in_the_graph(make_small, tmp_path
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_attention_is_one_kernel_and_activations_are_none(tmp_path):
     # The published shapes: OpenVINO decides by them. 128S has eleven attentions.
     folder = tmp_path / "a"

@@ -384,6 +384,7 @@ def test_the_heads_of_a_variant_of_these_shapes_are_its(save):
 NAME = "deit_tiny_patch16_224"
 
 
+@pytest.mark.slow
 def test_another_size_than_the_names_is_refused_without_a_word(save, refused):
     folder = save("deit", config_of(**dict(TINY, image_size=(256, 256))))
     refused(

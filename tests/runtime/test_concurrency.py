@@ -248,6 +248,7 @@ GROWTH = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux only")
 def test_memory_does_not_grow_with_calls_of_changing_size(tiny_artifact, digit_paths):
     # The whole of it (10,000 calls) is measured by scripts/time_pictures.py.

@@ -58,6 +58,7 @@ def test_what_asks_for_nothing_opens_anywhere(tiny_artifact, machine):
     Predictor(tiny_artifact).close()
 
 
+@pytest.mark.slow
 def test_such_a_cpu_exports_only_what_it_can_prove(machine, tmp_path):
     machine(("avx2",))
     photos = digits_folder() / "images"
