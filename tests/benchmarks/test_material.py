@@ -39,6 +39,7 @@ def test_a_model_is_exported_with_its_reference(prepare):
     assert material.counted(contender).parameters == 227_105
 
 
+@pytest.mark.slow
 def test_a_model_at_int8_is_held_against_the_exact_answers(prepare):
     (contender,), material = prepare(models=["levit_digits"], engines=["levit-onnx-int8"])
     assert not material.failed

@@ -277,6 +277,7 @@ def test_an_artifact_that_fails_its_golden_check_is_not_timed(tmp_path, capsys):
     assert [(m.status, m.rounds) for m in ours] == [("failed", ())] * 2
 
 
+@pytest.mark.slow
 def test_an_artifact_of_the_readme(tiny_artifact, tmp_path, monkeypatch, capsys):
     """``levit bench --artifact runs/best-onnx-fp32``, as the README says it, but shortened."""
     shutil.copytree(tiny_artifact, tmp_path / "runs" / "best-onnx-fp32")

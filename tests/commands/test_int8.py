@@ -271,6 +271,7 @@ def test_an_attempt_out_of_tolerance_is_one_that_failed(enough, export, tmp_path
     assert len(manifest_of(tmp_path / "out")["verification"]["accuracy"]["kept_in_floating_point"])
 
 
+@pytest.mark.slow
 def test_what_is_judged_by_nobody_is_not_called_passed(levit, hundred, tmp_path):
     words = ("--model", "levit_digits", "--precision", "int8", "--calibration", hundred, *REDUCED)
     result = levit(
@@ -291,6 +292,7 @@ def test_how_far_it_is_says_from_what(enough, export, levit, tmp_path):
     assert "passed, accuracy passed" in levit("check", tmp_path / "out").stdout
 
 
+@pytest.mark.slow
 def test_labels_of_another_model_are_no_judge(enough, export, digits, tmp_path):
     shutil.copytree(digits, tmp_path / "rotated" / "x")
     for place in sorted((tmp_path / "rotated" / "x").iterdir()):
