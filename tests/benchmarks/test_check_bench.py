@@ -8,6 +8,7 @@ import pytest
 from levit.errors import BackendUnavailableError
 
 
+@pytest.mark.slow
 def test_every_run_has_both_verdicts(monkeypatch, capsys, tmp_path):
     result = tmp_path / "result.json"
     words = ["--model", "levit_digits", "--runs", "1", "--seconds", "0.3", "--rounds", "6"]

@@ -298,6 +298,7 @@ def test_an_artifact_of_the_readme(tiny_artifact, tmp_path, monkeypatch, capsys)
     assert {change["protocol"] for change in changes} == {"latency", "cold-start"}
 
 
+@pytest.mark.slow
 def test_engines_that_one_command_installs_are_told_in_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         lineup,

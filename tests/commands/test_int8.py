@@ -80,6 +80,7 @@ def test_without_labels_first_classes_must_be_float32s(export, digits, tmp_path)
     assert accuracy["top1_agreement"] >= 0.99
 
 
+@pytest.mark.slow
 def test_the_manifest_says_what_the_cpu_must_have(enough, export, tmp_path):
     assert export().status == 0
     features = manifest_of(tmp_path / "out")["requirements"]["cpu_features"]
@@ -172,6 +173,7 @@ def spoiled(attempt, name):
     return replace(attempt, model=with_layers(attempt.model, change))
 
 
+@pytest.mark.slow
 def test_what_hurts_is_named_and_kept_in_floating_point(enough, export, tmp_path, monkeypatch):
     """A layer that integers ruin; the artifact that passes has it in float32."""
     import levit.export.quantization.compiler as compiler
@@ -283,6 +285,7 @@ def test_what_is_judged_by_nobody_is_not_called_passed(levit, hundred, tmp_path)
     assert "forced" in levit("check", tmp_path / "o").stdout
 
 
+@pytest.mark.slow
 def test_how_far_it_is_says_from_what(enough, export, levit, tmp_path):
     result = export()
     assert "from its integers exactly computed, and those " in result.stdout

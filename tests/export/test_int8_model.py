@@ -118,6 +118,7 @@ def lopsided(model, rng, stages=None):
     return replace(model, params=params)
 
 
+@pytest.mark.slow
 def test_equalising_the_stream_is_exact_and_helps(make_small, rng):
     model = lopsided(folded(make_small("tiny")), rng)
     x = inputs(model, 16, 1)

@@ -41,6 +41,7 @@ def variant(name, **changes):
     return replace(find_variant(name)[2].config, **changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "name", "layout"),
     [

@@ -36,6 +36,7 @@ def mixed_work(predictor, paths, tensors, count, seed):
         done += len(places)
 
 
+@pytest.mark.slow
 def test_sixteen_threads_get_the_answers_of_one(tiny_artifact, digit_paths, seed):
     count = 1000
     with Predictor(tiny_artifact, threads=2, workers=3) as predictor:
