@@ -11,7 +11,7 @@ from levit.benchmarks.correctness import REFERENCE_FILE
 from levit.benchmarks.lineup import choose_lineup
 from levit.benchmarks.material import prepare_material
 from levit.errors import ExportError
-from levit.export import build
+from levit.export import api
 from levit.models.counting import count
 from levit.models.registry import FAMILIES
 
@@ -90,6 +90,6 @@ def test_what_cannot_be_exported_is_a_reason_not_an_end(prepare):
         raise ExportError("this export is refused")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "export", refuse)
+        patch.setattr(api, "export", refuse)
         (contender,), material = prepare(models=["levit_digits"])
     assert material.failed == {contender.name: "this export is refused"}
