@@ -207,3 +207,11 @@ def tiny_artifact(tmp_path_factory):
     folder = tmp_path_factory.mktemp("artifact") / "levit_digits-onnx-fp32"
     export(ExportOptions(model="levit_digits", output=folder))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quiet_steps():
+    """No line about a step of over five seconds, which a busy machine would add to stderr."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("levit.commands.progress._LONG_S", 3600.0)
+        yield

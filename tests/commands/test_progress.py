@@ -144,6 +144,7 @@ def test_a_terminal_that_has_gone_is_no_error(terminal):
 def test_ctrl_c_ends_it_at_once():
     code = (
         "import os, signal, threading, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may ignore it
         "from levit.commands.progress import Progress\n"
         "threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
         "try:\n"

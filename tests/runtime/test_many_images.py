@@ -347,7 +347,7 @@ def test_bad_worker_counts_are_config_errors(tiny_artifact, workers):
 def test_workers_and_drafts_survive_pickling(tiny_artifact):
     with Predictor(tiny_artifact, threads=1, workers=3, draft=True) as predictor:
         again = pickle.loads(pickle.dumps(predictor))
-    assert (again.threads, again.workers, again._draft) == (1, 3, True)
+    assert (again.threads, again.workers, again._settings.draft) == (1, 3, True)
     again.close()
 
 
