@@ -7,14 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from levit.artifact import Artifact, describe_files, open_artifact, write_manifest
+from levit.artifact import (
+    ENGINE_FILE,
+    GRAPH_FILE,
+    Artifact,
+    describe_files,
+    open_artifact,
+    write_manifest,
+)
 from levit.errors import CorruptArtifactError, ExportError
 from levit.export.options import PathLike
 from levit.export.progress import Progress, silent
 from levit.export.staging import check_destination, staged_folder
 from levit.export.targets import TARGETS
 from levit.export.targets.engine import EngineSettings
-from levit.export.targets.tensorrt import BUILDERS, ENGINE_FILE, GRAPH_FILE, Builder
+from levit.export.targets.tensorrt import BUILDERS, Builder
 from levit.export.verify_artifact import run_here
 from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.sessions.engine_fit import EngineNeeds, engine_needs

@@ -15,8 +15,8 @@ from levit.export.ranges import Taps
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
-from levit.pictures.preprocess import PreprocessSpec, normalize, to_pixels
-from levit.pictures.reading import load_image
+from levit.pictures.preparation import to_tensor
+from levit.pictures.preprocess import PreprocessSpec
 from levit.runtime.golden import compare_outputs
 
 __all__ = [
@@ -134,8 +134,8 @@ def golden_cases(model: Model, spec: PreprocessSpec | None) -> Golden:
         inputs: Array = pictures if model.plan.pixels is not None else standardized(pictures)
     else:
         images = tuple(_png(picture) for picture in _photos(rng, config.image_size))
-        pixels = np.stack([to_pixels(load_image(image), spec) for image in images])
-        inputs = pixels if model.plan.pixels is not None else normalize(pixels, spec)
+        dtype = "float32" if model.plan.pixels is None else "uint8"
+        inputs = np.stack([to_tensor(image, spec, dtype) for image in images])
     return Golden(images=images, inputs=inputs, outputs=model.forward(NumpyOps(), inputs))
 
 

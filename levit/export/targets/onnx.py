@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+from levit.artifact import GRAPH_FILE
 from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
 from levit.export.precision import PRECISIONS
 from levit.export.quantization.form import IntegerForm
@@ -32,7 +33,7 @@ def prepare_onnx(model: Model, precision: str) -> Model:
 def write_onnx(order: Order, form: GraphForm = _FORM) -> Written:
     """Write ``model.onnx``."""
     proto = form.emit(order)
-    (order.folder / "model.onnx").write_bytes(proto.SerializeToString(deterministic=True))
+    (order.folder / GRAPH_FILE).write_bytes(proto.SerializeToString(deterministic=True))
     oldest = PRECISIONS[order.floats].onnxruntime
     return Written(
         requirements={"backend_version": f">={oldest}"}, toolchain=versions_of("onnxruntime")
@@ -58,7 +59,7 @@ def _over_tokens(model: Model, precision: str) -> Model:
 
 ONNX: Final = Target(
     format="onnx",
-    payload="model.onnx",
+    payload=GRAPH_FILE,
     precisions=("fp32", "fp16", "bf16", "int8"),
     distribution="onnxruntime",
     min_version="1.20",

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from levit.artifact import OPENVINO_FILE
 from levit.errors import ExportError, brief
 from levit.export.onnx.openvino_ops import OpenvinoOps
 from levit.export.precision import PRECISIONS, Precision, rounded
@@ -72,7 +73,7 @@ def write_openvino(order: Order) -> Written:
         for entry in proto.metadata_props:
             model.set_rt_info(entry.value, METADATA[entry.key])
         _name(model)
-        openvino.save_model(model, order.folder / "model.xml", compress_to_fp16=False)
+        openvino.save_model(model, order.folder / OPENVINO_FILE, compress_to_fp16=False)
     except RuntimeError as error:
         raise ExportError(
             f"OpenVINO {openvino.__version__} cannot write this network ({brief(error)})"
@@ -172,7 +173,7 @@ def _tensor(openvino: Any, values: NDArray[np.float32], dtype: str) -> Any:
 
 OPENVINO: Final = Target(
     format="openvino",
-    payload="model.xml",
+    payload=OPENVINO_FILE,
     precisions=("fp32", "fp16", "bf16", "int8"),
     distribution="openvino",
     min_version="2025.0",

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from levit.artifact import ENGINE_FILE, GRAPH_FILE
 from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.progress import Progress
 from levit.export.quantization.form import IntegerForm
@@ -27,8 +28,6 @@ from levit.runtime.tensorrt_modules import MODULES, TensorrtModule
 __all__ = [
     "AMPERE_ON",
     "BUILDERS",
-    "ENGINE_FILE",
-    "GRAPH_FILE",
     "RTX",
     "TENSORRT",
     "TRT",
@@ -37,8 +36,6 @@ __all__ = [
     "prepare_engine",
 ]
 
-ENGINE_FILE: Final = "model.engine"
-GRAPH_FILE: Final = "model.onnx"
 # How a manifest names every architecture from Ampere on.
 AMPERE_ON: Final = "sm_80+"
 _FORM: Final = GraphForm(dialect=TensorrtOps)
