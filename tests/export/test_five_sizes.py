@@ -1,9 +1,10 @@
-"""The five sizes, on weights drawn anew, within the tolerance of every target that runs here."""
+"""The five sizes, on random weights, within the tolerance of every target that runs here."""
 
 import pytest
 
 from levit.benchmarks.lineup import SIZES
 from levit.export import ExportOptions, export
+from levit.export.verify import TOLERANCES
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
 CELLS = [
@@ -18,13 +19,13 @@ CELLS = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "precision"), CELLS)
 @pytest.mark.parametrize("size", SIZES)
-def test_within_tolerance(size, target, precision, tmp_path, seed):
+def test_within_tolerance(size, target, precision, tmp_path, full_size):
     if (target, precision) == ("openvino", "bf16") and not cpu_precisions(cpu_features())["bf16"]:
         pytest.skip("this CPU has no bfloat16")
     artifact = export(
         ExportOptions(
             model=size,
-            random_weights=seed,
+            checkpoint=full_size(size),
             target=target,
             precision=precision,
             output=tmp_path / "artifact",
@@ -37,3 +38,7 @@ def test_within_tolerance(size, target, precision, tmp_path, seed):
     assert verification["output_spread"] > 0.1
     if precision != "fp32":
         assert verification["fp32_max_relative_error"] <= verification["fp32_tolerance"] == 1e-4
+    if (target, precision) == ("onnx", "fp16"):
+        # The margin of the tolerance is for outputs and machines other than these.
+        assert verification["max_relative_error"] < TOLERANCES["fp16"].value / 2
+        assert "keep_float32" not in {entry["name"] for entry in artifact.manifest.passes}

@@ -263,11 +263,15 @@ def test_the_command_says_what_has_not_run(here, capsys):
 @pytest.mark.trt_rtx
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model", SIZES)
-def test_all_sizes_are_built(model, precision, here, seed):
+def test_all_sizes_are_built(model, precision, here, full_size):
     # scripts/time_engine_builds.py says how long it takes.
     artifact = export(
         ExportOptions(
-            model=model, random_weights=seed, target="trt-rtx", precision=precision, verify="none"
+            model=model,
+            checkpoint=full_size(model),
+            target="trt-rtx",
+            precision=precision,
+            verify="none",
         )
     )
     assert artifact.manifest.batch.max == 64
