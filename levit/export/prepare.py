@@ -122,11 +122,16 @@ class Prepared:
             lambda: relative_difference("folding", reference, model, self.golden.inputs[:2]),
         )
 
-    def answers(self, model: Model) -> Answers:
+    def answers(self, model: Model, progress: Progress = silent) -> Answers:
         """Answers of a model in float32 to the pictures to judge by."""
-        assert self.judging is not None
         pictures = self.judging
-        return self._answers.get(model, lambda: answers_of(Taps(model, names=()).forward, pictures))
+        assert pictures is not None
+
+        def make() -> Answers:
+            taps = Taps(model, names=())
+            return answers_of(taps.forward, pictures, progress, "asking the float32 model")
+
+        return self._answers.get(model, make)
 
 
 def prepare(options: ExportOptions, *, model: Any = None, progress: Progress = silent) -> Prepared:

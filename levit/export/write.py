@@ -258,19 +258,20 @@ class _Writer:
         """Judge the payload, which verifying has left complete in its folder."""
         if self.judge is None:
             return None
+        runnable = not self.target.unrunnable()
+        if not runnable and written.graph is None:
+            if self.options.force:
+                return None
+            raise VerificationError(
+                f"this machine runs neither the engine nor its graph, so that nothing tells what "
+                f"{manifest.precision} costs; it is not written (leave out --eval, or add --force)"
+            )
+        reference = self.prepared.answers(self.compiled.deployed, self.progress)
         self.progress("judging")
-        if not self.target.unrunnable():
-            reference = self.prepared.answers(self.compiled.deployed)
+        if runnable:
             return self.judge.of_folder(self.folder, self.target, reference, self.progress)
-        if written.graph is not None:
-            reference = self.prepared.answers(self.compiled.deployed)
-            return self.judge.of_graph(written.graph, manifest, reference, self.progress)
-        if self.options.force:
-            return None
-        raise VerificationError(
-            f"this machine runs neither the engine nor its graph, so that nothing tells what "
-            f"{manifest.precision} costs; it is not written (leave out --eval, or add --force)"
-        )
+        assert written.graph is not None
+        return self.judge.of_graph(written.graph, manifest, reference, self.progress)
 
     def _manifest(self, attempt: Attempt, written: Written) -> Manifest:
         """The manifest, complete but for its verification and files."""

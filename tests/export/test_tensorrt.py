@@ -389,7 +389,7 @@ def test_a_signal_ends_the_build_in_good_order(number, small_export, here, monke
         with pytest.raises(StoppedError):
             export(
                 ExportOptions(model="levit_digits", target="trt-rtx"),
-                progress=lambda step: step.startswith("engine:") and os.kill(os.getpid(), number),
+                progress=lambda step: step.startswith("building the engine:") and os.kill(os.getpid(), number),
             )
         assert signal.getsignal(number) is stop
     finally:

@@ -149,7 +149,7 @@ def _monitor(trt: Any, progress: Progress, noted: list[int]) -> Any:
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             try:
-                progress(f"engine: {phase_name.lower()}")
+                progress(f"building the engine: {phase_name.lower()}")
             except Exception as error:  # which would unwind through C++
                 self.failure = self.failure or error
 
