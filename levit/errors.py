@@ -21,7 +21,6 @@ middle. Exceptions of third-party libraries are translated where they enter, wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 __all__ = [
@@ -107,23 +106,6 @@ class InputError(LevitError):
 
 class CalibrationError(LevitError):
     """Calibration data that cannot be used."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Obstacle:
-    """Reason why a backend or device cannot be used here.
-
-    Attributes:
-        reason: a few words, for a table: ``no NVIDIA driver``.
-        remedy: the exact command where there is one, else advice.
-    """
-
-    reason: str
-    remedy: str
-
-    def error(self, what: str) -> BackendUnavailableError:
-        """Make the error of a caller who asked for `what`."""
-        return BackendUnavailableError(f"{what}: {self.reason}: {self.remedy}")
 
 
 def brief(error: BaseException) -> str:

@@ -10,8 +10,9 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from levit.errors import BackendUnavailableError, Obstacle, brief
+from levit.errors import BackendUnavailableError, brief
 from levit.runtime.gpus import Gpu, look_for_gpu
+from levit.runtime.obstacle import Obstacle
 
 __all__ = ["gpu_fingerprint", "require_gpu", "sample"]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from levit import __version__
 from levit.commands.output import print_json, print_table
-from levit.errors import Obstacle
 from levit.runtime.backends import BACKENDS, Backend
 from levit.runtime.cpus import available_cpus, cpu_features, cpu_model, cpu_precisions
 from levit.runtime.gpus import Gpu, look_for_gpu
+from levit.runtime.obstacle import Obstacle
 
 __all__ = ["run"]
 

@@ -17,7 +17,8 @@ from typing import Any, Final, Protocol
 from numpy.typing import NDArray
 
 from levit.artifact import Artifact
-from levit.errors import BackendUnavailableError, Obstacle
+from levit.errors import BackendUnavailableError
+from levit.runtime.obstacle import Obstacle
 
 __all__ = ["BACKENDS", "Backend", "Place", "Session", "SessionOptions", "open_session"]
 

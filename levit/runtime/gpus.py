@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from levit.errors import Obstacle
+from levit.runtime.obstacle import Obstacle
 
 __all__ = ["Gpu", "first_gpu", "look_for_gpu"]
 

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from levit.errors import Obstacle, brief
+from levit.errors import brief
 from levit.runtime.gpus import Gpu, look_for_gpu
+from levit.runtime.obstacle import Obstacle
 from levit.runtime.openvino_module import openvino_core
 
 __all__ = ["CUDA_PROVIDER", "imports", "onnxruntime_cpu", "onnxruntime_cuda", "openvino_cpu"]

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from levit.errors import Obstacle, brief
+from levit.errors import brief
 from levit.interruption import raise_if_interrupted
 from levit.runtime.gpus import Gpu, look_for_gpu
+from levit.runtime.obstacle import Obstacle
 
 __all__ = ["MODULES", "TensorrtModule", "rtx_gpu", "tensorrt_gpu"]
 

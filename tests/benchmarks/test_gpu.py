@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from levit.benchmarks import gpu
-from levit.errors import BackendUnavailableError, Obstacle
+from levit.errors import BackendUnavailableError
 from levit.runtime.gpus import Gpu
+from levit.runtime.obstacle import Obstacle
 
 # As --format=csv,noheader,nounits writes them.
 SAMPLE = "1980, 2619, 31, 118.37, 0\n"

@@ -16,7 +16,7 @@ import pytest
 from levit.benchmarks import lineup
 from levit.benchmarks.record_file import read_record
 from levit.cli import main
-from levit.errors import Obstacle
+from levit.runtime.obstacle import Obstacle
 
 ALL = "paper,latency,throughput,end-to-end,cold-start,memory"
 DIGITS = ["bench", "--models", "levit_digits", "--engines", "levit-onnx"]

@@ -7,16 +7,11 @@ import pytest
 
 from levit.artifact import MANIFEST_FILE, describe_files, is_artifact, open_artifact
 from levit.cli import main
-from levit.errors import (
-    ArtifactError,
-    BackendUnavailableError,
-    CorruptArtifactError,
-    ExportError,
-    Obstacle,
-)
+from levit.errors import ArtifactError, BackendUnavailableError, CorruptArtifactError, ExportError
 from levit.export import ExportOptions, export
 from levit.export.rebuild import rebuild
 from levit.runtime.gpus import Gpu
+from levit.runtime.obstacle import Obstacle
 from levit.runtime.sessions.engine_fit import engine_needs
 
 pytestmark = pytest.mark.trt_rtx

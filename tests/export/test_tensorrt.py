@@ -25,7 +25,6 @@ from levit.errors import (
     BackendUnavailableError,
     ConfigError,
     ExportError,
-    Obstacle,
     VerificationError,
 )
 from levit.export import ExportOptions, export
@@ -40,6 +39,7 @@ from levit.export.verify import TOLERANCES, Tolerance
 from levit.models.random_weights import flatten
 from levit.runtime.cuda import host_system
 from levit.runtime.gpus import Gpu
+from levit.runtime.obstacle import Obstacle
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 SIZES = ("levit_128s", "levit_128", "levit_192", "levit_256", "levit_384")

@@ -3,8 +3,9 @@ import importlib.util
 import pytest
 
 from levit.artifact import open_artifact
-from levit.errors import BackendUnavailableError, Obstacle
+from levit.errors import BackendUnavailableError
 from levit.runtime.backends import BACKENDS, Backend, Place, SessionOptions, open_session
+from levit.runtime.obstacle import Obstacle
 from levit.runtime.probes import imports, provider_obstacle
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"

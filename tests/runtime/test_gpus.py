@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from levit.errors import Obstacle
 from levit.runtime.gpus import Gpu, first_gpu, look_for_gpu
+from levit.runtime.obstacle import Obstacle
 
 INT_P = ctypes.POINTER(ctypes.c_int)
 SIZE_P = ctypes.POINTER(ctypes.c_size_t)

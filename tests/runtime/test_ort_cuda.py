@@ -10,9 +10,10 @@ import pytest
 
 from levit import Predictor
 from levit.artifact import open_artifact
-from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError, Obstacle
+from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError
 from levit.runtime.backends import SessionOptions
 from levit.runtime.gpus import Gpu, first_gpu
+from levit.runtime.obstacle import Obstacle
 from levit.runtime.probes import cuda_libraries_obstacle, driver_obstacle
 from levit.runtime.sessions import ort_binding, ort_cuda
 from levit.runtime.sessions.ort_binding import BoundSession, on_device_thread, telling

@@ -21,10 +21,10 @@ from levit.errors import (
     CorruptArtifactError,
     InputError,
     LevitError,
-    Obstacle,
     VerificationError,
 )
 from levit.export import ExportOptions, export
+from levit.runtime.obstacle import Obstacle
 from levit.runtime.onnx_file import onnx_metadata
 
 pytestmark = pytest.mark.trt_rtx

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented
 
 from levit.artifact import Artifact
-from levit.errors import BackendUnavailableError, InputError, Obstacle
+from levit.errors import BackendUnavailableError, InputError
 from levit.runtime.backends import SessionOptions
 from levit.runtime.gpus import look_for_gpu
+from levit.runtime.obstacle import Obstacle
 from levit.runtime.probes import CUDA_PROVIDER
 from levit.runtime.sessions.ort import (
     check_file,
