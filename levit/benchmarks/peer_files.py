@@ -42,6 +42,8 @@ from levit.benchmarks import peer_making, peer_weights
 from levit.benchmarks.worker_process import child_environment
 from levit.errors import ConfigError, ExportError, LevitError, brief
 from levit.models import pictures, random_weights
+from levit.models.levit import random as levit_random
+from levit.models.transformer import random as transformer_random
 
 __all__ = ["FORMATS", "cache_folder", "prepare"]
 
@@ -122,10 +124,10 @@ def cache_folder(model: str, image_size: tuple[int, int], seed: int) -> Path:
         except importlib.metadata.PackageNotFoundError:
             version = "none"
         digest.update(f"{package} {version}\n".encode())
-    sources = [random_weights, pictures, peer_weights, peer_making]
+    sources = [random_weights, levit_random, transformer_random]
+    sources += [pictures, peer_weights, peer_making]
     if ours := peer_weights.compiled(model):
-        family, config = ours
-        sources.append(sys.modules[family.randomize.__module__])
+        _, config = ours
         digest.update(repr(config).encode())
     for module in sources:
         digest.update(inspect.getsource(module).encode())

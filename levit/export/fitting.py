@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 
 from levit.export.once import OncePerModel
+from levit.export.onnx.ops import weight_name
 from levit.export.precision import PRECISIONS
 from levit.export.ranges import Ranges, Taps, sample_inputs, scan_ranges
 from levit.models.model import Model
@@ -78,10 +79,11 @@ def find_islands(model: Model, precision: str, scanner: Scanner) -> tuple[str, .
         for name, peak in peaks.items()
         if peak > LIMIT or (0 < peak < kind.smallest and name not in terms)
     ]
+    kernels = {weight_name(path) for path in taps.layers}
     weights = []
     for name, weight in taps.weights.items():
         largest, reader = float(np.abs(weight).max(initial=0)), readers[name]
-        lost = 0 < largest < kind.smallest <= peaks[reader] and name.endswith("weight")
+        lost = 0 < largest < kind.smallest <= peaks[reader] and name in kernels
         if (largest > kind.largest or lost) and reader not in values:
             weights.append(name)
     return (*values, *weights)

@@ -69,7 +69,8 @@ class Taps:
         outputs: of the model by name: the values that they are.
         weights: the graph's float weights by name, as float32.
         nodes: of the graph, in order.
-        layers: its convolutions and Linears by name.
+        layers: its convolutions and Linears by path.
+        scopes: the path at which each value or weight is made.
 
     Raises:
         ExportError: a weight is not finite, or ONNX Runtime refuses the graph.
@@ -88,6 +89,7 @@ class Taps:
         values = model.forward(ops, image)
         self.outputs = {key: ops.as_float32(value).name for key, value in values.items()}
         self.layers = ops.layers
+        self.scopes = ops.scopes
         if of_layers:
             layers = ops.layers.values()
             names = {layer.input.name for layer in layers}

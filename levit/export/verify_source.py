@@ -48,9 +48,7 @@ def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
         raise BackendUnavailableError(
             f"--verify source needs {library} and PyTorch: pip install 'levit[peers]'"
         ) from error
-    name = "logits" if config.num_classes else "embedding"
-    if library == "transformers" and not config.num_classes and family.name != "levit":
-        name = "features"  # transformers has no such mean of tokens
+    name = "logits" if config.num_classes else wanted.headless_output
     if name not in golden.outputs:
         raise ExportError(f"--verify source compares {name}: add it to --outputs")
     try:

@@ -1,1 +1,1 @@
-"""What a model is: layers that hold arrays and apply themselves through `Ops`."""
+"""Models: layers that hold arrays and apply themselves through `Ops`, and their families."""

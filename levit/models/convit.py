@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from levit.models.model import Family, Variant
+from levit.models.model import Variant
 from levit.models.transformer.config import TransformerConfig
-from levit.models.transformer.family import transformer_family
+from levit.models.transformer.family import TransformerFamily
 from levit.models.transformer.keymap import timm_keymap
 from levit.models.transformer.networks import convit_network
 
@@ -41,8 +41,9 @@ _VARIANTS: Final = {
 }
 
 
-def _preprocessing(config: TransformerConfig, source: str) -> Mapping[str, Any]:
-    return {"crop_pct": 0.875} if source == "timm" else {}
+class _Convit(TransformerFamily):
+    def preprocessing(self, config: TransformerConfig, source: str) -> Mapping[str, Any]:
+        return {"crop_pct": 0.875} if source == "timm" else {}
 
 
 _GATED: Final = dict(
@@ -55,7 +56,7 @@ _GATED: Final = dict(
     ignored=("n_averaged", "*.rel_indices"),
 )
 
-FAMILY: Final[Family] = transformer_family(
+FAMILY: Final = _Convit(
     name="convit",
     title="ConViT",
     variants=_VARIANTS,
@@ -64,6 +65,5 @@ FAMILY: Final[Family] = transformer_family(
         timm_keymap(source="original", archive_keys=("model", "model_ema"), **_GATED),
     ),
     networks={"timm": convit_network},
-    preprocessing=_preprocessing,
     defaults=dict(patch_size=16, qkv_bias=False, local_depth=3),
 )

@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """Of one image.
+    """Sizes of a model and of its work on one image.
 
     Attributes:
         parameters: learnable values: weights, biases, norm scales and shifts, bias tables.
@@ -31,7 +31,7 @@ class Counts:
 
 
 class ShapeOps(Scopes):
-    """Ops whose values are shapes; it adds up multiply-accumulates."""
+    """Ops whose values are shapes, and which add up multiply-accumulates."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -111,7 +111,10 @@ class _CountingWeights:
 
 
 def count(family: Family, config: Any) -> Counts:
-    """Count by building the model out of shapes and applying it once."""
+    """Count by building the model out of shapes and applying it once.
+
+    count(FAMILIES["levit"], config).macs
+    """
     weights = _CountingWeights(("running_mean", "running_var"))
     params = family.build(config, family.keymaps[0], weights)
     plan = Plan(outputs=family.outputs(config)[:1])

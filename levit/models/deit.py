@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from levit.models.model import Family, Variant
+from levit.models.model import Variant
 from levit.models.transformer.config import TransformerConfig
-from levit.models.transformer.family import transformer_family
+from levit.models.transformer.family import TransformerFamily
 from levit.models.transformer.keymap import timm_keymap, transformers_keymaps
 from levit.models.transformer.networks import timm_network, transformers_network
 
@@ -50,20 +50,21 @@ def _variants() -> dict[str, Variant]:
     return variants
 
 
-def _preprocessing(config: TransformerConfig, source: str) -> Mapping[str, Any]:
-    """Timm's ``default_cfgs``; the class that transformers' hub files name."""
-    if source == "timm":
-        return {"crop_pct": 1.0 if min(config.image_size) >= 384 else 0.9}
-    if source == "transformers":
-        return {"image_processor_type": "DeiTImageProcessor"}
-    return {}
+class _Deit(TransformerFamily):
+    def preprocessing(self, config: TransformerConfig, source: str) -> Mapping[str, Any]:
+        """Timm's ``default_cfgs``; the class that transformers' hub files name."""
+        if source == "timm":
+            return {"crop_pct": 1.0 if min(config.image_size) >= 384 else 0.9}
+        if source == "transformers":
+            return {"image_processor_type": "DeiTImageProcessor"}
+        return {}
 
 
 _TEACHER: Final = dict(
     heads=("cls_classifier", "distillation_classifier"), requires=("cls_classifier.weight",)
 )
 
-FAMILY: Final[Family] = transformer_family(
+FAMILY: Final = _Deit(
     name="deit",
     title="DeiT",
     variants=_variants(),
@@ -76,7 +77,6 @@ FAMILY: Final[Family] = transformer_family(
         *transformers_keymaps("vit", distilled=False),
     ),
     networks={"timm": timm_network, "transformers": transformers_network},
-    preprocessing=_preprocessing,
     model_types=("deit", "vit"),
     defaults=dict(patch_size=16),
 )

@@ -106,7 +106,7 @@ def _snapshot(name: str, files: Sequence[str], *, offline: bool = False) -> Path
 
 
 def _reason(error: Exception) -> str:
-    """What to say of a download that failed."""
+    """Explain a download that failed."""
     from huggingface_hub import errors
 
     match error:

@@ -12,6 +12,7 @@ from levit.models.ops import Array, Ops
 
 __all__ = [
     "ACTIVATIONS",
+    "Affine",
     "BatchNorm",
     "Conv",
     "DotProductAttention",
@@ -76,17 +77,25 @@ class LayerNorm:
 
 
 @dataclass(frozen=True, eq=False)
-class Conv:
-    """k×k convolution with zero padding, followed by a BatchNorm or not.
-
-    ``weight`` (O, I, k, k), ``bias`` (O,) or None.
-    """
+class Affine:
+    """A convolution or Linear: ``weight`` (O, I, …), ``bias`` (O,) or None, and a norm after it."""
 
     weight: Array
     bias: Array | None = None
+    norm: BatchNorm | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """True where no norm stands before or behind the layer."""
+        return self.norm is None
+
+
+@dataclass(frozen=True, eq=False)
+class Conv(Affine):
+    """k×k convolution with zero padding, ``weight`` (O, I, k, k)."""
+
     stride: int = 2
     padding: int = 1
-    norm: BatchNorm | None = None
 
     def apply(self, ops: Ops, x: Any) -> Any:
         """(B, I, H, W) → (B, O, H', W')."""
@@ -94,7 +103,7 @@ class Conv:
         return y if self.norm is None else self.norm.apply(ops, y, axis=1)
 
     def fold(self) -> Conv:
-        """The same map without a norm, in float64."""
+        """Return the same map without a norm, in float64."""
         if self.norm is None:
             return self
         scale, shift = self.norm.affine()
@@ -104,16 +113,15 @@ class Conv:
 
 
 @dataclass(frozen=True, eq=False)
-class Linear:
-    """``x @ weight.T + bias`` with a BatchNorm after it, or before it (LeViT's heads), or none.
+class Linear(Affine):
+    """``x @ weight.T + bias``, ``weight`` (O, I); LeViT's heads have their BatchNorm before it."""
 
-    ``weight`` (O, I), ``bias`` (O,) or None.
-    """
-
-    weight: Array
-    bias: Array | None = None
-    norm: BatchNorm | None = None
     norm_before: BatchNorm | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """True where no norm stands before or behind the layer."""
+        return self.norm is None and self.norm_before is None
 
     def apply(self, ops: Ops, x: Any) -> Any:
         """(…, I) → (…, O)."""
@@ -130,12 +138,12 @@ class Linear:
         return y if self.norm is None else self.norm.apply(ops, y, axis=1)
 
     def fold(self) -> Linear:
-        """The same map without norms, in float64.
+        """Return the same map without norms, in float64.
 
         ``W(s·x + t) + b = (W·s)x + (Wt + b)`` for the norm before,
         ``s(Wx + b) + t = (s·W)x + (sb + t)`` for the norm after.
         """
-        if self.norm is None and self.norm_before is None:
+        if self.is_plain:
             return self
         weight = self.weight.astype(np.float64)
         bias = np.zeros(len(weight)) if self.bias is None else self.bias.astype(np.float64)
@@ -145,12 +153,12 @@ class Linear:
         if self.norm is not None:
             scale, shift = self.norm.affine()
             weight, bias = weight * scale[:, None], bias * scale + shift
-        return Linear(weight, bias)
+        return replace(self, weight=weight, bias=bias, norm=None, norm_before=None)
 
 
 @dataclass(frozen=True, eq=False)
 class DotProductAttention:
-    """What multi-head attention has in every family: queries, keys, values, a projection.
+    """Multi-head attention of any family: queries, keys, values, a projection.
 
     ``scale`` is 1/√Dk, or None once it is in the query weights.
     """
@@ -218,7 +226,7 @@ class RelativeBias:
         return ops.take(self.values, self.index, "attention_biases")
 
     def fold(self) -> RelativeBias:
-        """The static table."""
+        """Return the static table."""
         return self if self.index is None else RelativeBias(self.values[:, self.index])
 
 
@@ -229,10 +237,10 @@ def activate(ops: Ops, x: Any, name: str) -> Any:
 
 
 class Classifier(Protocol):
-    """What gives logits."""
+    """A head: a layer that gives logits."""
 
     def apply(self, ops: Ops, x: Any) -> Any:
-        """What comes out of the network → (B, classes)."""
+        """Result of the last block → (B, classes)."""
         ...
 
 
@@ -262,35 +270,53 @@ def classify(
 Layer = TypeVar("Layer")
 
 
-def transform(tree: Any, kind: type[Layer], function: Callable[[Layer], Layer]) -> tuple[Any, int]:
-    """Apply `function` to every layer of type `kind` in a tree of dataclasses and tuples.
+def transform(
+    tree: Any, kind: type[Layer], function: Callable[[str, Layer], Layer], path: str = ""
+) -> tuple[Any, int]:
+    """Apply ``function(path, layer)`` to every layer of a kind in a tree of dataclasses and tuples.
+
+    A layer's path is its name everywhere: in graphs, ranges, manifests and messages. It is made of
+    the fields and places on the way to it, as ``stages.0.blocks.1.attn.q``.
+
+        params, folded = transform(params, Conv, lambda path, conv: conv.fold())
+
+    Args:
+        path: of the tree, where it is a part of another.
 
     Returns:
         The new tree, and how many layers the function has changed (returned another object).
     """
     if isinstance(tree, kind):
-        new = function(tree)
+        new = function(path, tree)
         return new, int(new is not tree)
     if isinstance(tree, tuple):
-        pairs = [transform(item, kind, function) for item in tree]
-        return tuple(item for item, _ in pairs), sum(count for _, count in pairs)
-    if is_dataclass(tree) and not isinstance(tree, type):
-        changes, total = {}, 0
-        for f in fields(tree):
-            new, count = transform(getattr(tree, f.name), kind, function)
-            if count:
-                changes[f.name], total = new, total + count
-        return (replace(tree, **changes) if changes else tree), total
-    return tree, 0
+        children = {str(i): item for i, item in enumerate(tree)}
+    elif is_dataclass(tree) and not isinstance(tree, type):
+        children = {f.name: getattr(tree, f.name) for f in fields(tree)}
+    else:
+        return tree, 0
+    changes, total = {}, 0
+    for name, child in children.items():
+        new_child, count = transform(child, kind, function, f"{path}.{name}" if path else name)
+        if count:
+            changes[name], total = new_child, total + count
+    if not changes:
+        return tree, 0
+    if isinstance(tree, tuple):
+        return tuple((children | changes).values()), total
+    return replace(tree, **changes), total
 
 
-def layers_of(tree: Any, kind: type[Layer]) -> list[Layer]:
-    """Every layer of type `kind` in a tree, in the order of its fields."""
-    found: list[Layer] = []
+def layers_of(tree: Any, kind: type[Layer], path: str = "") -> dict[str, Layer]:
+    """Every layer of a kind by its path, in the order of the tree's fields.
 
-    def note(layer: Layer) -> Layer:
-        found.append(layer)
+    layers_of(model.params, Conv)["stem.0"].stride
+    """
+    found: dict[str, Layer] = {}
+
+    def note(at: str, layer: Layer) -> Layer:
+        found[at] = layer
         return layer
 
-    transform(tree, kind, note)
+    transform(tree, kind, note, path)
     return found

@@ -1,4 +1,4 @@
-"""Which architecture a checkpoint looks like that no family takes: for the message only."""
+"""Architectures that no family takes, guessed from tensor names for error messages."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SIGNS: Final[Sequence[tuple[str, Sequence[str]]]] = (
 
 
 def looks_like(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """A few words on what these tensors are, or None.
+    """Describe in a few words the network that these tensors look like, or None.
 
     Args:
         shapes: by tensor name.

@@ -1,7 +1,8 @@
-"""What every family is made of: `Model`, its `Plan`, and the `Family` record."""
+"""`Model`, its `Plan`, and the `Family` that it is of."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ __all__ = ["Config", "Family", "Keymap", "Model", "Plan", "SourceNetwork", "Vari
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The dataflow choices that a pass or a target may make; never the numbers.
+    """Dataflow choices that a pass or a target may make; never the numbers.
 
     Attributes:
         outputs: names of what ``forward`` returns, in order.
@@ -38,7 +39,7 @@ class Plan:
 
 
 class Config(Protocol):
-    """What the rest of the package reads of any family's config, a frozen dataclass."""
+    """Fields that every family's config has, a frozen dataclass."""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -47,7 +48,7 @@ class Config(Protocol):
 
     @property
     def in_channels(self) -> int:
-        """Of the image."""
+        """Channels of the image."""
         ...
 
     @property
@@ -57,7 +58,7 @@ class Config(Protocol):
 
     @property
     def classifier_heads(self) -> int:
-        """How many, 0 for a headless model."""
+        """Number of heads that give logits, 0 for a headless model."""
         ...
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,29 +77,32 @@ class Model:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """Of one image, without the batch: (C, H, W), or (H, W, C) of pixels."""
+        """Shape of one image without the batch: (C, H, W), or (H, W, C) of pixels."""
         channels, size = self.config.in_channels, self.config.image_size
         return (channels, *size) if self.plan.pixels is None else (*size, channels)
 
     def forward(self, ops: Ops, x: Any) -> dict[str, Any]:
-        """Apply the model: input → outputs by name, in the order of ``plan.outputs``."""
+        """Apply the model: input → outputs by name, in the order of ``plan.outputs``.
+
+        model.forward(NumpyOps(), images)["logits"]
+        """
         values = self.family.forward(ops, self, x)
         return {name: values[name] for name in self.plan.outputs}
 
     def with_plan(self, **changes: Any) -> Model:
-        """The same model under a changed plan."""
+        """Return the same model under a changed plan."""
         return replace(self, plan=replace(self.plan, **changes))
 
 
 class Weights(Protocol):
-    """Where a family's ``build`` takes its tensors from."""
+    """Source of the tensors that a family's ``build`` asks for."""
 
     def tensor(self, key: str, shape: tuple[int, ...]) -> Array:
         """The tensor called `key`, which must have this shape."""
         ...
 
     def constant(self, key: str, value: Array) -> None:
-        """Where there is a tensor called `key`, it must hold this, element by element."""
+        """Check that a tensor called `key`, if there is one, holds this, element by element."""
         ...
 
 
@@ -112,7 +116,7 @@ class Keymap(Protocol):
 
     @property
     def archive_keys(self) -> tuple[str, ...]:
-        """Of a training checkpoint, under which only this source keeps weights of these names.
+        """Keys of a training checkpoint under which only this source keeps weights of these names.
 
         Empty where the names alone tell whose they are.
         """
@@ -124,11 +128,11 @@ class Keymap(Protocol):
         ...
 
     def matches(self, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-        """Whether these keys are this format's."""
+        """Return True if these names are this format's."""
         ...
 
     def ignores(self, key: str) -> bool:
-        """Whether a key carries nothing that inference needs."""
+        """Return True if a key carries nothing that inference needs."""
         ...
 
 
@@ -143,6 +147,7 @@ class SourceNetwork:
         config: the config's class in the same module; empty where there is none.
         norm_eps: of timm's LayerNorms, which an argument of PyTorch's makes.
         pooler: whether a headless network of transformers has one.
+        headless_output: the output of ours that a headless network gives.
     """
 
     library: str
@@ -152,6 +157,7 @@ class SourceNetwork:
     config: str = ""
     norm_eps: float | None = None
     pooler: bool = False
+    headless_output: str = "embedding"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,32 +176,18 @@ class Variant:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Family:
-    """All that the rest of the package knows of an architecture.
+class Family(ABC):
+    """An architecture, as far as the rest of the package knows it.
+
+        family = FAMILIES["levit"]
+        params = family.build(config, family.keymap_for(config), weights)
 
     Attributes:
         variants: by timm name.
         keymaps: source formats, tried in order.
-        infer: (shapes, keymap, hints) → config; raises `CheckpointError` or `ConfigError`.
-        build: (config, keymap, weights) → params.
-        forward: (ops, model, x) → every output that the plan asks for.
-        outputs: (config) → names that this config can give, the default first.
-        output_layout: (config, name) → (layout, shape without the batch).
-        config_from_dict: the reverse of a config's ``to_dict``.
-        randomize: (params, generator) fills the arrays in place, all but norm statistics.
-        same_architecture: (one, other) → equal in all that fine-tuning leaves alone.
-        resize: (config, params, image size) → config and params at that size, and how, in words;
-            raises `ConfigError`.
-        holds_arguments: (JSON object) → whether it states the widths of such a network.
-        config_from_arguments: (JSON object, its file's name) → config; raises `ConfigError`.
         networks: by source format, (config) → the source library's network; raises `ExportError`.
             The first stands for sources that are no library.
-        preprocessing: (config, source format) → what its library's file would state, where there
-            is none.
         model_types: transformers' names of it.
-        named_form: (config, config of a named variant) → the first in the form of the second,
-            where one architecture has several.
-        keymap_for: (config) → the keymap that a model without a checkpoint is named by.
         sized_names: whether a variant's name states its image size.
         has_grid: tokens may be kept as a grid (B, C, H, W), so that ``plan.channels_first`` is a
             choice.
@@ -205,21 +197,71 @@ class Family:
     title: str
     variants: Mapping[str, Variant]
     keymaps: Sequence[Any]
-    infer: Callable[..., Any]
-    build: Callable[[Any, Any, Weights], Any]
-    forward: Callable[[Ops, Model, Any], dict[str, Any]]
-    outputs: Callable[[Any], tuple[str, ...]]
-    output_layout: Callable[[Any, str], tuple[str, tuple[int, ...]]]
-    config_from_dict: Callable[[Mapping[str, Any]], Any]
-    randomize: Callable[[Any, np.random.Generator], None]
-    same_architecture: Callable[[Any, Any], bool]
-    resize: Callable[[Any, Any, tuple[int, int]], tuple[Any, Any, tuple[str, ...]]]
-    holds_arguments: Callable[[Mapping[str, Any]], bool]
-    config_from_arguments: Callable[[Mapping[str, Any], str], Any]
     networks: Mapping[str, Callable[[Any], SourceNetwork]]
-    preprocessing: Callable[[Any, str], Mapping[str, Any]]
-    model_types: tuple[str, ...]
-    named_form: Callable[[Any, Any], Any]
-    keymap_for: Callable[[Any], Any]
-    sized_names: bool = False
+    model_types: tuple[str, ...] = ()
     has_grid: bool = False
+    sized_names: bool = False
+
+    @abstractmethod
+    def infer(
+        self, shapes: Mapping[str, tuple[int, ...]], keymap: Any, hints: Any
+    ) -> tuple[Any, list[str]]:
+        """Read the config off a checkpoint, and say in words what was assumed.
+
+        Raises:
+            CheckpointError, ConfigError: the shapes are those of no such network, or of several.
+        """
+
+    @abstractmethod
+    def build(self, config: Any, keymap: Any, weights: Weights) -> Any:
+        """Assemble the tree of layers from tensors that are named as `keymap` says."""
+
+    @abstractmethod
+    def forward(self, ops: Ops, model: Model, x: Any) -> dict[str, Any]:
+        """Apply the model: every output that its plan asks for, by name."""
+
+    @abstractmethod
+    def outputs(self, config: Any) -> tuple[str, ...]:
+        """Names of the outputs that a config can give, the default first."""
+
+    @abstractmethod
+    def output_layout(self, config: Any, name: str) -> tuple[str, tuple[int, ...]]:
+        """(layout, shape without the batch) of an output; raises `ConfigError`."""
+
+    @abstractmethod
+    def config_from_dict(self, values: Mapping[str, Any]) -> Any:
+        """Read a config from what its ``to_dict`` gives."""
+
+    @abstractmethod
+    def randomize(self, params: Any, rng: np.random.Generator) -> None:
+        """Fill the tree's arrays in place, all but the statistics of norms."""
+
+    @abstractmethod
+    def same_architecture(self, one: Any, other: Any) -> bool:
+        """Return True if two configs are equal in all that fine-tuning leaves alone."""
+
+    @abstractmethod
+    def resize(
+        self, config: Any, params: Any, size: tuple[int, int]
+    ) -> tuple[Any, Any, tuple[str, ...]]:
+        """Config and params at another image size, and how, in words; raises `ConfigError`."""
+
+    @abstractmethod
+    def holds_arguments(self, values: Mapping[str, Any]) -> bool:
+        """Return True if a JSON object states the widths of such a network."""
+
+    @abstractmethod
+    def config_from_arguments(self, values: Mapping[str, Any], file: str) -> Any:
+        """Read a config from a file's JSON object; raises `ConfigError`."""
+
+    def preprocessing(self, config: Any, source: str) -> Mapping[str, Any]:
+        """Values that the source library's file would state, where there is none."""
+        return {}
+
+    def named_form(self, config: Any, named: Any) -> Any:
+        """The config in the form of a named variant's, where one architecture has several."""
+        return config
+
+    def keymap_for(self, config: Any) -> Any:
+        """The keymap by which a model without a checkpoint is named."""
+        return self.keymaps[0]

@@ -19,14 +19,14 @@ Array = NDArray[Any]
 
 
 class Ops(Protocol):
-    """What a model may do. `x`, `a`, `b` are values of the implementation, batch first."""
+    """Operations of a model. `x`, `a`, `b` are values of the implementation, batch first."""
 
     def scope(self, name: str) -> contextlib.AbstractContextManager[None]:
         """Name the values made inside, so that graph, ranges and errors share names."""
         ...
 
     def full_precision(self) -> contextlib.AbstractContextManager[None]:
-        """What is made inside is float32 at least, whatever the precision of the rest."""
+        """Compute inside in float32 at least, whatever the precision of the rest."""
         ...
 
     def constant(self, value: Array, name: str) -> Any:
@@ -96,7 +96,7 @@ class Ops(Protocol):
         ...
 
     def reshape(self, x: Any, shape: Sequence[int]) -> Any:
-        """As ONNX: 0 keeps the axis at that place, one -1 takes what is left."""
+        """Reshape as ONNX does: 0 keeps the axis at that place, one -1 takes the rest."""
         ...
 
     def transpose(self, x: Any, axes: Sequence[int]) -> Any:

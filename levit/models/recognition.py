@@ -1,4 +1,4 @@
-"""Whose checkpoint it is: the family and the source format, from the names of its tensors."""
+"""Family and source format of a checkpoint, recognised by the names of its tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The families, and which model a name means. A new family is one line of `FAMILIES`."""
+"""Families and model names. A new family is one line of `FAMILIES`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def known_names() -> list[str]:
 
 
 def find_variant(name: str) -> tuple[str, Family, Variant]:
-    """(timm name, family, variant) of what people call a model.
+    """Find (timm name, family, variant) by any name that people call a model.
 
     ``levit_128s``, ``LeViT-128S``, ``facebook/levit-128S``, ``timm/levit_128s.fb_dist_in1k``
     are one model.
@@ -77,7 +77,7 @@ def canonical(name: str) -> str:
 
 
 def _published_tag(name: str) -> str:
-    """What timm calls the weights that a variant's name stands for."""
+    """Tag of the timm weights that a variant's name stands for."""
     for family in FAMILIES.values():
         if name in family.variants:
             return (family.variants[name].hub_id or "").rpartition(".")[2]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from levit.models.model import Family, Variant
+from levit.models.model import Variant
 from levit.models.transformer.config import TransformerConfig
-from levit.models.transformer.family import transformer_family
+from levit.models.transformer.family import TransformerFamily
 from levit.models.transformer.keymap import timm_keymap, transformers_keymaps
 from levit.models.transformer.networks import timm_network, transformers_network
 
@@ -38,20 +38,20 @@ _VARIANTS: Final = {
 }
 
 
-def _preprocessing(config: TransformerConfig, source: str) -> Mapping[str, Any]:
-    if source == "transformers":
-        return {"image_processor_type": "ViTImageProcessor"}
-    half = (0.5, 0.5, 0.5)
-    return {"crop_pct": 0.9, "mean": half, "std": half} if source == "timm" else {}
+class _Vit(TransformerFamily):
+    def preprocessing(self, config: TransformerConfig, source: str) -> Mapping[str, Any]:
+        if source == "transformers":
+            return {"image_processor_type": "ViTImageProcessor"}
+        half = (0.5, 0.5, 0.5)
+        return {"crop_pct": 0.9, "mean": half, "std": half} if source == "timm" else {}
 
 
-FAMILY: Final[Family] = transformer_family(
+FAMILY: Final = _Vit(
     name="vit",
     title="ViT",
     variants=_VARIANTS,
     keymaps=(timm_keymap(distilled=False), *transformers_keymaps("vit", distilled=False)),
     networks={"timm": timm_network, "transformers": transformers_network},
-    preprocessing=_preprocessing,
     model_types=("vit",),
     defaults=dict(patch_size=16),
 )

@@ -165,12 +165,13 @@ def spoiled(attempt, name):
     """One of its layers made useless."""
     from dataclasses import replace
 
-    from levit.export.quantization.layers import with_layers
+    from levit.models.layers import Affine, transform
 
     def change(found, layer):
         return replace(layer, weight=layer.weight * 0) if found == name else layer
 
-    return replace(attempt, model=with_layers(attempt.model, change))
+    params, _ = transform(attempt.model.params, Affine, change)
+    return replace(attempt, model=replace(attempt.model, params=params))
 
 
 @pytest.mark.slow

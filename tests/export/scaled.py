@@ -32,7 +32,7 @@ def scaled_stream(model, factor):
         q, k, v = (columns(layer, factor) for layer in (attention.q, attention.k, attention.v))
         return replace(attention, q=q, k=k, v=v, proj=rows(attention.proj, factor))
 
-    def block(old):
+    def block(_, old):
         mlp = replace(old.mlp, up=columns(old.mlp.up, factor), down=rows(old.mlp.down, factor))
         return LevitBlock(read(old.attn), mlp)
 
@@ -48,7 +48,7 @@ def scaled_stream(model, factor):
 def scaled_queries(model, factor):
     """The same function; queries are times `factor`, and keys divided by it."""
 
-    def change(attention):
+    def change(_, attention):
         return replace(attention, q=rows(attention.q, factor), k=rows(attention.k, 1 / factor))
 
     return replace(model, params=transform(model.params, Attention, change)[0])
@@ -60,10 +60,10 @@ def scaled_hidden(model, factor):
     What comes after is divided by it again.
     """
 
-    def mlp(old):
+    def mlp(_, old):
         return replace(old, up=rows(old.up, factor), down=columns(old.down, factor))
 
-    def attention(old):
+    def attention(_, old):
         return replace(old, v=rows(old.v, factor), proj=columns(old.proj, factor))
 
     params, _ = transform(model.params, Mlp, mlp)
@@ -82,7 +82,7 @@ def scaled_stem(model, factor):
 def masked_scores(model, value=-1e5):
     """Another function: nobody looks straight at what lies farthest away."""
 
-    def change(attention):
+    def change(_, attention):
         values = np.array(attention.bias.values)
         values[:, -1] = value
         return replace(attention, bias=replace(attention.bias, values=values))

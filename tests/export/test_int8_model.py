@@ -14,17 +14,17 @@ from levit.export.onnx.openvino_ops import OpenvinoOps
 from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.passes import EXACT, passes_for, relative_difference, run_passes
-from levit.export.passes.residual import scaled_columns, with_stream
+from levit.export.passes.shared import scaled_columns
 from levit.export.quantization.compiler import Quantizer
-from levit.export.quantization.equalize import equalize_norms, equalize_stream
+from levit.export.quantization.equalize import equalize_norms, equalize_stream, with_stream
 from levit.export.quantization.grid import Scheme
-from levit.export.quantization.layers import layers_by_name, with_layers
 from levit.export.quantization.observe import observe
 from levit.export.quantization.pictures import Pictures
 from levit.export.quantization.quantize import mixed, quantize, with_result_grids
 from levit.export.quantization.reference import QuantizedOps
 from levit.export.quantization.sensitivity import rank_layers, signal_to_noise
 from levit.export.ranges import Taps
+from levit.models.layers import Affine, layers_of, transform
 from levit.models.ops import NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import random_model
@@ -42,6 +42,11 @@ def inputs(model, count, seed):
     config = model.config
     rng = np.random.default_rng(seed)
     return standardized(smooth_pictures(rng, count, config.image_size, config.in_channels))
+
+
+def changed(model, change):
+    """The model with ``change(path, layer)`` in place of each convolution and Linear."""
+    return replace(model, params=transform(model.params, Affine, change)[0])
 
 
 def watched(model, x):
@@ -76,7 +81,7 @@ def deit(seed):
 
 def test_layers_have_the_names_of_the_graph(make_small):
     model = folded(make_small("tiny"))
-    names = list(layers_by_name(model))
+    names = list(layers_of(model.params, Affine))
     assert names[0] == "stem.0"
     assert "stages.0.blocks.1.attn.q" in names
     assert "stages.1.downsample.mlp.down" in names
@@ -90,7 +95,7 @@ def test_layers_have_the_names_of_the_graph(make_small):
 
 
 def test_a_transformer_has_them_too(deit):
-    names = layers_by_name(folded(deit))
+    names = layers_of(folded(deit).params, Affine)
     assert {"embed", "blocks.0.attn.q", "blocks.2.mlp.down", "head"} <= set(names)
 
 
@@ -101,9 +106,12 @@ def test_layers_can_be_changed_one_by_one(make_small):
     def double(found, layer):
         return replace(layer, weight=layer.weight * 2) if found == name else layer
 
-    before, after = layers_by_name(model), layers_by_name(with_layers(model, double))
-    changed = [n for n in before if not np.array_equal(before[n].weight, after[n].weight)]
-    assert changed == [name]
+    before, after = (
+        layers_of(model.params, Affine),
+        layers_of(changed(model, double).params, Affine),
+    )
+    others = [n for n in before if not np.array_equal(before[n].weight, after[n].weight)]
+    assert others == [name]
 
 
 # ---------------------------------------------------------------------------- equalisation
@@ -237,7 +245,7 @@ def test_every_layer_is_of_integers_and_inputs_are_rounded_once(make_small):
     proto = emit_onnx(quantized, name="q", quantization=description)
     stored = {t.name: t.data_type for t in proto.graph.initializer}
     kernels = [n for n, kind in stored.items() if n.endswith("weight.integers")]
-    assert len(kernels) == len(description.layers) == len(layers_by_name(model))
+    assert len(kernels) == len(description.layers) == len(layers_of(model.params, Affine))
     assert {stored[n] for n in kernels} == {onnx.TensorProto.INT8}
     rounded = [n.input[0] for n in proto.graph.node if n.op_type == "QuantizeLinear"]
     assert len(rounded) == len(set(rounded))  # q, k and v read one
@@ -265,7 +273,7 @@ def test_what_the_description_leaves_out_is_float(make_small):
     x = inputs(model, 8, 5)
     quantized, description = quantize(model, watched(model, x), SCHEME, keep=["stem.0", "head"])
     assert {"stem.0", "head"}.isdisjoint(description.layers)
-    before, after = layers_by_name(model), layers_by_name(quantized)
+    before, after = layers_of(model.params, Affine), layers_of(quantized.params, Affine)
     for name in ("stem.0", "head"):
         np.testing.assert_array_equal(before[name].weight, after[name].weight)
     names = list(description.layers)
@@ -300,7 +308,7 @@ def test_what_no_float16_holds_is_no_integer_either(make_small):
     for island, out in (
         (observed[reader].source[0], {reader}),
         (f"{reader}.weight", {reader}),
-        (f"{reader}/Conv", {reader}),
+        (f"{reader}/MatMul", {reader}),
         ("stages.0.blocks.0.mlp.upper/Conv", set()),
     ):
         first, *_ = quantizer(x).attempts(model, SCHEME, (island,))
@@ -318,7 +326,7 @@ def test_the_layer_that_hurts_most_comes_first(make_small):
     def spoil(name, layer):
         return replace(layer, weight=layer.weight * 0.5) if name == worst else layer
 
-    ranked = rank_layers(model, with_layers(quantized, spoil), description, x[:4])
+    ranked = rank_layers(model, changed(quantized, spoil), description, x[:4])
     assert ranked[0][0] == worst
     assert [noise for _, noise in ranked] == sorted((n for _, n in ranked), reverse=True)
     assert len(ranked) == len(description.layers)
@@ -357,7 +365,7 @@ def test_a_layer_that_reads_only_zeros_is_named(make_small):
             return layer
         return replace(layer, weight=layer.weight * 0, bias=np.full(len(layer.weight), -9.0))
 
-    silent = with_layers(model, silence)
+    silent = changed(model, silence)
     with pytest.raises(CalibrationError, match=r"mlp\.down reads nothing but zeros"):
         quantizer(inputs(model, 10, 7)).equalize(silent, SCHEME)
 

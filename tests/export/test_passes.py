@@ -18,7 +18,7 @@ from levit.export.passes import (
     prove,
     run_passes,
 )
-from levit.models.layers import BatchNorm, Conv, Linear, Mlp, RelativeBias, layers_of, transform
+from levit.models.layers import Affine, BatchNorm, Mlp, RelativeBias, layers_of, transform
 from levit.models.levit.layers import Attention, LevitBlock
 from levit.models.ops import NumpyOps
 
@@ -201,11 +201,11 @@ def test_fold_batchnorm_fires_once_per_norm(small):
 
 def test_fold_batchnorm_leaves_no_norm_and_a_bias_everywhere(small):
     after, _ = fold_batchnorm(small)
-    assert layers_of(after.params, BatchNorm) == []
-    layers = layers_of(after.params, Conv) + layers_of(after.params, Linear)
-    assert len(layers) == len(layers_of(small.params, Conv) + layers_of(small.params, Linear))
-    assert all(layer.bias is not None for layer in layers)
-    assert all(layer.weight.dtype == layer.bias.dtype == np.float64 for layer in layers)
+    assert layers_of(after.params, BatchNorm) == {}
+    layers = layers_of(after.params, Affine)
+    assert list(layers) == list(layers_of(small.params, Affine))
+    assert all(layer.bias is not None for layer in layers.values())
+    assert all(layer.weight.dtype == layer.bias.dtype == np.float64 for layer in layers.values())
     assert after.plan == small.plan
     assert after.config is small.config
 
@@ -236,9 +236,7 @@ def test_fold_query_scale_fires_once_per_attention(small):
 def test_fold_query_scale_leaves_no_scale_and_only_touches_queries(small):
     before = folded(small)
     after, _ = fold_query_scale(before)
-    pairs = zip(
-        layers_of(before.params, Attention), layers_of(after.params, Attention), strict=True
-    )
+    pairs = zip(*(layers_of(m.params, Attention).values() for m in (before, after)), strict=True)
     for old, new in pairs:
         assert new.scale is None
         np.testing.assert_allclose(new.q.weight, old.q.weight * old.scale, rtol=1e-15)
@@ -265,9 +263,7 @@ def test_drop_key_bias_fires_once_per_attention(small):
 def test_drop_key_bias_drops_the_keys_bias_and_no_other(small):
     before = folded(small)
     after, _ = drop_key_bias(before)
-    pairs = zip(
-        layers_of(before.params, Attention), layers_of(after.params, Attention), strict=True
-    )
+    pairs = zip(*(layers_of(m.params, Attention).values() for m in (before, after)), strict=True)
     for old, new in pairs:
         assert new.k.bias is None
         assert new.k.weight is old.k.weight
@@ -285,7 +281,7 @@ def test_drop_key_bias_does_not_fire_behind_a_norm_or_without_bias(small):
 def test_dropping_the_values_bias_would_not_be_exact(make_small, draw):
     model = folded(make_small("tiny"))
     params, count = transform(
-        model.params, Attention, lambda a: replace(a, v=replace(a.v, bias=None))
+        model.params, Attention, lambda _, a: replace(a, v=replace(a.v, bias=None))
     )
     assert count
     x = inputs_of(model, draw)
@@ -302,7 +298,7 @@ def test_fold_relative_bias_fires_once_per_attention(small):
 
 def test_fold_relative_bias_makes_static_tables_by_distance(small):
     after, _ = fold_relative_bias(small)
-    pairs = zip(layers_of(small.params, Attention), layers_of(after.params, Attention), strict=True)
+    pairs = zip(*(layers_of(m.params, Attention).values() for m in (small, after)), strict=True)
     for old, new in pairs:
         height, width = old.grid
         queries = [
@@ -324,7 +320,7 @@ def test_fold_relative_bias_does_not_fire_on_static_tables(small):
     again, count = fold_relative_bias(after)
     assert count == 0
     assert again is after
-    assert all(bias.index is None for bias in layers_of(again.params, RelativeBias))
+    assert all(bias.index is None for bias in layers_of(again.params, RelativeBias).values())
 
 
 # ---------------------------------------------------------------------------- merge_heads

@@ -14,9 +14,9 @@ from levit.errors import ExportError
 from levit.export import ExportOptions, export
 from levit.export.onnx import graph
 from levit.export.quantization.form import IntegerForm
-from levit.export.quantization.layers import layers_by_name
 from levit.export.sources import digits_folder
 from levit.export.targets import TARGETS, Target, Written, find_target
+from levit.models.layers import Affine, layers_of
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
 REDUCED = not cpu_precisions(cpu_features())["int8"]
@@ -27,7 +27,7 @@ def write_names(order):
     integers = {} if order.quantization is None else order.quantization.layers
     lines = [
         {"name": name, "shape": layer.weight.shape, "int8": name in integers}
-        for name, layer in layers_by_name(order.model).items()
+        for name, layer in layers_of(order.model.params, Affine).items()
     ]
     (order.folder / "layers.json").write_text(json.dumps(lines), encoding="utf-8")
     return Written(toolchain={"names": "1.0"}, requirements={"lines": len(lines)})

@@ -149,7 +149,7 @@ def assert_once(function, before):
 
 
 def attentions(model):
-    return layers_of(model.params, Attention)
+    return list(layers_of(model.params, Attention).values())
 
 
 # ---------------------------------------------------------------------------- fold_layernorm_affine
@@ -188,7 +188,7 @@ def test_fold_layernorm_affine_leaves_bare_norms_and_biases_in_all_readers(small
         )
         assert new.attn.proj is old.attn.proj
         assert new.mlp.down is old.mlp.down
-    assert after.params.embedding is before.params.embedding
+    assert after.params.embed is before.params.embed
 
 
 @pytest.mark.parametrize("kind", ["distilled", "deit", "convit", "vit"])
@@ -196,12 +196,10 @@ def test_fold_layernorm_affine_goes_into_every_head(make, kind):
     before = default_output(make(kind))
     after, _ = fold_layernorm_affine(before)
     assert after.params.norm.weight is None
-    pairs = list(zip(layers_of(before.params, Head), layers_of(after.params, Head), strict=True))
+    pairs = list(zip(*(layers_of(m.params, Head).values() for m in (before, after)), strict=True))
     assert len(pairs) == before.config.classifier_heads
     for old, new in pairs:
-        np.testing.assert_allclose(
-            new.linear.weight, old.linear.weight * before.params.norm.weight, rtol=1e-6
-        )
+        np.testing.assert_allclose(new.weight, old.weight * before.params.norm.weight, rtol=1e-6)
         assert (new.first, new.count) == (old.first, old.count)
 
 
@@ -238,7 +236,7 @@ def test_fold_layernorm_affine_waits_for_the_norm_of_a_reader(make):
     before = make("vit")
     norm = BatchNorm(*(np.ones(48) for _ in range(4)))
 
-    def normed(attention):
+    def normed(_, attention):
         return replace(attention, v=replace(attention.v, norm=norm))
 
     params, _ = transform(before.params, Attention, normed)
@@ -303,13 +301,13 @@ def test_fold_value_bias_moves_the_bias_into_the_projection_alone(small):
         np.testing.assert_allclose(new.proj.bias, old.proj.bias + moved, rtol=0, atol=1e-12)
         assert new.q is old.q
         assert new.k is old.k
-    assert after.params.embedding is before.params.embedding
+    assert after.params.embed is before.params.embed
 
 
 def test_fold_value_bias_makes_a_bias_where_the_projection_has_none(make, seed):
     before = make("vit")
     params, _ = transform(
-        before.params, Attention, lambda a: replace(a, proj=replace(a.proj, bias=None))
+        before.params, Attention, lambda _, a: replace(a, proj=replace(a.proj, bias=None))
     )
     before = replace(before, params=params)
     after = assert_exact(fold_value_bias, before, seed)
@@ -322,14 +320,16 @@ def test_fold_value_bias_does_not_fire_behind_a_norm(make):
         params, _ = transform(
             make("vit").params,
             Attention,
-            lambda a, name=name: replace(a, **{name: replace(getattr(a, name), norm=norm)}),
+            lambda _, a, name=name: replace(a, **{name: replace(getattr(a, name), norm=norm)}),
         )
         assert_idle(fold_value_bias, replace(make("vit"), params=params))
 
 
 def test_dropping_the_values_bias_would_not_be_exact(make, seed):
     before = make("vit")
-    params, _ = transform(before.params, Attention, lambda a: replace(a, v=replace(a.v, bias=None)))
+    params, _ = transform(
+        before.params, Attention, lambda _, a: replace(a, v=replace(a.v, bias=None))
+    )
     assert relative_difference(before, replace(before, params=params), seed) > 1e-6
 
 
@@ -358,11 +358,11 @@ def test_merge_heads_leaves_one_head_that_reads_both_tokens(make):
     head, dist, merged = before.params.head, before.params.head_dist, after.params.head
     assert after.params.head_dist is None
     assert (merged.first, merged.count) == (0, 2)
-    assert merged.linear.weight.shape == (7, 2 * 48)
-    np.testing.assert_allclose(merged.linear.weight[:, :48], head.linear.weight / 2, rtol=1e-6)
-    np.testing.assert_allclose(merged.linear.weight[:, 48:], dist.linear.weight / 2, rtol=1e-6)
+    assert merged.weight.shape == (7, 2 * 48)
+    np.testing.assert_allclose(merged.weight[:, :48], head.weight / 2, rtol=1e-6)
+    np.testing.assert_allclose(merged.weight[:, 48:], dist.weight / 2, rtol=1e-6)
     np.testing.assert_allclose(
-        merged.linear.bias, (head.linear.bias.astype(np.float64) + dist.linear.bias) / 2, rtol=1e-12
+        merged.bias, (head.bias.astype(np.float64) + dist.bias) / 2, rtol=1e-12
     )
     assert after.params.blocks is before.params.blocks
     assert after.plan is before.plan
@@ -393,7 +393,7 @@ def test_merge_heads_does_not_fire_behind_a_norm(make):
     before = make("distilled")
     norm = BatchNorm(*(np.ones(48) for _ in range(4)))
     dist = before.params.head_dist
-    dist = replace(dist, linear=replace(dist.linear, norm_before=norm))
+    dist = replace(dist, norm_before=norm)
     assert_idle(merge_heads, replace(before, params=replace(before.params, head_dist=dist)))
 
 
@@ -484,8 +484,8 @@ def test_fold_position_attention_makes_tables_whose_rows_sum_to_the_gate(make, k
     after, _ = fold_position_attention(before)
     height, width = before.config.grid
     pairs = zip(
-        layers_of(before.params, PositionAttention),
-        layers_of(after.params, PositionAttention),
+        layers_of(before.params, PositionAttention).values(),
+        layers_of(after.params, PositionAttention).values(),
         strict=True,
     )
     for old, new in pairs:
@@ -519,13 +519,13 @@ def test_fold_position_attention_makes_tables_whose_rows_sum_to_the_gate(make, k
 
 @pytest.mark.parametrize("gate", [60.0, 30.0, 0.0, -30.0, -60.0])
 def test_fold_position_attention_is_exact_at_saturated_gates(make, gate, seed):
-    def saturate(position):
+    def saturate(_, position):
         return replace(position, gate=np.full_like(position.gate, gate))
 
     params, _ = transform(make("convit").params, PositionAttention, saturate)
     before = every_output(replace(make("convit"), params=params))
     after = assert_exact(fold_position_attention, before, seed)
-    for position in layers_of(after.params, PositionAttention):
+    for position in layers_of(after.params, PositionAttention).values():
         np.testing.assert_allclose(position.rest, 1 / (1 + math.exp(gate)), rtol=1e-12)
 
 
@@ -545,7 +545,7 @@ def before_the_gate(model):
 
 def with_gates(model, gate):
     params, _ = transform(
-        model.params, PositionAttention, lambda p: replace(p, gate=np.full_like(p.gate, gate))
+        model.params, PositionAttention, lambda _, p: replace(p, gate=np.full_like(p.gate, gate))
     )
     return replace(model, params=params)
 
@@ -596,7 +596,9 @@ def test_fold_gate_waits_for_the_table_and_for_the_values_bias(make):
 def test_fold_gate_does_not_fire_behind_a_norm(make):
     norm = BatchNorm(*(np.ones(48) for _ in range(4)))
     before = fold_position_attention(make("convit"))[0]
-    params, _ = transform(before.params, Attention, lambda a: replace(a, v=replace(a.v, norm=norm)))
+    params, _ = transform(
+        before.params, Attention, lambda _, a: replace(a, v=replace(a.v, norm=norm))
+    )
     assert_idle(fold_gate, replace(before, params=params))
 
 
@@ -629,12 +631,12 @@ def test_fold_tokens_and_positions_leaves_one_table(small):
     if not small.config.positions:
         return
     after, _ = fold_tokens_and_positions(small)
-    old, new = small.params.embedding, after.params.embedding
+    old, new = small.params.embed, after.params.embed
     assert new.tokens is None
     assert new.positions is None
-    assert new.patch.bias is None
-    assert new.patch.weight is old.patch.weight
-    assert new.patch.stride == old.patch.stride
+    assert new.bias is None
+    assert new.weight is old.weight
+    assert new.stride == old.stride
     special = small.config.special_tokens * (not small.config.local_depth)
     assert new.table.shape == (special + math.prod(small.config.grid), 48)
     expected = old.positions.astype(np.float64)
@@ -643,7 +645,7 @@ def test_fold_tokens_and_positions_leaves_one_table(small):
             new.table[:special], expected[:special] + old.tokens, rtol=0, atol=1e-15
         )
     np.testing.assert_allclose(
-        new.table[special:], expected[special:] + old.patch.bias, rtol=0, atol=1e-15
+        new.table[special:], expected[special:] + old.bias, rtol=0, atol=1e-15
     )
     assert after.params.late_tokens is small.params.late_tokens
     assert after.params.blocks is small.params.blocks
@@ -656,19 +658,19 @@ def test_fold_tokens_and_positions_does_not_fire_without_positions(make):
 def test_fold_tokens_and_positions_does_not_fire_behind_a_norm(make):
     before = make("deit")
     norm = BatchNorm(*(np.ones(48) for _ in range(4)))
-    embedding = before.params.embedding
-    embedding = replace(embedding, patch=replace(embedding.patch, norm=norm))
+    embedding = before.params.embed
+    embedding = replace(embedding, norm=norm)
     assert_idle(
         fold_tokens_and_positions,
-        replace(before, params=replace(before.params, embedding=embedding)),
+        replace(before, params=replace(before.params, embed=embedding)),
     )
 
 
 def test_fold_tokens_and_positions_takes_patches_without_a_bias(make, seed):
     before = make("deit")
-    embedding = before.params.embedding
-    embedding = replace(embedding, patch=replace(embedding.patch, bias=None))
-    before = replace(before, params=replace(before.params, embedding=embedding))
+    embedding = before.params.embed
+    embedding = replace(embedding, bias=None)
+    before = replace(before, params=replace(before.params, embed=embedding))
     assert_exact(fold_tokens_and_positions, before, seed)
 
 
@@ -692,18 +694,16 @@ def test_fold_input_normalization_leaves_nothing_to_subtract(make, folded):
         before = fold_tokens_and_positions(before)[0]
     after, _ = fold_input_normalization(before)
     mean, std = (np.asarray(values) for values in STATISTICS)
-    old, new = before.params.embedding, after.params.embedding
-    np.testing.assert_allclose(
-        new.patch.weight * (255 * std)[:, None, None], old.patch.weight, rtol=1e-12
-    )
-    shift = -(old.patch.weight.astype(np.float64).sum((2, 3)) @ (mean / std))
+    old, new = before.params.embed, after.params.embed
+    np.testing.assert_allclose(new.weight * (255 * std)[:, None, None], old.weight, rtol=1e-12)
+    shift = -(old.weight.astype(np.float64).sum((2, 3)) @ (mean / std))
     if folded:
-        assert new.patch.bias is None
+        assert new.bias is None
         np.testing.assert_allclose(new.table[2:] - old.table[2:], np.tile(shift, (16, 1)), rtol=0,
                                    atol=1e-12)  # fmt: skip
         assert np.array_equal(new.table[:2], old.table[:2])
     else:
-        np.testing.assert_allclose(new.patch.bias, old.patch.bias + shift, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(new.bias, old.bias + shift, rtol=0, atol=1e-12)
         assert new.positions is old.positions
     assert after.plan.pixels_folded
     assert after.plan.pixels == ((0.0, 0.0, 0.0), STATISTICS[1])
@@ -712,9 +712,9 @@ def test_fold_input_normalization_leaves_nothing_to_subtract(make, folded):
 
 def test_fold_input_normalization_leaves_the_model_it_was_given_alone(make):
     before = fold_tokens_and_positions(on_pixels(make("deit")))[0]
-    table = before.params.embedding.table.copy()
+    table = before.params.embed.table.copy()
     fold_input_normalization(before)
-    assert np.array_equal(before.params.embedding.table, table)
+    assert np.array_equal(before.params.embed.table, table)
 
 
 def test_fold_input_normalization_does_not_fire_on_float32_input(small):
@@ -723,13 +723,13 @@ def test_fold_input_normalization_does_not_fire_on_float32_input(small):
 
 def test_fold_input_normalization_does_not_fire_on_padded_patches_or_behind_a_norm(make):
     before = on_pixels(make("vit"))
-    embedding = before.params.embedding
+    embedding = before.params.embed
     norm = BatchNorm(*(np.ones(48) for _ in range(4)))
     for changes in (dict(padding=1), dict(norm=norm)):
-        odd = replace(embedding, patch=replace(embedding.patch, **changes))
+        odd = replace(embedding, **changes)
         assert_idle(
             fold_input_normalization,
-            replace(before, params=replace(before.params, embedding=odd)),
+            replace(before, params=replace(before.params, embed=odd)),
         )
 
 
@@ -812,11 +812,11 @@ def test_what_is_deployed_has_no_scales_and_no_biases_of_keys_and_values(small):
         assert attention.k.bias is None
         assert attention.v.bias is None
         assert attention.q.bias is not None
-    for block in layers_of(deployed.params, TransformerBlock):
+    for block in layers_of(deployed.params, TransformerBlock).values():
         assert block.norm1.weight is None
         assert block.norm2.bias is None
-    assert all(linear.norm is None for linear in layers_of(deployed.params, Linear))
-    (embedding,) = layers_of(deployed.params, Embedding)
+    assert all(linear.norm is None for linear in layers_of(deployed.params, Linear).values())
+    (embedding,) = layers_of(deployed.params, Embedding).values()
     assert (embedding.table is not None) == small.config.positions
 
 

@@ -159,7 +159,7 @@ class Pair:
 def test_transform_changes_every_layer_of_a_kind_and_counts_them():
     one, two = Linear(np.ones((1, 1))), Linear(np.full((1, 1), 2.0))
     tree = Pair(one, (Conv(np.ones((1, 1, 3, 3))), (two, None)))
-    new, count = transform(tree, Linear, lambda layer: replace(layer, weight=layer.weight * 10))
+    new, count = transform(tree, Linear, lambda _, layer: replace(layer, weight=layer.weight * 10))
     assert count == 2
     assert new.first.weight[0, 0] == 10
     assert new.rest[1][0].weight[0, 0] == 20
@@ -170,7 +170,7 @@ def test_transform_changes_every_layer_of_a_kind_and_counts_them():
 
 def test_transform_returns_the_tree_itself_when_nothing_changes():
     tree = Pair(Linear(np.ones((1, 1))), ())
-    same, count = transform(tree, Linear, lambda layer: layer)
+    same, count = transform(tree, Linear, lambda _, layer: layer)
     assert count == 0
     assert same is tree
 
@@ -178,5 +178,20 @@ def test_transform_returns_the_tree_itself_when_nothing_changes():
 def test_layers_come_in_the_order_of_the_fields():
     layers = [Linear(np.full((1, 1), i)) for i in range(4)]
     tree = Pair(layers[0], (Pair(layers[1], (layers[2],)), layers[3]))
-    assert [found.weight[0, 0] for found in layers_of(tree, Linear)] == [0, 1, 2, 3]
-    assert layers_of(tree, Conv) == []
+    assert [found.weight[0, 0] for found in layers_of(tree, Linear).values()] == [0, 1, 2, 3]
+    assert layers_of(tree, Conv) == {}
+
+
+def test_paths_are_made_of_fields_and_places():
+    one, two, three = (Linear(np.full((1, 1), i)) for i in range(3))
+    tree = Pair(one, (Pair(None, (two,)), three))
+    assert layers_of(tree, Linear) == {"first": one, "rest.0.rest.0": two, "rest.1": three}
+    assert list(layers_of(tree.rest, Linear, "at")) == ["at.0.rest.0", "at.1"]
+
+    def zero(path, layer):
+        return replace(layer, weight=layer.weight * 0) if path == "rest.1" else layer
+
+    new, count = transform(tree, Linear, zero)
+    assert count == 1
+    assert new.rest[0] is tree.rest[0]
+    assert not new.rest[1].weight.any()

@@ -206,17 +206,17 @@ def test_a_resized_model_has_the_new_shapes_and_the_old_weights(kind, size, seed
     other, how = resized(model, size)
     assert other.config == replace(model.config, image_size=size)
     assert other.plan is model.plan
-    positions, before = other.params.embedding.positions, model.params.embedding.positions
+    positions, before = other.params.embed.positions, model.params.embed.positions
     special = 0 if kind == "convit" else model.config.special_tokens
     assert positions.shape == (special + size[0] * size[1] // 256, 48)
     assert np.array_equal(positions[:special], before[:special])
-    assert other.params.embedding.patch is model.params.embedding.patch
+    assert other.params.embed.weight is model.params.embed.weight
     assert other.params.head is model.params.head
     for block, old in zip(other.params.blocks, model.params.blocks, strict=True):
         assert block.attn.q is old.attn.q
     for position, old in zip(
-        layers_of(other.params, PositionAttention),
-        layers_of(model.params, PositionAttention),
+        layers_of(other.params, PositionAttention).values(),
+        layers_of(model.params, PositionAttention).values(),
         strict=True,
     ):
         assert position.grid == other.config.grid
@@ -241,7 +241,7 @@ def test_a_model_resized_to_its_own_size_is_the_same(kind, seed):
 def test_a_convit_without_positions_is_resized_by_its_offsets_alone(seed):
     model = model_of("convit", seed, positions=False)
     other, how = resized(model, (96, 96))
-    assert other.params.embedding.positions is None
+    assert other.params.embed.positions is None
     assert how == ("positional projections: as they are, by offset in patches, as timm",)
 
 
@@ -374,8 +374,8 @@ def test_a_resized_levit_has_stretched_biases_and_the_old_weights(make_small, na
     assert len(how) == 1
     assert "nobody else does it" in how[0]
     pairs = zip(
-        layers_of(model.params, LevitAttention),
-        layers_of(other.params, LevitAttention),
+        layers_of(model.params, LevitAttention).values(),
+        layers_of(other.params, LevitAttention).values(),
         strict=True,
     )
     for old, new in pairs:

@@ -167,7 +167,7 @@ def test_saturated_gates_are_timms(gate, seed):
     family, config = config_of("convit")
     model = random_model(family, config, seed)
 
-    def saturate(position):
+    def saturate(_, position):
         return replace(position, gate=np.full_like(position.gate, gate))
 
     params, count = transform(model.params, PositionAttention, saturate)

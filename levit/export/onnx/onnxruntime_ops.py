@@ -22,7 +22,7 @@ _BY_TOKEN: Final = frozenset(
 
 
 class OnnxruntimeOps(OnnxOps):
-    """As `OnnxOps`, but for Linears over tokens, and the biases of integer layers.
+    """`OnnxOps` with Linears over tokens as one Gemm, and int32 biases of integer layers.
 
     A Linear over (B, N, I) is one Gemm over (B·N, I), which takes the bias into it: a product of
     more than two axes is as many products as there are images, and its bias a pass of its own.
@@ -62,7 +62,7 @@ class OnnxruntimeOps(OnnxOps):
     def _is_of_rows(
         self, inputs: Sequence[Value | str], shape: tuple[int, ...]
     ) -> TypeGuard[Sequence[Value]]:
-        """Whether all have a form (B·N, C), and one has no other yet."""
+        """Return True if all have a form (B·N, C), and one has no other yet."""
         return any(isinstance(x, Value) and x.name in self._unwritten for x in inputs) and all(
             isinstance(x, Value)
             and (x.shape == shape if x.array is None else x.shape in ((), (1,), shape[-1:]))
@@ -73,6 +73,7 @@ class OnnxruntimeOps(OnnxOps):
         """(B·N, C) → (B, N, C), which is written when it is read."""
         name = self._unique(f"{self.path}/Reshape")
         self._share_island(name, flat.name)
+        self.scopes[name] = self.path
         self._flat[name] = flat
         self._unwritten[name] = shape
         return Value(name, shape, flat.dtype)
@@ -101,7 +102,7 @@ class OnnxruntimeOps(OnnxOps):
         return super()._read(x, dtype)
 
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
-        """Of tokens that are rows still, at once."""
+        """Reshape tokens that are rows still at once."""
         if x.name not in self._unwritten:
             return super().reshape(x, shape)
         result = self._shapes.reshape(x.shape, shape)
@@ -128,15 +129,17 @@ class OnnxruntimeOps(OnnxOps):
         return self._tokens(self._result(y, grids), (*x.shape[:2], len(weight)))
 
     def _input(self, x: Value, grids: LayerGrids | None) -> Value:
-        """Not of an integer product as it comes: one that is quantized and read by others too is
-        taken for one whose result is to be integers, and then computed in floating point.
+        """Quantize an integer product behind a Reshape.
+
+        ONNX Runtime takes one that is quantized as it comes, and read by others too, for one whose
+        result is to be integers, and then computes it in floating point.
         """
         if grids is not None and x.name in self._integer_products:
             x = self._emit("Reshape", [x, self._integers([-1, *x.shape[1:]], "shape")], x.shape)
         return super()._input(x, grids)
 
     def _offset(self, bias: Array, grids: LayerGrids | None) -> Value:
-        """In int32 at the scale of the products: what its integer kernels take into them."""
+        """Write the bias in int32 at the scale of the products, as integer kernels add it."""
         if grids is None:
             return super()._offset(bias, grids)
         scale = grids.bias_scale

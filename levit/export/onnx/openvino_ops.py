@@ -12,10 +12,10 @@ __all__ = ["OpenvinoOps"]
 
 
 class OpenvinoOps(OnnxOps):
-    """As `OnnxOps`, but for the weights of integer layers, and the zero points of Linears."""
+    """`OnnxOps` with float weights of integer layers, and zero points of Linears in their bias."""
 
     def linear(self, x: Value, weight: Array, bias: Array | None) -> Value:
-        """Of integers, the zero point of its input is in the bias.
+        """Emit a Linear whose bias holds the zero point of its integer input.
 
         OpenVINO takes it from every product otherwise, before the scale, which is not one with the
         product then: three passes over what a Linear makes in place of one. Measured in
@@ -33,7 +33,7 @@ class OpenvinoOps(OnnxOps):
     def _kernel(
         self, weight: Array, grids: LayerGrids | None, *, transposed: bool = False
     ) -> Value:
-        """In floating point, on their grid: they become integers once the graph has been read.
+        """Emit weights in floating point, on their grid: they become integers after reading.
 
         OpenVINO reads a DequantizeLinear of weights as a tree of shape arithmetic, and what folds
         that folds the weights too.

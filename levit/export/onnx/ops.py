@@ -30,7 +30,7 @@ from levit.export.quantization.grid import Grid, LayerGrids, Quantization
 from levit.models.counting import ShapeOps
 from levit.models.ops import Array, Scopes
 
-__all__ = ["Layer", "OnnxOps", "Value"]
+__all__ = ["Layer", "OnnxOps", "Value", "weight_name"]
 
 _ELEM_TYPES: Final = {
     "float32": TensorProto.FLOAT,
@@ -76,8 +76,17 @@ class Layer:
     padding: int = 0
 
 
+def weight_name(path: str) -> str:
+    """The name that the weights of a convolution or Linear have in every dialect's graph."""
+    return f"{path}.weight"
+
+
 class OnnxOps(Scopes):
     """Collects ``nodes``, ``values``, ``layers`` and ``initializers`` as a model is applied to it.
+
+    Attributes:
+        layers: by path.
+        scopes: the path at which each value or weight was made.
 
     Args:
         opset: of the graph.
@@ -99,6 +108,7 @@ class OnnxOps(Scopes):
         self.initializers: dict[str, onnx.TensorProto] = {}
         self.values: list[Value] = []
         self.layers: dict[str, Layer] = {}
+        self.scopes: dict[str, str] = {}
         self._dtype = PRECISIONS[precision].dtype
         self._islands = islands
         self._in_full = False
@@ -136,6 +146,7 @@ class OnnxOps(Scopes):
     ) -> Value:
         """A node; `inputs` are values, or the names of initializers that are no floats."""
         name = self._unique(f"{self.path}/{op_type}")
+        self.scopes[name] = self.path
         values = [name, *(x.name for x in inputs if isinstance(x, Value))]
         full = self._in_full or not self._islands.isdisjoint(values)
         dtype = "float32" if full else self._dtype
@@ -173,7 +184,9 @@ class OnnxOps(Scopes):
         return name
 
     def _weight(self, array: Array, name: str) -> Value:
-        return Value(self._unique(f"{self.path}.{name}"), np.shape(array), array=np.asarray(array))
+        name = self._unique(f"{self.path}.{name}")
+        self.scopes[name] = self.path
+        return Value(name, np.shape(array), array=np.asarray(array))
 
     def _weight_in(self, weight: Value, dtype: str) -> str:
         # Two readers of one table seldom differ in type; where they do, it is there twice.

@@ -12,13 +12,13 @@ __all__ = ["TensorrtOps"]
 
 
 class TensorrtOps(OnnxOps):
-    """As `OnnxOps`, under the same names, but for what the parser refuses.
+    """`OnnxOps` under the same names, without the operations that the parser refuses.
 
     Tried with that of RTX 1.7, which is TensorRT 11's own.
     """
 
     def hard_swish(self, x: Value) -> Value:
-        """As x · HardSigmoid(x): the operator itself is not read in bfloat16.
+        """Emit x · HardSigmoid(x): the operator itself is not read in bfloat16.
 
         In float32 and float16 it makes the same layers of either.
         """
@@ -32,12 +32,12 @@ class TensorrtOps(OnnxOps):
         return result
 
     def transpose(self, x: Value, axes: Sequence[int]) -> Value:
-        """Pixels become numbers first: to TensorRT, uint8 is a type of inputs and of casts."""
+        """Cast pixels first: to TensorRT, uint8 is a type of inputs and of casts."""
         if x.dtype != "uint8":
             return super().transpose(x, axes)
         with self.full_precision():
             return super().transpose(super().cast(x), axes)
 
     def cast(self, x: Value) -> Value:
-        """As above: they already are."""
+        """Return pixels as they are, which `transpose` has cast."""
         return super().cast(x) if x.dtype == "uint8" else x

@@ -29,10 +29,11 @@ from levit.export.passes.transformer import (
     keep_only_read_tokens,
 )
 from levit.models.counting import ShapeOps
-from levit.models.levit.layers import LevitParams
+from levit.models.layers import BatchNorm, LayerNorm, RelativeBias, layers_of
+from levit.models.levit.layers import LevitBlock
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
-from levit.models.transformer.layers import TransformerParams
+from levit.models.transformer.layers import TransformerBlock
 from levit.relative_error import relative_error
 
 __all__ = [
@@ -50,7 +51,6 @@ Pass = Callable[[Model], tuple[Model, int]]
 
 EXACT: Final = 1e-12
 
-
 PASSES: Final[Sequence[Pass]] = (
     fold_batchnorm,
     fold_layernorm_affine,
@@ -67,9 +67,24 @@ PASSES: Final[Sequence[Pass]] = (
     fold_input_normalization,
 )
 
+# Passes about one kind of layer: the manifest lists them where a model has such layers.
+_ABOUT: Final[Mapping[type, Sequence[Pass]]] = {
+    BatchNorm: (fold_batchnorm,),
+    LayerNorm: (fold_layernorm_affine,),
+    RelativeBias: (fold_relative_bias,),
+    LevitBlock: (pool_before_last_linear,),
+    TransformerBlock: (
+        fold_value_bias,
+        keep_only_read_tokens,
+        fold_position_attention,
+        fold_gate,
+        fold_tokens_and_positions,
+    ),
+}
+
 
 def passes_for(precision: str) -> Sequence[Pass]:
-    """Those that are exact in numbers and do no harm in this precision.
+    """Choose the passes that do no harm in a precision.
 
     Not fold_input_normalization at less than float32: ``W/(255·σ)`` is a hundredth of ``W``,
     where float16 runs out of digits, and ``x - 255·μ`` has eight bits before the point.
@@ -97,26 +112,15 @@ class Applied:
     macs_saved: int = 0
 
 
-# Whose layers a pass is about, where it is not about all.
-_ONLY: Final[Mapping[Pass, type]] = {
-    **dict.fromkeys((fold_batchnorm, fold_relative_bias, pool_before_last_linear), LevitParams),
-    **dict.fromkeys(
-        (
-            fold_layernorm_affine,
-            fold_value_bias,
-            keep_only_read_tokens,
-            fold_position_attention,
-            fold_gate,
-            fold_tokens_and_positions,
-        ),
-        TransformerParams,
-    ),
-}
-
-
 def run_passes(model: Model, passes: Sequence[Pass] = PASSES) -> list[Applied]:
-    """Run those of `passes` that are about such a model; the last entry's is the deployed form."""
-    passes = [f for f in passes if isinstance(model.params, _ONLY.get(f, object))]
+    """Run the passes that are about such a model; the last entry holds the deployed form."""
+    foreign = {
+        function
+        for kind, functions in _ABOUT.items()
+        if not layers_of(model.params, kind)
+        for function in functions
+    }
+    passes = [function for function in passes if function not in foreign]
     applied: list[Applied] = []
     macs = _macs(model)
     for function in passes:

@@ -1,36 +1,44 @@
-"""What the passes share: plain Linears, scaled and behind norms."""
+"""Layers scaled and moved behind norms: the steps that several passes are made of."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from levit.models.layers import LayerNorm, Linear
+from levit.models.layers import Affine, LayerNorm, Linear
 from levit.models.model import Model
+from levit.models.ops import Array
 
-__all__ = ["bare", "behind", "is_affine", "is_plain", "scaled", "with_params"]
+__all__ = ["bare", "behind", "has_affine", "scaled_columns", "scaled_rows", "with_params"]
+
+_Affine = TypeVar("_Affine", bound=Affine)
+_Linear = TypeVar("_Linear", bound=Linear)
 
 
 def with_params(model: Model, params: Any, count: int) -> tuple[Model, int]:
-    """What a pass returns: the model with `params`, or where none fired the one it was given."""
+    """The result of a pass: the model with `params`, or the one it was given where none fired."""
     return (replace(model, params=params), count) if count else (model, 0)
 
 
-def is_plain(linear: Linear) -> bool:
-    """Whether no norm stands before or behind it."""
-    return linear.norm is None and linear.norm_before is None
+def scaled_rows(layer: _Affine, factor: Array | float) -> _Affine:
+    """The layer whose results are times `factor` (O,), in float64."""
+    factors = np.broadcast_to(np.asarray(factor, np.float64), len(layer.weight))
+    shape = (-1,) + (1,) * (layer.weight.ndim - 1)
+    bias = None if layer.bias is None else layer.bias * factors
+    return replace(layer, weight=layer.weight * factors.reshape(shape), bias=bias)
 
 
-def scaled(linear: Linear, factor: float) -> Linear:
-    """The Linear times a number, in float64."""
-    bias = None if linear.bias is None else linear.bias.astype(np.float64) * factor
-    return replace(linear, weight=linear.weight.astype(np.float64) * factor, bias=bias)
+def scaled_columns(layer: _Affine, factor: Array | float) -> _Affine:
+    """The layer on an input that is ``1 / factor`` (I,) of what it was, in float64."""
+    factors = np.broadcast_to(np.asarray(factor, np.float64), layer.weight.shape[1])
+    shape = (1, -1) + (1,) * (layer.weight.ndim - 2)
+    return replace(layer, weight=layer.weight * factors.reshape(shape))
 
 
-def is_affine(*norms: LayerNorm) -> bool:
-    """Whether there is something to fold in each."""
+def has_affine(*norms: LayerNorm) -> bool:
+    """Return True if each norm has a scale and shift to fold."""
     return all(norm.weight is not None and norm.bias is not None for norm in norms)
 
 
@@ -39,10 +47,11 @@ def bare(norm: LayerNorm) -> LayerNorm:
     return replace(norm, weight=None, bias=None)
 
 
-def behind(norm: LayerNorm, linear: Linear) -> Linear:
+def behind(norm: LayerNorm, linear: _Linear) -> _Linear:
     """The Linear that reads the norm without its scale and shift."""
     assert norm.weight is not None
     assert norm.bias is not None
     weight = linear.weight.astype(np.float64)
     bias = weight @ norm.bias
-    return Linear(weight * norm.weight, bias if linear.bias is None else bias + linear.bias)
+    bias = bias if linear.bias is None else bias + linear.bias
+    return replace(linear, weight=weight * norm.weight, bias=bias)

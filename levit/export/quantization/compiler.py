@@ -12,7 +12,7 @@ from levit.errors import CalibrationError
 from levit.export.once import OncePerModel
 from levit.export.passes import Applied
 from levit.export.progress import Progress, silent
-from levit.export.quantization.equalize import equalize_norms, equalize_stream
+from levit.export.quantization.equalize import equalizer_of
 from levit.export.quantization.grid import Quantization, Scheme
 from levit.export.quantization.observe import Observed, observe
 from levit.export.quantization.pictures import FEWEST, Pictures
@@ -25,7 +25,6 @@ from levit.export.quantization.sensitivity import (
     signal_to_noise,
 )
 from levit.export.ranges import Taps
-from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
 
@@ -109,8 +108,7 @@ class Quantizer:
         return self._equalized.get(model, lambda: self._equalize(model, scheme, progress), scheme)
 
     def _equalize(self, model: Model, scheme: Scheme, progress: Progress) -> Applied:
-        of_levit = isinstance(model.params, LevitParams)
-        function = equalize_stream if of_levit else equalize_norms
+        function = equalizer_of(model)
         equalized, count = function(model, self._observe(model, progress), scheme)
         if count:
             progress("comparing channels made alike with channels as they are")
@@ -223,5 +221,5 @@ def _touching(observed: Mapping[str, Observed], islands: Collection[str]) -> lis
     return [
         name
         for name, one in observed.items()
-        if one.source[0] in islands or any(i.startswith((f"{name}.", f"{name}/")) for i in islands)
+        if one.source[0] in islands or not one.made.isdisjoint(islands)
     ]

@@ -1,32 +1,42 @@
 """Channels made alike before they share one grid: exact passes, driven by calibration.
 
-As those of `levit.export.passes`, but that they take what layers read beside the model.
+Passes as in `levit.export.passes` that take observations of the layers beside the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
-from levit.export.passes.residual import is_folded, scaled_columns, stream_layers, with_stream
+from levit.export.passes.shared import scaled_columns, scaled_rows, with_params
 from levit.export.quantization.grid import Scheme, fit_grid
-from levit.export.quantization.layers import layer_names, name_of
 from levit.export.quantization.observe import Observed, Source
-from levit.models.layers import Conv, LayerNorm, Linear
-from levit.models.levit.layers import LevitParams
+from levit.models.layers import Affine, LayerNorm, layers_of, transform
+from levit.models.levit.layers import LevitBlock, LevitStage
 from levit.models.model import Model
 from levit.models.ops import Array
-from levit.models.transformer.layers import TransformerBlock, TransformerParams
+from levit.models.transformer.layers import TransformerBlock
 
-__all__ = ["equalize_norms", "equalize_stream"]
+__all__ = [
+    "EQUALIZERS",
+    "equalize_norms",
+    "equalize_stream",
+    "equalizer_of",
+    "stream_of",
+    "with_stream",
+]
+
+Equalizer: TypeAlias = Callable[[Model, Mapping[str, Observed], Scheme], tuple[Model, int]]
 
 # How much of the difference between channels goes from the input into the weights' columns.
 _STRENGTHS: Final = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0)
 _ROWS: Final = 512
-# Of the noise, that may be left at most: channels that are alike all come to the ends of their grid
+# The norms of a transformer's block, and the layers that read each.
+_READERS: Final = {"norm1": ("attn.q", "attn.k", "attn.v"), "norm2": ("mlp.up",)}
+# Most of the noise that may be left: channels that are alike all come to the ends of their grid
 # together, where other pictures are cut off, which the calibration does not show.
 _WORTH: Final = 0.5
 
@@ -34,7 +44,7 @@ _WORTH: Final = 0.5
 def equalize_stream(
     model: Model, observed: Mapping[str, Observed], scheme: Scheme
 ) -> tuple[Model, int]:
-    """The residual stream of each stage of LeViT, channel by channel: ``x' = f·x``.
+    """Scale the residual stream of each stage of LeViT, channel by channel: ``x' = f·x``.
 
     There is no norm on the stream, so the factor goes exactly into the rows of all that adds to
     it and out of the columns of all that reads it. ``f = |W|^(1-a) / |x|^a`` of the largest
@@ -45,27 +55,64 @@ def equalize_stream(
     Returns:
         The model, and the number of stages.
     """
-    params = model.params
-    if not isinstance(params, LevitParams) or not is_folded(params):
+    if not all(layer.is_plain for layer in layers_of(model.params, Affine).values()):
         return model, 0
-    names = layer_names(model)
-    count = 0
-    for s in range(len(params.stages)):
-        if s == len(params.stages) - 1 and {"features", "embedding"} & set(model.plan.outputs):
+    params, count = model.params, 0
+    stages = len(layers_of(params, LevitStage))
+    for number in range(stages):
+        if number == stages - 1 and {"features", "embedding"} & set(model.plan.outputs):
             continue
         # Of the stream as it is, not as an earlier stage has left its readers.
-        _, readers = stream_layers(model.params, s)
-        factor = _best_factor(_by_source(readers, names, observed), observed, scheme)
+        _, readers = stream_of(model.params, number)
+        factor = _best_factor(_by_source(readers, observed), observed, scheme)
         if factor is not None:
-            params = with_stream(params, s, factor)
+            params = with_stream(params, number, factor)
             count += 1
-    return (replace(model, params=params), count) if count else (model, 0)
+    return with_params(model, params, count)
+
+
+def stream_of(params: Any, number: int) -> tuple[dict[str, Affine], dict[str, Affine]]:
+    """Layers that add to the residual stream of a stage of LeViT, and those that read it, by path.
+
+    Args:
+        number: of the stage, from 0.
+    """
+    everything = layers_of(params, Affine)
+    stages = [*layers_of(params, LevitStage).items()]
+    path, stage = stages[number]
+    writers = [] if number else [name for name in everything if name.startswith("stem.")][-1:]
+    readers = []
+    for at, block in layers_of(stage, LevitBlock, path).items():
+        writers += [f"{at}.attn.proj", f"{at}.mlp.down"]
+        readers += [f"{at}.mlp.up"]
+        if block is not stage.downsample:
+            readers += [f"{at}.attn.{part}" for part in "qkv"]
+    if number + 1 < len(stages):
+        readers += [f"{stages[number + 1][0]}.downsample.attn.{part}" for part in "qkv"]
+    else:
+        readers += [name for name in ("head", "head_dist") if name in everything]
+    return {n: everything[n] for n in writers}, {n: everything[n] for n in readers}
+
+
+def with_stream(params: Any, number: int, factor: Array) -> Any:
+    """Scale a stage's residual stream by `factor` (C,) in its writers, and back in its readers.
+
+    Exact: between those there are only sums, and the token mean is linear.
+    """
+    writers, readers = stream_of(params, number)
+
+    def change(path: str, layer: Affine) -> Affine:
+        if path in writers:
+            layer = scaled_rows(layer, factor)
+        return scaled_columns(layer, 1 / factor) if path in readers else layer
+
+    return transform(params, Affine, change)[0]
 
 
 def equalize_norms(
     model: Model, observed: Mapping[str, Observed], scheme: Scheme
 ) -> tuple[Model, int]:
-    """What a LayerNorm gives to queries, keys and values, and to an MLP: ``x' = f·x``.
+    """Scale the results of the LayerNorms before attention and MLP: ``x' = f·x``.
 
     The factor goes into the norm's own scale and shift and out of the columns of all that reads
     it: exact, and free. Chosen as in equalize_stream.
@@ -73,53 +120,51 @@ def equalize_norms(
     Returns:
         The model, and the number of norms.
     """
-    params = model.params
-    if not isinstance(params, TransformerParams):
-        return model, 0
-    names = layer_names(model)
-    blocks, count = [], 0
-    for block in params.blocks:
-        attention, mlp = block.attn, block.mlp
-        first = _best_factor(
-            _by_source([attention.q, attention.k, attention.v], names, observed), observed, scheme
-        )
-        if first is not None:
-            q, k, v = (
-                scaled_columns(layer, 1 / first)
-                for layer in (attention.q, attention.k, attention.v)
-            )
-            attention = replace(attention, q=q, k=k, v=v)
-        second = _best_factor(_by_source([mlp.up], names, observed), observed, scheme)
-        if second is not None:
-            mlp = replace(mlp, up=scaled_columns(mlp.up, 1 / second))
-        blocks.append(
-            TransformerBlock(
-                norm1=_scaled_norm(block.norm1, first),
-                attn=attention,
-                norm2=_scaled_norm(block.norm2, second),
-                mlp=mlp,
-            )
-        )
-        count += (first is not None) + (second is not None)
-    if not count:
-        return model, 0
-    return replace(model, params=replace(params, blocks=tuple(blocks))), count
+    layers = layers_of(model.params, Affine)
+    norms: dict[str, Array] = {}
+    columns: dict[str, Array] = {}
+    for path in layers_of(model.params, TransformerBlock):
+        for norm, parts in _READERS.items():
+            readers = {name: layers[name] for name in (f"{path}.{part}" for part in parts)}
+            factor = _best_factor(_by_source(readers, observed), observed, scheme)
+            if factor is not None:
+                norms[f"{path}.{norm}"] = factor
+                columns |= dict.fromkeys(readers, factor)
+
+    def read(path: str, layer: Affine) -> Affine:
+        return scaled_columns(layer, 1 / columns[path]) if path in columns else layer
+
+    def make(path: str, norm: LayerNorm) -> LayerNorm:
+        return _scaled_norm(norm, norms[path]) if path in norms else norm
+
+    params, _ = transform(model.params, Affine, read)
+    params, _ = transform(params, LayerNorm, make)
+    return with_params(model, params, len(norms))
 
 
-def _scaled_norm(norm: LayerNorm, factor: Array | None) -> LayerNorm:
-    if factor is None:
-        return norm
+# Equalisers by the blocks that a model is made of.
+EQUALIZERS: Final[Mapping[type, Equalizer]] = {
+    LevitBlock: equalize_stream,
+    TransformerBlock: equalize_norms,
+}
+
+
+def equalizer_of(model: Model) -> Equalizer:
+    """Return the equaliser of a model's blocks."""
+    return next(f for block, f in EQUALIZERS.items() if layers_of(model.params, block))
+
+
+def _scaled_norm(norm: LayerNorm, factor: Array) -> LayerNorm:
     weight = factor if norm.weight is None else norm.weight * factor
     return replace(norm, weight=weight, bias=None if norm.bias is None else norm.bias * factor)
 
 
 def _by_source(
-    layers: Sequence[Conv | Linear], names: Mapping[int, str], observed: Mapping[str, Observed]
+    layers: Mapping[str, Affine], observed: Mapping[str, Observed]
 ) -> list[list[tuple[str, Array]]]:
     """(name, weights (O, I)) of the layers that are looked at, those of one input together."""
     groups: dict[Source, list[tuple[str, Array]]] = {}
-    for layer in layers:
-        name = name_of(layer, names)
+    for name, layer in layers.items():
         if name in observed:
             weight = layer.weight.astype(np.float64)
             groups.setdefault(observed[name].source, []).append((name, weight))
@@ -139,7 +184,7 @@ def _best_factor(
     columns = np.max([np.abs(w).max(axis=0) for group in groups for _, w in group], axis=0)
     if not ((peaks > 0) & (columns > 0)).any():
         return None
-    # What is never read, or never there, stays.
+    # Channels that are never read, or always zero, stay.
     alive = (peaks > 0) & (columns > 0)
     peaks, columns = np.where(alive, peaks, 1.0), np.where(alive, columns, 1.0)
     least = _WORTH * _cost(groups, seen, np.ones(len(peaks)), scheme)

@@ -1,4 +1,4 @@
-"""One description of what of a model is int8; every target's graph is written from it."""
+"""Description of a model's int8 layers, from which every target's graph is written."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scheme:
         return int(2 ** (self.weight_bits - 1)) - 1
 
     def scales(self, values: Array) -> Array:
-        """As files hold them, float32; never 0, which nothing can be divided by."""
+        """Round scales to float32, as files hold them; never to 0, which divides nothing."""
         if not self.half:
             return np.maximum(values.astype(np.float32), np.float32(_SMALLEST_SCALE))
         kind = np.finfo(np.float16)
@@ -86,7 +86,7 @@ def fit_grid(low: float, high: float, scheme: Scheme) -> Grid:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LayerGrids:
-    """How one convolution or Linear is quantized.
+    """Grids of one convolution or Linear.
 
     Attributes:
         input: of what it reads.
@@ -135,7 +135,7 @@ class Quantization:
         return replace(self, layers={k: v for k, v in self.layers.items() if k in names})
 
     def to_dict(self) -> dict[str, Any]:
-        """What the manifest says of it."""
+        """Entry of the manifest."""
         return {
             "activations": "int8, symmetric" if self.scheme.signed else "uint8, asymmetric",
             "weights": f"int{self.scheme.weight_bits}, symmetric, per channel",

@@ -33,6 +33,7 @@ class Observed:
         rows: (n, I·k·k) float32: a sample of the rows that its output channels are products with.
         source: the value that it reads and how: layers of one source share rows and a grid.
         output: the extremes of its result, of a convolution.
+        made: names of the values and weights that the graph makes at the layer's path.
     """
 
     low: Array
@@ -40,6 +41,7 @@ class Observed:
     rows: Array
     source: Source
     output: tuple[float, float] | None = None
+    made: frozenset[str] = frozenset()
 
 
 @dataclass(kw_only=True)
@@ -106,6 +108,7 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
             rows=rows[key],
             source=_source(layer),
             output=None if made is None else (float(made.low.min()), float(made.high.max())),
+            made=frozenset(value for value, path in taps.scopes.items() if path == name),
         )
     return found
 

@@ -1,4 +1,4 @@
-"""A folded model and what its layers read → the model on integer grids."""
+"""Quantization of a folded model, from observations of its layers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import numpy as np
 from levit.export.progress import Progress, silent
 from levit.export.quantization.grid import Grid, LayerGrids, Quantization, Scheme, fit_grid
 from levit.export.quantization.inputs import HEADROOM, choose_input_grid
-from levit.export.quantization.layers import layers_by_name, with_layers
 from levit.export.quantization.observe import Observed, Source
 from levit.export.quantization.weights import correct_bias, round_weight
-from levit.models.layers import Conv, Linear
+from levit.models.layers import Affine, layers_of, transform
 from levit.models.model import Model
 from levit.models.ops import Array
 
@@ -41,14 +40,16 @@ def quantize(
     Returns:
         (the model with the weights that the integers stand for, the description).
     """
-    layers = {name: layer for name, layer in layers_by_name(model).items() if name in observed}
+    layers = {
+        name: layer for name, layer in layers_of(model.params, Affine).items() if name in observed
+    }
     readers: dict[Source, list[str]] = {}
     for name in layers:
         if name not in keep:
             readers.setdefault(observed[name].source, []).append(name)
     total = sum(map(len, readers.values()))
     grids: dict[str, LayerGrids] = {}
-    rounded: dict[str, Conv | Linear] = {}
+    rounded: dict[str, Affine] = {}
     for group in readers.values():
         first = observed[group[0]]
         weights = [_rows_of(layers[name]) for name in group]
@@ -73,14 +74,14 @@ def quantize(
             )
         if compensate:
             progress("rounding weights", len(rounded), total)
-    changed = with_layers(model, lambda name, layer: rounded.get(name, layer))
-    return changed, Quantization(scheme=scheme, layers=grids)
+    params, _ = transform(model.params, Affine, rounded.get)
+    return replace(model, params=params), Quantization(scheme=scheme, layers=grids)
 
 
 def with_result_grids(
     quantization: Quantization, results: Mapping[str, tuple[float, float]]
 ) -> Quantization:
-    """The same with the results of convolutions on grids too.
+    """Put the results of convolutions on grids too.
 
     Args:
         results: extremes of the result of each convolution.
@@ -96,8 +97,8 @@ def with_result_grids(
     return replace(quantization, layers=layers)
 
 
-def _rows_of(layer: Conv | Linear) -> Array:
-    """Its weights as (O, I·k·k), in float64."""
+def _rows_of(layer: Affine) -> Array:
+    """Weights as (O, I·k·k), in float64."""
     rows: Array = layer.weight.reshape(len(layer.weight), -1).astype(np.float64)
     return rows
 
@@ -116,5 +117,5 @@ def _at_products(bias: Array, grids: LayerGrids) -> Array:
 
 def mixed(model: Model, quantized: Model, names: Collection[str]) -> Model:
     """`quantized` with the layers of these names as they are in `model`."""
-    original = {k: v for k, v in layers_by_name(model).items() if k in names}
-    return with_layers(quantized, lambda name, layer: original.get(name, layer))
+    original = {k: v for k, v in layers_of(model.params, Affine).items() if k in names}
+    return replace(quantized, params=transform(quantized.params, Affine, original.get)[0])

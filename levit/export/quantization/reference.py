@@ -1,4 +1,4 @@
-"""What an int8 artifact computes, in plain NumPy: the reference that its golden cases hold."""
+"""Reference of an int8 artifact in plain NumPy, whose answers its golden cases hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["QuantizedOps"]
 
 
 class QuantizedOps(NumpyOps):
-    """As `NumpyOps`, with what the description quantizes put on its grid.
+    """`NumpyOps` that round to the grids of a description.
 
     Weights are on theirs already: `levit.export.quantization.weights` has rounded the model's.
     """

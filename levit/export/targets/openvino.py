@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from levit.artifact import OPENVINO_FILE
 from levit.errors import ExportError, brief
 from levit.export.onnx.openvino_ops import OpenvinoOps
+from levit.export.onnx.ops import weight_name
 from levit.export.precision import PRECISIONS, Precision, rounded
 from levit.export.quantization.grid import Quantization
 from levit.export.targets.graph import GraphForm, versions_of
@@ -104,7 +105,7 @@ def _to_integers(openvino: Any, model: Any, quantization: Quantization) -> None:
     """Replace the weights of integer layers by int8, a Convert and their scales."""
     from openvino import opset13
 
-    weights = {f"{name}.weight": grids for name, grids in quantization.layers.items()}
+    weights = {weight_name(path): grids for path, grids in quantization.layers.items()}
     for constant in model.get_ops():
         grids = weights.get(constant.get_friendly_name())
         if grids is None or constant.get_type_name() != "Constant":

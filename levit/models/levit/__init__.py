@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
+
 from levit.errors import ConfigError
 from levit.models.levit.arguments import config_from_arguments, holds_arguments
 from levit.models.levit.build import build
@@ -13,75 +15,85 @@ from levit.models.levit.config import VARIANTS, LevitConfig, same_architecture
 from levit.models.levit.forward import forward
 from levit.models.levit.infer import infer_config
 from levit.models.levit.keymap import KEYMAPS, LevitKeymap
+from levit.models.levit.layers import LevitParams
 from levit.models.levit.networks import timm_network, transformers_network
 from levit.models.levit.random import randomize
 from levit.models.levit.resize import resize
-from levit.models.model import Family
+from levit.models.model import Family, Model, Weights
+from levit.models.ops import Ops
 
 __all__ = ["FAMILY"]
 
 
-def outputs(config: LevitConfig) -> tuple[str, ...]:
-    """Output names that this config can give, the default first."""
-    if not config.num_classes:
-        return ("embedding", "features")
-    # A single head's logits are `logits`; two heads' are their mean.
-    heads = ("logits_head", "logits_dist") if config.distilled else ()
-    return ("logits", "embedding", "features", *heads)
+class _Levit(Family):
+    """LeViT and its conv twins."""
+
+    def infer(
+        self, shapes: Mapping[str, tuple[int, ...]], keymap: LevitKeymap, hints: Any
+    ) -> tuple[LevitConfig, list[str]]:
+        return infer_config(shapes, keymap, hints)
+
+    def build(self, config: LevitConfig, keymap: LevitKeymap, weights: Weights) -> LevitParams:
+        return build(config, keymap, weights)
+
+    def forward(self, ops: Ops, model: Model, x: Any) -> dict[str, Any]:
+        return forward(ops, model, x)
+
+    def outputs(self, config: LevitConfig) -> tuple[str, ...]:
+        if not config.num_classes:
+            return ("embedding", "features")
+        # A single head's logits are `logits`; two heads' are their mean.
+        heads = ("logits_head", "logits_dist") if config.distilled else ()
+        return ("logits", "embedding", "features", *heads)
+
+    def output_layout(self, config: LevitConfig, name: str) -> tuple[str, tuple[int, ...]]:
+        if name == "features":
+            height, width = config.grids[-1]
+            if config.conv:
+                return "NCHW", (config.width, height, width)
+            return "NLC", (height * width, config.width)
+        if name == "embedding":
+            return "NC", (config.width,)
+        if name in ("logits", "logits_head", "logits_dist"):
+            return "NC", (config.num_classes,)
+        names = ", ".join(self.outputs(config))
+        raise ConfigError(f"LeViT has no output {name!r}; it has {names}")
+
+    def config_from_dict(self, values: Mapping[str, Any]) -> LevitConfig:
+        return LevitConfig.from_dict(values)
+
+    def randomize(self, params: LevitParams, rng: np.random.Generator) -> None:
+        randomize(params, rng)
+
+    def same_architecture(self, one: LevitConfig, other: LevitConfig) -> bool:
+        return same_architecture(one, other)
+
+    def resize(
+        self, config: LevitConfig, params: LevitParams, size: tuple[int, int]
+    ) -> tuple[LevitConfig, LevitParams, tuple[str, ...]]:
+        return resize(config, params, size)
+
+    def holds_arguments(self, values: Mapping[str, Any]) -> bool:
+        return holds_arguments(values)
+
+    def config_from_arguments(self, values: Mapping[str, Any], file: str) -> LevitConfig:
+        return config_from_arguments(values, file)
+
+    def named_form(self, config: LevitConfig, named: LevitConfig) -> LevitConfig:
+        """Return the linear form or its conv twin: same weights, other features."""
+        return replace(config, conv=named.conv)
+
+    def keymap_for(self, config: LevitConfig) -> LevitKeymap:
+        """The keymap of timm, of the config's form."""
+        return next(keymap for keymap in KEYMAPS if keymap.conv == config.conv)
 
 
-def output_layout(config: LevitConfig, name: str) -> tuple[str, tuple[int, ...]]:
-    """(layout, shape without the batch) of an output."""
-    if name == "features":
-        height, width = config.grids[-1]
-        if config.conv:
-            return "NCHW", (config.width, height, width)
-        return "NLC", (height * width, config.width)
-    if name == "embedding":
-        return "NC", (config.width,)
-    if name in ("logits", "logits_head", "logits_dist"):
-        return "NC", (config.num_classes,)
-    raise ConfigError(f"LeViT has no output {name!r}; it has {', '.join(outputs(config))}")
-
-
-def named_form(config: LevitConfig, named: LevitConfig) -> LevitConfig:
-    """As the named variant has it: of linear layers, or its conv twin, which has other features.
-
-    levit_conv_256 by name and its linear twin by file have the same weights.
-    """
-    return replace(config, conv=named.conv)
-
-
-def keymap_for(config: LevitConfig) -> LevitKeymap:
-    """timm's, of the config's form."""
-    return next(keymap for keymap in KEYMAPS if keymap.conv == config.conv)
-
-
-def preprocessing(config: LevitConfig, source: str) -> Mapping[str, Any]:
-    """Nothing: the defaults of every flavour are LeViT's."""
-    return {}
-
-
-FAMILY: Final = Family(
+FAMILY: Final = _Levit(
     name="levit",
     title="LeViT",
     variants=VARIANTS,
     keymaps=KEYMAPS,
-    infer=infer_config,
-    build=build,
-    forward=forward,
-    outputs=outputs,
-    output_layout=output_layout,
-    config_from_dict=LevitConfig.from_dict,
-    randomize=randomize,
-    same_architecture=same_architecture,
-    resize=resize,
-    holds_arguments=holds_arguments,
-    config_from_arguments=config_from_arguments,
     networks={"timm": timm_network, "transformers": transformers_network},
-    preprocessing=preprocessing,
     model_types=("levit",),
-    named_form=named_form,
-    keymap_for=keymap_for,
     has_grid=True,
 )

@@ -1,4 +1,4 @@
-"""LeViT's configuration, its variants, and how a checkpoint's shapes give it away."""
+"""LeViT's configuration and its variants."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LevitConfig:
-    """Everything that LeViT's dataflow depends on.
+    """Settings of LeViT's network.
 
     Attributes:
         image_size: (height, width) in pixels; multiples of ``stem_stride``.
@@ -128,7 +128,7 @@ class LevitConfig:
             )
 
     def _weights(self) -> int:
-        """How many weights the matrices have; the rest is a percent."""
+        """Number of weights in the matrices; the rest is a percent."""
         stem = (self.in_channels, *self.stem_widths)
         total = 9 * sum(a * b for a, b in pairwise(stem))
         total += (1 + self.distilled) * self.num_classes * self.stages[-1].width
@@ -163,7 +163,7 @@ class LevitConfig:
 
     @property
     def classifier_heads(self) -> int:
-        """How many."""
+        """Number of classifier heads."""
         return 1 + self.distilled if self.num_classes else 0
 
     @property
@@ -353,7 +353,7 @@ VARIANTS: Final[Mapping[str, Variant]] = _variants()
 
 
 def same_architecture(one: LevitConfig, other: LevitConfig) -> bool:
-    """Equal in all that fine-tuning leaves alone: not classes, heads, channels or image size.
+    """Return True if all that fine-tuning keeps is equal: not classes, heads, channels, size.
 
     Activations do not count either: they cannot be read off a checkpoint.
     """

@@ -1,11 +1,11 @@
-"""LeViT's dataflow: what happens to the picture, under any plan."""
+"""LeViT's dataflow, under any plan."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from levit.models.layers import Mlp, activate, classify
+from levit.models.layers import Mlp, activate, classify, layers_of
 from levit.models.levit.config import LevitConfig
 from levit.models.levit.layers import LevitBlock, LevitParams
 from levit.models.model import Model
@@ -31,15 +31,16 @@ def forward(ops: Ops, model: Model, x: Any) -> dict[str, Any]:
             # channels last, neither moves anything.
             x = ops.transpose(x, (0, 2, 3, 1))  # (B, h, w, C)
             x = ops.reshape(x, (0, math.prod(model.config.grids[0]), -1))  # (B, N, C)
-    blocks = _named_blocks(params)
-    for name, block, downsamples in blocks:
-        with ops.scope(name):
+    blocks = layers_of(params, LevitBlock)
+    last = next(reversed(blocks), None)
+    for path, block in blocks.items():
+        with ops.scope(path):
             with ops.scope("attn"):
                 attend = block.attn.apply_channels_first if channels_first else block.attn.apply
                 y = attend(ops, x)
-            x = y if downsamples else ops.add(x, y)
+            x = y if block.attn.stride > 1 else ops.add(x, y)
             with ops.scope("mlp"):
-                if plan.pool_early and block is blocks[-1][1]:
+                if plan.pool_early and path == last:
                     embedding = _pooled_residual(ops, block.mlp, x, channels_first=channels_first)
                     break  # out of the scopes too: the heads keep their names
                 x = ops.add(x, block.mlp.apply(ops, x, channels_first=channels_first))
@@ -61,16 +62,6 @@ def _stem(ops: Ops, model: Model, x: Any) -> Any:
                 x = activate(ops, x, model.config.activation)
             x = conv.apply(ops, x)
     return x
-
-
-def _named_blocks(params: LevitParams) -> list[tuple[str, LevitBlock, bool]]:
-    """(name, block, whether it downsamples) in the order of the dataflow."""
-    named = []
-    for s, stage in enumerate(params.stages):
-        if stage.downsample is not None:
-            named.append((f"stages.{s}.downsample", stage.downsample, True))
-        named += [(f"stages.{s}.blocks.{b}", block, False) for b, block in enumerate(stage.blocks)]
-    return named
 
 
 def _token_axes(channels_first: bool) -> tuple[int, ...]:

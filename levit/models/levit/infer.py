@@ -1,4 +1,4 @@
-"""The config that a checkpoint's shapes imply, and what stands beside it decides."""
+"""LeViT's config, inferred from a checkpoint's shapes and the files beside it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class _Shapes:
-    """Reads shapes off a checkpoint; what is missing is an error that names it."""
+    """Shapes of a checkpoint; a missing one is an error that names it."""
 
     def __init__(self, shapes: Shapes, keymap: LevitKeymap) -> None:
         self._shapes = shapes
@@ -63,7 +63,7 @@ class _Shapes:
         return layer + self._keymap.weight in self._shapes
 
     def depth(self, stage: int, depths: Sequence[int]) -> int:
-        """How many blocks a stage has, after stages of these depths."""
+        """Number of blocks of a stage, after stages of these depths."""
         number = 0
         while self.has(self._keymap.block_names(stage, number, depths).qkv):
             number += 1
@@ -73,11 +73,11 @@ class _Shapes:
 def infer_config(
     shapes: Shapes, keymap: LevitKeymap, hints: Hints
 ) -> tuple[LevitConfig, list[str]]:
-    """The config that a checkpoint's shapes, and what stands beside it, imply.
+    """Infer the config from a checkpoint's shapes and the hints beside it.
 
     Args:
         shapes: of every tensor.
-        hints: what a config.json or the user says; it decides where shapes cannot.
+        hints: from a config.json or the user; they decide where shapes cannot.
 
     Returns:
         The config, and what had to be assumed, in words.

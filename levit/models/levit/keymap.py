@@ -31,7 +31,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class _Tables:
-    """What stands before an attention's own tensors, dot included."""
+    """Prefix of an attention's own tensors, dot included."""
 
     attn: str
 
@@ -69,11 +69,11 @@ class DownsampleNames(_Tables):
 
 @dataclass(frozen=True, kw_only=True)
 class LevitKeymap:
-    """Where one source format keeps what.
+    """Names of the tensors in one source format.
 
     Attributes:
         source: the format's name.
-        prefix: what stands before every name of the backbone.
+        prefix: of every name of the backbone.
         conv: Linears are stored as 1×1 convolutions.
         activation: the only one that the source's own code has; None where it has several.
         square: its grids are square.
@@ -103,7 +103,7 @@ class LevitKeymap:
 
     @property
     def archive_keys(self) -> tuple[str, ...]:
-        """None: names tell the sources apart."""
+        """Empty: names tell the sources apart."""
         return ()
 
     @property
@@ -116,14 +116,14 @@ class LevitKeymap:
         return self.prefix + self.stem.format(i=number + 1, z=2 * number)
 
     def block_names(self, stage: int, block: int, depths: Sequence[int]) -> BlockNames:
-        """Of one block; `depths` are those of the stages, or at least of those before."""
+        """Names in one block; `depths` are those of the stages, or at least of those before."""
         before = sum(depths[:stage]) + stage  # blocks, downsampling ones included
         ahead = 2 if stage else 0
         places = dict(s=stage, b=block, a=2 * block, d=ahead + 2 * block, n=2 * (before + block))
         return BlockNames(**self._filled(self.block, places))
 
     def downsample_names(self, stage: int, depths: Sequence[int]) -> DownsampleNames:
-        """Of the downsampling block with which a stage (from 1) begins."""
+        """Names in the downsampling block with which a stage (from 1) begins."""
         before = sum(depths[:stage]) + stage - 1
         places = dict(s=stage, p=stage - 1, a=2 * depths[stage - 1], d=0, n=2 * before)
         return DownsampleNames(**self._filled(self.downsample, places))
@@ -137,7 +137,7 @@ class LevitKeymap:
         }
 
     def matches(self, shapes: Shapes) -> bool:
-        """Whether the stem and an attention projection are where this format has them."""
+        """Return True if the stem and an attention projection are where this format has them."""
         stem = shapes.get(self.sign)
         if stem is None or len(stem) != 4:
             return False
@@ -149,7 +149,7 @@ class LevitKeymap:
         return False
 
     def ignores(self, key: str) -> bool:
-        """Whether a key carries nothing that inference needs."""
+        """Return True if a key carries nothing that inference needs."""
         return any(fnmatch.fnmatchcase(key, pattern) for pattern in self.ignored)
 
 

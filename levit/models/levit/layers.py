@@ -89,7 +89,7 @@ class LevitStage:
 
 @dataclass(frozen=True, eq=False)
 class LevitParams:
-    """All of LeViT's layers.
+    """Root of LeViT's tree of layers.
 
     ``head_dist`` is the distillation head; None where there is none, and after merge_heads,
     when ``head`` is the mean of both.

@@ -1,4 +1,4 @@
-"""How a LeViT is filled with random numbers (see `random_weights` for why so)."""
+"""Random weights of a LeViT (`random_weights` says why these)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Vision transformers of one width: what DeiT, ConViT and plain ViT share.
+"""Vision transformers of one width: the network of DeiT, ConViT and plain ViT.
 
-A family is a table of variants, the tensor names of its sources, and a `Traits` record
+A family is a table of variants, the tensor names of its sources, and its preprocessing
 (`levit.models.deit` is the pattern); all else, from the shapes to the dataflow, is here.
 """

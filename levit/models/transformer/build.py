@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from levit.models.layers import Conv, LayerNorm, Linear, Mlp
+from levit.models.layers import LayerNorm, Linear, Mlp
 from levit.models.model import Weights
 from levit.models.ops import Array
 from levit.models.transformer.config import TransformerConfig
@@ -37,21 +37,18 @@ def build(
     front = np.concatenate(tokens) if len(tokens) > 1 else tokens[0]
     patches = math.prod(config.grid)
     count = patches if late else patches + config.special_tokens
-    embedding = Embedding(
-        patch=make.patch(prefix + keymap.patch),
+    embed = make.embedding(
+        prefix + keymap.patch,
         tokens=None if late else front,
         positions=make.positions(prefix + keymap.positions, count) if config.positions else None,
     )
     blocks = tuple(make.block(i) for i in range(config.depth))
-    heads = [
-        Head(make.linear(keymap.heads[i], config.num_classes, width), first=i)
-        for i in range(config.classifier_heads)
-    ]
+    heads = [make.head(keymap.heads[i], first=i) for i in range(config.classifier_heads)]
     pooler = None
     if config.pooler_width:
         pooler = make.linear(prefix + keymap.pooler, config.pooler_width, width)
     return TransformerParams(
-        embedding=embedding,
+        embed=embed,
         blocks=blocks,
         norm=make.norm(prefix + keymap.norm),
         late_tokens=front if late else None,
@@ -80,14 +77,17 @@ class _Builder:
         table: Array = self._weights.tensor(name, (1, count, self._config.width))[0]
         return table
 
-    def patch(self, layer: str) -> Conv:
+    def embedding(self, layer: str, tokens: Array | None, positions: Array | None) -> Embedding:
         config = self._config
         side, width = config.patch_size, config.width
-        return Conv(
+        return Embedding(
             self._weights.tensor(f"{layer}.weight", (width, config.in_channels, side, side)),
             self._weights.tensor(f"{layer}.bias", (width,)),
             stride=side,
             padding=0,
+            grid=config.grid,
+            tokens=tokens,
+            positions=positions,
         )
 
     def linear(self, layer: str, out_features: int, in_features: int, bias: bool = True) -> Linear:
@@ -95,6 +95,10 @@ class _Builder:
             self._weights.tensor(f"{layer}.weight", (out_features, in_features)),
             self._weights.tensor(f"{layer}.bias", (out_features,)) if bias else None,
         )
+
+    def head(self, layer: str, first: int) -> Head:
+        linear = self.linear(layer, self._config.num_classes, self._config.width)
+        return Head(linear.weight, linear.bias, first=first)
 
     def norm(self, layer: str) -> LayerNorm:
         shape = (self._config.width,)

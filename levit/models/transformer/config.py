@@ -26,7 +26,7 @@ _FLAGS: Final = ("qkv_bias", "distilled", "distilled_head", "positions")
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerConfig:
-    """Everything that the dataflow depends on.
+    """Settings of a network.
 
     Attributes:
         image_size: (height, width) in pixels; multiples of `patch_size`.
@@ -129,17 +129,17 @@ class TransformerConfig:
 
     @property
     def special_tokens(self) -> int:
-        """Tokens that stand for no patch, in front of the others at the end."""
+        """Number of tokens in front, at the last block, that stand for no patch."""
         return 1 + self.distilled
 
     @property
     def tokens(self) -> int:
-        """All of them, at the end."""
+        """Number of tokens at the last block."""
         return self.special_tokens + math.prod(self.grid)
 
     @property
     def tokens_read(self) -> int:
-        """How many of the first tokens what comes after the last block reads.
+        """Number of tokens, from the first, that are read after the last block.
 
         A classifier without a distillation head reads the class token alone, whatever stands beside
         it; a headless distilled model pools both, as timm does.
@@ -148,7 +148,7 @@ class TransformerConfig:
 
     @property
     def classifier_heads(self) -> int:
-        """How many."""
+        """Number of classifier heads."""
         return 1 + self.distilled_head if self.num_classes else 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,7 +175,7 @@ class TransformerConfig:
 
 
 def same_architecture(one: TransformerConfig, other: TransformerConfig) -> bool:
-    """Equal in all that fine-tuning leaves alone: not classes, channels or image size.
+    """Return True if all is equal that fine-tuning leaves alone: not classes, channels, image size.
 
     Epsilon and activation do not count either: they cannot be read off a checkpoint.
     """

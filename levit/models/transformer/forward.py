@@ -26,7 +26,7 @@ def forward(ops: Ops, model: Model, x: Any) -> dict[str, Any]:
         with ops.scope("pixels"):
             x = normalize_pixels(ops, x, model.plan.pixels, folded=model.plan.pixels_folded)
     with ops.scope("embed"):
-        x = params.embedding.apply(ops, x, config.grid)
+        x = params.embed.apply(ops, x)
     last = len(params.blocks) - 1
     for i, block in enumerate(params.blocks):
         if i == config.local_depth and params.late_tokens is not None:

@@ -1,4 +1,4 @@
-"""The config that a checkpoint's shapes imply, and what stands beside it decides."""
+"""A transformer's config, inferred from a checkpoint's shapes and the files beside it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class _Shapes:
-    """Reads shapes off a checkpoint; what is missing is an error that names it."""
+    """Shapes of a checkpoint; a missing one is an error that names it."""
 
     shapes: Shapes
     keymap: TransformerKeymap
@@ -66,11 +66,11 @@ def infer_config(
     hints: Hints,
     variants: Mapping[str, Variant],
 ) -> tuple[TransformerConfig, list[str]]:
-    """The config that a checkpoint's shapes, and what stands beside it, imply.
+    """Infer the config from a checkpoint's shapes and the hints beside it.
 
     Args:
         shapes: of every tensor.
-        hints: what a config.json or the user says; it decides where shapes cannot.
+        hints: from a config.json or the user; they decide where shapes cannot.
         variants: of the family, which decide what nothing states.
 
     Returns:
@@ -182,7 +182,7 @@ def _gates(read: _Shapes) -> int | None:
 
 
 def _heads_of_variant(template: TransformerConfig, variants: Mapping[str, Variant]) -> int | None:
-    """Of the variants that are this network but for the heads, if they agree."""
+    """Choose the number of heads of the variants that are this network otherwise, if they agree."""
     found = {
         variant.config.heads
         for variant in variants.values()

@@ -16,7 +16,7 @@ Part: TypeAlias = tuple[str, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class TransformerKeymap:
-    """One source's names. ``{i}`` is the number of a block.
+    """Names of the tensors in one source format. ``{i}`` is the number of a block.
 
     Attributes:
         source: the source format's name.
@@ -69,15 +69,15 @@ class TransformerKeymap:
         return self.prefix + (self.distillation_token if self.distilled else self.class_token)
 
     def block_name(self, number: int) -> str:
-        """What the names of a block begin with."""
+        """Prefix of a block's names."""
         return self.prefix + self.block.format(i=number)
 
     def is_gated(self, number: int, shapes: Shapes) -> bool:
-        """Whether a block has positional attention."""
+        """Return True if a block has positional attention."""
         return bool(self.gate) and self.block_name(number) + self.gate in shapes
 
     def matches(self, shapes: Shapes) -> bool:
-        """Whether the tokens, the patches and the first block are where this format has them."""
+        """Return True if tokens, patches and first block are where this format has them."""
         if (
             self.sign not in shapes
             or len(shapes.get(self.prefix + self.patch + ".weight", ())) != 4
@@ -91,7 +91,7 @@ class TransformerKeymap:
         return f"{self.block_name(0)}{layer}.weight" in shapes
 
     def ignores(self, key: str) -> bool:
-        """Whether a key carries nothing that inference needs."""
+        """Return True if a key carries nothing that inference needs."""
         return any(fnmatch.fnmatchcase(key, pattern) for pattern in self.ignored)
 
 

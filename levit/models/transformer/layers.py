@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,7 +61,7 @@ class PositionAttention:
 
     @property
     def is_open(self) -> bool:
-        """Whether the values have what the gate leaves, so that rows sum to ``1 + e^gate``."""
+        """True where the values hold the gate's remainder, so that rows sum to ``1 + e^gate``."""
         return self.table is not None and self.rest is None
 
     def mix(self, ops: Ops, weights: Any) -> Any:
@@ -145,23 +146,23 @@ class TransformerBlock:
 
 
 @dataclass(frozen=True, eq=False)
-class Embedding:
-    """Patches → tokens.
+class Embedding(Conv):
+    """Patches → tokens: a convolution, then tokens in front and positions added.
 
-    As trained, ``tokens`` (T, C) are put in front of the patches and ``positions`` (T + N, C) are
-    added to all. Once folded, ``tokens`` is None and ``table`` (T + N, C) holds both, and the
-    convolution's bias.
+    As trained, ``tokens`` (T, C) are put in front of the patches of a `grid` and ``positions``
+    (T + N, C) are added to all. Once folded, ``tokens`` is None and ``table`` (T + N, C) holds
+    both, and the convolution's bias.
     """
 
-    patch: Conv
-    tokens: Array | None
-    positions: Array | None
+    grid: tuple[int, int] = (1, 1)
+    tokens: Array | None = None
+    positions: Array | None = None
     table: Array | None = None
 
-    def apply(self, ops: Ops, x: Any, grid: tuple[int, int]) -> Any:
+    def apply(self, ops: Ops, x: Any) -> Any:
         """(B, channels, height, width) → (B, T + N, C)."""
-        count = grid[0] * grid[1]
-        x = self.patch.apply(ops, x)
+        count = math.prod(self.grid)
+        x = super().apply(ops, x)
         x = ops.transpose(x, (0, 2, 3, 1))  # (B, h, w, C)
         x = ops.reshape(x, (0, count, -1))  # (B, N, C)
         if self.table is not None:
@@ -182,29 +183,28 @@ def with_tokens(ops: Ops, x: Any, tokens: Array, count: int) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
-    """A classifier over `count` tokens side by side, from the `first`: ``linear`` (K, count·C)."""
+class Head(Linear):
+    """A classifier over `count` tokens side by side, from the `first`: ``weight`` (K, count·C)."""
 
-    linear: Linear
     first: int = 0
     count: int = 1
 
-    def apply(self, ops: Ops, tokens: Any) -> Any:
+    def apply(self, ops: Ops, x: Any) -> Any:
         """(B, R, C) → (B, K)."""
-        read = ops.narrow(tokens, 1, self.first, self.count)
-        return self.linear.apply(ops, ops.reshape(read, (0, self.linear.weight.shape[1])))
+        read = ops.narrow(x, 1, self.first, self.count)
+        return super().apply(ops, ops.reshape(read, (0, self.weight.shape[1])))
 
 
 @dataclass(frozen=True, eq=False)
 class TransformerParams:
-    """All layers.
+    """Root of the tree of layers.
 
     ``late_tokens`` (1, C) is the class token where it enters after the local blocks. ``head_dist``
     is None where there is none, and after merge_heads, when ``head`` reads both tokens. ``pooler``
     is transformers' (P, C).
     """
 
-    embedding: Embedding
+    embed: Embedding
     blocks: tuple[TransformerBlock, ...]
     norm: LayerNorm
     late_tokens: Array | None = None

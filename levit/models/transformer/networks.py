@@ -104,4 +104,5 @@ def transformers_network(config: TransformerConfig) -> SourceNetwork:
             **({"pooler_output_size": config.pooler_width} if config.pooler_width else {}),
         },
         pooler=bool(config.pooler_width),
+        headless_output="features",  # transformers has no mean of tokens
     )

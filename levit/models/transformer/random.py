@@ -1,4 +1,4 @@
-"""How a vision transformer is filled with random numbers (see `random_weights` for why so)."""
+"""Random weights of a vision transformer (`random_weights` says why these)."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ _EMBEDDING = 0.3
 
 def randomize(params: TransformerParams, rng: np.random.Generator) -> None:
     """Fill the arrays in place."""
-    embedding = params.embedding
-    patch = embedding.patch
-    _normal(patch.weight, rng, 1 / np.sqrt(patch.weight[0].size))
-    assert patch.bias is not None
-    _normal(patch.bias, rng, 0.1)
-    for table in (embedding.tokens, embedding.positions, params.late_tokens):
+    embed = params.embed
+    _normal(embed.weight, rng, 1 / np.sqrt(embed.weight[0].size))
+    assert embed.bias is not None
+    _normal(embed.bias, rng, 0.1)
+    for table in (embed.tokens, embed.positions, params.late_tokens):
         if table is not None:
             _normal(table, rng, _EMBEDDING)
     for block in params.blocks:
@@ -43,7 +42,7 @@ def randomize(params: TransformerParams, rng: np.random.Generator) -> None:
     _norm(params.norm, rng)
     for head in (params.head, params.head_dist):
         if head is not None:
-            _linear(head.linear, rng)
+            _linear(head, rng)
     if params.pooler is not None:
         _linear(params.pooler, rng)
 

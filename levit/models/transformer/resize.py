@@ -32,16 +32,16 @@ def resize(
     """
     new = with_image_size(config, size)
     done = []
-    embedding = params.embedding
-    if embedding.positions is not None:
-        count = len(embedding.positions) - math.prod(config.grid)
-        first, others = np.split(embedding.positions, [count])
+    embed = replace(params.embed, grid=new.grid)
+    if embed.positions is not None:
+        count = len(embed.positions) - math.prod(config.grid)
+        first, others = np.split(embed.positions, [count])
         others = resample_grid(others, config.grid, new.grid)
-        embedding = replace(embedding, positions=np.concatenate([first, others]))
+        embed = replace(embed, positions=np.concatenate([first, others]))
         done.append("position embeddings: bicubic, antialiased, as timm")
-    params = replace(params, embedding=embedding)
+    params = replace(params, embed=embed)
     params, count = transform(
-        params, PositionAttention, lambda position: replace(position, grid=new.grid)
+        params, PositionAttention, lambda _, position: replace(position, grid=new.grid)
     )
     if count:
         done.append("positional projections: as they are, by offset in patches, as timm")
