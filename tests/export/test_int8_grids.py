@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from levit.export.quantization.grid import Grid, LayerGrids, Quantization, Scheme, fit_grid
+from levit.export.grids import Grid, LayerGrids, Quantization, Scheme, fit_grid
 from levit.export.quantization.inputs import choose_input_grid
 from levit.export.quantization.weights import correct_bias, round_weight
 

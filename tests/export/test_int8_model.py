@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 
 from levit.errors import CalibrationError
+from levit.export.grids import Scheme
 from levit.export.onnx.graph import emit_onnx
 from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
 from levit.export.onnx.openvino_ops import OpenvinoOps
@@ -17,7 +18,6 @@ from levit.export.passes import EXACT, passes_for, relative_difference, run_pass
 from levit.export.passes.shared import scaled_columns
 from levit.export.quantization.compiler import Quantizer
 from levit.export.quantization.equalize import equalize_norms, equalize_stream, with_stream
-from levit.export.quantization.grid import Scheme
 from levit.export.quantization.observe import observe
 from levit.export.quantization.pictures import Pictures
 from levit.export.quantization.quantize import mixed, quantize, with_result_grids

@@ -11,10 +11,10 @@ from onnx import TensorProto, helper
 
 from levit.artifact import TensorSpec
 from levit.errors import ExportError
+from levit.export.grids import Quantization
 from levit.export.interface import input_spec, output_specs
 from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.precision import choose_opset
-from levit.export.quantization.grid import Quantization
 from levit.models.model import Model
 
 __all__ = ["emit_onnx", "metadata_of"]

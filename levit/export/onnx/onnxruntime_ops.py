@@ -8,8 +8,8 @@ from typing import Any, Final, TypeGuard
 
 import numpy as np
 
+from levit.export.grids import LayerGrids, Quantization
 from levit.export.onnx.ops import Layer, OnnxOps, Value
-from levit.export.quantization.grid import LayerGrids, Quantization
 from levit.models.ops import Array
 
 __all__ = ["OnnxruntimeOps"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from levit.export.grids import LayerGrids
 from levit.export.onnx.ops import OnnxOps, Value
-from levit.export.quantization.grid import LayerGrids
 from levit.models.ops import Array
 
 __all__ = ["OpenvinoOps"]

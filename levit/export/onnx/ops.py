@@ -25,8 +25,8 @@ import onnx
 from onnx import TensorProto, helper
 
 from levit.errors import ExportError
+from levit.export.grids import Grid, LayerGrids, Quantization
 from levit.export.precision import PRECISIONS, rounded
-from levit.export.quantization.grid import Grid, LayerGrids, Quantization
 from levit.models.counting import ShapeOps
 from levit.models.ops import Array, Scopes
 

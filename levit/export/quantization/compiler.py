@@ -9,11 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import CalibrationError
+from levit.export.grids import Quantization, Scheme
 from levit.export.once import OncePerModel
 from levit.export.passes import Applied
 from levit.export.progress import Progress, silent
 from levit.export.quantization.equalize import equalizer_of
-from levit.export.quantization.grid import Quantization, Scheme
 from levit.export.quantization.observe import Observed, observe
 from levit.export.quantization.pictures import FEWEST, Pictures
 from levit.export.quantization.quantize import mixed, quantize, with_result_grids

@@ -11,8 +11,8 @@ from typing import Any, Final, TypeAlias
 
 import numpy as np
 
+from levit.export.grids import Scheme, fit_grid
 from levit.export.passes.shared import scaled_columns, scaled_rows, with_params
-from levit.export.quantization.grid import Scheme, fit_grid
 from levit.export.quantization.observe import Observed, Source
 from levit.models.layers import Affine, LayerNorm, layers_of, transform
 from levit.models.levit.layers import LevitBlock, LevitStage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from levit.export.quantization.grid import Scheme
+from levit.export.grids import Scheme
 
 __all__ = ["IntegerForm"]
 

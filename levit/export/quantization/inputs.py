@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from levit.export.quantization.grid import Grid, Scheme, fit_grid
+from levit.export.grids import Grid, Scheme, fit_grid
 from levit.models.ops import Array
 
 __all__ = ["HEADROOM", "ChosenGrid", "Rule", "choose_input_grid"]

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from levit.export.grids import Grid, LayerGrids, Quantization, Scheme, fit_grid
 from levit.export.progress import Progress, silent
-from levit.export.quantization.grid import Grid, LayerGrids, Quantization, Scheme, fit_grid
 from levit.export.quantization.inputs import HEADROOM, choose_input_grid
 from levit.export.quantization.observe import Observed, Source
 from levit.export.quantization.weights import correct_bias, round_weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from levit.export.quantization.grid import LayerGrids, Quantization
+from levit.export.grids import LayerGrids, Quantization
 from levit.models.ops import Array, NumpyOps
 
 __all__ = ["QuantizedOps"]

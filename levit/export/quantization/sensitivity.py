@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import numpy as np
 
+from levit.export.grids import Grid, Quantization
 from levit.export.progress import Progress, silent
-from levit.export.quantization.grid import Grid, Quantization
 from levit.export.quantization.quantize import mixed
 from levit.export.quantization.reference import QuantizedOps
 from levit.models.model import Model

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from levit.export.quantization.grid import Scheme
+from levit.export.grids import Scheme
 from levit.models.ops import Array
 
 __all__ = ["correct_bias", "round_weight"]

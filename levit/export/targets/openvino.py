@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from levit.artifact import OPENVINO_FILE
 from levit.errors import ExportError, brief
+from levit.export.grids import Quantization
 from levit.export.onnx.openvino_ops import OpenvinoOps
 from levit.export.onnx.ops import weight_name
 from levit.export.precision import PRECISIONS, Precision, rounded
-from levit.export.quantization.grid import Quantization
 from levit.export.targets.graph import GraphForm, versions_of
 from levit.export.targets.target import Order, Target, Way, Written
 from levit.models.model import Model

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from levit.export.grids import Quantization
 from levit.export.options import ExportOptions
 from levit.export.progress import Progress, silent
 from levit.export.quantization.form import IntegerForm
-from levit.export.quantization.grid import Quantization
 from levit.models.model import Model
 from levit.pictures.preprocess import PreprocessSpec
 
