@@ -9,7 +9,7 @@ __all__ = ["input_spec", "output_specs"]
 
 
 def input_spec(model: Model, batch: int | None) -> TensorSpec:
-    """The one input; `batch` None stands for any."""
+    """Specify the input; `batch` None stands for any size."""
     shape: tuple[int | str, ...] = ("batch" if batch is None else batch, *model.input_shape)
     if model.plan.pixels is not None:
         return TensorSpec(name="pixels", dtype="uint8", layout="NHWC", shape=shape)

@@ -52,7 +52,7 @@ class Source:
 
 
 def digits_folder() -> Path:
-    """Where the package keeps ``levit_digits``: weights, config, and ``images/``."""
+    """Folder of ``levit_digits`` in the package: weights, config, and ``images/``."""
     return Path(str(resources.files("levit"))) / "data" / DIGITS
 
 

@@ -78,7 +78,7 @@ def _matching(checkpoint: Checkpoint) -> list[tuple[Family, Keymap]]:
 def _choose(
     checkpoint: Checkpoint, found: list[tuple[Family, Keymap]], named: Family | None
 ) -> tuple[Family, Keymap]:
-    """The one of several families that the user or the config names."""
+    """Choose among several families the one that the user or the config names."""
     by_name = {family.name: (family, keymap) for family, keymap in found}
     if len(found) == 1:
         return found[0]

@@ -1,4 +1,4 @@
-"""What people look at: a page, a picture, tables, a spreadsheet, all made from one record."""
+"""Reports: a page, a picture, tables and a spreadsheet, all made from one record."""
 
 from levit.benchmarks.report.context import Context, HeadlineRow, PublishedSpeed
 from levit.benchmarks.report.csv import write_csv

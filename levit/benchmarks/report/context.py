@@ -1,4 +1,4 @@
-"""What a report says beside the record itself."""
+"""Context that a report gives beside the record itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PublishedSpeed:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadlineRow:
-    """How many times LeViT is as fast as another architecture at equal published accuracy.
+    """Ratio of LeViT's speed to that of another architecture at equal published accuracy.
 
     Attributes:
         engine: through which engine LeViT ran.

@@ -1,4 +1,4 @@
-"""What a report says beside its record: the paper's figures, the headline, the noise."""
+"""Figures beside the record in a report: the paper's, the headline, the noise."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Box(NamedTuple):
     bottom: float
 
     def meets(self, other: Box) -> bool:
-        """Whether they overlap."""
+        """True where the two overlap."""
         return (
             self.left < other.right
             and other.left < self.right

@@ -1,4 +1,4 @@
-"""What is drawn: which points make a curve, which rows a chart, and what they are called."""
+"""Series to draw: the points of each curve, the rows of each chart, and their names."""
 
 from __future__ import annotations
 
@@ -90,12 +90,12 @@ def architecture(model: str) -> str:
 
 
 def architecture_title(key: str) -> str:
-    """What people call it."""
+    """Name that people use."""
     return next((title for k, title, _ in ARCHITECTURES if k == key), OTHER[1])
 
 
 def short_name(model: str) -> str:
-    """What is left of timm's name beside a curve that names the architecture: 128S, B2."""
+    """Short name beside a curve that names the architecture: 128S, B2."""
     parts = model.split(".")[0].split("_")
     kept = [p for p in parts[1:] if p not in ("distilled", "patch16", "224", "conv")]
     if model.startswith("tf_"):
@@ -125,7 +125,7 @@ def model_order(contenders: Iterable[Contender]) -> list[str]:
 
 
 def by_model(items: Sequence[Summary], protocol: str) -> list[tuple[str, list[Summary]]]:
-    """Those of a protocol that were measured, by model in `model_order`."""
+    """Measurements of one protocol, by model in `model_order`."""
     chosen = ok(items, protocol)
     order = model_order(s.contender for s in chosen)
     return [(model, [s for s in chosen if s.contender.model == model]) for model in order]

@@ -159,7 +159,7 @@ def _error(item: Summary) -> str:
 
 
 def _settings_note(items: Sequence[Summary]) -> str:
-    """What all measurements have in common: the settings that do not differ."""
+    """Settings that all measurements have in common."""
     first = items[0].measurement.settings
     same = {
         key: value
@@ -240,7 +240,7 @@ def headline_table(context: Context) -> Table | None:
 
 
 def refused_table(items: Sequence[Summary]) -> Table | None:
-    """What was not measured, and why."""
+    """Measurements that were not taken, and why."""
     # What fails once usually fails under every protocol: one line.
     where: dict[tuple[str, str, str, str], list[str]] = {}
     case: tuple[str, str, str, str]

@@ -32,7 +32,7 @@ class TimingCache:
 
     @property
     def path(self) -> Path:
-        """Where it is kept."""
+        """Path of the cache file."""
         root = os.environ.get("XDG_CACHE_HOME")
         base = Path(root) if root else Path.home() / ".cache"
         return base / "levit" / f"{self.module}-{self.version}-{self.architecture}.timing"

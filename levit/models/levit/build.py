@@ -83,7 +83,7 @@ def _rows(linear: Linear, rows: Array) -> Linear:
 
 
 def relative_index(grid: tuple[int, int], stride: int) -> Array:
-    """Which entry of the bias table belongs to a query and a key.
+    """Index of the bias table's entry for each query and key.
 
     Entry ``|Δrow| * width + |Δcolumn|``, for queries at every `stride`-th row and column.
 
