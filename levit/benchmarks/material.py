@@ -13,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from levit.artifact import Artifact, open_artifact
-from levit.benchmarks.calibration import calibration_batches
 from levit.benchmarks.correctness import REFERENCE_FILE
 from levit.benchmarks.engines import ENGINES, Job
 from levit.benchmarks.lineup import RunnableContender
 from levit.benchmarks.peer_files import prepare
+from levit.benchmarks.peer_making import calibration_batches
 from levit.benchmarks.record import Contender
 from levit.errors import InputError, LevitError
 from levit.export import ExportOptions

@@ -33,31 +33,23 @@ _COPIES: Final = 2
 _PER_SAMPLE: Final = 3
 
 
-class _Buffers(NamedTuple):
-    near: NDArray[np.float32]
-    result: NDArray[np.float32]
-    far: NDArray[np.float32]
-    copy: NDArray[np.float32]
-
-
 @functools.cache
-def _buffers() -> _Buffers:
+def _buffers() -> tuple[NDArray[np.float32], ...]:
+    """(near, result, far, copy), written once: every page is there before the first timing."""
     near = np.linspace(-1, 1, 8 << 10, dtype=np.float32)
-    # Written once, so that every page is there before the first timing.
-    return _Buffers(
-        near, np.ones_like(near), np.ones(8 << 20, np.float32), np.ones(8 << 20, np.float32)
-    )
+    far = np.ones(8 << 20, np.float32)
+    return near, np.ones_like(near), far, far.copy()
 
 
 def calibrate() -> int:
     """Return the nanoseconds of the fixed work, some 7 ms: element by element, so in one thread."""
-    buffers = _buffers()
+    near, result, far, copy = _buffers()
     start = time.perf_counter_ns()
     for _ in range(_CALLS):
-        np.multiply(buffers.near, buffers.near, out=buffers.result)
-        np.add(buffers.result, buffers.near, out=buffers.result)
+        np.multiply(near, near, out=result)
+        np.add(result, near, out=result)
     for _ in range(_COPIES):
-        np.copyto(buffers.copy, buffers.far)
+        np.copyto(copy, far)
     return time.perf_counter_ns() - start
 
 
@@ -83,12 +75,9 @@ class Counters(NamedTuple):
     @classmethod
     def read(cls) -> Counters:
         """Read the counters now."""
-        busy_s, steal_s = system.cpu_seconds()
-        averages = system.load_averages()
-        load = averages[0] if averages else None
-        return cls(
-            busy_s, steal_s, system.our_seconds(), load, system.throttled(), system.overheated()
-        )
+        load = (system.load_averages() or [None])[0]
+        ours_s = system.our_seconds()
+        return cls(*system.cpu_seconds(), ours_s, load, system.throttled(), system.overheated())
 
 
 class NoiseLog:
@@ -102,13 +91,8 @@ class NoiseLog:
     def sample(self) -> None:
         """Time the work three times, and read the counters."""
         kernel_ns = [calibrate() for _ in range(_PER_SAMPLE)]
-        self._samples.append(
-            {
-                "at_s": time.monotonic() - self._start,
-                "kernel_ns": kernel_ns,
-                **Counters.read()._asdict(),
-            }
-        )
+        at_s = time.monotonic() - self._start
+        self._samples.append({"at_s": at_s, "kernel_ns": kernel_ns, **Counters.read()._asdict()})
 
     def to_dict(self) -> dict[str, Any]:
         """``cpus`` (online, which the counters' seconds are of) and ``samples``: raw values.
@@ -149,9 +133,16 @@ def quietness(noise: Mapping[str, Any]) -> tuple[Quietness, list[str]]:
     samples = noise.get("samples", ())
     if len(samples) < FEWEST:
         return "noisy", [f"only {len(samples)} calibrations were taken, too few to tell"]
+    busy_s, ours_s, steal_s, wall_s = (
+        _increase(samples, name) for name in ("busy_s", "ours_s", "steal_s", "at_s")
+    )
+    others = steal = None
+    if wall_s and busy_s is not None and ours_s is not None:
+        others = (busy_s - ours_s) / wall_s
+    if wall_s and steal_s is not None:
+        steal = steal_s / (wall_s * noise.get("cpus", 1))
     level, reasons = 0, []
     low, high = np.percentile([ns for sample in samples for ns in sample["kernel_ns"]], [10, 90])
-    others, steal = _others_cpus(samples), _steal_share(noise)
     for value, limits, text in (
         (
             high / low - 1,
@@ -165,27 +156,13 @@ def quietness(noise: Mapping[str, Any]) -> tuple[Quietness, list[str]]:
             level = max(level, 2 if value > limits[1] else 1)
             reasons.append(text.format(value))
     for name, text in (
-        ("throttled", "the container's CPU quota stopped the run {} times"),
-        ("overheated", "the CPU lowered its clock for heat {} times"),
+        ("throttled", "the container's CPU quota stopped the run {:.0f} times"),
+        ("overheated", "the CPU lowered its clock for heat {:.0f} times"),
     ):
         if count := _increase(samples, name):
             level = max(level, 1)
-            reasons.append(text.format(int(count)))
+            reasons.append(text.format(count))
     return _VERDICTS[level], reasons
-
-
-def _others_cpus(samples: Sequence[Mapping[str, Any]]) -> float | None:
-    busy_s, ours_s = _increase(samples, "busy_s"), _increase(samples, "ours_s")
-    wall_s = _increase(samples, "at_s")
-    if busy_s is None or ours_s is None or not wall_s:
-        return None
-    return max(0.0, busy_s - ours_s) / wall_s
-
-
-def _steal_share(noise: Mapping[str, Any]) -> float | None:
-    steal_s = _increase(noise["samples"], "steal_s")
-    wall_s = _increase(noise["samples"], "at_s")
-    return steal_s / (wall_s * noise.get("cpus", 1)) if steal_s is not None and wall_s else None
 
 
 def _increase(samples: Sequence[Mapping[str, Any]], name: str) -> float | None:
@@ -194,16 +171,11 @@ def _increase(samples: Sequence[Mapping[str, Any]], name: str) -> float | None:
     return float(values[-1] - values[0]) if len(values) > 1 else None
 
 
-def kernel_times(noise: Mapping[str, Any]) -> list[int]:
-    """The best of each sample's calibrations, in nanoseconds, in the order they were taken."""
-    return [min(sample["kernel_ns"]) for sample in noise.get("samples", ())]
-
-
 def drift(noise_a: Mapping[str, Any], noise_b: Mapping[str, Any]) -> float:
     """Return the drift of the machine from a to b: 0.03 is 3 % slower.
 
-    By the medians of the calibration kernel; 0 where one of the two has no sample. The kernel
-    runs in NumPy: another NumPy may show as a drift.
+    By the medians of each sample's best calibration; 0 where one of the two has no sample. The
+    kernel runs in NumPy: another NumPy may show as a drift.
     """
-    a, b = kernel_times(noise_a), kernel_times(noise_b)
+    a, b = ([min(s["kernel_ns"]) for s in n.get("samples", ())] for n in (noise_a, noise_b))
     return statistics.median(b) / statistics.median(a) - 1 if a and b else 0.0

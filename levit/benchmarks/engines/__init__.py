@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,11 +31,37 @@ from numpy.typing import NDArray
 
 from levit.benchmarks.record import Kind
 
-__all__ = ["ENGINES", "Engine", "ImageRunner", "Job", "Runner"]
+__all__ = ["ENGINES", "Engine", "ImageRunner", "Job", "Runner", "image_runner"]
 
 Runner: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
 # bytes of a picture → (top-1 class, nanoseconds by stage: decode, resize, infer)
 ImageRunner: TypeAlias = Callable[[bytes], tuple[int, Mapping[str, int]]]
+
+
+def image_runner(
+    decode: Callable[[bytes], Any], prepare: Callable[[Any], NDArray[Any]], infer: Runner
+) -> ImageRunner:
+    """Three stages, timed one by one: ``image_runner(decode, prepare, infer)(data)``.
+
+    Args:
+        decode: bytes of a JPEG → picture.
+        prepare: picture → the network's input, a batch of one.
+        infer: that batch → logits, (1, classes).
+    """
+    clock = time.perf_counter_ns
+
+    def run(data: bytes) -> tuple[int, Mapping[str, int]]:
+        start = clock()
+        picture = decode(data)
+        decoded = clock()
+        batch = prepare(picture)
+        resized = clock()
+        top1 = int(infer(batch)[0].argmax())
+        end = clock()
+        stages = {"decode": decoded - start, "resize": resized - decoded, "infer": end - resized}
+        return top1, stages
+
+    return run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.benchmarks.engines import ImageRunner, Job, Runner
-from levit.benchmarks.engines.image_runner import image_runner
+from levit.benchmarks.engines import ImageRunner, Job, Runner, image_runner
 from levit.errors import InputError, VerificationError
 from levit.pictures.reading import load_image
 from levit.runtime.predictor import Predictor

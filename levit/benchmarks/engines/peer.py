@@ -11,8 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image
 
-from levit.benchmarks.engines import ImageRunner, Job, Runner
-from levit.benchmarks.engines.image_runner import image_runner
+from levit.benchmarks.engines import ImageRunner, Job, Runner, image_runner
 
 __all__ = ["Peer", "data_config"]
 
