@@ -47,16 +47,6 @@ def overhead_us(folder: Path) -> float:
     return max(latency_ms(measurement)[50].median * 1e3, per_call / 1e3)
 
 
-class Silent:
-    """A watcher of a run that shows nothing."""
-
-    def plan(self, seconds: float) -> None:
-        pass
-
-    def advance(self, seconds: float, title: str) -> None:
-        pass
-
-
 def measured(
     model: str,
     engine: str,
@@ -84,7 +74,7 @@ def measured(
         seed=0,
         command=("check_bench",),
     )
-    record, stop = run_benchmark(plan, material, Silent())
+    record, stop = run_benchmark(plan, material, progress=lambda title: None)
     if stop is not None:
         raise stop
     return record

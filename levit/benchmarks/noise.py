@@ -75,7 +75,7 @@ class Counters(NamedTuple):
     @classmethod
     def read(cls) -> Counters:
         """Read the counters now."""
-        load = (system.load_averages() or [None])[0]
+        load = (system.load_averages() or (None,))[0]
         ours_s = system.our_seconds()
         return cls(*system.cpu_seconds(), ours_s, load, system.throttled(), system.overheated())
 

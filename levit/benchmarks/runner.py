@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import pkgutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from levit.benchmarks.lineup import RunnableContender, ceilings
 from levit.benchmarks.machine import fingerprint
 from levit.benchmarks.material import Material
 from levit.benchmarks.noise import NoiseLog
-from levit.benchmarks.protocols import Protocol as Measured
+from levit.benchmarks.protocols import Protocol
 from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Measurement, Record, Round
 from levit.benchmarks.turns import Trial, Turns, length_of, search_seconds
@@ -32,23 +32,13 @@ from levit.errors import BackendUnavailableError, LevitError
 from levit.export.timing import in_turns
 from levit.interruption import raise_if_interrupted
 
-__all__ = ["Plan", "Watcher", "run_benchmark"]
+__all__ = ["Plan", "run_benchmark"]
 
 # Least time between samples of the machine, which take some 20 ms.
 _BETWEEN_S: Final = 2.0
 # Estimate for a process of a `process` protocol, for the progress bar.
 _PROCESS_S: Final = 2.0
 _GPU_BATCH: Final = 2048
-
-
-class Watcher(Protocol):
-    """Progress of a run, as it is reported."""
-
-    def plan(self, seconds: float) -> None:
-        """Take the estimate of all work."""
-
-    def advance(self, seconds: float, title: str) -> None:
-        """Take the seconds of work that are done, and the title of the next step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +55,7 @@ class Plan:
     """
 
     contenders: tuple[RunnableContender, ...]
-    protocols: Mapping[str, Measured]
+    protocols: Mapping[str, Protocol]
     device: str
     threads: int
     pictures: tuple[Path, ...]
@@ -75,15 +65,18 @@ class Plan:
 
 
 def run_benchmark(
-    plan: Plan, material: Material, watcher: Watcher
+    plan: Plan, material: Material, progress: Callable[[str], None]
 ) -> tuple[Record, BaseException | None]:
     """Measure everything that `plan` says.
+
+    Args:
+        progress: told each step, with the part of the work that is done.
 
     Returns:
         The record, and the interruption or error that has ended the run early, for the caller to
         raise again once the record is safe.
     """
-    run = _Run(plan, material, watcher)
+    run = _Run(plan, material, progress)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     machine = fingerprint(plan.device)
     stop: BaseException | None = None
@@ -114,23 +107,24 @@ def run_benchmark(
 
 
 class _Run:
-    def __init__(self, plan: Plan, material: Material, watcher: Watcher) -> None:
+    def __init__(self, plan: Plan, material: Material, progress: Callable[[str], None]) -> None:
         self._plan = plan
         self._material = material
-        self._watcher = watcher
+        self._progress = progress
+        self._done_s = self._planned_s = 0.0
         self._rng = np.random.default_rng(plan.seed)
-        self._ceilings = ceilings(plan.contenders, plan.device)
         self._sampled = -_BETWEEN_S
         # Errors of contenders that answer as the reference does; reasons of those that do not.
         self._checked: dict[str, float | None] = {}
         self._wrong: dict[str, str] = {}
-        self.contenders = [*plan.contenders, *self._ceilings]
+        self.contenders = [*plan.contenders, *ceilings(plan.contenders, plan.device)]
         self.noise = NoiseLog()
         self.gpu_samples: list[dict[str, Any]] = []
         self.measurements: list[Measurement] = []
 
     def all(self) -> None:
-        self._watcher.plan(sum(self._seconds(p) for p in self._plan.protocols.values()))
+        self._progress("measuring")
+        self._planned_s = sum(map(self._seconds, self._plan.protocols.values()))
         for name, protocol in self._plan.protocols.items():
             trials = [self._trial(c, name, protocol) for c in self._timed(protocol)]
             try:
@@ -145,21 +139,25 @@ class _Run:
                 device = self._plan.device
                 self.measurements += [t.measurement(name, protocol, device) for t in trials]
 
-    def _timed(self, protocol: Measured) -> Sequence[RunnableContender]:
+    def _advance(self, seconds: float, title: str) -> None:
+        """Add `seconds` of work that are done, and name the step that comes next."""
+        self._done_s += seconds
+        part = min(1.0, self._done_s / self._planned_s) if self._planned_s else 0.0
+        self._progress(f"measuring: {part:.0%} of the work, {title}")
+
+    def _timed(self, protocol: Protocol) -> Sequence[RunnableContender]:
         return self.contenders if protocol.kind == "tensor" else self._plan.contenders
 
-    def _seconds(self, protocol: Measured) -> float:
+    def _seconds(self, protocol: Protocol) -> float:
         """Estimate the length of a protocol."""
-        count = len(self._plan.contenders)
+        plan = self._plan
         if protocol.kind == "process":
-            return (protocol.rounds + 1) * count * _PROCESS_S
-        timed = [*self._plan.contenders, *(self._ceilings if protocol.kind == "tensor" else [])]
-        search = 0.0
-        if protocol.batch == 0:
-            search = search_seconds(self._plan.threads, self._plan.device)
-        return count * search + sum(sum(length_of(c, protocol)) for c in timed)
+            return (protocol.rounds + 1) * len(plan.contenders) * _PROCESS_S
+        search = search_seconds(plan.threads, plan.device) if protocol.batch == 0 else 0.0
+        timed = sum(sum(length_of(c, protocol)) for c in self._timed(protocol))
+        return len(plan.contenders) * search + timed
 
-    def _trial(self, contender: RunnableContender, name: str, protocol: Measured) -> Trial:
+    def _trial(self, contender: RunnableContender, name: str, protocol: Protocol) -> Trial:
         batch = protocol.batch or 1
         if self._plan.device == "gpu" and name == "paper":
             published = PUBLISHED.get(contender.model)
@@ -193,7 +191,7 @@ class _Run:
                 self.gpu_samples.append({"error": str(error)})
         self._sampled = time.monotonic()
 
-    def _turns(self, protocol: Measured, trials: Sequence[Trial]) -> Turns:
+    def _turns(self, protocol: Protocol, trials: Sequence[Trial]) -> Turns:
         plan, material = self._plan, self._material
         return Turns(
             protocol=protocol,
@@ -203,12 +201,12 @@ class _Run:
             ),
             pictures=plan.pictures,
             device=plan.device,
-            done=self._watcher.advance,
+            done=self._advance,
             between=self._between,
             rng=self._rng,
         )
 
-    def _processes(self, name: str, protocol: Measured, trials: list[Trial]) -> None:
+    def _processes(self, name: str, protocol: Protocol, trials: list[Trial]) -> None:
         """Fresh processes in turns; the first of each fills the page cache, and does not count."""
         unknown = [t for t in trials if t.name not in self._checked]
         with self._turns(protocol, unknown) as turns:
@@ -218,7 +216,7 @@ class _Run:
             if not trial.running:
                 continue
             self._between()
-            self._watcher.advance(_PROCESS_S, f"{trial.name}, process {number + 1}")
+            self._advance(_PROCESS_S, f"{trial.name}, process {number + 1}")
             job = self._material.job(
                 trial.contender, batch=1, threads=trial.threads, device=self._plan.device
             )

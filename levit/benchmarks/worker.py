@@ -15,11 +15,12 @@ import json
 import os
 import pkgutil
 import signal
+import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.benchmarks.correctness import REFERENCE_FILE, check
-from levit.benchmarks.engines import Job
+from levit.benchmarks.engines import Job, Runner
 from levit.errors import LevitError, brief
 from levit.export.timing import call_times_ns
 
@@ -57,10 +58,10 @@ class Stream:
 
     def __init__(self, open_call: Callable[[], Call]) -> None:
         self._thread = ThreadPoolExecutor(1)
-        self._typical_ns = 0
+        self._typical_ns = 0.0
         self._call = self._thread.submit(open_call).result()
 
-    def turn(self, seconds: float, handicap: float, barrier: threading.Barrier) -> Any:
+    def turn(self, seconds: float, handicap: float, barrier: threading.Barrier) -> Future[Turn]:
         def run() -> Turn:
             # Others had the caches, and threads have gone to sleep: the first call after that is
             # not one of many. Where calls are long it hardly matters, and would take as long.
@@ -68,7 +69,7 @@ class Stream:
                 self._call()
             barrier.wait()
             turn = timed_turn(self._call, seconds, handicap)
-            self._typical_ns = sorted(turn[1])[len(turn[1]) // 2]
+            self._typical_ns = statistics.median(turn[1])
             return turn
 
         return self._thread.submit(run)
@@ -82,36 +83,45 @@ class Slot:
 
     def __init__(self, request: Mapping[str, Any]) -> None:
         given = request["job"]
-        job = Job(
+        self._job = Job(
             **{**given, "image_size": tuple(given["image_size"]), "files": Path(given["files"])}
         )
-        engine = pkgutil.resolve_name(request["code"])
+        self._engine = pkgutil.resolve_name(request["code"])
+        self._checked = request.get("check") and (self._job.files / REFERENCE_FILE).exists()
         self._handicap = float(request.get("handicap", 0))
-        pictures = [Path(path).read_bytes() for path in request.get("pictures", ())]
+        self._pictures = [Path(path).read_bytes() for path in request.get("pictures", ())]
         self.error: float | None = None
         self.wrong = ""
         self._streams: list[Stream] = []
-
-        def open_call() -> Call:
-            checks = request.get("check") and (job.files / REFERENCE_FILE).exists()
-            if pictures:
-                if checks:  # of the network alone: pictures have no reference
-                    self.error, self.wrong = check(engine.open_runner(job), job)
-                run_image = engine.open_image_runner(job)
-                return _image_call(run_image, pictures)
-            run = engine.open_runner(job)
-            if checks:
-                self.error, self.wrong = check(run, job)
-            make = getattr(engine, "example", _example)
-            batch = make(job, np.random.default_rng(_SEED))
-            return lambda: _nothing(run(batch))
-
         try:
             for _ in range(request.get("streams", 1)):
-                self._streams.append(Stream(open_call))
+                self._streams.append(Stream(self._open))
         except BaseException:
             self.close()
             raise
+
+    def _open(self) -> Call:
+        engine, job = self._engine, self._job
+        if self._pictures:
+            if self._checked:  # the network alone: pictures have no reference
+                self._check(engine.open_runner(job))
+            following = itertools.cycle(self._pictures)
+            run_image = engine.open_image_runner(job)
+            return lambda: run_image(next(following))[1]
+        run = engine.open_runner(job)
+        if self._checked:
+            self._check(run)
+        make = getattr(engine, "example", _example)
+        batch = make(job, np.random.default_rng(_SEED))
+
+        def call() -> None:
+            run(batch)
+
+        return call
+
+    def _check(self, run: Runner) -> None:
+        error, self.wrong = check(run, self._job)
+        self.error = error if np.isfinite(error) else None
 
     def turn(self, seconds: float) -> dict[str, Any]:
         """Time it for some `seconds`."""
@@ -122,17 +132,16 @@ class Slot:
             waiting = [s.turn(seconds, self._handicap, barrier) for s in self._streams]
             barrier.wait()
             start = time.perf_counter_ns()
-            turns: list[Turn] = [future.result() for future in waiting]
+            turns = [future.result() for future in waiting]
             elapsed = time.perf_counter_ns() - start
         finally:
             gc.enable()
         if len(turns) == 1:  # without the hand-over between threads
             elapsed = turns[0][0]
-        stages: dict[str, list[int]] = {}
-        for _, _, by_stage in turns:
-            for name, values in by_stage.items():
-                stages.setdefault(name, []).extend(values)
         values = [value for _, values, _ in turns for value in values]
+        stages: dict[str, list[int]] = {}
+        for name, times in itertools.chain(*(by_stage.items() for _, _, by_stage in turns)):
+            stages.setdefault(name, []).extend(times)
         return {"elapsed_ns": elapsed, "values": values, "stages": stages}
 
     def close(self) -> None:
@@ -152,54 +161,30 @@ def _give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _nothing(_: Any) -> None:
-    return None
-
-
 def _example(job: Job, rng: np.random.Generator) -> NDArray[Any]:
     return rng.standard_normal((job.batch, 3, *job.image_size), np.float32)
 
 
-def _image_call(
-    run: Callable[[bytes], tuple[int, Mapping[str, int]]], pictures: Sequence[bytes]
-) -> Call:
-    following = itertools.cycle(pictures)
-    return lambda: run(next(following))[1]
-
-
-class Worker:
-    """Requests by name, and the networks that they have loaded."""
-
-    def __init__(self) -> None:
-        self._slots: dict[int, Slot] = {}
-
-    def answer(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """Answer one request; a failure becomes a line in ``failed``."""
-        try:
-            reply: dict[str, Any] = getattr(self, f"do_{request['do']}")(request)
-            return reply
-        except LevitError as error:
-            return {"failed": str(error)}
-        except MemoryError:
-            return {"failed": "out of memory"}
-        except Exception as error:  # an engine raises anything
-            return {"failed": f"{type(error).__name__}: {brief(error)}"}
-
-    def do_load(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        slot = self._slots[request["slot"]] = Slot(request)
-        known = slot.error is not None and np.isfinite(slot.error)
-        return {"error": slot.error if known else None, "wrong": slot.wrong}
-
-    def do_turn(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        reply = self._slots[request["slot"]].turn(request["seconds"])
+def _reply(slots: dict[int, Slot], request: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what a request says, in its slot; a failure becomes a line in ``failed``."""
+    number = request["slot"]
+    try:
+        if request["do"] == "load":
+            slot = slots[number] = Slot(request)
+            return {"error": slot.error, "wrong": slot.wrong}
+        if request["do"] == "unload":
+            if number in slots:  # unless it could not be loaded
+                slots.pop(number).close()
+            return {}
+        turn = slots[number].turn(request["seconds"])
         _give_back()
-        return reply
-
-    def do_unload(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        slot = self._slots.pop(request["slot"], None)
-        if slot is not None:
-            slot.close()
-        return {}
+        return turn
+    except LevitError as error:
+        return {"failed": str(error)}
+    except MemoryError:
+        return {"failed": "out of memory"}
+    except Exception as error:  # an engine raises anything
+        return {"failed": f"{type(error).__name__}: {brief(error)}"}
 
 
 def main() -> None:
@@ -207,9 +192,9 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the runner decides what an interruption means
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    worker = Worker()
+    slots: dict[int, Slot] = {}
     for line in sys.stdin:
-        replies.write(json.dumps(worker.answer(json.loads(line))) + "\n")
+        replies.write(json.dumps(_reply(slots, json.loads(line))) + "\n")
         replies.flush()
     os._exit(0)  # backends with threads of their own may wait for ever in their destructors
 

@@ -182,7 +182,7 @@ def _run(
         settings={"photographs": "drawn" if photos is None else "given"},
     )
     with Progress() as progress:
-        return run_benchmark(plan, material, _Watcher(progress))
+        return run_benchmark(plan, material, progress)
 
 
 def _command() -> list[str]:
@@ -196,23 +196,6 @@ def _command() -> list[str]:
 def _without_folders(word: str) -> str:
     option, equals, value = word.rpartition("=")
     return option + equals + value.replace("\\", "/").rstrip("/").rpartition("/")[2]
-
-
-class _Watcher:
-    """Watcher of a run: the part of the work that is done."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._planned = self._done = 0.0
-
-    def plan(self, seconds: float) -> None:
-        self._planned = seconds
-        self._progress("measuring")
-
-    def advance(self, seconds: float, title: str) -> None:
-        self._done += seconds
-        part = min(1.0, self._done / self._planned) if self._planned else 0.0
-        self._progress(f"measuring: {part:.0%} of the work, {title}")
 
 
 def _require_peers(lineup: Lineup) -> None:
