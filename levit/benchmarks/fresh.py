@@ -10,8 +10,8 @@ import re
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from levit.benchmarks.worker_process import (
     WorkerFailedError,
@@ -42,8 +42,7 @@ except (OSError, IndexError):
 _LAST_LINES = re.compile(rb"^(\d+)\npeak (\d+)\n", re.MULTILINE)
 
 
-@dataclass(frozen=True, kw_only=True)
-class FirstPrediction:
+class FirstPrediction(NamedTuple):
     """Result of one process.
 
     Attributes:
@@ -77,9 +76,7 @@ def first_prediction(script: str, picture: Path, threads: int) -> FirstPredictio
                 answered = time.perf_counter_ns()
                 data += part
                 if found := _LAST_LINES.search(data):
-                    return FirstPrediction(
-                        elapsed_ns=answered - started, top1=int(found[1]), peak_bytes=int(found[2])
-                    )
+                    return FirstPrediction(answered - started, int(found[1]), int(found[2]))
             status = process.wait()
             said = said_last(log) or "it printed no class"
             raise WorkerFailedError(f"its process ended with status {status}: {said}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from levit.errors import BackendUnavailableError, brief
@@ -56,32 +56,18 @@ def require_gpu() -> Gpu:
 
 
 def sample() -> dict[str, float | None]:
-    """Clocks in MHz, °C, W and percent of that GPU now; None for what it does not tell.
-
-    Raises:
-        BackendUnavailableError: no driver or no GPU.
-    """
-    return _numbers(_SAMPLE, _query(list(_SAMPLE.values())))
+    """Clocks in MHz, °C, W and percent of that GPU now, or None; raises as `require_gpu`."""
+    cells = _query([*_SAMPLE.values()])
+    return dict(zip(_SAMPLE, map(number, cells), strict=True))
 
 
 def gpu_fingerprint() -> dict[str, Any]:
-    """Name, driver, memory in MiB, limits of clocks in MHz and of power in W; how many GPUs.
-
-    Raises:
-        BackendUnavailableError: no driver or no GPU.
-    """
+    """Name, driver, memory in MiB, limits in MHz and W, count, or None; raises as `require_gpu`."""
     cells = _query([*_WORDS.values(), *_NUMBERS.values()])
-    words = {name: word(cell) for name, cell in zip(_WORDS, cells, strict=False)}
-    return {**words, **_numbers(_NUMBERS, cells[len(_WORDS) :])}
-
-
-def _numbers(names: Iterable[str], cells: Sequence[str]) -> dict[str, float | None]:
-    return {name: number(cell) for name, cell in zip(names, cells, strict=True)}
-
-
-def word(cell: str) -> str | None:
-    """A cell's text; None for ``[N/A]``, ``[Not Supported]``, ``[Unknown Error]`` and the like."""
-    return None if cell.startswith("[") or cell in ("", "N/A") else cell
+    # [N/A], [Not Supported], [Unknown Error] and the like.
+    words = [None if cell.startswith("[") or cell in ("", "N/A") else cell for cell in cells]
+    numbers = map(number, cells[len(_WORDS) :])
+    return dict(zip(_WORDS, words, strict=False)) | dict(zip(_NUMBERS, numbers, strict=True))
 
 
 def number(cell: str) -> float | None:
@@ -104,12 +90,7 @@ def _query(fields: Sequence[str]) -> list[str]:
     words = [f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", f"--id={place}"]
     try:
         done = subprocess.run(
-            [command, *words],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
+            [command, *words], capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BackendUnavailableError(

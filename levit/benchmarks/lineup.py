@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,6 @@ from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Contender
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.export.sources import config_of
-from levit.models.counting import Counts
 from levit.models.registry import known_names
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
@@ -50,13 +49,6 @@ class RunnableContender(Contender):
     place: str
     artifact: str = "artifact"
     handicap: float = 0.0
-
-    def recorded(self, counts: Counts | None) -> Contender:
-        """The part of it that goes into the record, with its model's counts if they are known."""
-        known = {field.name: getattr(self, field.name) for field in fields(Contender)}
-        if counts is not None:
-            known |= {"macs": counts.macs, "parameters": counts.parameters}
-        return Contender(**known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +88,15 @@ def choose_lineup(
         BackendUnavailableError: an engine that was named is not installed.
         ArtifactError: a folder is no artifact.
     """
-    on_device = _on_device(device)
-    chosen = _chosen(engines, on_device, device=device, peers=peers)
+    on_device = {n: e for n, e in ENGINES.items() if device in e.devices and e.kind != "ceiling"}
+    if unknown := [name for name in engines or () if name not in on_device]:
+        raise ConfigError(
+            f"unknown engine {unknown[0]!r} for device {device!r}; it has: {', '.join(on_device)}"
+        )
+    chosen = {name: on_device[name] for name in (on_device if engines is None else engines)}
+    if engines is None:
+        allowed = ("ours", "peer") if peers else ("ours",)
+        chosen = {n: e for n, e in chosen.items() if not e.by_name_only and e.kind in allowed}
     missing = {e.title: install for e in chosen.values() if (install := e.missing())}
     if engines and missing:
         title, install = next(iter(missing.items()))
@@ -105,8 +104,12 @@ def choose_lineup(
     usable = _installed(chosen)
     if models is None and not artifacts:
         models = COMPARED if peers else SIZES
-    if models and any(engine.target for engine in usable.values()):
-        _require_exporter()
+    exporting = models and any(engine.target for engine in usable.values())
+    if exporting and importlib.util.find_spec("onnx") is None:  # an artifact does without
+        raise BackendUnavailableError(
+            "exporting the models needs onnx: pip install 'levit[export]' (--artifact times what "
+            "is exported already, and needs nothing more)"
+        )
     for_models = usable if engines or peers else _by_default(usable, device, quick=quick)
     found: list[RunnableContender] = []
     for name in models or ():
@@ -139,50 +142,20 @@ def ceilings(contenders: Iterable[Contender], device: str) -> list[RunnableConte
     ]
 
 
-def _on_device(device: str) -> dict[str, Engine]:
-    """Engines that can be named for a device."""
-    return {n: e for n, e in ENGINES.items() if device in e.devices and e.kind != "ceiling"}
-
-
 def _installed(engines: Mapping[str, Engine]) -> dict[str, Engine]:
     return {name: engine for name, engine in engines.items() if not engine.missing()}
-
-
-def _chosen(
-    names: Sequence[str] | None, on_device: dict[str, Engine], *, device: str, peers: bool
-) -> dict[str, Engine]:
-    """The engines that a run asks for, by name."""
-    if names is None:
-        return {
-            name: engine
-            for name, engine in on_device.items()
-            if not engine.by_name_only and (peers or engine.kind == "ours")
-        }
-    for name in names:
-        if name not in on_device:
-            raise ConfigError(
-                f"unknown engine {name!r} for device {device!r}; it has: {', '.join(on_device)}"
-            )
-    return {name: on_device[name] for name in names}
 
 
 def _by_default(engines: dict[str, Engine], device: str, *, quick: bool) -> dict[str, Engine]:
     """Engines that nobody named: each at the fastest precision that the device computes in."""
     computed = cpu_precisions(cpu_features())
     found = {}
-    for name, engine in engines.items():
-        able = [p for p in engine.precisions if device == "gpu" or p == "fp32" or computed[p]]
-        found[name] = replace(engine, precisions=tuple(able[-1:]))  # from slow to fast
-    return dict(list(found.items())[:1]) if quick else found
-
-
-def _require_exporter() -> None:
-    """Models are exported first; an artifact runs where nothing but the runtime is."""
-    if importlib.util.find_spec("onnx") is None:
-        raise BackendUnavailableError(
-            "exporting the models needs onnx: pip install 'levit[export]' (--artifact times what "
-            "is exported already, and needs nothing more)"
-        )
+    for name in list(engines)[: 1 if quick else None]:
+        able = [
+            p for p in engines[name].precisions if device == "gpu" or p == "fp32" or computed[p]
+        ]
+        found[name] = replace(engines[name], precisions=tuple(able[-1:]))  # from slow to fast
+    return found
 
 
 def _of_model(model: str, engines: dict[str, Engine]) -> list[RunnableContender]:
@@ -240,13 +213,10 @@ def _contender(
     )
 
 
-def _with_unique_names(contenders: Iterable[RunnableContender]) -> list[RunnableContender]:
-    """Contenders that enter twice get a number."""
+def _with_unique_names(contenders: Iterable[RunnableContender]) -> Iterator[RunnableContender]:
+    """Number the contenders that enter twice."""
     seen: Counter[str] = Counter()
-    found = []
     for contender in contenders:
         seen[contender.name] += 1
         number = seen[contender.name]
-        name = f"{contender.name} #{number}" if number > 1 else contender.name
-        found.append(replace(contender, name=name))
-    return found
+        yield replace(contender, name=f"{contender.name} #{number}") if number > 1 else contender

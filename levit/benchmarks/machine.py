@@ -6,6 +6,7 @@ does not tell (no /proc, no /sys, a container that hides them) is None.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -17,12 +18,7 @@ from typing import Any, Final
 
 import levit
 from levit.benchmarks.gpu import gpu_fingerprint
-from levit.benchmarks.system import (
-    load_averages,
-    physical_cores,
-    read_text,
-    total_memory_bytes,
-)
+from levit.benchmarks.system import load_averages, physical_cores, read_text, total_memory_bytes
 from levit.runtime.cpus import (
     available_cpus,
     cpu_class,
@@ -36,16 +32,13 @@ __all__ = ["changes", "differences", "fingerprint", "identity"]
 
 _SYS = Path("/sys")
 
-# Distributions that compute something here; where one comes under several names, the first found.
+# Distributions that compute something here, each with its other names: the first found counts.
 _DISTRIBUTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "numpy": ("numpy",),
-    "pillow": ("pillow", "pillow-simd"),
-    "onnx": ("onnx",),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino"),
-    "openvino": ("openvino",),
-    "torch": ("torch",),
-    "timm": ("timm",),
-    "nncf": ("nncf",),
+    "numpy": (),
+    "pillow": ("pillow-simd",),
+    "onnx": (),
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime-openvino"),
+    **dict.fromkeys(("openvino", "torch", "timm", "nncf"), ()),
 }
 
 # Variables that move threads, allocators or kernels. Some share a prefix with credentials.
@@ -94,9 +87,14 @@ def fingerprint(device: str) -> dict[str, Any]:
         a run on the CPU), ``load`` (averages over 1, 5, 15 minutes), ``system``, ``versions``,
         ``revision`` and ``environment``.
     """
+    enabled = read_text(_SYS / "kernel/mm/transparent_hugepage/enabled") or ""
+    huge_pages = re.search(r"\[(\w+)\]", enabled)
     return {
         "cpu": _cpu(),
-        "memory": _memory(),
+        "memory": {
+            "total_bytes": total_memory_bytes(),
+            "transparent_huge_pages": huge_pages[1] if huge_pages else None,
+        },
         "gpu": gpu_fingerprint() if device == "gpu" else None,
         "load": load_averages(),
         "system": _system(),
@@ -154,11 +152,16 @@ def _shown(value: Any) -> str:
 
 
 def _cpu() -> dict[str, Any]:
-    mask, flags = _mask(), cpu_told("flags")
+    flags = cpu_told("flags")
+    mask = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     frequency = _SYS / "devices/system/cpu/cpu0/cpufreq"
     current_mhz = _number(read_text(frequency / "scaling_cur_freq"), 1000)
     if current_mhz is None:
         current_mhz = _number(cpu_told("cpu MHz"), 1)
+    smt, boost, no_turbo = (
+        None if (text := read_text(_SYS / "devices/system/cpu" / name)) is None else text == "1"
+        for name in ("smt/active", "cpufreq/boost", "intel_pstate/no_turbo")
+    )
     return {
         "model": cpu_model(),
         "revision": _cpu_revision(),
@@ -171,12 +174,12 @@ def _cpu() -> dict[str, Any]:
         "usable": available_cpus(),
         "mask": mask,
         "quota": cpu_quota(),
-        "smt": _flag(read_text(_SYS / "devices/system/cpu/smt/active")),
+        "smt": smt,
         "governor": read_text(frequency / "scaling_governor"),
         "driver": read_text(frequency / "scaling_driver"),
         "current_mhz": current_mhz,
         "highest_mhz": _number(read_text(frequency / "scaling_max_freq"), 1000),
-        "boost": _boost(),
+        "boost": not no_turbo if boost is None and no_turbo is not None else boost,
         "hypervisor": "hypervisor" in flags.split() if flags else None,
         "caches": _caches(),
     }
@@ -184,31 +187,9 @@ def _cpu() -> dict[str, Any]:
 
 def _cpu_revision() -> str | None:
     """Numbers that tell a Zen 4 from a Zen 5, where a virtual machine shortens the name."""
-    names = {
-        "family": "cpu family",
-        "model": "model",
-        "stepping": "stepping",
-        "implementer": "CPU implementer",
-        "part": "CPU part",
-        "variant": "CPU variant",
-    }
-    told = {word: cpu_told(name) for word, name in names.items()}
+    names = ("cpu family", "model", "stepping", "CPU implementer", "CPU part", "CPU variant")
+    told = {name.split()[-1]: cpu_told(name) for name in names}
     return " ".join(f"{word} {number}" for word, number in told.items() if number) or None
-
-
-def _mask() -> list[int] | None:
-    try:
-        return sorted(os.sched_getaffinity(0))
-    except (AttributeError, OSError):
-        return None
-
-
-def _boost() -> bool | None:
-    boost = _flag(read_text(_SYS / "devices/system/cpu/cpufreq/boost"))
-    without_turbo = _flag(read_text(_SYS / "devices/system/cpu/intel_pstate/no_turbo"))
-    if boost is None and without_turbo is not None:
-        return not without_turbo
-    return boost
 
 
 def _caches() -> dict[str, str]:
@@ -220,16 +201,6 @@ def _caches() -> dict[str, str]:
         if level and size:
             caches[f"L{level}{letters.get(kind or '', '')}"] = size
     return caches
-
-
-def _memory() -> dict[str, Any]:
-    chosen = re.search(
-        r"\[(\w+)\]", read_text(_SYS / "kernel/mm/transparent_hugepage/enabled") or ""
-    )
-    return {
-        "total_bytes": total_memory_bytes(),
-        "transparent_huge_pages": chosen[1] if chosen else None,
-    }
 
 
 def _system() -> dict[str, Any]:
@@ -256,15 +227,12 @@ def _distribution() -> str | None:
 
 def _versions() -> dict[str, str | None]:
     versions: dict[str, str | None] = {"levit": levit.__version__}
-    for name, candidates in _DISTRIBUTIONS.items():
+    for name, others in _DISTRIBUTIONS.items():
         versions[name] = None
-        for candidate in candidates:
-            try:
+        for candidate in (*reversed(others), name):  # the first found is written last
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
                 version = importlib.metadata.version(candidate)
-            except importlib.metadata.PackageNotFoundError:
-                continue
-            versions[name] = version if candidate == name else f"{version} ({candidate})"
-            break
+                versions[name] = version if candidate == name else f"{version} ({candidate})"
     return versions
 
 
@@ -311,7 +279,3 @@ def _number(text: str | None, divisor: int) -> float | None:
         return None if text is None else float(text) / divisor
     except ValueError:
         return None
-
-
-def _flag(text: str | None) -> bool | None:
-    return None if text is None else text == "1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -39,8 +39,6 @@ _NOISE: Final = 6.0  # grey levels: makes files of 57 KB at quality 90, as photo
 _ENDINGS: Final = {".jpg", ".jpeg"}
 # Each contender holds all pictures of a user's folder in memory.
 _MOST_PICTURES: Final = 64
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +74,15 @@ class Material:
 
     def counted(self, contender: RunnableContender) -> Contender:
         """Return the record's entry of a contender, with its model's counts."""
-        return contender.recorded(self.counts.get(contender.model))
+        known = {field.name: getattr(contender, field.name) for field in fields(Contender)}
+        if counts := self.counts.get(contender.model):
+            known |= {"macs": counts.macs, "parameters": counts.parameters}
+        return Contender(**known)
+
+    def fail(self, contenders: Iterable[RunnableContender], error: Exception) -> None:
+        """Leave contenders out for an error, unless that comes of an interruption."""
+        raise_if_interrupted()
+        self.failed.update(dict.fromkeys((c.name for c in contenders), str(error)))
 
 
 def prepare_material(
@@ -85,7 +91,7 @@ def prepare_material(
     *,
     seed: int,
     cache: bool,
-    progress: Progress,
+    progress: Callable[[str], None],
 ) -> Material:
     """Write the files of every contender into `folder`, one sub-folder per model.
 
@@ -114,8 +120,7 @@ def _use_artifact(source: Path, contender: RunnableContender, material: Material
     # A link's target is looked for from the link's own folder.
     (material.files(contender) / contender.artifact).symlink_to(source.resolve())
     manifest = open_artifact(source, verify_hashes=False).manifest
-    family = FAMILIES.get(manifest.family)
-    if family is not None:
+    if family := FAMILIES.get(manifest.family):
         config = family.config_from_dict(manifest.config)
         material.counts[contender.model] = count(family, config)
 
@@ -134,7 +139,7 @@ def _prepare_model(
     folder = material.files(contenders[0])
     ours = [c for c in contenders if c.kind == "ours" and c.artifact != "artifact"]
     peers = [c for c in contenders if c.kind == "peer"]
-    for contender in _first_of_each(ours):
+    for contender in {c.artifact: c for c in ours}.values():  # two may share it
         target, precision = contender.artifact.split("-", 1)[1].rsplit("-", 1)
         options = ExportOptions(
             model=model,
@@ -150,26 +155,20 @@ def _prepare_model(
                 options = _at_int8(options, folder, contender.image_size, seed)
             artifact = export(options)
         except LevitError as error:
-            raise_if_interrupted()
-            _fail(material, [c for c in ours if c.artifact == contender.artifact], str(error))
+            material.fail([c for c in ours if c.artifact == contender.artifact], error)
         else:
             _write_reference(artifact, folder)
     if ours:
         _, family, config = config_of(model)
         material.counts[model] = count(family, config)
-    for formats, group in _by_formats(peers).items():
+    # By the formats that they load: one that cannot be made stops no others.
+    for formats in dict.fromkeys(ENGINES[c.engine].formats for c in peers):
+        group = [c for c in peers if ENGINES[c.engine].formats == formats]
         try:
-            prepare(
-                model,
-                folder,
-                formats=formats,
-                image_size=group[0].image_size,
-                seed=seed,
-                cache=cache,
-            )
+            size = group[0].image_size
+            prepare(model, folder, formats=formats, image_size=size, seed=seed, cache=cache)
         except LevitError as error:
-            raise_if_interrupted()
-            _fail(material, group, str(error))
+            material.fail(group, error)
         else:
             counts = json.loads((folder / "counts.json").read_text(encoding="utf-8"))
             material.counts.setdefault(model, Counts(**counts))
@@ -188,41 +187,15 @@ def _at_int8(
     # Not at the top: artifacts are timed where there is no onnx.
     from levit.export.quantization.hardware import must_reduce_range
 
-    return replace(
-        options,
-        precision="int8",
-        calibration=place,
-        reduce_range=must_reduce_range(),
-        force=True,
-    )
-
-
-def _by_formats(
-    peers: Iterable[RunnableContender],
-) -> dict[tuple[str, ...], list[RunnableContender]]:
-    """Group peers by the formats that they load: one that cannot be made stops no others."""
-    groups: dict[tuple[str, ...], list[RunnableContender]] = {}
-    for contender in peers:
-        groups.setdefault(ENGINES[contender.engine].formats, []).append(contender)
-    return groups
-
-
-def _first_of_each(contenders: Iterable[RunnableContender]) -> list[RunnableContender]:
-    """Return one contender for each artifact; two may share it."""
-    return list({contender.artifact: contender for contender in contenders}.values())
-
-
-def _fail(material: Material, contenders: Iterable[RunnableContender], reason: str) -> None:
-    for contender in contenders:
-        material.failed[contender.name] = reason
+    reduce = must_reduce_range()
+    return replace(options, precision="int8", calibration=place, reduce_range=reduce, force=True)
 
 
 def _write_reference(artifact: Artifact, folder: Path) -> None:
     """Write the golden inputs with the float64 logits, for every engine of the model."""
-    path = folder / REFERENCE_FILE
-    golden = artifact.golden()
     if artifact.manifest.precision == "int8":
         return  # whose golden cases are its own integers'
+    path, golden = folder / REFERENCE_FILE, artifact.golden()
     if not path.exists() and golden["input"].dtype == np.float32 and "output/logits" in golden:
         logits = golden["output/logits"][:2].astype(np.float64)
         np.savez(path, input=golden["input"][:2], logits=logits)
