@@ -29,11 +29,7 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     who = parser.add_argument_group("contenders (default: the five sizes through this package)")
     who.add_argument(
-        "--models",
-        "--model",
-        type=names,
-        metavar="LIST",
-        help="timm's names, with commas",
+        "--models", "--model", type=names, metavar="LIST", help="timm's names, with commas"
     )
     who.add_argument(
         "--artifact",
@@ -63,24 +59,13 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         action="store_true",
         help="all within a minute, on ONNX Runtime unless --engines says more; wider intervals",
     )
-    how.add_argument(
-        "--seconds",
-        type=seconds,
-        metavar="S",
-        help="timed work for each contender",
-    )
+    how.add_argument("--seconds", type=seconds, metavar="S", help="timed work for each contender")
     how.add_argument("--rounds", type=positive, metavar="N", help="turns of each contender")
     how.add_argument(
-        "--batch",
-        type=positive,
-        metavar="N",
-        help="images of a call under latency (default: 1)",
+        "--batch", type=positive, metavar="N", help="images of a call under latency (default: 1)"
     )
     how.add_argument(
-        "--threads",
-        type=positive,
-        metavar="N",
-        help="default: the CPUs this process may use",
+        "--threads", type=positive, metavar="N", help="default: the CPUs this process may use"
     )
     how.add_argument("--photos", metavar="FOLDER", help="JPEGs to classify instead of drawn ones")
     how.add_argument("--seed", type=seed, default=0, help="seed of weights and order; default: 0")

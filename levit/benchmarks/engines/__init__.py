@@ -24,6 +24,7 @@ import pkgutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -139,70 +140,22 @@ _OPENVINO: Final = {"openvino": "pip install 'levit[openvino]'"}
 _TIMM: Final = {"torch": _PEERS, "timm": _PEERS, "safetensors": _PEERS}
 _EXPORTED: Final = _TIMM | {"onnxscript": _PEERS}
 
-
-def _code(place: str) -> str:
-    return f"levit.benchmarks.engines.{place}"
-
-
-def _ceiling(
-    library: str, runtime: str, name: str, precisions: tuple[str, ...], needs: Mapping[str, str]
-) -> Engine:
-    return Engine(
-        title=f"matrix product in {library}",
-        runtime=runtime,
-        kind="ceiling",
-        code=_code(f"ceiling:{name}"),
-        needs=needs,
-        precisions=precisions,
-    )
-
-
-def _timm(title: str, code: str) -> Engine:
-    return Engine(
-        title=title,
-        runtime="pytorch",
-        kind="peer",
-        code=_code(code),
-        needs=_TIMM,
-        formats=("weights",),
-    )
-
-
-def _on_gpu(engine: Engine, title: str) -> Engine:
-    return replace(engine, title=title, precisions=("fp16",), devices=("gpu",))
-
-
-def _in_openvino(title: str, precision: str, prepared: str) -> Engine:
-    return Engine(
-        title=title,
-        runtime="openvino",
-        kind="peer",
-        code=_code("exported_networks:OPENVINO"),
-        needs=_EXPORTED | _OPENVINO,
-        precisions=(precision,),
-        formats=(prepared,),
-    )
-
-
-_LEVIT_ONNX: Final = Engine(
-    title="levit → ONNX Runtime",
-    runtime="onnxruntime",
-    kind="ours",
-    code=_code("levit_artifact"),
-    needs=_ONNXRUNTIME,
-    target="onnx",
+_levit = partial(Engine, kind="ours", code=f"{__name__}.levit_artifact")
+_timm = partial(Engine, runtime="pytorch", kind="peer", needs=_TIMM, formats=("weights",))
+_naive_openvino = partial(
+    Engine, runtime="openvino", kind="peer", code=f"{__name__}.exported_networks:OPENVINO"
 )
-_LEVIT_OPENVINO: Final = Engine(
-    title="levit → OpenVINO",
-    runtime="openvino",
-    kind="ours",
-    code=_code("levit_artifact"),
-    needs=_OPENVINO,
-    target="openvino",
+_ON_GPU: Final[Mapping[str, Any]] = {"precisions": ("fp16",), "devices": ("gpu",)}
+_EAGER: Final = f"{__name__}.timm_networks:EAGER"
+_TRACED: Final = f"{__name__}.timm_networks:TRACED"
+_COMPILED: Final = f"{__name__}.timm_networks:COMPILED"
+
+_LEVIT_ONNX: Final = _levit(
+    title="levit → ONNX Runtime", runtime="onnxruntime", needs=_ONNXRUNTIME, target="onnx"
 )
-_EAGER: Final = _timm("timm, PyTorch eager", "timm_networks:EAGER")
-_TRACED: Final = _timm("timm, BatchNorm folded, traced (as in the paper)", "timm_networks:TRACED")
-_COMPILED: Final = _timm("timm, torch.compile, frozen", "timm_networks:COMPILED")
+_LEVIT_OPENVINO: Final = _levit(
+    title="levit → OpenVINO", runtime="openvino", needs=_OPENVINO, target="openvino"
+)
 
 ENGINES: Final[Mapping[str, Engine]] = {
     "levit-onnx": _LEVIT_ONNX,
@@ -212,62 +165,88 @@ ENGINES: Final[Mapping[str, Engine]] = {
     # a minute for each model.
     "levit-onnx-int8": replace(_LEVIT_ONNX, precisions=("int8",), by_name_only=True),
     "levit-openvino-int8": replace(_LEVIT_OPENVINO, precisions=("int8",), by_name_only=True),
-    "levit-onnx-cuda": Engine(
+    "levit-onnx-cuda": _levit(
         title="levit → ONNX Runtime (CUDA)",
         runtime="onnxruntime-cuda",
-        kind="ours",
-        code=_code("levit_onnx_cuda"),
+        code=f"{__name__}.levit_onnx_cuda",
         needs={"onnxruntime": "pip install 'onnxruntime-gpu[cuda,cudnn]'"},
         precisions=("fp32", "fp16"),
         devices=("gpu",),
         target="onnx",
     ),
-    "ceiling-onnxruntime": _ceiling(
-        "ONNX Runtime", "onnxruntime", "IN_ONNXRUNTIME", ("fp32", "int8"), _ONNX_PRODUCT
+    "ceiling-onnxruntime": Engine(
+        title="matrix product in ONNX Runtime",
+        runtime="onnxruntime",
+        kind="ceiling",
+        code=f"{__name__}.ceiling:IN_ONNXRUNTIME",
+        needs=_ONNX_PRODUCT,
+        precisions=("fp32", "int8"),
     ),
-    "ceiling-openvino": _ceiling(
-        "OpenVINO", "openvino", "IN_OPENVINO", ("fp32", "bf16", "int8"), _OPENVINO
+    "ceiling-openvino": Engine(
+        title="matrix product in OpenVINO",
+        runtime="openvino",
+        kind="ceiling",
+        code=f"{__name__}.ceiling:IN_OPENVINO",
+        needs=_OPENVINO,
+        precisions=("fp32", "bf16", "int8"),
     ),
-    "ceiling-torch": _ceiling(
-        "PyTorch", "pytorch", "IN_TORCH", ("fp32", "bf16", "int8"), {"torch": _PEERS}
+    "ceiling-torch": Engine(
+        title="matrix product in PyTorch",
+        runtime="pytorch",
+        kind="ceiling",
+        code=f"{__name__}.ceiling:IN_TORCH",
+        needs={"torch": _PEERS},
+        precisions=("fp32", "bf16", "int8"),
     ),
     "null": Engine(
         title="nothing (the runner's own overhead)",
         runtime="null",
         kind="ours",
-        code=_code("null"),
+        code=f"{__name__}.null",
         needs={},
         by_name_only=True,
     ),
-    "timm-eager": _EAGER,
-    "timm-traced": _TRACED,
+    "timm-eager": _timm(title="timm, PyTorch eager", code=_EAGER),
+    "timm-traced": _timm(title="timm, BatchNorm folded, traced (as in the paper)", code=_TRACED),
     # LEVIT_ORIGINAL_REPO names a clone.
-    "original-traced": replace(
-        _timm("facebookresearch/LeViT, as its speed_test.py", "original_traced:ORIGINAL"),
+    "original-traced": _timm(
+        title="facebookresearch/LeViT, as its speed_test.py",
+        code=f"{__name__}.original_traced:ORIGINAL",
         models="levit_",
         by_name_only=True,
     ),
-    "timm-compile": _COMPILED,
+    "timm-compile": _timm(title="timm, torch.compile, frozen", code=_COMPILED),
     "naive-onnxruntime": Engine(
         title="timm → ONNX → ONNX Runtime",
         runtime="onnxruntime",
         kind="peer",
-        code=_code("exported_networks:ONNXRUNTIME"),
+        code=f"{__name__}.exported_networks:ONNXRUNTIME",
         needs=_EXPORTED | _ONNXRUNTIME,
         formats=("onnx",),
     ),
-    "naive-openvino": _in_openvino("timm → ONNX → OpenVINO", "fp32", "openvino"),
+    "naive-openvino": _naive_openvino(
+        title="timm → ONNX → OpenVINO", needs=_EXPORTED | _OPENVINO, formats=("openvino",)
+    ),
     # A machine on which OpenVINO chooses float32 refuses it: that is naive-openvino.
-    "naive-openvino-default": _in_openvino(
-        "timm → ONNX → OpenVINO as it comes", "bf16", "openvino"
+    "naive-openvino-default": _naive_openvino(
+        title="timm → ONNX → OpenVINO as it comes",
+        needs=_EXPORTED | _OPENVINO,
+        precisions=("bf16",),
+        formats=("openvino",),
     ),
-    "nncf-openvino": replace(
-        _in_openvino("timm → ONNX → NNCF → OpenVINO", "int8", "int8"),
+    "nncf-openvino": _naive_openvino(
+        title="timm → ONNX → NNCF → OpenVINO",
         needs=_EXPORTED | _OPENVINO | {"nncf": _PEERS},
+        precisions=("int8",),
+        formats=("int8",),
     ),
-    "timm-eager-cuda": _on_gpu(_EAGER, "timm, PyTorch eager, CUDA autocast"),
-    "timm-traced-cuda": _on_gpu(
-        _TRACED, "timm, BatchNorm folded, traced, CUDA autocast (as in the paper)"
+    "timm-eager-cuda": _timm(title="timm, PyTorch eager, CUDA autocast", code=_EAGER, **_ON_GPU),
+    "timm-traced-cuda": _timm(
+        title="timm, BatchNorm folded, traced, CUDA autocast (as in the paper)",
+        code=_TRACED,
+        **_ON_GPU,
     ),
-    "timm-compile-cuda": _on_gpu(_COMPILED, "timm, torch.compile, frozen, CUDA autocast"),
+    "timm-compile-cuda": _timm(
+        title="timm, torch.compile, frozen, CUDA autocast", code=_COMPILED, **_ON_GPU
+    ),
 }
