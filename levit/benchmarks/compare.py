@@ -79,15 +79,12 @@ def compare(before: Record, after: Record) -> RunComparison:
     common = [key for key in first if key in second]
     if not common:
         raise ConfigError("the runs have no measurement in common: nothing to compare")
-    found = []
-    change_of_machine = drift(before.noise, after.noise)
     for key in common:
-        one, other = first[key], second[key]
-        _require_equal_settings(one.measurement, other.measurement)
-        _require_same_work(one, other, before, after)
-        found.append(_change(one, other, change_of_machine))
+        _require_equal_settings(first[key].measurement, second[key].measurement)
+        _require_same_work(first[key], second[key], before, after)
+    change_of_machine = drift(before.noise, after.noise)
     return RunComparison(
-        changes=tuple(found),
+        changes=tuple(_change(first[k], second[k], change_of_machine) for k in common),
         drift=change_of_machine,
         only_before=_names(first, second),
         only_after=_names(second, first),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -84,11 +83,12 @@ def agreement_of(logits: NDArray[Any], reference: NDArray[np.float64]) -> float:
     found = np.asarray(logits, np.float64)
     if not np.isfinite(found).all():
         return -1.0
-    pairs = [
-        *zip(found, reference, strict=True),
-        (found[0] - found[1], reference[0] - reference[1]),
-    ]
-    return min(_correlation(a, b) for a, b in pairs)
+    # Rows: each picture, and their difference. A constant row agrees with nothing.
+    a, b = (np.stack([*x, x[0] - x[1]]) for x in (found, reference))
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    products = (a * b).sum(axis=1)
+    return float(np.divide(products, sizes, out=np.zeros(3), where=sizes > 0).min())
 
 
 def judge(logits: NDArray[Any], reference: NDArray[np.float64], precision: str) -> str:
@@ -116,7 +116,8 @@ def check(run: Runner, job: Job) -> tuple[float, str]:
     A batch of one sees one picture after the other; a larger one both in turns, and every row of
     it is looked at.
     """
-    inputs, reference = _reference(job.files)
+    with np.load(job.files / REFERENCE_FILE, allow_pickle=False) as stored:
+        inputs, reference = stored["input"], stored["logits"]
     rows = np.arange(max(2, job.batch)) % 2  # which picture
     found = [
         np.asarray(run(np.ascontiguousarray(inputs[rows[start : start + job.batch]])))
@@ -130,15 +131,3 @@ def check(run: Runner, job: Job) -> tuple[float, str]:
     neighbours = [slice(first, first + 2) for first in range(len(rows) - 1)]
     said = (judge(answers[pair], expected[pair], job.precision) for pair in neighbours)
     return worst, next(filter(None, said), "")
-
-
-def _reference(files: Path) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    with np.load(files / REFERENCE_FILE, allow_pickle=False) as stored:
-        return stored["input"], stored["logits"]
-
-
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return Pearson's correlation; 0 where one is constant."""
-    a, b = a - a.mean(), b - b.mean()
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / size if size else 0.0

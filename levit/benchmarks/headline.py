@@ -76,13 +76,10 @@ def leads(levit: Rates, efficientnet: Rates) -> tuple[Lead, ...]:
     found = []
     for top1, model in sorted(places, key=lambda place: (place[0], place[1] or "")):
         ours, theirs = _around(upper, top1), _around(lower, top1)
-        if ours is None or theirs is None:
-            continue
-        above = _interpolated(levit, ours, top1)
-        below = _interpolated(efficientnet, theirs, top1)
-        ratios = [a / b for a, b in zip(above, below, strict=False)]
-        if ratios:
-            ratio = median_interval(ratios)
+        if ours and theirs:
+            above = _interpolated(levit, ours, top1)
+            below = _interpolated(efficientnet, theirs, top1)
+            ratio = median_interval([a / b for a, b in zip(above, below, strict=False)])
             found.append(Lead(top1=top1, model=model, between=theirs, ratio=ratio))
     return tuple(found)
 

@@ -64,8 +64,8 @@ def ratio_interval(above: Sequence[float], below: Sequence[float]) -> Interval:
 
 
 def percentile_intervals(
-    rounds: Sequence[Sequence[float]], percents: Sequence[float]
-) -> dict[float, Interval]:
+    rounds: Sequence[Sequence[float]], percents: Sequence[int]
+) -> dict[int, Interval]:
     """Percentiles of all values together, with intervals from resampled rounds.
 
     Neighbouring calls share the machine's state, rounds hardly do: so whole rounds are drawn

@@ -47,15 +47,12 @@ from levit.models.transformer import random as transformer_random
 
 __all__ = ["FORMATS", "cache_folder", "prepare"]
 
-# The source of each format, and its files, the one that is opened last.
-FORMATS: Final[Mapping[str, tuple[str | None, tuple[str, ...]]]] = {
-    "weights": (
-        None,
-        ("counts.json", "preprocess.json", "reference.npz", "weights.safetensors"),
-    ),
-    "onnx": ("weights", ("naive.onnx.data", "naive.onnx")),
-    "openvino": ("onnx", ("naive.bin", "naive.xml")),
-    "int8": ("openvino", ("naive-int8.bin", "naive-int8.xml")),
+# The files of each format, the one that is opened last; each is made from the format before it.
+FORMATS: Final[Mapping[str, tuple[str, ...]]] = {
+    "weights": ("counts.json", "preprocess.json", "reference.npz", "weights.safetensors"),
+    "onnx": ("naive.onnx.data", "naive.onnx"),
+    "openvino": ("naive.bin", "naive.xml"),
+    "int8": ("naive-int8.bin", "naive-int8.xml"),
 }
 
 # No part takes nearly as long to make.
@@ -90,7 +87,10 @@ def prepare(
         ConfigError: timm has no such model, or a format is unknown.
         ExportError: a file cannot be made, or written.
     """
-    wanted = _closure(formats)
+    order = list(FORMATS)
+    if unknown := [name for name in formats if name not in order]:
+        raise ConfigError(f"unknown format {unknown[0]!r}; there are {', '.join(order)}")
+    wanted = order[: 1 + max(map(order.index, formats), default=0)]
     with contextlib.ExitStack() as stack:
         try:
             if cache:
@@ -103,7 +103,7 @@ def prepare(
             if not all((store / part).is_dir() for part in wanted):
                 _make_in_subprocess(model, store, wanted, image_size, seed)
             for part in wanted:
-                for file in FORMATS[part][1]:
+                for file in FORMATS[part]:
                     _place(store / part / file, folder / file)
         except OSError as error:
             raise ExportError(
@@ -114,8 +114,7 @@ def prepare(
 
 def cache_folder(model: str, image_size: tuple[int, int], seed: int) -> Path:
     """Folder of a model's parts: a name for people, and a key of all that decides them."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    base = Path(root) if root else Path.home() / ".cache"
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     height, width = image_size
     digest = hashlib.sha256()
     for package in _PACKAGES:
@@ -131,21 +130,8 @@ def cache_folder(model: str, image_size: tuple[int, int], seed: int) -> Path:
         digest.update(repr(config).encode())
     for module in sources:
         digest.update(inspect.getsource(module).encode())
-    name = f"{model}-{height}x{width}-seed{seed}-{digest.hexdigest()[:16]}"
-    return base / "levit" / "bench" / name
-
-
-def _closure(formats: Sequence[str]) -> list[str]:
-    """The formats and their sources, in the order of making."""
-    wanted: set[str] = set()
-    for part in ("weights", *formats):
-        step: str | None = part
-        while step is not None:
-            if step not in FORMATS:
-                raise ConfigError(f"unknown format {step!r}; there are {', '.join(FORMATS)}")
-            wanted.add(step)
-            step = FORMATS[step][0]
-    return [part for part in FORMATS if part in wanted]
+    key = digest.hexdigest()[:16]
+    return base / "levit" / "bench" / f"{model}-{height}x{width}-seed{seed}-{key}"
 
 
 def _make_in_subprocess(
@@ -162,15 +148,14 @@ def _make_in_subprocess(
         check=False,
         env=child_environment(1),
     )
-    if done.returncode == 0:
-        return
     if done.returncode < 0:
         how = signal.Signals(-done.returncode).name
         raise ExportError(
             f"{model}: preparing the peers' files was ended by {how}; is there enough memory?"
         )
-    said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-    raise ExportError(said.removeprefix("error: "))
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise ExportError(said.removeprefix("error: "))
 
 
 def _make(

@@ -130,7 +130,7 @@ def paper_images_per_second(measurement: Measurement) -> float | None:
     calls = [v for r in measurement.rounds for v in r.values]
     if measurement.protocol != "paper" or not sum(calls):
         return None
-    return _batch(measurement) * 1e9 * len(calls) / sum(calls)
+    return _setting(measurement, "batch") * 1e9 * len(calls) / sum(calls)
 
 
 def latency_ms(measurement: Measurement) -> dict[int, Interval]:
@@ -138,8 +138,7 @@ def latency_ms(measurement: Measurement) -> dict[int, Interval]:
     rounds = [[v / 1e6 for v in r.values] for r in measurement.rounds if r.values]
     if not rounds or measurement.protocol not in _CALLS:
         return {}
-    found = percentile_intervals(rounds, PERCENTS)
-    return {percent: found[percent] for percent in PERCENTS}
+    return percentile_intervals(rounds, PERCENTS)
 
 
 def stages_ms(measurement: Measurement) -> dict[str, float]:
@@ -148,9 +147,8 @@ def stages_ms(measurement: Measurement) -> dict[str, float]:
     for turn in measurement.rounds:
         for stage, values in turn.stages.items():
             found.setdefault(stage, []).extend(values)
-    known = [s for s in STAGES if s in found]
-    ordered = known + sorted(found.keys() - set(known))
-    return {s: statistics.median(found[s]) / 1e6 for s in ordered if found[s]}
+    ordered = dict.fromkeys((*STAGES, *sorted(found)))
+    return {s: statistics.median(found[s]) / 1e6 for s in ordered if found.get(s)}
 
 
 def start_s(measurement: Measurement) -> Interval | None:
@@ -165,18 +163,14 @@ def peak_mb(measurement: Measurement) -> Interval | None:
     return median_interval(values) if values and measurement.protocol == "memory" else None
 
 
-def _batch(measurement: Measurement) -> int:
-    return int(measurement.settings.get("batch", 1))
-
-
-def _threads(measurement: Measurement) -> int:
-    return int(measurement.settings.get("threads", 1))
+def _setting(measurement: Measurement, name: str) -> int:
+    return int(measurement.settings.get(name, 1))
 
 
 def _rate(measurement: Measurement, turn: Round) -> float | None:
     if not turn.values or turn.elapsed_ns <= 0:
         return None
-    return _batch(measurement) * len(turn.values) * 1e9 / turn.elapsed_ns
+    return _setting(measurement, "batch") * len(turn.values) * 1e9 / turn.elapsed_ns
 
 
 def _rates(measurement: Measurement) -> list[float]:
@@ -211,7 +205,7 @@ def ceilings(record: Record) -> dict[tuple[str, int], float]:
         if contender.kind != "ceiling" or measurement.status != "ok":
             continue
         if (speed := _gflops(contender, measurement)) is not None:
-            key = (contender.precision, _threads(measurement))
+            key = (contender.precision, _setting(measurement, "threads"))
             best[key] = max(speed.median, best.get(key, 0.0))
     return best
 
@@ -250,7 +244,7 @@ def _summary(
         return Summary(contender=contender, measurement=measurement)
     is_model = contender.kind != "ceiling"
     speed = _gflops(contender, measurement)
-    top = tops.get((contender.precision, _threads(measurement)))
+    top = tops.get((contender.precision, _setting(measurement, "threads")))
     return Summary(
         contender=contender,
         measurement=measurement,

@@ -136,10 +136,15 @@ class Turns:
                 self._search(trial)
             if trial.running:
                 self.done(0, f"loading {trial.name}")
-                self._load_largest(trial)
+                self._load(trial, check=True)
+                # On a GPU with half of the batch, and half of that, until it fits.
+                while self.device == "gpu" and trial.batch > 1 and _lacked_memory(trial):
+                    trial.status, trial.reason = "ok", ""
+                    trial.batch //= 2
+                    self._load(trial, check=True)
         for trial in self._running():
             self.done(trial.warmup_s, f"warming up {trial.name}")
-            self._turn(trial, trial.warmup_s, keep=False)
+            self._turn(trial, trial.warmup_s)
         rounds = self.protocol.rounds
         for number, trial in in_turns(self._running(), rounds, self.rng):
             if not trial.running:
@@ -147,7 +152,8 @@ class Turns:
             time.sleep(_SETTLE_S)
             self.between()
             seconds = trial.seconds / rounds
-            self._turn(trial, seconds, keep=True)
+            if (taken := self._turn(trial, seconds)) is not None:
+                trial.rounds.append(taken)
             self.done(seconds, f"round {number + 1} of {rounds}")
         self.between()
 
@@ -162,14 +168,6 @@ class Turns:
         return [trial for trial in self.trials if trial.running]
 
     # ------------------------------------------------------------------ single requests
-
-    def _load_largest(self, trial: Trial) -> None:
-        """Load it; on a GPU with half of the batch, and half of that, until it fits."""
-        self._load(trial, check=True)
-        while self.device == "gpu" and trial.batch > 1 and _lacked_memory(trial):
-            trial.status, trial.reason = "ok", ""
-            trial.batch //= 2
-            self._load(trial, check=True)
 
     def _load(self, trial: Trial, *, check: bool) -> None:
         free = free_memory()
@@ -206,7 +204,7 @@ class Turns:
             self._ask(trial, {"do": "unload", "slot": trial.slot}, _TURN_TIMEOUT_S)
         trial.slot = 0
 
-    def _turn(self, trial: Trial, seconds: float, *, keep: bool) -> Round | None:
+    def _turn(self, trial: Trial, seconds: float) -> Round | None:
         if not trial.slot:  # its worker had to be started again
             self._load(trial, check=False)
             if not trial.running:
@@ -215,14 +213,8 @@ class Turns:
         reply = self._ask(trial, request, _TURN_TIMEOUT_S + 20 * seconds)
         if reply is None:
             return None
-        taken = Round(
-            elapsed_ns=reply["elapsed_ns"],
-            values=tuple(reply["values"]),
-            stages={name: tuple(values) for name, values in reply["stages"].items()},
-        )
-        if keep:
-            trial.rounds.append(taken)
-        return taken
+        stages = {name: tuple(values) for name, values in reply["stages"].items()}
+        return Round(elapsed_ns=reply["elapsed_ns"], values=tuple(reply["values"]), stages=stages)
 
     def _ask(
         self, trial: Trial, request: dict[str, Any], timeout_s: float
@@ -263,7 +255,7 @@ class Turns:
                 trial.batch, trial.streams = batch, streams
                 self.done(_SCAN_S, f"searching: {trial.name}, batch {batch} × {streams}")
                 self._load(trial, check=False)
-                taken = self._turn(trial, _SCAN_S, keep=False) if trial.running else None
+                taken = self._turn(trial, _SCAN_S) if trial.running else None
                 self._unload(trial)
                 if taken is None:
                     if not trial.scan:

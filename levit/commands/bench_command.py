@@ -9,6 +9,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
@@ -17,14 +18,14 @@ from levit.benchmarks.compare import RunComparison, compare
 from levit.benchmarks.intervals import FEWEST
 from levit.benchmarks.lineup import Lineup, choose_lineup
 from levit.benchmarks.material import prepare_material, write_photographs
-from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, Protocol, schedule
+from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, schedule
 from levit.benchmarks.record import Record
 from levit.benchmarks.record_file import read_record, write_record
 from levit.benchmarks.report import write_csv, write_html, write_markdown, write_png
 from levit.benchmarks.report.png import require_matplotlib
 from levit.benchmarks.runner import Plan, run_benchmark
 from levit.benchmarks.summary import comparisons
-from levit.commands.bench_tables import comparison_json, print_comparison, print_record, record_json
+from levit.commands.bench_tables import print_comparison, print_record, record_json
 from levit.commands.output import print_json, printable
 from levit.commands.progress import Progress
 from levit.errors import BackendUnavailableError, ConfigError
@@ -49,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _measure(arguments: argparse.Namespace) -> int:
     device = _device(arguments.device)
     protocols = _chosen_protocols(arguments)
-    output = _output(arguments)
+    now = datetime.now().strftime("%Y%m%d-%H%M%S")
+    output = Path(arguments.output or f"levit-bench-{arguments.device}-{now}.json")
     _check_destinations(arguments, output, protocols)  # before minutes of work
     lineup = choose_lineup(
         device=device,
@@ -77,7 +79,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     lacking = _unmeasured(record)
     for line in lacking:
         print(printable(f"not measured: {line}"), file=sys.stderr)
-    below = _below(arguments.fail_under, record)
+    below = _below(arguments.fail_under, record) if arguments.fail_under is not None else []
     for line in below:
         print(printable(f"slower: {line}"), file=sys.stderr)
     return 1 if lacking or below else 0
@@ -122,13 +124,17 @@ def _chosen_protocols(arguments: argparse.Namespace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _schedules(
-    arguments: argparse.Namespace, names: tuple[str, ...], contenders: int
-) -> dict[str, Protocol]:
-    return {
+def _run(
+    arguments: argparse.Namespace,
+    folder: Path,
+    device: str,
+    lineup: Lineup,
+    names: tuple[str, ...],
+) -> tuple[Record, BaseException | None]:
+    protocols = {
         name: schedule(
             name,
-            contenders,
+            len(lineup.contenders),
             chosen=arguments.protocol is not None,
             quick=arguments.quick,
             seconds=arguments.seconds,
@@ -138,16 +144,6 @@ def _schedules(
         )
         for name in names
     }
-
-
-def _run(
-    arguments: argparse.Namespace,
-    folder: Path,
-    device: str,
-    lineup: Lineup,
-    names: tuple[str, ...],
-) -> tuple[Record, BaseException | None]:
-    protocols = _schedules(arguments, names, len(lineup.contenders))
     for install in dict.fromkeys(lineup.missing.values()):  # one command brings several
         titles = [title for title, remedy in lineup.missing.items() if remedy == install]
         print(f"not installed: {'; '.join(titles)} ({install})", file=sys.stderr)
@@ -187,15 +183,12 @@ def _run(
 
 def _command() -> list[str]:
     """Return the typed words without the folders of this machine: results get published."""
-    words = sys.argv[1:]
-    if words[:1] != ["bench"]:
-        words = ["bench", *words]
-    return [_without_folders(word) for word in words]
-
-
-def _without_folders(word: str) -> str:
-    option, equals, value = word.rpartition("=")
-    return option + equals + value.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    words = sys.argv[1:] if sys.argv[1:2] == ["bench"] else ["bench", *sys.argv[1:]]
+    parts = [word.rpartition("=") for word in words]
+    return [
+        option + equals + value.replace("\\", "/").rstrip("/").rpartition("/")[2]
+        for option, equals, value in parts
+    ]
 
 
 def _require_peers(lineup: Lineup) -> None:
@@ -211,10 +204,8 @@ def _require_peers(lineup: Lineup) -> None:
         )
 
 
-def _below(least: float | None, record: Record) -> list[str]:
+def _below(least: float, record: Record) -> list[str]:
     """Return a line where ours is surely below `least` times a peer of its kind."""
-    if least is None:
-        return []
     return [
         f"{found.ours.name} is {found.ratio.median:.3f} [{found.ratio.low:.3f}, "
         f"{found.ratio.high:.3f}] of {found.peer.title} ({found.protocol}), asked for is {least:g}"
@@ -227,13 +218,6 @@ def _below(least: float | None, record: Record) -> list[str]:
 
 
 # ---------------------------------------------------------------------------- results
-
-
-def _output(arguments: argparse.Namespace) -> Path:
-    if arguments.output is not None:
-        return Path(arguments.output)
-    now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path(f"levit-bench-{arguments.device}-{now}.json")
 
 
 def _check_destinations(
@@ -299,19 +283,17 @@ def _compare(arguments: argparse.Namespace) -> int:
     before, after = read_record(arguments.before), read_record(arguments.after)
     comparison = compare(before, after)
     if arguments.json:
-        print_json(comparison_json(comparison))
+        print_json(asdict(comparison))
     else:
         print_comparison(comparison)
-    lines = _worse(arguments.fail_under, comparison)
+    lines = _worse(arguments.fail_under, comparison) if arguments.fail_under is not None else []
     for line in lines:
         print(printable(line), file=sys.stderr)
     return 1 if lines else 0
 
 
-def _worse(least: float | None, comparison: RunComparison) -> list[str]:
+def _worse(least: float, comparison: RunComparison) -> list[str]:
     """Return a line where something is surely below `least` times before, or is not measured."""
-    if least is None:
-        return []
     return [
         *(
             f"slower: {change.contender} ({change.protocol}) is {change.ratio.median:.3f} "

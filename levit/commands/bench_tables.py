@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -20,7 +19,7 @@ from levit.benchmarks.report.tables import (
 from levit.benchmarks.summary import Summary, ceilings, comparisons, summaries
 from levit.commands.output import print_table, printable
 
-__all__ = ["comparison_json", "print_comparison", "print_record", "record_json"]
+__all__ = ["print_comparison", "print_record", "record_json"]
 
 
 def print_record(record: Record) -> None:
@@ -35,11 +34,8 @@ def print_record(record: Record) -> None:
         count = "1 thread" if threads == 1 else f"{threads} threads"
         said = f"ceiling, {precision}, {count}: {top:.0f} GFLOP/s (the best matrix product)"
         print(printable(said))
-    print(f"the machine was {context.quietness}{_because(context.reasons)}")
-
-
-def _because(reasons: Sequence[str]) -> str:
-    return f": {'; '.join(reasons)}" if reasons else ""
+    because = f": {'; '.join(context.reasons)}" if context.reasons else ""
+    print(f"the machine was {context.quietness}{because}")
 
 
 def _print(table: Table) -> None:
@@ -60,44 +56,29 @@ _SMALLER: Final = {"faster": "smaller", "slower": "larger"}
 
 def print_comparison(comparison: RunComparison) -> None:
     """Print a line for each change, and the measurements that only one run has."""
-    print_table(
+    rows = [
         [
-            [
-                change.contender,
-                change.protocol,
-                figure(change.before.median),
-                figure(change.after.median),
-                change.quantity,
-                f"{change.ratio.median:.3f}",
-                f"[{change.ratio.low:.3f}, {change.ratio.high:.3f}]",
-                _SMALLER.get(change.verdict, change.verdict)
-                if change.quantity == "MB"
-                else change.verdict,
-            ]
-            for change in comparison.changes
-        ],
-        [
-            "contender",
-            "protocol",
-            "before",
-            "after",
-            "unit",
-            "better by",
-            "at least 95 %",
-            "verdict",
-        ],
-    )
+            change.contender,
+            change.protocol,
+            figure(change.before.median),
+            figure(change.after.median),
+            change.quantity,
+            f"{change.ratio.median:.3f}",
+            f"[{change.ratio.low:.3f}, {change.ratio.high:.3f}]",
+            _SMALLER.get(change.verdict, change.verdict)
+            if change.quantity == "MB"
+            else change.verdict,
+        ]
+        for change in comparison.changes
+    ]
+    header = "contender,protocol,before,after,unit,better by,at least 95 %,verdict"
+    print_table(rows, header.split(","))
     print(f"\nthe machine itself changed by {comparison.drift:+.1%}, by which intervals are wider")
     for line in comparison.circumstances:
         print(printable(line))
     for which, names in (("first", comparison.only_before), ("second", comparison.only_after)):
         for name in names:
             print(printable(f"only in the {which}: {name}"))
-
-
-def comparison_json(comparison: RunComparison) -> dict[str, Any]:
-    """Return the comparison as plain values."""
-    return asdict(comparison)
 
 
 def record_json(record: Record) -> dict[str, Any]:

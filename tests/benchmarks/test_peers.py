@@ -115,7 +115,7 @@ def marked(names):
 def test_files_are_whole_and_hold_what_they_say(files):
     import onnx
 
-    expected = {*FORMATS["weights"][1], *FORMATS["onnx"][1]}
+    expected = {*FORMATS["weights"], *FORMATS["onnx"]}
     assert {file.name for file in files.iterdir()} >= expected
     assert not [file for file in files.iterdir() if file.name.startswith(".")]
     counts = json.loads((files / "counts.json").read_text())
