@@ -21,14 +21,7 @@ from numpy.typing import NDArray
 from levit.benchmarks.engines import Job, Runner
 from levit.relative_error import relative_error
 
-__all__ = [
-    "REFERENCE_FILE",
-    "TOLERANCES",
-    "Tolerance",
-    "agreement_of",
-    "check",
-    "judge",
-]
+__all__ = ["REFERENCE_FILE", "TOLERANCES", "Tolerance", "agreement_of", "check", "judge"]
 
 # File of a model: `input` (2, 3, H, W) float32 and `logits` (2, classes) float64.
 REFERENCE_FILE: Final = "reference.npz"

@@ -101,9 +101,7 @@ def unpaired_ratio(above: Interval, below: Interval, drift: float = 0.0) -> Inte
     """
     slack = 1 + abs(drift)
     return Interval(
-        above.median / below.median,
-        above.low / below.high / slack,
-        above.high / below.low * slack,
+        above.median / below.median, above.low / below.high / slack, above.high / below.low * slack
     )
 
 

@@ -38,8 +38,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from levit.benchmarks import peer_making, peer_weights
-from levit.benchmarks.worker_process import child_environment
+from levit.benchmarks import peer_making
+from levit.benchmarks.processes import child_environment
 from levit.errors import ConfigError, ExportError, LevitError, brief
 from levit.models import pictures, random_weights
 from levit.models.levit import random as levit_random
@@ -123,9 +123,8 @@ def cache_folder(model: str, image_size: tuple[int, int], seed: int) -> Path:
         except importlib.metadata.PackageNotFoundError:
             version = "none"
         digest.update(f"{package} {version}\n".encode())
-    sources = [random_weights, levit_random, transformer_random]
-    sources += [pictures, peer_weights, peer_making]
-    if ours := peer_weights.compiled(model):
+    sources = [random_weights, levit_random, transformer_random, pictures, peer_making]
+    if ours := peer_making.compiled(model):
         _, config = ours
         digest.update(repr(config).encode())
     for module in sources:

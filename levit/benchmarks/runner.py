@@ -19,11 +19,11 @@ from typing import Any, Final
 import numpy as np
 
 from levit.benchmarks import gpu
-from levit.benchmarks.fresh import first_prediction
 from levit.benchmarks.lineup import RunnableContender, ceilings
 from levit.benchmarks.machine import fingerprint
 from levit.benchmarks.material import Material
 from levit.benchmarks.noise import NoiseLog
+from levit.benchmarks.processes import first_prediction
 from levit.benchmarks.protocols import Protocol
 from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Measurement, Record, Round

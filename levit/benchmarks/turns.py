@@ -12,10 +12,10 @@ import numpy as np
 
 from levit.benchmarks.engines import Job
 from levit.benchmarks.lineup import RunnableContender
+from levit.benchmarks.processes import WorkerFailedError, WorkerProcess
 from levit.benchmarks.protocols import Protocol
 from levit.benchmarks.record import Contender, Measurement, Round, Status
 from levit.benchmarks.system import free_memory
-from levit.benchmarks.worker_process import WorkerFailedError, WorkerProcess
 from levit.export.timing import in_turns
 
 __all__ = ["Trial", "Turns", "length_of", "search_seconds"]

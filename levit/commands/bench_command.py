@@ -125,11 +125,7 @@ def _chosen_protocols(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _run(
-    arguments: argparse.Namespace,
-    folder: Path,
-    device: str,
-    lineup: Lineup,
-    names: tuple[str, ...],
+    arguments: argparse.Namespace, folder: Path, device: str, lineup: Lineup, names: tuple[str, ...]
 ) -> tuple[Record, BaseException | None]:
     protocols = {
         name: schedule(

@@ -272,7 +272,7 @@ def test_the_key_changes_with_how_the_family_draws_its_weights(monkeypatch):
 
     assert changed("levit.models.levit.random") == [MODEL]
     assert changed("levit.models.transformer.random") == list(models[1:3])
-    assert changed("levit.benchmarks.peer_weights") == list(models)
+    assert changed("levit.benchmarks.peer_making") == list(models)
 
 
 # ---------------------------------------------------------------------------- engines
@@ -316,7 +316,7 @@ def test_other_weights_are_caught_at_every_precision(files):
     import torch
 
     from levit.benchmarks.correctness import TOLERANCES, judge
-    from levit.benchmarks.peer_weights import random_network
+    from levit.benchmarks.peer_making import random_network
 
     with np.load(files / "reference.npz") as stored:
         inputs, logits = stored["input"], stored["logits"]
@@ -437,7 +437,7 @@ def test_folding_leaves_no_norm_and_the_same_answers(model):
     from torch.nn.modules.batchnorm import _BatchNorm
 
     from levit.benchmarks.engines.timm_networks import folded
-    from levit.benchmarks.peer_weights import random_network
+    from levit.benchmarks.peer_making import random_network
 
     net = random_network(model, (224, 224), 0)
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 224, 224), np.float32))
@@ -460,7 +460,7 @@ def test_folding_leaves_no_norm_and_the_same_answers(model):
 def test_other_architectures_are_conditioned_and_the_same_every_time(model, edge, rng):
     import torch
 
-    from levit.benchmarks.peer_weights import conditioning, random_network
+    from levit.benchmarks.peer_making import conditioning, random_network
     from levit.models.pictures import standardized
 
     net, again = (random_network(model, (edge, edge), 3) for _ in range(2))
@@ -473,7 +473,7 @@ def test_other_architectures_are_conditioned_and_the_same_every_time(model, edge
 
 
 def test_a_parameter_without_a_rule_is_an_error():
-    from levit.benchmarks.peer_weights import random_network
+    from levit.benchmarks.peer_making import random_network
 
     with pytest.raises(ExportError, match="no rule draws random weights"):
         random_network("convnext_atto", (224, 224), 0)

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from levit.benchmarks.correctness import REFERENCE_FILE
-from levit.benchmarks.fresh import first_prediction
+from levit.benchmarks.processes import WorkerFailedError, WorkerProcess, first_prediction
 from levit.benchmarks.worker import timed_turn
-from levit.benchmarks.worker_process import WorkerFailedError, WorkerProcess
 
 ENGINE = """
     import os, signal, sys, threading, time

@@ -12,11 +12,7 @@ from PIL import Image
 
 
 def preprocessed(
-    image: Image.Image,
-    size: int,
-    crop_pct: float,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
+    image: Image.Image, size: int, crop_pct: float, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> np.ndarray:
     """Resize, crop and standardize a picture as timm's eval transform: (1, 3, size, size)."""
     short = math.floor(size / crop_pct)

@@ -1,10 +1,15 @@
-"""Processes that engines run in, as the runner sees them: they are asked, and may die."""
+"""Processes that engines run in, as the runner sees them: they are asked, and may die.
+
+A worker loads networks and answers many requests. A fresh process runs the few lines that a user
+of the engine would write (its ``script``) once, from ``python -c`` to a printed class.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -13,21 +18,16 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, NamedTuple
 
 import levit
 from levit.errors import LevitError
+from levit.interruption import deferred
 
-__all__ = [
-    "WorkerFailedError",
-    "WorkerProcess",
-    "child_environment",
-    "end_child",
-    "output_of",
-    "said_last",
-    "start_child",
-]
+__all__ = ["FirstPrediction", "WorkerFailedError", "WorkerProcess"]
+__all__ += ["child_environment", "first_prediction"]
 
+_FRESH_TIMEOUT_S: Final = 300
 # An engine's libraries read one of these when they are loaded.
 _THREAD_VARIABLES: Final = (
     "OMP_NUM_THREADS",
@@ -35,6 +35,22 @@ _THREAD_VARIABLES: Final = (
     "MKL_NUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+
+
+# The kernel's high-water mark of this program's memory, which psutil does not tell. getrusage has
+# that of the process that started this one, if that was larger.
+_PEAK = """
+import sys
+try:
+    status = open("/proc/self/status").read()
+    print("peak", int(status.split("VmHWM:")[1].split()[0]) * 1024)
+except (OSError, IndexError):
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print("peak", peak if sys.platform == "darwin" else peak * 1024)
+"""
+
+_LAST_LINES = re.compile(rb"^(\d+)\npeak (\d+)\n", re.MULTILINE)
 
 
 class WorkerFailedError(LevitError):
@@ -56,7 +72,7 @@ def child_environment(threads: int) -> dict[str, str]:
     }
 
 
-def start_child(
+def _start_child(
     words: Sequence[str], threads: int, log: IO[bytes], *, stdin: int, folder: str | None = None
 ) -> subprocess.Popen[bytes]:
     """Start Python with these words; what it writes to stderr goes to `log`.
@@ -79,7 +95,7 @@ def start_child(
         raise WorkerFailedError(f"its process cannot be started ({error.strerror})") from error
 
 
-def output_of(process: subprocess.Popen[bytes], timeout_s: float) -> Iterator[bytes]:
+def _output_of(process: subprocess.Popen[bytes], timeout_s: float) -> Iterator[bytes]:
     """Yield what a child writes, as it comes, until it closes its output.
 
     Raises:
@@ -97,14 +113,14 @@ def output_of(process: subprocess.Popen[bytes], timeout_s: float) -> Iterator[by
     raise WorkerFailedError(f"gave no answer in {timeout_s:.0f} s")
 
 
-def said_last(log: IO[bytes]) -> str:
+def _said_last(log: IO[bytes]) -> str:
     """Return the last line of a child's log, or nothing."""
     log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
     lines = log.read().decode(errors="replace").strip().splitlines()
     return lines[-1] if lines else ""
 
 
-def end_child(process: subprocess.Popen[bytes]) -> None:
+def _end_child(process: subprocess.Popen[bytes]) -> None:
     """End a child and all that it has started, whatever they do."""
     # Compilers outlive it otherwise, beside whatever is measured next. Once it has been waited for,
     # its number may be somebody else's.
@@ -128,7 +144,7 @@ class WorkerProcess:
     def __init__(self, threads: int) -> None:
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 closed by close()
         words = ["-m", "levit.benchmarks.worker"]
-        self._process = start_child(words, threads, self._log, stdin=subprocess.PIPE)
+        self._process = _start_child(words, threads, self._log, stdin=subprocess.PIPE)
         self._buffer = b""
 
     def ask(self, request: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
@@ -146,7 +162,7 @@ class WorkerProcess:
         except OSError:
             raise self._ended() from None
         try:
-            for part in output_of(self._process, timeout_s):
+            for part in _output_of(self._process, timeout_s):
                 self._buffer += part
                 if b"\n" in part:
                     break
@@ -163,7 +179,7 @@ class WorkerProcess:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
         status = self._process.poll()
-        said = said_last(self._log)
+        said = _said_last(self._log)
         self.close()
         if status is None:
             return WorkerFailedError("its process closed its output and did not end")
@@ -174,5 +190,48 @@ class WorkerProcess:
 
     def close(self) -> None:
         """End the process, whatever it does."""
-        end_child(self._process)
+        _end_child(self._process)
         self._log.close()
+
+
+class FirstPrediction(NamedTuple):
+    """Result of one process.
+
+    Attributes:
+        elapsed_ns: from before it was started until its answer could be read.
+        top1: its answer.
+        peak_bytes: resident memory at its highest.
+    """
+
+    elapsed_ns: int
+    top1: int
+    peak_bytes: int
+
+
+def first_prediction(script: str, picture: Path, threads: int) -> FirstPrediction:
+    """Run a script of an engine once.
+
+    Raises:
+        WorkerFailedError: it failed, printed no class, or took five minutes.
+    """
+    words = ["-u", "-c", script + _PEAK, str(picture)]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
+        process: subprocess.Popen[bytes] | None = None
+        try:
+            started = time.perf_counter_ns()
+            with deferred():
+                process = _start_child(words, threads, log, stdin=subprocess.DEVNULL, folder=folder)
+            data = b""
+            for part in _output_of(process, _FRESH_TIMEOUT_S):
+                # Of the last line, a tenth of a millisecond after the answer's; libraries may have
+                # printed before.
+                answered = time.perf_counter_ns()
+                data += part
+                if found := _LAST_LINES.search(data):
+                    return FirstPrediction(answered - started, int(found[1]), int(found[2]))
+            status = process.wait()
+            said = _said_last(log) or "it printed no class"
+            raise WorkerFailedError(f"its process ended with status {status}: {said}")
+        finally:
+            if process is not None:
+                _end_child(process)
