@@ -15,14 +15,14 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from levit.benchmarks import system
 
-__all__ = ["Counters", "NoiseLog", "Quietness", "calibrate", "drift", "quietness"]
+__all__ = ["NoiseLog", "Quietness", "calibrate", "counters", "drift", "quietness"]
 
 Quietness: TypeAlias = Literal["quiet", "noisy", "very noisy"]
 
@@ -53,31 +53,22 @@ def calibrate() -> int:
     return time.perf_counter_ns() - start
 
 
-class Counters(NamedTuple):
-    """Counters of the system since it started; None where it does not tell.
+def counters() -> dict[str, float | None]:
+    """Read the system's counters since it started; None where it does not tell.
 
-    Attributes:
-        busy_s: CPU time of all processes, in seconds.
-        steal_s: time in which the hypervisor gave our CPUs to others.
-        ours_s: CPU time of this process and all that it has started.
-        load: the load average over one minute.
-        throttled: how often our cgroup's quota has stopped us.
-        overheated: how often the CPU has lowered its clock for heat.
+    CPU seconds of all processes (``busy_s``), given by the hypervisor to others (``steal_s``), and
+    of this process and all that it has started (``ours_s``); the load average over one minute; how
+    often our cgroup's quota has stopped us, and the CPU lowered its clock for heat.
     """
-
-    busy_s: float | None
-    steal_s: float | None
-    ours_s: float | None
-    load: float | None
-    throttled: int | None
-    overheated: int | None
-
-    @classmethod
-    def read(cls) -> Counters:
-        """Read the counters now."""
-        load = (system.load_averages() or (None,))[0]
-        ours_s = system.our_seconds()
-        return cls(*system.cpu_seconds(), ours_s, load, system.throttled(), system.overheated())
+    busy_s, steal_s = system.cpu_seconds()
+    return {
+        "busy_s": busy_s,
+        "steal_s": steal_s,
+        "ours_s": system.our_seconds(),
+        "load": (system.load_averages() or (None,))[0],
+        "throttled": system.throttled(),
+        "overheated": system.overheated(),
+    }
 
 
 class NoiseLog:
@@ -92,13 +83,13 @@ class NoiseLog:
         """Time the work three times, and read the counters."""
         kernel_ns = [calibrate() for _ in range(_PER_SAMPLE)]
         at_s = time.monotonic() - self._start
-        self._samples.append({"at_s": at_s, "kernel_ns": kernel_ns, **Counters.read()._asdict()})
+        self._samples.append({"at_s": at_s, "kernel_ns": kernel_ns, **counters()})
 
     def to_dict(self) -> dict[str, Any]:
         """``cpus`` (online, which the counters' seconds are of) and ``samples``: raw values.
 
         Each sample has ``at_s`` (seconds since the log began), ``kernel_ns`` and the fields of
-        `Counters`.
+        `counters`.
         """
         return {"cpus": os.cpu_count() or 1, "samples": list(self._samples)}
 

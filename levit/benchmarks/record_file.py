@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import SCHEMA, SCHEMA_VERSION, Contender, Measurement, Record, Round
@@ -149,7 +149,7 @@ class _DamageError(Exception):
 def _document(text: str, name: str) -> dict[str, Any]:
     """Parse the JSON of a record of this schema, none of whose fields is checked yet."""
     try:
-        document = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        document = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except RecursionError as error:
         raise ConfigError(_not_ours(name, "it is nested too deeply")) from error
     except json.JSONDecodeError as error:
@@ -183,10 +183,6 @@ def _not_ours(name: str, why: str) -> str:
         f"{name}: is no record of a benchmark ({why}); name a JSON file that levit bench has "
         f"written"
     )
-
-
-def _no_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no measured value")
 
 
 def _finite(text: str) -> float:

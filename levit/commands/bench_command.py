@@ -51,7 +51,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     device = _device(arguments.device)
     protocols = _chosen_protocols(arguments)
     now = datetime.now().strftime("%Y%m%d-%H%M%S")
-    output = Path(arguments.output or f"levit-bench-{arguments.device}-{now}.json")
+    default = f"levit-bench-{arguments.device}-{now}.json"
+    output = Path(default if arguments.output is None else arguments.output)
     _check_destinations(arguments, output, protocols)  # before minutes of work
     lineup = choose_lineup(
         device=device,
