@@ -12,8 +12,7 @@ below, whatever the precision.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,43 +26,28 @@ __all__ = ["REFERENCE_FILE", "TOLERANCES", "Tolerance", "agreement_of", "check",
 REFERENCE_FILE: Final = "reference.npz"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tolerance:
+class Tolerance(NamedTuple):
     """Bounds within which logits count as the reference's.
 
     Attributes:
         error: the largest allowed.
         agreement: the smallest allowed.
-        reason: measurements behind both.
     """
 
     error: float
     agreement: float
-    reason: str
 
 
 TOLERANCES: Final[Mapping[str, Tolerance]] = {
-    "fp32": Tolerance(
-        error=1e-4,
-        agreement=0.9999,
-        reason="engines show 3e-7 to 2e-6 on these networks; a missing bias or norm, over 1e-2",
-    ),
-    "fp16": Tolerance(
-        error=0.02,
-        agreement=0.999,
-        reason="11 significant bits; PyTorch's autocast on a CPU shows 6e-4 to 3e-3",
-    ),
-    "bf16": Tolerance(
-        error=0.1,
-        agreement=0.99,
-        reason="8 significant bits; engines show 0.006 to 0.04, and an agreement over 0.9996",
-    ),
-    "int8": Tolerance(
-        error=1.0,
-        agreement=0.75,
-        reason="random weights quantize badly, and the worse the less a picture is like those of "
-        "the calibration: 0.03 to 0.8 off (EfficientNet-B4), and an agreement over 0.93",
-    ),
+    # Engines show 3e-7 to 2e-6 on these networks; a missing bias or norm, over 1e-2.
+    "fp32": Tolerance(error=1e-4, agreement=0.9999),
+    # 11 significant bits; PyTorch's autocast on a CPU shows 6e-4 to 3e-3.
+    "fp16": Tolerance(error=0.02, agreement=0.999),
+    # 8 significant bits; engines show 0.006 to 0.04, and an agreement over 0.9996.
+    "bf16": Tolerance(error=0.1, agreement=0.99),
+    # Random weights quantize badly, and the worse the less a picture is like those of the
+    # calibration: 0.03 to 0.8 off (EfficientNet-B4), and an agreement over 0.93.
+    "int8": Tolerance(error=1.0, agreement=0.75),
 }
 
 

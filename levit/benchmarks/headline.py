@@ -47,14 +47,13 @@ class Headline:
     """Leads of one engine's LeViTs over the EfficientNets of another, or of its own.
 
     Attributes:
-        runtime, precision: of both.
+        precision: of both.
         levit: title of the engine that runs LeViT.
         efficientnet: title of the engine that runs EfficientNet.
         kind: ``ours`` or ``peer``, of the LeViT engine.
         leads: by accuracy; empty where no curve reaches any.
     """
 
-    runtime: str
     precision: str
     levit: str
     efficientnet: str
@@ -109,7 +108,6 @@ def headlines(measured: Iterable[tuple[Contender, Sequence[float]]]) -> tuple[He
                 continue
             rows.append(
                 Headline(
-                    runtime=runner.runtime,
                     precision=runner.precision,
                     levit=runner.title,
                     efficientnet=other.title,

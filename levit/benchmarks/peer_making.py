@@ -32,8 +32,16 @@ from levit.models.random_weights import MAX_FLOAT32_ERROR, MIN_SPREAD, flatten, 
 from levit.models.registry import FAMILIES
 from levit.runtime.openvino_module import import_openvino, openvino_core
 
-__all__ = ["calibration_batches", "compiled", "load_network", "make_int8", "make_onnx"]
-__all__ += ["make_openvino", "make_weights", "third_party"]
+__all__ = [
+    "calibration_batches",
+    "compiled",
+    "load_network",
+    "make_int8",
+    "make_onnx",
+    "make_openvino",
+    "make_weights",
+    "third_party",
+]
 
 # On some pictures a random network's float32 is wrong by 1e-4: not on the reference's.
 _DRAWS: Final = 24

@@ -24,8 +24,7 @@ import levit
 from levit.errors import LevitError
 from levit.interruption import deferred
 
-__all__ = ["FirstPrediction", "WorkerFailedError", "WorkerProcess"]
-__all__ += ["child_environment", "first_prediction"]
+__all__ = ["WorkerFailedError", "WorkerProcess", "child_environment", "first_prediction"]
 
 _FRESH_TIMEOUT_S: Final = 300
 # An engine's libraries read one of these when they are loaded.

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -192,15 +193,12 @@ class _Run:
         self._sampled = time.monotonic()
 
     def _turns(self, protocol: Protocol, trials: Sequence[Trial]) -> Turns:
-        plan, material = self._plan, self._material
         return Turns(
             protocol=protocol,
             trials=trials,
-            job=lambda contender, batch, threads: material.job(
-                contender, batch=batch, threads=threads, device=plan.device
-            ),
-            pictures=plan.pictures,
-            device=plan.device,
+            job=partial(self._material.job, device=self._plan.device),
+            pictures=self._plan.pictures,
+            device=self._plan.device,
             done=self._advance,
             between=self._between,
             rng=self._rng,
@@ -220,13 +218,12 @@ class _Run:
             job = self._material.job(
                 trial.contender, batch=1, threads=trial.threads, device=self._plan.device
             )
-            engine = pkgutil.resolve_name(trial.contender.code)
-            if not hasattr(engine, "script"):
+            script = getattr(pkgutil.resolve_name(trial.contender.code), "script", None)
+            if script is None:
                 trial.fail("this engine is not measured in fresh processes yet", "skipped")
                 continue
             try:
-                script = engine.script(job)
-                found = first_prediction(script, self._plan.pictures[0], trial.threads)
+                found = first_prediction(script(job), self._plan.pictures[0], trial.threads)
             except LevitError as error:
                 trial.fail(str(error))
                 continue

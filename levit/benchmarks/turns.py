@@ -103,7 +103,7 @@ class Turns:
     """Trials of one protocol in their workers; a context manager, at whose end those are gone.
 
     Attributes:
-        job: (contender, batch, threads) → the work of its worker.
+        job: (contender, batch=, threads=) → the work of its worker.
         pictures: JPEG files, for a protocol that begins with one.
         device: ``cpu`` or ``gpu``, where a batch that does not fit (the paper's) is halved.
         done: told the seconds of work that are done, and the step that comes next.
@@ -112,7 +112,7 @@ class Turns:
 
     protocol: Protocol
     trials: Sequence[Trial]
-    job: Callable[[RunnableContender, int, int], Job]
+    job: Callable[..., Job]
     pictures: Sequence[Path]
     device: str
     done: Callable[[float, str], None]
@@ -179,7 +179,7 @@ class Turns:
             return
         trial.slot = id(trial)
         per_stream = max(1, trial.threads // trial.streams)
-        job = self.job(trial.contender, trial.batch, per_stream)
+        job = self.job(trial.contender, batch=trial.batch, threads=per_stream)
         pictures = self.pictures if self.protocol.kind == "images" else ()
         request = {
             "do": "load",
