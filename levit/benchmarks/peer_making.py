@@ -63,8 +63,7 @@ _BATCH: Final = 4
 def third_party(doing: str) -> Iterator[None]:
     """Turn errors of other libraries into one line of ours, and drop all that they print."""
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             yield
     except (LevitError, OSError):
         raise

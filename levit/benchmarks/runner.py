@@ -115,8 +115,8 @@ class _Run:
         self._done_s = self._planned_s = 0.0
         self._rng = np.random.default_rng(plan.seed)
         self._sampled = -_BETWEEN_S
-        # Errors of contenders that answer as the reference does; reasons of those that do not.
-        self._checked: dict[str, float | None] = {}
+        # Contenders that answer as the reference does, and reasons of those that do not.
+        self._checked: set[str] = set()
         self._wrong: dict[str, str] = {}
         self.contenders = [*plan.contenders, *ceilings(plan.contenders, plan.device)]
         self.noise = NoiseLog()
@@ -136,7 +136,7 @@ class _Run:
                         turns.run()
             finally:  # an interruption keeps what was measured
                 self._wrong.update({t.name: t.reason for t in trials if t.status == "wrong"})
-                self._checked.update({t.name: t.error for t in trials if t.running})
+                self._checked.update(t.name for t in trials if t.running)
                 device = self._plan.device
                 self.measurements += [t.measurement(name, protocol, device) for t in trials]
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 from levit.benchmarks.engines import Job, Runner
 from levit.benchmarks.engines.peer import Peer
-from levit.benchmarks.engines.timm_networks import TRACED, open_transform, quiet, traced
+from levit.benchmarks.engines.timm_networks import TRACED, open_transform, traced
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.models.levit import FAMILY
 from levit.models.model import Model, Plan
@@ -47,7 +48,7 @@ def _open_runner(job: Job) -> Runner:
         tools.replace_batchnorm(net)
         return net.eval()
 
-    with quiet(), torch.no_grad():
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         net = getattr(original, name)(num_classes=1000)
         net.load_state_dict(_weights(job), strict=False)
     return traced(net, fold, job)
@@ -73,7 +74,7 @@ def _module(name: str, path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Its decorators look the module up by name.
     sys.modules[name] = module
-    with quiet():
+    with warnings.catch_warnings(action="ignore"):
         spec.loader.exec_module(module)
     return module
 

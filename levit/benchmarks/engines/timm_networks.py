@@ -7,9 +7,8 @@ have not run on a GPU yet.
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +19,7 @@ from levit.benchmarks.engines import Job, Runner
 from levit.benchmarks.engines.peer import Peer, data_config
 from levit.errors import BackendUnavailableError, brief
 
-__all__ = ["COMPILED", "EAGER", "TRACED", "folded", "open_transform", "quiet", "runner", "traced"]
+__all__ = ["COMPILED", "EAGER", "TRACED", "folded", "open_transform", "runner", "traced"]
 
 # Compiled copies in one process: models × streams.
 _MAX_COMPILED: Final = 1000
@@ -59,7 +58,7 @@ def _open_compiled(job: Job) -> Runner:
     inductor.freezing = True
     run = runner(torch.compile(net, dynamic=False), job, torch.no_grad)
     try:
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):
             run(np.zeros((job.batch, 3, *job.image_size), np.float32))
     except Exception as error:
         raise BackendUnavailableError(
@@ -89,14 +88,6 @@ def _loaded(job: Job) -> Any:
     return net.to("cuda") if job.device == "gpu" else net
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Ignore warnings of deprecation: the tracer is deprecated, and the paper used it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def traced(net: Any, fold: Callable[[Any, Any], Any], job: Job) -> Runner:
     """A runner of a network that is folded and then traced on a job's batch.
 
@@ -106,7 +97,8 @@ def traced(net: Any, fold: Callable[[Any, Any], Any], job: Job) -> Runner:
     import torch
 
     example = torch.zeros(job.batch, 3, *job.image_size, device=next(net.parameters()).device)
-    with quiet(), torch.no_grad():
+    # The tracer is deprecated, and the paper used it.
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
         trace = torch.jit.trace(fold(net, example), example)  # type: ignore[no-untyped-call]
     return runner(trace, job, torch.no_grad)
 
