@@ -14,7 +14,7 @@ import math
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -194,20 +194,15 @@ def _finite(text: str) -> float:
 
 def _check_fields(document: dict[str, Any]) -> None:
     """Every field of the schema is there, and no other: msgspec lets dataclasses off."""
-    for where, kind, table in _tables(document):
+    tables: list[tuple[str, Any, dict[str, Any]]] = [("it", Record, document)]
+    tables += [(f"contenders[{i}]", Contender, c) for i, c in enumerate(document["contenders"])]
+    for i, measurement in enumerate(document["measurements"]):
+        where = f"measurements[{i}]"
+        tables.append((where, Measurement, measurement))
+        tables += [(f"{where}.rounds", Round, turn) for turn in measurement.get("rounds", ())]
+    for where, kind, table in tables:
         if odd := sorted({field.name for field in fields(kind)} ^ table.keys()):
             raise _DamageError(f"missing or unknown in {where}: {', '.join(odd)}")
-
-
-def _tables(document: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
-    """(place, dataclass, table) of every table in a document that has the right types."""
-    yield "it", Record, document
-    for number, contender in enumerate(document["contenders"]):
-        yield f"contenders[{number}]", Contender, contender
-    for number, measurement in enumerate(document["measurements"]):
-        yield f"measurements[{number}]", Measurement, measurement
-        for turn in measurement.get("rounds", ()):
-            yield f"measurements[{number}].rounds", Round, turn
 
 
 def _check_values(record: Record) -> None:

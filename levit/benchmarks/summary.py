@@ -48,12 +48,8 @@ _CALLS: Final = ("paper", "latency", "throughput", "end-to-end")
 _SINGLE: Final = ("latency", "end-to-end")
 # Settings that a protocol finds instead of taking: `throughput` is the best of batch × streams.
 SEARCHED: Final[Mapping[str, frozenset[str]]] = {"throughput": frozenset({"batch", "streams"})}
-# Quantity that a protocol compares (speed if it is not here), and True where more is better.
-_QUANTITIES: Final[Mapping[str, tuple[str, bool]]] = {
-    "latency": ("latency", False),
-    "cold-start": ("start", False),
-    "memory": ("memory", False),
-}
+# Quantity that a protocol compares, less of which is better; speed if it is not here.
+_QUANTITIES: Final = {"latency": "latency", "cold-start": "start", "memory": "memory"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,14 +288,14 @@ def _asked_for(measurement: Measurement) -> str:
 def _compare(
     ours: Contender, one: Measurement, peer: Contender, other: Measurement
 ) -> Comparison | None:
-    quantity, higher_is_better = _QUANTITIES.get(one.protocol, ("speed", True))
+    quantity = _QUANTITIES.get(one.protocol, "speed")
     # An interrupted run has more rounds of the one than of the other.
     rounds = zip(_by_round(one, quantity), _by_round(other, quantity), strict=False)
     pairs = [(a, b) for a, b in rounds if a and b]
     if not pairs:
         return None
     mine, theirs = zip(*pairs, strict=True)
-    ratio = ratio_interval(mine, theirs) if higher_is_better else ratio_interval(theirs, mine)
+    ratio = ratio_interval(*((mine, theirs) if quantity == "speed" else (theirs, mine)))
     return Comparison(
         ours=ours,
         peer=peer,
