@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import importlib.metadata
 import inspect
 import json
@@ -42,8 +43,6 @@ from levit.benchmarks import peer_making
 from levit.benchmarks.processes import child_environment
 from levit.errors import ConfigError, ExportError, LevitError, brief
 from levit.models import pictures, random_weights
-from levit.models.levit import random as levit_random
-from levit.models.transformer import random as transformer_random
 
 __all__ = ["FORMATS", "cache_folder", "prepare"]
 
@@ -123,9 +122,12 @@ def cache_folder(model: str, image_size: tuple[int, int], seed: int) -> Path:
         except importlib.metadata.PackageNotFoundError:
             version = "none"
         digest.update(f"{package} {version}\n".encode())
-    sources = [random_weights, levit_random, transformer_random, pictures, peer_making]
+    sources = [random_weights, pictures, peer_making]
     if ours := peer_making.compiled(model):
         _, config = ours
+        # A family's rules of drawing lie beside its config.
+        package = type(config).__module__.rpartition(".")[0]
+        sources.append(importlib.import_module(f"{package}.random"))
         digest.update(repr(config).encode())
     for module in sources:
         digest.update(inspect.getsource(module).encode())
