@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LevitError as error:
         if debug:
             raise
+        if RECEIVED:
+            return _stopped()
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -86,14 +88,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        if RECEIVED:  # while a module in C++ was being loaded, which made an error of it
-            if signal.SIGINT in RECEIVED:
-                print("error: interrupted", file=sys.stderr)
-            return 128 + RECEIVED[0]
+        if RECEIVED:
+            return _stopped()
         # A bug of ours, and still one line: scripts read this.
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         print(f"error: internal: {text}; --debug shows where, please report it", file=sys.stderr)
         return 1
+    finally:
+        RECEIVED.clear()  # a later call in this process is another run
+
+
+def _stopped() -> int:
+    """Exit status of a signal that came while C++ was being loaded, which made an error of it."""
+    if signal.SIGINT in RECEIVED:
+        print("error: interrupted", file=sys.stderr)
+    return 128 + RECEIVED[0]
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -22,8 +22,6 @@ from typing import BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.errors import brief
-
 __all__ = ["CompressedMemberError", "StoredZip"]
 
 # A training checkpoint has one member a tensor, a few thousand of 100 bytes each. zipfile makes
@@ -65,7 +63,7 @@ class StoredZip:
         try:
             archive = zipfile.ZipFile(stream)
         except Exception as error:  # zipfile's, struct's and those of text share no base
-            raise ValueError(brief(error)) from error
+            raise ValueError("its list of members is damaged") from error
         members = archive.infolist()
         # zipfile finds the list from the end backwards, and takes what comes first for a prefix.
         if (len(members), archive.start_dir) != (count, offset):

@@ -29,7 +29,7 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     who = parser.add_argument_group("contenders (default: the five sizes through this package)")
     who.add_argument(
-        "--models", "--model", type=names, metavar="LIST", help="timm's names, with commas"
+        "--models", "--model", type=_some_names, metavar="LIST", help="timm's names, with commas"
     )
     who.add_argument(
         "--artifact",
@@ -44,12 +44,12 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="add the alternatives: timm, torch.compile, ONNX Runtime and OpenVINO on timm's "
         "export, NNCF; and the paper's other architectures (needs 'levit[peers]')",
     )
-    who.add_argument("--engines", type=names, metavar="LIST", help="only these, with commas")
+    who.add_argument("--engines", type=_some_names, metavar="LIST", help="only these, with commas")
 
     how = parser.add_argument_group("protocols (default: paper and latency, within five minutes)")
     how.add_argument(
         "--protocol",
-        type=names,
+        type=_some_names,
         metavar="LIST",
         help="any of paper,latency,throughput,end-to-end,cold-start,memory; each at its full "
         "length",
@@ -118,3 +118,11 @@ def _report_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--png", metavar="FILE.png", help="the figures (needs 'levit[bench]')")
     parser.add_argument("--csv", metavar="FILE.csv", help="one line per measurement")
     parser.add_argument("--markdown", metavar="FILE.md", help="the tables, for documents")
+
+
+def _some_names(text: str) -> tuple[str, ...]:
+    """Read one name or more between commas."""
+    found = names(text)
+    if not found:
+        raise argparse.ArgumentTypeError("expected names with commas between them")
+    return found

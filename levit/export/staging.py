@@ -15,6 +15,7 @@ from pathlib import Path
 
 from levit.artifact import foreign_files, is_artifact
 from levit.errors import ArtifactError
+from levit.interruption import raise_if_interrupted
 
 __all__ = ["check_destination", "staged_folder"]
 
@@ -41,6 +42,8 @@ def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
         staging.mkdir()
         yield staging
         _sync_tree(staging)
+        # An interruption that fell into a callback was swallowed there.
+        raise_if_interrupted()
         check_destination(destination, force=force)
         _swap_in(staging, destination)
         created = []

@@ -17,6 +17,7 @@ import levit as package
 from levit.artifact import GOLDEN_FILE, LABELS_FILE, open_artifact
 from levit.cli import build_parser
 from levit.commands import doctor_command
+from levit.errors import BackendUnavailableError
 from levit.export import ExportOptions, export
 from levit.runtime.backends import BACKENDS
 from levit.runtime.gpus import first_gpu
@@ -162,6 +163,8 @@ def test_errors_are_one_line_with_a_traceback_only_for_debug(process, name, tmp_
         ["eval", "a"],
         ["check"],
         ["list", "extra"],
+        ["bench", "--models", ""],
+        ["bench", "--protocol", ","],
         ["export", "--batch", "0"],
         ["export", "--batch", "8:1:64"],
         ["export", "--batch", "1:8"],
@@ -199,15 +202,17 @@ def test_version_and_bare_call(levit):
     ids=["INT", "TERM"],
 )
 @pytest.mark.parametrize("swallowed", [False, True])
-def test_a_signal_ends_it_however_it_arrives(levit, monkeypatch, number, message, swallowed):
-    # While a module in C++ is being loaded, the exception comes out as "initialization failed".
+@pytest.mark.parametrize("kind", [ImportError, BackendUnavailableError])
+def test_a_signal_ends_it_however_it_arrives(levit, monkeypatch, number, message, swallowed, kind):
+    # While a module in C++ is being loaded, the exception comes out as "initialization failed",
+    # and a probe makes a line of our own of that.
     def stopped(arguments):
         try:
             signal.raise_signal(number)
         except BaseException:
             if not swallowed:
                 raise
-        raise ImportError("initialization failed")
+        raise kind("initialization failed")
 
     monkeypatch.setattr(doctor_command, "run", stopped)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -83,6 +83,13 @@ def test_nothing_is_left_after_an_exception(nest, error):
     assert list(nest.iterdir()) == []
 
 
+def test_an_interruption_that_was_swallowed_comes_before_the_swap(nest, monkeypatch):
+    monkeypatch.setattr("levit.interruption.RECEIVED", [signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt), staged_folder(nest / "artifact", force=False) as folder:
+        (folder / "file").write_text("whole")
+    assert list(nest.iterdir()) == []
+
+
 def test_parents_that_were_there_stay(nest):
     (nest / "a").mkdir()
     with (
