@@ -23,6 +23,7 @@ __all__ = [
     "MIN_AGREEMENT",
     "MIN_UNLABELLED",
     "Answers",
+    "Forward",
     "Judgement",
     "answers_of",
     "images_needed",
@@ -53,12 +54,18 @@ class Answers:
 
 
 def answers_of(
-    forward: Forward, pictures: Pictures, progress: Progress = silent, step: str = "judging"
+    forward: Forward,
+    pictures: Pictures,
+    progress: Progress = silent,
+    step: str = "judging",
+    to_agree_with: Answers | None = None,
 ) -> Answers:
     """Answers of a network to all pictures.
 
     Args:
         progress: told under the name of `step` how many pictures are answered.
+        to_agree_with: answers that are to be kept. Once too many differ, the network is not asked
+            about the other pictures, which then count as kept.
 
     Raises:
         CalibrationError: one is no picture, or not finite.
@@ -75,9 +82,18 @@ def answers_of(
             rows.append(forward(np.concatenate(batch))["logits"])
             batch = []
             progress(step, number + 1, len(pictures))
+            if to_agree_with is not None and _has_failed(np.concatenate(rows), to_agree_with):
+                rows.append(to_agree_with.logits[number + 1 :])
+                break
     if batch:
         rows.append(forward(np.concatenate(batch))["logits"])
     return Answers(logits=np.concatenate(rows).astype(np.float32))
+
+
+def _has_failed(logits: Array, reference: Answers) -> bool:
+    """True where no answers to the other pictures can reach the least agreement any more."""
+    differ = np.sum(Answers(logits=logits).top1 != reference.top1[: len(logits)])
+    return bool(differ > (1 - MIN_AGREEMENT) * len(reference.logits) + 1e-9)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from levit.artifact import Manifest
 from levit.errors import CalibrationError, ConfigError, VerificationError
-from levit.export.contract import Answers, Judgement, answers_of, images_needed, judge
+from levit.export.contract import Answers, Forward, Judgement, answers_of, images_needed, judge
 from levit.export.options import DEFAULT_MAX_DROP, ExportOptions
 from levit.export.prepare import Prepared
 from levit.export.progress import Progress
@@ -48,20 +48,44 @@ class Judge:
             )
 
     def of_folder(
-        self, folder: Path, target: Target, reference: Answers, progress: Progress
+        self,
+        folder: Path,
+        target: Target,
+        reference: Answers,
+        progress: Progress,
+        *,
+        only_verdict: bool,
     ) -> Judgement:
-        """Judge an artifact that this host can run; its manifest is in its folder."""
+        """Judge an artifact that this host can run; its manifest is in its folder.
+
+        Args:
+            only_verdict: stop at the picture by which it has failed.
+        """
         with Predictor(
             folder, target.device, prove=False, allow_host_code=True
         ) as predictor:  # built a moment ago, by this process
-            answers = answers_of(predictor.forward, self.pictures, progress)
-        return judge(self.pictures, reference, answers, self.max_drop)
+            return self._judge(predictor.forward, reference, progress, only_verdict)
 
     def of_graph(
-        self, graph: bytes, manifest: Manifest, reference: Answers, progress: Progress
+        self,
+        graph: bytes,
+        manifest: Manifest,
+        reference: Answers,
+        progress: Progress,
+        *,
+        only_verdict: bool,
     ) -> Judgement:
         """Judge the graph that an engine was built from, by ONNX Runtime on the CPU."""
-        answers = answers_of(forward_of(graph, manifest), self.pictures, progress)
+        return self._judge(forward_of(graph, manifest), reference, progress, only_verdict)
+
+    def _judge(
+        self, forward: Forward, reference: Answers, progress: Progress, only_verdict: bool
+    ) -> Judgement:
+        # A drop of top-1 may be made good by the last picture.
+        agree = only_verdict and self.pictures.labels is None
+        answers = answers_of(
+            forward, self.pictures, progress, to_agree_with=reference if agree else None
+        )
         return judge(self.pictures, reference, answers, self.max_drop)
 
 

@@ -213,7 +213,7 @@ class _Writer:
         verification = verify_artifact(candidate, self.prepared, self.options)
         if self.compiled.difference > EXACT:
             verification["status"] = "forced"
-        judgement = self._judge(manifest, written)
+        judgement = self._judge(manifest, written, only_verdict=first is not None)
         if judgement is not None:
             verification["accuracy"] = accuracy_entry(judgement, attempt.kept, first)
             if judgement.verdict != "passed":
@@ -254,7 +254,9 @@ class _Writer:
         np.savez(self.folder / GOLDEN_FILE, **golden.arrays())  # type: ignore[arg-type]
         return written
 
-    def _judge(self, manifest: Manifest, written: Written) -> Judgement | None:
+    def _judge(
+        self, manifest: Manifest, written: Written, *, only_verdict: bool
+    ) -> Judgement | None:
         """Judge the payload, which verifying has left complete in its folder."""
         if self.judge is None:
             return None
@@ -269,9 +271,13 @@ class _Writer:
         reference = self.prepared.answers(self.compiled.deployed, self.progress)
         self.progress("judging")
         if runnable:
-            return self.judge.of_folder(self.folder, self.target, reference, self.progress)
+            return self.judge.of_folder(
+                self.folder, self.target, reference, self.progress, only_verdict=only_verdict
+            )
         assert written.graph is not None
-        return self.judge.of_graph(written.graph, manifest, reference, self.progress)
+        return self.judge.of_graph(
+            written.graph, manifest, reference, self.progress, only_verdict=only_verdict
+        )
 
     def _manifest(self, attempt: Attempt, written: Written) -> Manifest:
         """The manifest, complete but for its verification and files."""

@@ -129,3 +129,22 @@ def test_answers_come_in_the_order_of_the_pictures():
     np.testing.assert_array_equal(found.logits[:, 0], items[:, 0])
     assert sum(batches) == 37
     assert max(batches) > 1
+
+
+@pytest.mark.parametrize(("wrong", "asked", "verdict"), [(5, 16, "failed"), (4, 400, "passed")])
+def test_a_network_that_has_failed_is_not_asked_further(wrong, asked, verdict):
+    reference = answers(np.arange(400) % 10)
+    shown = Pictures(origin="x", items=reference.logits)
+    batches = []
+
+    def forward(batch):
+        batches.append(len(batch))
+        found = batch.copy()
+        if len(batches) == 1:
+            found[:wrong] = np.roll(batch[:wrong], 1, axis=-1)
+        return {"logits": found}
+
+    found = answers_of(forward, shown, to_agree_with=reference)
+    assert sum(batches) == asked
+    assert found.logits.shape == reference.logits.shape
+    assert judge(shown, reference, found, 1.0).verdict == verdict
