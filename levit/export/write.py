@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -130,6 +130,14 @@ def _compile(
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Failed:
+    """An attempt that breaks the accuracy contract."""
+
+    judgement: Judgement
+    verification: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Writer:
     """Writes attempts into a folder until one is good."""
 
@@ -148,7 +156,7 @@ class _Writer:
             VerificationError: none does, without force.
         """
         made: list[Attempt] = []
-        first: Judgement | None = None
+        first: _Failed | None = None
         failure: VerificationError | None = None
         for attempt in self._attempts():
             if made:
@@ -164,8 +172,10 @@ class _Writer:
             if manifest.verification["status"] != "forced":
                 write_manifest(self.folder, manifest)
                 return
-            first = first or judgement
-            if judgement is None or judgement.verdict == "cannot tell":
+            if judgement is None:
+                break
+            first = first or _Failed(judgement=judgement, verification=manifest.verification)
+            if judgement.verdict == "cannot tell":
                 break
         if self.options.force:
             if len(made) > 1 or failure is not None:  # its files have been written over
@@ -175,7 +185,8 @@ class _Writer:
         if first is None:
             assert failure is not None, "no attempt was made"
             raise failure
-        raise refusal(first, self.options.precision, made[1].kept if len(made) > 1 else ())
+        worst = made[1].kept if len(made) > 1 else ()
+        raise refusal(first.judgement, self.options.precision, worst)
 
     def _attempts(self) -> Iterable[Attempt]:
         if self.options.precision != "int8":
@@ -189,18 +200,28 @@ class _Writer:
             progress=self.progress,
         )
 
-    def _make(self, attempt: Attempt, first: Judgement | None) -> tuple[Manifest, Judgement | None]:
+    def _make(self, attempt: Attempt, first: _Failed | None) -> tuple[Manifest, Judgement | None]:
         """(its manifest, the contract's verdict); ``forced`` is what only force keeps.
 
         Args:
-            first: the judgement of the first attempt, where this is another.
+            first: the first attempt, where this is another.
         """
         if not attempt.kept:
             self.progress("writing")
         golden = self._golden(attempt)
         written = self._write(attempt, golden)
         manifest = self._manifest(attempt, written)
-        if not attempt.kept:
+        judgement = None
+        if first is not None:
+            # Most of these fail by their answers, and are verified in vain.
+            manifest = replace(
+                manifest, files=describe_files(self.folder), verification=first.verification
+            )
+            write_manifest(self.folder, manifest)
+            judgement = self._judge(manifest, written, only_verdict=True)
+            if judgement is not None and judgement.verdict != "passed":
+                return manifest, judgement
+        else:
             self.progress("verifying")
         candidate = Candidate(
             folder=self.folder,
@@ -213,9 +234,10 @@ class _Writer:
         verification = verify_artifact(candidate, self.prepared, self.options)
         if self.compiled.difference > EXACT:
             verification["status"] = "forced"
-        judgement = self._judge(manifest, written, only_verdict=first is not None)
+        judgement = judgement or self._judge(manifest, written, only_verdict=False)
         if judgement is not None:
-            verification["accuracy"] = accuracy_entry(judgement, attempt.kept, first)
+            before = None if first is None else first.judgement
+            verification["accuracy"] = accuracy_entry(judgement, attempt.kept, before)
             if judgement.verdict != "passed":
                 verification["status"] = "forced"
         elif attempt.quantization is not None and self.options.verify != "none":
@@ -257,7 +279,7 @@ class _Writer:
     def _judge(
         self, manifest: Manifest, written: Written, *, only_verdict: bool
     ) -> Judgement | None:
-        """Judge the payload, which verifying has left complete in its folder."""
+        """Judge the payload, which is complete in its folder, with a manifest."""
         if self.judge is None:
             return None
         runnable = not self.target.unrunnable()
