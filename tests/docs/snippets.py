@@ -63,7 +63,7 @@ class Block:
         return SLOW in self.needs or "peers" in self.needs
 
     def lacks(self):
-        """What this machine does not have of what the block needs."""
+        """Names of the block's needs that this machine lacks."""
         for need in self.needs:
             if need in NEVER:
                 return NEVER[need]
