@@ -14,6 +14,7 @@ import numpy as np
 
 from levit.errors import CheckpointError, ConfigError, brief
 from levit.models.checkpoint import Checkpoint, checked_checkpoint
+from levit.models.containers.contents import Contents
 from levit.models.hints import Hints, hints_from_config
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
@@ -57,7 +58,8 @@ def read_module(module: Any) -> Checkpoint:
         raise CheckpointError(f"{_NAME}: its weights cannot be read ({brief(error)})") from error
     kind = type(inner)
     origin = {"file": _NAME, "module": f"{kind.__module__}.{kind.__qualname__}"}
-    return checked_checkpoint(tensors, _hints(inner), origin, _NAME)
+    contents = Contents(tensors=tensors, origin=origin)
+    return checked_checkpoint(contents, _hints(inner), _NAME)
 
 
 def _unwrapped(module: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import CheckpointError
+from levit.models.containers.contents import Contents
 from levit.models.containers.file import begins_as_json, read_file
 from levit.models.containers.shards import find_file, read_shards
 from levit.models.containers.state_dict import clean_names, listing
@@ -35,11 +36,15 @@ class Checkpoint:
         hints: from a ``config.json`` and a ``preprocessor_config.json`` beside the file.
         origin: for the manifest: ``file``, ``sha256`` and ``size_bytes``, ``files`` of shards,
             and ``key``, under which the weights were in a ``.pth``.
+        choices: keys of the sets of weights that the file holds, where it holds several.
+        notes: parts of the file that were left out, in words.
     """
 
     tensors: Mapping[str, Array]
     hints: Hints = field(default_factory=Hints)
     origin: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -47,12 +52,13 @@ class Checkpoint:
         return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
+def read_checkpoint(path: Path, wanted: str | None = None) -> Checkpoint:
     """Read the weights at a path, and the configs beside them.
 
     Args:
         path: a ``.safetensors`` or PyTorch file, a list of shards (``….index.json``), or a
             folder that holds one of them. The suffix means nothing, the contents do.
+        wanted: key of the weights to take, where a file holds several sets.
 
     Raises:
         CheckpointError: the file is missing, empty, damaged, of another format, holds no
@@ -60,17 +66,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
         ConfigError: a config.json or preprocessor_config.json beside it cannot be read.
     """
     file = find_file(path)
-    tensors, origin = read_shards(file) if begins_as_json(file) else read_file(file)
+    contents = read_shards(file) if begins_as_json(file) else read_file(file, wanted)
     config, preprocessor = file.with_name("config.json"), file.with_name(_PREPROCESSOR)
     hints = hints_from_config(read_config(config), str(config)) if config.is_file() else Hints()
     if preprocessor.is_file():
         hints = replace(hints, preprocessor_config=read_config(preprocessor))
-    return checked_checkpoint(tensors, hints, origin, str(file))
+    return checked_checkpoint(contents, hints, str(file))
 
 
-def checked_checkpoint(
-    tensors: Mapping[str, Array], hints: Hints, origin: Mapping[str, Any], name: str
-) -> Checkpoint:
+def checked_checkpoint(contents: Contents, hints: Hints, name: str) -> Checkpoint:
     """Tensors without the names that wrappers put in front.
 
     Args:
@@ -79,12 +83,18 @@ def checked_checkpoint(
     Raises:
         CheckpointError: there are none, or a value is not finite.
     """
-    if not tensors:
-        where = f" under {origin['key']!r}" if "key" in origin else ""
+    if not contents.tensors:
+        where = f" under {contents.origin['key']!r}" if "key" in contents.origin else ""
         raise CheckpointError(f"{name}: holds no tensors{where}")
-    tensors = clean_names(tensors, name)
+    tensors = clean_names(contents.tensors, name)
     _refuse_bad_numbers(tensors, name)
-    return Checkpoint(tensors=tensors, hints=hints, origin=origin)
+    return Checkpoint(
+        tensors=tensors,
+        hints=hints,
+        origin=contents.origin,
+        choices=contents.choices,
+        notes=contents.notes,
+    )
 
 
 def _refuse_bad_numbers(tensors: Mapping[str, Array], file: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from levit.errors import CheckpointError, brief
+from levit.models.containers.contents import Contents
 from levit.models.containers.state_dict import choose_state_dict, listing
 from levit.models.containers.torch_legacy import (
     is_legacy_pickle,
@@ -33,16 +34,15 @@ _DTYPES: Final = {
 }
 
 
-def read_file(file: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+def read_file(file: Path, wanted: str | None = None) -> Contents:
     """Read a ``.safetensors`` or a PyTorch file, whatever it is called.
 
     Example::
 
-        tensors, origin = read_file(Path("model.safetensors"))
+        read_file(Path("model.safetensors")).tensors
 
-    Returns:
-        (tensors by name as the file spells it, half types widened to float32; origin: ``file``,
-        ``sha256``, ``size_bytes``, and ``key`` if they stood under one in a ``.pth``).
+    Args:
+        wanted: key of the weights to take, where the file holds several sets.
 
     Raises:
         CheckpointError: it cannot be opened, is neither, or is damaged.
@@ -60,7 +60,8 @@ def read_file(file: Path) -> tuple[dict[str, Array], dict[str, Any]]:
         origin["key"] = key
     # Half precision as float32, which holds it exactly.
     halves = {name for name, tensor in tensors.items() if tensor.dtype == np.float16}
-    return {n: t.astype(np.float32) if n in halves else t for n, t in tensors.items()}, origin
+    widened = {n: t.astype(np.float32) if n in halves else t for n, t in tensors.items()}
+    return Contents(tensors=widened, origin=origin)
 
 
 def written(file: Path) -> str:

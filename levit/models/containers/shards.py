@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from levit.artifact import sha256_of
 from levit.errors import CheckpointError, ConfigError
+from levit.models.containers.contents import Contents
 from levit.models.containers.file import read_file, written
 from levit.models.containers.state_dict import listing
 from levit.models.hints import read_config
@@ -112,12 +113,12 @@ def _is_base_name(name: str) -> bool:
     return name.isprintable() and name not in ("", ".", "..") and not {"/", "\\", ":"} & set(name)
 
 
-def read_shards(index: Path) -> tuple[dict[str, Array], dict[str, Any]]:
+def read_shards(index: Path) -> Contents:
     """Read every tensor that a list of shards names, from the file that it names.
 
     Returns:
-        (tensors by name; origin: ``file``, ``sha256`` and ``size_bytes`` of the list, and
-        ``files``, a list of ``name``, ``sha256`` and ``size_bytes``).
+        Of ``origin``, ``sha256`` and ``size_bytes`` are the list's, and ``files`` is a list of
+        ``name``, ``sha256`` and ``size_bytes``.
 
     Raises:
         CheckpointError: a shard is missing or damaged, or holds other tensors than the list says.
@@ -132,17 +133,18 @@ def read_shards(index: Path) -> tuple[dict[str, Array], dict[str, Any]]:
     tensors: dict[str, Array] = {}
     files: list[dict[str, Any]] = []
     for name, expected in sorted(shards.items()):
-        part, origin = read_file(index.with_name(name))
-        differing = sorted(part.keys() ^ set(expected))
+        part = read_file(index.with_name(name))
+        differing = sorted(part.tensors.keys() ^ set(expected))
         if differing:
             raise CheckpointError(
                 f"{index}: {name} holds other tensors than this list says: {listing(differing)}"
             )
-        tensors.update(part)
-        files.append({"name": name, **{key: origin[key] for key in ("sha256", "size_bytes")}})
-    return tensors, {
+        tensors.update(part.tensors)
+        files.append({"name": name, **{key: part.origin[key] for key in ("sha256", "size_bytes")}})
+    origin = {
         "file": written(index),
         "sha256": sha256_of(index),
         "size_bytes": index.stat().st_size,
         "files": files,
     }
+    return Contents(tensors=tensors, origin=origin)
