@@ -95,6 +95,12 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="PATH",
         help="a .safetensors or PyTorch file, a folder with one, or hf:REPO[@REVISION]",
     )
+    source.add_argument(
+        "--weights",
+        metavar="KEY",
+        help="which of a checkpoint's weights: model, model_ema, a prefix such as student; "
+        "`levit inspect` lists them",
+    )
     weights.add_argument(
         "--random-weights",
         type=seed,
@@ -261,6 +267,7 @@ def _check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = add_command(commands, "inspect", "describe an artifact, a checkpoint or a model")
     parser.add_argument("path", metavar="ARTIFACT|CHECKPOINT|MODEL")
+    parser.add_argument("--weights", metavar="KEY", help="as in export")
     parser.add_argument("--config", metavar="FILE.json", help="as in export")
     parser.add_argument("--image-size", type=size, metavar="N|HxW", help="as in export")
     add_json_flag(parser)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _refuse_flags(arguments: argparse.Namespace, what: str) -> None:
+    if vars(arguments).get("weights") is not None:
+        raise ConfigError(f"--weights is for checkpoints, not for {what}")
     if arguments.config is not None or arguments.image_size is not None:
         raise ConfigError(f"--config and --image-size are for checkpoints, not for {what}")
 
@@ -96,7 +98,10 @@ def _artifact(path: Path) -> dict[str, Any]:
 
 def _checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
     options = ExportOptions(
-        checkpoint=arguments.path, config=arguments.config, image_size=arguments.image_size
+        checkpoint=arguments.path,
+        weights=vars(arguments).get("weights"),
+        config=arguments.config,
+        image_size=arguments.image_size,
     )
     source = load_source(options)
     model = source.model
@@ -105,6 +110,7 @@ def _checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
     labels, unnamed = choose_labels(options, source)
     return {
         "source": dict(source.origin),
+        "weights": list(source.choices),
         "family": model.family.name,
         "variant": source.variant,
         "config": model.config.to_dict(),
@@ -121,11 +127,21 @@ def _checkpoint_rows(values: Mapping[str, Any]) -> list[list[str]]:
     source, config = values["source"], values["config"]
     return [
         ["source", f"{source['format']}, {source.get('file', '')}".rstrip(", ")],
+        *_weights_row(source, values["weights"]),
         *_config_rows(values["variant"], config),
         *_count_rows(values),
         ["outputs", ", ".join(values["outputs"])],
         *_shared_rows(values),
     ]
+
+
+def _weights_row(source: Mapping[str, Any], choices: Sequence[str]) -> list[list[str]]:
+    """Name the weights that were taken, and the others that --weights takes."""
+    if not choices:
+        return []
+    taken = source["weights"]
+    others = ", ".join(name for name in choices if name != taken)
+    return [["weights", f"{taken}; others: {others}"]]
 
 
 def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:

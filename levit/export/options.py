@@ -53,6 +53,9 @@ class ExportOptions:
         model: timm's name of a variant, or ``levit_digits``.
         checkpoint: a ``.safetensors`` or PyTorch file, or a folder with one;
             ``hf:owner/name[@revision]``.
+        weights: which of a checkpoint's weights, where it holds several: a key (``model_ema``), a
+            prefix (``student``) or both (``state_dict.student``); by default what its home takes:
+            docs/checkpoints.md.
         random_weights: a seed, for benchmarks and demos.
         target: ``onnx``, ``openvino``, ``trt``, ``trt-rtx``, or ``auto`` for whichever is the
             fastest on this machine and keeps the accuracy contract.
@@ -92,6 +95,7 @@ class ExportOptions:
 
     model: str | None = None
     checkpoint: PathLike | None = None
+    weights: str | None = None
     random_weights: int | None = None
     target: str = "onnx"
     precision: str = "fp32"
@@ -124,7 +128,7 @@ class ExportOptions:
             value, choices = getattr(self, name), _CHOICES[name]
             if not isinstance(value, str) or value not in choices:
                 raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-        for name in ("model", "target", "precision", "interpolation"):
+        for name in ("model", "weights", "target", "precision", "interpolation"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise ConfigError(f"{name} is a name, not {value!r}")

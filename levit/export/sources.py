@@ -13,7 +13,6 @@ from levit.errors import CheckpointError, ConfigError
 from levit.export.live import prove_module, read_module
 from levit.export.options import ExportOptions
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
-from levit.models.containers.state_dict import AVERAGED
 from levit.models.hints import Hints, hints_from_config, read_config
 from levit.models.hub import download
 from levit.models.model import Config, Family, Keymap, Model, Plan
@@ -34,6 +33,7 @@ class Source:
         hints: settings that stood beside the checkpoint.
         origin: for the manifest.
         assumed: choices that nothing stated, in words.
+        choices: names of the models in the checkpoint, where it holds several.
     """
 
     model: Model
@@ -42,6 +42,7 @@ class Source:
     hints: Hints
     origin: Mapping[str, Any]
     assumed: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
 
     @property
     def trained_size(self) -> tuple[int, int]:
@@ -69,14 +70,18 @@ def load_source(options: ExportOptions, module: Any = None) -> Source:
     if module is not None:
         if options.random_weights is not None or options.checkpoint is not None:
             raise ConfigError("a live model has its weights: leave out checkpoint, random_weights")
+        _refuse_weights(options, "a live model")
         return _checkpoint_source(options, read_module(module), options.model, module)
     if options.random_weights is not None:
+        _refuse_weights(options, "random weights")
         return _random_source(options, options.random_weights)
     if options.checkpoint is not None:
-        return _checkpoint_source(options, _fetch(str(options.checkpoint)), options.model)
+        checkpoint = _fetch(str(options.checkpoint), options.weights)
+        return _checkpoint_source(options, checkpoint, options.model)
     if options.model is None:
         raise ConfigError("say what to export: --model NAME, --checkpoint PATH, or both")
     if canonical(options.model) == DIGITS:
+        _refuse_weights(options, DIGITS)
         checkpoint = read_checkpoint(digits_folder())
         origin = {**checkpoint.origin, "package": "levit"}
         return _checkpoint_source(options, replace(checkpoint, origin=origin), DIGITS)
@@ -85,14 +90,19 @@ def load_source(options: ExportOptions, module: Any = None) -> Source:
         raise ConfigError(
             f"{name} has no published weights: pass --checkpoint PATH, or --random-weights SEED"
         )
-    return _checkpoint_source(options, _fetch(f"hf:{variant.hub_id}"), name)
+    return _checkpoint_source(options, _fetch(f"hf:{variant.hub_id}", options.weights), name)
 
 
-def _fetch(name: str) -> Checkpoint:
+def _refuse_weights(options: ExportOptions, what: str) -> None:
+    if options.weights is not None:
+        raise ConfigError(f"weights chooses among those in a checkpoint; leave it out for {what}")
+
+
+def _fetch(name: str, weights: str | None) -> Checkpoint:
     if not name.startswith("hf:"):
-        return read_checkpoint(Path(name))
+        return read_checkpoint(Path(name), weights)
     folder, origin = download(name.removeprefix("hf:"))
-    checkpoint = read_checkpoint(folder)
+    checkpoint = read_checkpoint(folder, weights)
     return replace(checkpoint, origin={**checkpoint.origin, **origin})
 
 
@@ -199,9 +209,7 @@ def _checkpoint_source(
         config = _named_as(config, family, named, hints, file)
     variant = _variant_name(family, config, hints, live=module is not None)
     _check_stated(hints, family, config, file)
-    if checkpoint.origin.get("key") in AVERAGED:
-        key = checkpoint.origin["key"]
-        assumed = [f"weights: the averaged ones ({key}), as timm takes them", *assumed]
+    assumed = [*checkpoint.notes, *assumed]
     weights = StrictWeights(checkpoint.tensors)
     params = family.build(config, keymap, weights)
     weights.finish(file, keymap.ignores)
@@ -224,6 +232,7 @@ def _checkpoint_source(
         hints=hints,
         origin=origin,
         assumed=tuple(assumed),
+        choices=checkpoint.choices,
     )
 
 

@@ -17,10 +17,13 @@ import numpy as np
 from levit.errors import CheckpointError
 from levit.models.containers.contents import Contents
 from levit.models.containers.file import begins_as_json, read_file
+from levit.models.containers.listing import listing
 from levit.models.containers.shards import find_file, read_shards
-from levit.models.containers.state_dict import clean_names, listing
+from levit.models.containers.state_dict import WeightSet
+from levit.models.containers.wrappers import clean_names
 from levit.models.hints import Hints, hints_from_config, read_config
 from levit.models.ops import Array
+from levit.models.selection import select
 
 __all__ = ["Checkpoint", "StrictWeights", "checked_checkpoint", "read_checkpoint"]
 
@@ -36,7 +39,7 @@ class Checkpoint:
         hints: from a ``config.json`` and a ``preprocessor_config.json`` beside the file.
         origin: for the manifest: ``file``, ``sha256`` and ``size_bytes``, ``files`` of shards,
             and ``key``, under which the weights were in a ``.pth``.
-        choices: keys of the sets of weights that the file holds, where it holds several.
+        choices: names of the models that the file holds, where it holds several.
         notes: parts of the file that were left out, in words.
     """
 
@@ -58,7 +61,8 @@ def read_checkpoint(path: Path, wanted: str | None = None) -> Checkpoint:
     Args:
         path: a ``.safetensors`` or PyTorch file, a list of shards (``….index.json``), or a
             folder that holds one of them. The suffix means nothing, the contents do.
-        wanted: key of the weights to take, where a file holds several sets.
+        wanted: key or prefix of the weights to take, where a file holds several models;
+            docs/checkpoints.md says which is taken otherwise.
 
     Raises:
         CheckpointError: the file is missing, empty, damaged, of another format, holds no
@@ -66,12 +70,28 @@ def read_checkpoint(path: Path, wanted: str | None = None) -> Checkpoint:
         ConfigError: a config.json or preprocessor_config.json beside it cannot be read.
     """
     file = find_file(path)
-    contents = read_shards(file) if begins_as_json(file) else read_file(file, wanted)
+    if begins_as_json(file):
+        contents = _selected(read_shards(file), wanted, str(file))
+    else:
+        contents = read_file(file, wanted, select)
     config, preprocessor = file.with_name("config.json"), file.with_name(_PREPROCESSOR)
     hints = hints_from_config(read_config(config), str(config)) if config.is_file() else Hints()
     if preprocessor.is_file():
         hints = replace(hints, preprocessor_config=read_config(preprocessor))
     return checked_checkpoint(contents, hints, str(file))
+
+
+def _selected(contents: Contents, wanted: str | None, file: str) -> Contents:
+    """The model that is wanted, of contents that are read already."""
+    selection = select([WeightSet(entries=contents.tensors)], wanted, file)
+    chosen = {"weights": selection.taken} if selection.choices else {}
+    return replace(
+        contents,
+        tensors={name: contents.tensors[name] for name in selection.names},
+        origin={**contents.origin, **chosen},
+        choices=selection.choices,
+        notes=(*contents.notes, *selection.notes),
+    )
 
 
 def checked_checkpoint(contents: Contents, hints: Hints, name: str) -> Checkpoint:

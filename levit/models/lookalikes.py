@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-__all__ = ["looks_like"]
+__all__ = ["DINO", "looks_like"]
+
+DINO: Final = "a DINO checkpoint, with a projection head beside its backbone"
 
 # (what it looks like, patterns that must each be found in some key), the first that fits. Keys
 # are those of timm, transformers, torchvision, mmpretrain or the original code, with or without
@@ -15,6 +17,10 @@ _SIGNS: Final[Sequence[tuple[str, Sequence[str]]]] = (
     (
         "a LeViT whose BatchNorms are folded already: pass the checkpoint as it was trained",
         (r"attention_biases$", r"(mlp\.ln1|\.m\.0|block\.linear1|linear_up)\.bias$"),
+    ),
+    (
+        DINO,
+        (r"(^|\.)(dino_)?head\.last_layer\.(weight_g|weight_v|weight|parametrizations)",),
     ),
     ("an optimizer's state, not a model's", (r"(^|\.)(exp_avg|momentum_buffer)",)),
     ("LoRA weights, not a whole model: merge them first", (r"(^|\.)lora_[AB]\b",)),

@@ -123,6 +123,16 @@ class Keymap(Protocol):
         ...
 
     @property
+    def prefix(self) -> str:
+        """Prefix of all names but those of heads; empty where there is none."""
+        ...
+
+    @property
+    def own_modules(self) -> tuple[str, ...]:
+        """Patterns of layers whose inner one this format itself calls ``module``."""
+        ...
+
+    @property
     def sign(self) -> str:
         """The name of a tensor that every checkpoint of this format has."""
         ...

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import islice
-from typing import Final
 
 from levit.errors import CheckpointError, ConfigError
+from levit.models.bookkeeping import is_bookkeeping, left_out
 from levit.models.checkpoint import Checkpoint
+from levit.models.containers.listing import listing
+from levit.models.containers.wrappers import rewriting_in
 from levit.models.lookalikes import looks_like
 from levit.models.model import Family, Keymap
 from levit.models.registry import FAMILIES, canonical
+from levit.models.whole_models import WholeModel, find_models
 
 __all__ = ["recognise"]
-
-# How many models are looked for in one file: a student, a teacher, their averages. Each look
-# goes through all names, and a file may have any number of them.
-_MOST_MODELS: Final = 8
 
 
 def recognise(
@@ -42,41 +40,42 @@ def recognise(
         CheckpointError: no keymap knows these names; the message says what they look like.
         ConfigError: they are those of several families, and nothing says of which.
     """
-    found = _matching(checkpoint)
-    if found:
-        return checkpoint, *_choose(checkpoint, found, named)
-    for _, _, prefix in _wrapped(checkpoint):
-        # What remains must be a whole model and nothing else.
-        if all(name.startswith(prefix) for name in checkpoint.tensors):
-            bare = {n.removeprefix(prefix): t for n, t in checkpoint.tensors.items()}
-            origin = {**checkpoint.origin, "prefix": prefix}
-            checkpoint = replace(checkpoint, tensors=bare, origin=origin)
-            return checkpoint, *_choose(checkpoint, _matching(checkpoint), named)
+    file, key = str(checkpoint.origin["file"]), checkpoint.origin.get("key")
+    shapes = checkpoint.shapes
+    models = find_models(shapes, key, file)
+    for model in models:
+        used = set(model.names.values())
+        beside = [name for name in shapes if name not in used]
+        # What remains must be a whole model, and what training keeps beside one.
+        if not all(is_bookkeeping(name, shapes[name], model.prefix) for name in beside):
+            continue
+        rewritten = rewriting_in(model.names)
+        if rewritten is not None:
+            raise CheckpointError(f"{file}: {rewritten}")
+        family, keymap = _choose(checkpoint, model.matches, named)
+        return _renamed(checkpoint, model, left_out(beside)), family, keymap
     known = ", ".join(
         f"{family.title} of {'/'.join(sorted({k.source for k in family.keymaps}))}"
         for family in FAMILIES.values()
     )
     raise CheckpointError(
-        f"{checkpoint.origin['file']}: not a checkpoint that this release knows ({known}); "
-        f"{_impression(checkpoint)}"
+        f"{file}: not a checkpoint that this release knows ({known}); "
+        f"{_impression(checkpoint, models)}"
     )
 
 
-def _matching(checkpoint: Checkpoint) -> list[tuple[Family, Keymap]]:
-    """Families with a keymap of theirs, each at most once."""
-    shapes, key = checkpoint.shapes, checkpoint.origin.get("key")
-    found: dict[str, tuple[Family, Keymap]] = {}
-    for family, keymap in _known():
-        if not keymap.matches(shapes) or (keymap.archive_keys and key not in keymap.archive_keys):
-            continue
-        # Where the weights lie under the key of one source, they are its.
-        if family.name not in found or keymap.archive_keys:
-            found[family.name] = family, keymap
-    return list(found.values())
+def _renamed(checkpoint: Checkpoint, model: WholeModel, notes: tuple[str, ...]) -> Checkpoint:
+    """The model's tensors under the names of its source."""
+    tensors = {name: checkpoint.tensors[here] for name, here in model.names.items()}
+    origin = checkpoint.origin
+    if model.prefix:
+        origin = {**origin, "prefix": model.prefix}
+    notes = (*checkpoint.notes, *notes)
+    return replace(checkpoint, tensors=tensors, origin=origin, notes=notes)
 
 
 def _choose(
-    checkpoint: Checkpoint, found: list[tuple[Family, Keymap]], named: Family | None
+    checkpoint: Checkpoint, found: Sequence[tuple[Family, Keymap]], named: Family | None
 ) -> tuple[Family, Keymap]:
     """Choose among several families the one that the user or the config names."""
     by_name = {family.name: (family, keymap) for family, keymap in found}
@@ -107,30 +106,19 @@ def _example(family: Family) -> str:
     return f"such as {next(iter(family.variants))}"
 
 
-def _known() -> Iterator[tuple[Family, Keymap]]:
-    for family in FAMILIES.values():
-        for keymap in family.keymaps:
-            yield family, keymap
-
-
-def _wrapped(checkpoint: Checkpoint) -> Iterator[tuple[Family, Keymap, str]]:
-    """(family, keymap, prefix) of models whose names all begin with something."""
-    shapes = checkpoint.shapes
-    for family, keymap in _known():
-        signs = (name for name in shapes if name.endswith("." + keymap.sign))
-        for name in islice(signs, _MOST_MODELS):
-            prefix = name.removesuffix(keymap.sign)
-            if keymap.matches({n.removeprefix(prefix): s for n, s in shapes.items()}):
-                yield family, keymap, prefix
-
-
-def _impression(checkpoint: Checkpoint) -> str:
-    for family, keymap, prefix in _wrapped(checkpoint):
-        others = [name for name in checkpoint.tensors if not name.startswith(prefix)]
+def _impression(checkpoint: Checkpoint, models: Sequence[WholeModel]) -> str:
+    shapes, like = checkpoint.shapes, looks_like(checkpoint.shapes)
+    for model in models:
+        used = set(model.names.values())
+        others = {name: shape for name, shape in shapes.items() if name not in used}
+        what = looks_like(others)
+        taken = checkpoint.origin.get("weights") or model.prefix.removesuffix(".")
         return (
-            f"it holds a {family.title} of {keymap.source} under {prefix!r} beside "
-            f"{len(others)} other tensors ({', '.join(others[:3])}): save it without them"
+            f"{f'{what}: ' if what else ''}it holds a {model.title} under {model.prefix!r} beside "
+            f"{len(others)} other tensors ({listing(list(others), 3)}): save it without them, or "
+            f"leave them out with --weights {taken}"
         )
-    like = looks_like(checkpoint.shapes)
+    if like is None and (rewritten := rewriting_in(checkpoint.tensors)) is not None:
+        return rewritten
     some = ", ".join(list(checkpoint.tensors)[:3])
     return f"it looks like {like}" if like else f"its tensors are called {some}, …"

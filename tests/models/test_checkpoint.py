@@ -305,8 +305,13 @@ def test_a_file_of_another_kind(tmp_path, start):
         (b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00}q\x00.", "a pickle, but not one"),
         (b"PK\x03\x04" + bytes(30), "damaged or truncated"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS's pointer .* git lfs pull"),
-        (b"\x89HDF\r\n\x1a\n" + bytes(600), "nor a PyTorch checkpoint"),
-        (bytes(257) + b"ustar\x0000" + bytes(248), "a tar file.* convert it"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(600), "an HDF5 file of Keras or TensorFlow"),
+        (b"pickle".ljust(257, b"\0") + b"ustar\x0000" + bytes(248), "a tar file.* convert it"),
+        (
+            b"a".ljust(257, b"\0") + b"ustar\x0000",
+            r"a tar file.* \(it holds a: pass a",
+        ),
+        (b"some text", "nor a PyTorch checkpoint"),
     ],
 )
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors", "model"])

@@ -9,7 +9,10 @@ from pth_writer import Call, Name, write_pth
 
 from levit.errors import CheckpointError
 from levit.models.checkpoint import read_checkpoint
-from levit.models.containers.state_dict import choose_state_dict, clean_names, listing
+from levit.models.containers.listing import listing
+from levit.models.containers.state_dict import weight_sets
+from levit.models.containers.wrappers import clean_names
+from levit.models.selection import select
 
 
 def weights(value):
@@ -17,7 +20,8 @@ def weights(value):
 
 
 def choose(saved):
-    return choose_state_dict(saved, lambda value: isinstance(value, np.ndarray), "m.pth")
+    sets = weight_sets(saved, lambda value: isinstance(value, np.ndarray), "m.pth")
+    return select(sets, None, "m.pth")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +88,7 @@ def test_a_name_with_and_without_a_prefix_is_an_error():
 
 
 def test_metadata_among_the_tensors_is_left_out():
-    assert choose({"a": np.ones(1), "_metadata": {"": {"version": 1}}})[0].keys() == {"a"}
+    assert choose({"a": np.ones(1), "_metadata": {"": {"version": 1}}}).names == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -95,11 +99,16 @@ def test_metadata_among_the_tensors_is_left_out():
         ([np.ones(1)], "holds list, not"),
         (np.ones(1), "holds a tensor, not"),
         ({}, "holds no tensors by name; save"),
-        ({"net": {"a": np.ones(1)}, "epoch": 3}, r"by name but net \(dict\), epoch \(int\)"),
-        ({"a": np.ones(1), "epoch": 3}, r"other things than tensors: epoch \(int\); take them out"),
-        ({"a": np.ones(1), "b": None}, r"other things than tensors: b \(None\)"),
+        ({"net": {"a": 3}, "epoch": 3}, r"by name but net \(dict\), epoch \(int\)"),
+        ({"a": np.ones(1), "b.c": 3}, r"other things than tensors: b\.c \(int\); take them out"),
+        ({"a": np.ones(1), "b": [3]}, r"other things than tensors: b \(list\)"),
+        ({"a": np.ones(1), "x._extra_state": {}}, r"tensors: x\._extra_state \(dict\)"),
         ({"a": np.ones(1), 3: np.ones(1)}, r"a key \(a tensor\)"),
-        ({"model": {"a": np.ones(1), "epoch": 3}}, r"under 'model': epoch \(int\)"),
+        ({"model": {"a": np.ones(1), "b": [3]}}, r"under 'model': b \(list\)"),
+        (
+            {"a": {"x": np.ones(1)}, "b": {"x": np.ones(1)}},
+            r"several sets .*\(a, b\), none",
+        ),
         ({"model": {"net": {}}}, r"under 'model': net \(dict\)"),
         ({"model": [1], "state_dict_ema": None}, "holds list under 'model', not tensors"),
         ({"a\nb": 3}, r"by name but 'a\\nb \(int\)'"),
@@ -125,8 +134,8 @@ def test_numpy_arrays_among_the_tensors_are_named(tmp_path):
 
 
 def test_a_tensor_may_be_called_model():
-    entries, key = choose({"model": np.ones(1), "state_dict": np.ones(1), "a": np.ones(1)})
-    assert (set(entries), key) == ({"model", "state_dict", "a"}, None)
+    found = choose({"model": np.ones(1), "state_dict": np.ones(1), "a": np.ones(1)})
+    assert (set(found.names), found.weights.key) == ({"model", "state_dict", "a"}, None)
 
 
 def test_an_empty_state_dict_holds_no_tensors(tmp_path):

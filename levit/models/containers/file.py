@@ -11,7 +11,15 @@ import numpy as np
 
 from levit.errors import CheckpointError, brief
 from levit.models.containers.contents import Contents
-from levit.models.containers.state_dict import choose_state_dict, listing
+from levit.models.containers.foreign import foreign_file, foreign_tar
+from levit.models.containers.listing import listing
+from levit.models.containers.state_dict import (
+    Choose,
+    Selection,
+    WeightSet,
+    take_only,
+    weight_sets,
+)
 from levit.models.containers.torch_legacy import (
     is_legacy_pickle,
     is_legacy_tar,
@@ -34,7 +42,7 @@ _DTYPES: Final = {
 }
 
 
-def read_file(file: Path, wanted: str | None = None) -> Contents:
+def read_file(file: Path, wanted: str | None = None, choose: Choose = take_only) -> Contents:
     """Read a ``.safetensors`` or a PyTorch file, whatever it is called.
 
     Example::
@@ -43,25 +51,30 @@ def read_file(file: Path, wanted: str | None = None) -> Contents:
 
     Args:
         wanted: key of the weights to take, where the file holds several sets.
+        choose: chooses among the sets; only what it takes is read.
 
     Raises:
         CheckpointError: it cannot be opened, is neither, or is damaged.
     """
     try:
         with file.open("rb") as stream:
-            tensors, key = _tensors(file, stream)
+            tensors, selection = _tensors(file, stream, wanted, choose)
             stream.seek(0)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             size = stream.seek(0, os.SEEK_END)
     except OSError as error:
         raise CheckpointError(f"{file}: cannot be read ({error.strerror})") from error
     origin: dict[str, Any] = {"file": written(file), "sha256": digest, "size_bytes": size}
-    if key is not None:
-        origin["key"] = key
+    if selection.weights.key is not None:
+        origin["key"] = selection.weights.key
+    if selection.choices:
+        origin["weights"] = selection.taken
     # Half precision as float32, which holds it exactly.
     halves = {name for name, tensor in tensors.items() if tensor.dtype == np.float16}
     widened = {n: t.astype(np.float32) if n in halves else t for n, t in tensors.items()}
-    return Contents(tensors=widened, origin=origin)
+    return Contents(
+        tensors=widened, origin=origin, choices=selection.choices, notes=selection.notes
+    )
 
 
 def written(file: Path) -> str:
@@ -87,47 +100,35 @@ def _is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < _LONGEST_HEADER
 
 
-def _tensors(file: Path, stream: BinaryIO) -> tuple[dict[str, Array], str | None]:
+def _tensors(
+    file: Path, stream: BinaryIO, wanted: str | None, choose: Choose
+) -> tuple[dict[str, Array], Selection]:
     head = stream.read(_HEAD_BYTES)
     if not head:
         raise CheckpointError(f"{file}: the file is empty; download or save it again")
     # First: the length that it begins with may look like the start of something else.
     if _is_safetensors(head):
-        return _read_safetensors(file, stream), None
+        tensors = _read_safetensors(file, stream)
+        selection = choose([WeightSet(entries=tensors)], wanted, str(file))
+        return {name: tensors[name] for name in selection.names}, selection
     if head[:4] == b"PK\x03\x04":
-        return _read_torch_zip(file, stream)
+        return _read_torch_zip(file, stream, wanted, choose)
     if is_legacy_pickle(head):
-        return read_legacy(file)
+        return read_legacy(file, wanted, choose)
     if is_legacy_tar(head):
-        raise refuse_tar(file)
-    raise CheckpointError(f"{file}: {_foreign(head)}")
+        words = foreign_tar(head)
+        raise refuse_tar(file) if words is None else CheckpointError(f"{file}: {words}")
+    raise CheckpointError(f"{file}: {foreign_file(stream, head)}")
 
 
-def _read_torch_zip(file: Path, stream: BinaryIO) -> tuple[dict[str, Array], str | None]:
+def _read_torch_zip(
+    file: Path, stream: BinaryIO, wanted: str | None, choose: Choose
+) -> tuple[dict[str, Array], Selection]:
     archive = TorchZip(stream, str(file))
-    entries, key = choose_state_dict(
-        archive.tree, lambda value: isinstance(value, StoredTensor), str(file)
-    )
-    tensors = {
-        name: archive.array(name, value)
-        for name, value in entries.items()
-        if isinstance(value, StoredTensor)  # all are: for the type checker
-    }
-    return tensors, key
-
-
-def _foreign(head: bytes) -> str:
-    if head.startswith(b"version https://git-lfs"):
-        return (
-            "not a .safetensors file but Git LFS's pointer to one; fetch the file itself: git lfs "
-            "pull"
-        )
-    if head.startswith(b"\x80"):
-        return (
-            "a pickle, but not one of torch.save, and reading those is not safe; save the "
-            "weights with torch.save or as .safetensors"
-        )
-    return "not a .safetensors file, nor a PyTorch checkpoint; download or save it again"
+    sets = weight_sets(archive.tree, lambda value: isinstance(value, StoredTensor), str(file))
+    selection = choose(sets, wanted, str(file))
+    entries = selection.weights.entries
+    return {name: archive.array(name, entries[name]) for name in selection.names}, selection
 
 
 def _read_safetensors(file: Path, stream: BinaryIO) -> dict[str, Array]:

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from levit.artifact import sha256_of
+from levit.artifact import GOLDEN_FILE, MANIFEST_FILE, sha256_of
 from levit.errors import CheckpointError, ConfigError
 from levit.models.containers.contents import Contents
 from levit.models.containers.file import read_file, written
-from levit.models.containers.state_dict import listing
+from levit.models.containers.folders import is_training_state, only_others, only_parts
+from levit.models.containers.listing import listing
 from levit.models.hints import read_config
 from levit.models.ops import Array
 
@@ -66,18 +67,30 @@ def _elsewhere(path: Path) -> str:
 
 
 def _find_in_folder(folder: Path) -> Path:
-    for name in WEIGHTS:
-        if os.path.isfile(folder / name):
-            return folder / name
     try:
-        files = sorted(path for path in folder.iterdir() if os.path.isfile(path))
+        paths = sorted(folder.iterdir())
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read ({error.strerror})") from error
-    found = [path for path in files if path.suffix == ".safetensors"]
-    found = found or [path for path in files if path.name.endswith(_PYTORCH)]
+    files = {path.name: path for path in paths if os.path.isfile(path)}
+    names, folders = list(files), [path.name for path in paths if os.path.isdir(path)]
+    if MANIFEST_FILE in files and GOLDEN_FILE in files:
+        raise CheckpointError(
+            f"{folder}: an artifact of levit, which is exported already; pass the checkpoint that "
+            f"it was made from"
+        )
+    for name in WEIGHTS:
+        if name in files:
+            return files[name]
+    if (words := only_parts(folder, names, folders)) is not None:
+        raise CheckpointError(f"{folder}: {words}")
+    weights = [name for name in names if not is_training_state(name)]
+    found = [name for name in weights if name.endswith(".safetensors")]
+    found = found or [name for name in weights if name.endswith(_PYTORCH)]
     if len(found) == 1:
-        return found[0]
-    what = f"several: {listing([path.name for path in found])}" if found else "none"
+        return files[found[0]]
+    if not found and (words := only_others(folder, names, folders)) is not None:
+        raise CheckpointError(f"{folder}: {words}")
+    what = f"several: {listing(found)}" if found else "none"
     raise CheckpointError(
         f"{folder}: expected a {' or '.join(WEIGHTS[::2])}, or one .safetensors or .pth file in "
         f"this folder, found {what}; name the file"

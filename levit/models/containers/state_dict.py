@@ -1,122 +1,209 @@
-"""Choice of the part of a saved object that holds the weights; prefixes of wrappers are taken off.
+"""Sets of weights in a saved object: mappings of tensors by name, wherever they lie in it.
 
-Averaged weights come first, as in timm's ``load_state_dict`` (timm/models/_helpers.py,
-``use_ema=True``). That order also finds the weights of other libraries:
-
-- facebookresearch/LeViT saves ``model`` and ``model_ema``;
-- mmpretrain saves ``state_dict``; where mmengine's ``EMAHook`` ran, the averaged weights are in
-  ``state_dict`` already and ``ema_state_dict`` holds the plain ones
-  (mmengine/hooks/ema_hook.py, ``_swap_ema_state_dict``), so ``ema_state_dict`` is not read;
-- transformers and ``torch.save(model.state_dict())`` save the tensors by name and nothing else.
-
-``model_state_dict``, which timm's loader does not know, is what PyTorch's own tutorial on saving
-calls them.
+A file of ``torch.save`` holds any object. Tensors by name stand alone, or under keys such as
+``model`` and ``state_dict_ema`` beside an optimizer's state, or one level further down (an EMA
+among the callbacks of Lightning). They are found as data; which of them is taken is decided in
+`levit.models.selection`, by what their names are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
 
 from levit.errors import CheckpointError
+from levit.models.containers.listing import listing
 from levit.models.containers.restricted_pickle import Global, Inert
 
-__all__ = ["AVERAGED", "PLAIN", "choose_state_dict", "clean_names", "listing"]
-
-T = TypeVar("T")
+__all__ = ["AVERAGED", "PLAIN", "Choose", "Selection", "WeightSet", "take_only", "weight_sets"]
 
 AVERAGED: Final = ("state_dict_ema", "model_ema")
 PLAIN: Final = ("state_dict", "model", "model_state_dict")
 
-# Prefixes of DistributedDataParallel and torch.compile, in timm's order: they may be nested.
-_WRAPPERS: Final = ("_orig_mod.", "module.", "_orig_mod.")
-_LISTED: Final = 12
-_LONGEST_NAME: Final = 512
+# Levels of keys, sets, and names in them that are looked at: a few sets of a few hundred names
+# are usual, and a hostile file may have any number under any number of keys.
+_DEEPEST: Final = 4
+_MOST_SETS: Final = 16
+_MOST_NAMES: Final = 400_000
+_LONGEST_KEY: Final = 100
 
 
-def choose_state_dict(
+@dataclass(frozen=True, kw_only=True, eq=False)
+class WeightSet:
+    """Tensors by name that lie together in a saved object; nothing of them is read yet.
+
+    Attributes:
+        key: where they lie, such as ``model`` or ``callbacks.EMA.state_dict``; None where they
+            are the whole object.
+        entries: tensors by name, of whatever kind the reader of the file has.
+        left_out: things between them that carry nothing, in words.
+        problem: why they cannot be taken, a part of a line; empty where they can.
+    """
+
+    key: str | None = None
+    entries: Mapping[str, Any]
+    left_out: tuple[str, ...] = ()
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Selection:
+    """The set that is taken of those in a file, and what is left out of it.
+
+    Attributes:
+        weights: the set.
+        names: of the tensors in it that are read.
+        taken: the name of the choice, one of `choices`; empty where there is none.
+        choices: what ``--weights`` can take.
+        notes: what was chosen without being said, and left out, in words.
+    """
+
+    weights: WeightSet
+    names: Sequence[str]
+    taken: str = ""
+    choices: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+# (sets, key that is wanted or None, name of the file for messages) → what is taken.
+Choose = Callable[[Sequence[WeightSet], str | None, str], Selection]
+
+
+def take_only(sets: Sequence[WeightSet], wanted: str | None, file: str) -> Selection:
+    """Take the one set that a file has, such as a shard.
+
+    Raises:
+        CheckpointError: it has several, or holds other things than tensors.
+    """
+    if len(sets) != 1 or wanted is not None:
+        raise CheckpointError(f"{file}: holds several sets of weights, and one is expected")
+    if sets[0].problem:
+        raise CheckpointError(f"{file}: {sets[0].problem}")
+    return Selection(weights=sets[0], names=list(sets[0].entries))
+
+
+def weight_sets(
     saved: object, is_tensor: Callable[[object], bool], file: str
-) -> tuple[dict[str, object], str | None]:
-    """Choose the tensors by name in the object that a ``.pth`` holds.
+) -> tuple[WeightSet, ...]:
+    """Find the sets of weights in the object that a ``.pth`` holds.
 
     Example::
 
-        tensors, key = choose_state_dict({"model": state, "epoch": 3}, torch.is_tensor, "a.pth")
+        weight_sets({"model": state, "epoch": 3}, torch.is_tensor, "a.pth")[0].key  # "model"
 
     Args:
         saved: the object that was saved: dicts, and tensors that `is_tensor` knows.
         is_tensor: tells a tensor from other values.
         file: its name, for messages.
 
-    Returns:
-        (tensors by name; the key under which they were, or None if they stood alone).
-
     Raises:
-        CheckpointError: there are none, or other things are between them.
+        CheckpointError: there are none.
     """
     if not isinstance(saved, Mapping):
         raise CheckpointError(
             f"{file}: holds {_kind(saved, is_tensor)}, not tensors by name; save model.state_dict()"
         )
-    key = _key(saved, is_tensor)
-    found = saved if key is None else saved[key]
-    where = "" if key is None else f" under {key!r}"
-    if not isinstance(found, Mapping):
-        raise CheckpointError(
-            f"{file}: holds {_kind(found, is_tensor)}{where}, not tensors by name; save "
-            f"model.state_dict()"
-        )
-    # An attribute of torch's state dicts, which some copy into them.
-    entries = {name: value for name, value in found.items() if name != "_metadata"}
-    others = [
-        f"{name if isinstance(name, str) else 'a key'} ({_kind(value, is_tensor)})"
-        for name, value in entries.items()
-        if not (isinstance(name, str) and is_tensor(value))
-    ]
-    said = listing(list(dict.fromkeys(others)))  # keys that are no text look alike
-    if len(others) == len(entries) and key is None:
+    found = list(_Search(is_tensor).sets(saved))
+    if not found:
+        said = listing([_described(*item, is_tensor) for item in _items(saved)])
         raise CheckpointError(
             f"{file}: holds no tensors by name{f' but {said}' if said else ''}; save "
             f"{{'model': model.state_dict()}}"
         )
-    if others:
-        raise CheckpointError(
-            f"{file}: there are other things than tensors{where}: {said}; take them out and save "
-            f"it again"
-        )
-    return entries, key
+    return tuple(found)
 
 
-def _key(saved: Mapping[object, object], is_tensor: Callable[[object], bool]) -> str | None:
-    # timm stops at a network with a tensor of such a name; here that one is like any other.
-    there = [key for key in (*AVERAGED, *PLAIN) if key in saved and not is_tensor(saved[key])]
-    return next((key for key in there if key in PLAIN or saved[key] is not None), None)
+class _Search:
+    """Search for mappings of tensors, over a bounded number of names."""
+
+    def __init__(self, is_tensor: Callable[[object], bool]) -> None:
+        self._is_tensor = is_tensor
+        self._names_left = _MOST_NAMES
+
+    def sets(self, saved: Mapping[object, object]) -> Iterator[WeightSet]:
+        return islice(self._walk(saved, ()), _MOST_SETS)
+
+    def _walk(self, values: Mapping[object, object], path: tuple[str, ...]) -> Iterator[WeightSet]:
+        known = [key for key in (*AVERAGED, *PLAIN) if key in values] if not path else []
+        # timm stops at a network with a tensor of such a name; here that one is like any other.
+        known = [k for k in known if not self._is_no_set(values[k])]
+        others = [k for k in values if isinstance(k, str) and k not in known]
+        for key in (*known, *others):
+            yield from self._under((*path, key), values[key], known=key in known)
+        if any(isinstance(k, str) and self._is_tensor(values[k]) for k in others):
+            yield self._set(values, path, beside=known)
+
+    def _is_no_set(self, value: object) -> bool:
+        """Return True for a tensor, for the name of a model, and for what was not there."""
+        return value is None or isinstance(value, (str, int, float)) or self._is_tensor(value)
+
+    def _under(self, path: tuple[str, ...], value: object, *, known: bool) -> Iterator[WeightSet]:
+        key = ".".join(path)
+        if not isinstance(value, Mapping):
+            if known:
+                problem = f"holds {_kind(value, self._is_tensor)} under {key!r}, not tensors by "
+                yield WeightSet(
+                    key=key, entries={}, problem=f"{problem}name; save model.state_dict()"
+                )
+            return
+        if not known:
+            self._names_left -= len(value)
+            if self._names_left < 0 or len(key) > _LONGEST_KEY or not key.isprintable():
+                return
+        found = list(self._walk(value, path)) if len(path) < _DEEPEST else []
+        if not found and known:
+            found = [self._set(value, path)]
+        yield from found
+
+    def _set(
+        self,
+        values: Mapping[object, object],
+        path: tuple[str, ...],
+        beside: Sequence[str] = (),
+    ) -> WeightSet:
+        key = ".".join(path) or None
+        where = "" if key is None else f" under {key!r}"
+        entries: dict[str, object] = {}
+        left_out: list[str] = []
+        others: list[str] = []
+        for name, value in _items(values):
+            if isinstance(name, str) and self._is_tensor(value):
+                entries[name] = value
+            elif name not in beside:
+                described = _described(name, value, self._is_tensor)
+                (left_out if _carries_nothing(name, value) else others).append(described)
+        problem = ""
+        if others:
+            said = listing(list(dict.fromkeys(others)))  # keys that are no text look alike
+            problem = (
+                f"there are other things than tensors{where}: {said}; take them out and save it "
+                f"again"
+            )
+        elif not entries:
+            problem = f"holds no tensors{where}"
+        return WeightSet(key=key, entries=entries, left_out=tuple(left_out), problem=problem)
 
 
-def clean_names(tensors: Mapping[str, T], file: str) -> dict[str, T]:
-    """Take the prefixes of wrappers off names, as timm's ``clean_state_dict`` does.
-
-    Raises:
-        CheckpointError: two tensors are left with one name, or a name is no plain text.
-    """
-    cleaned: dict[str, T] = {}
-    for name, value in tensors.items():
-        short = name
-        for wrapper in _WRAPPERS if name.startswith(_WRAPPERS) else ():
-            short = short.removeprefix(wrapper)
-        if short in cleaned:
-            raise CheckpointError(f"{file}: holds {listing([short])} with and without a prefix")
-        if not short.isprintable() or not 0 < len(short) <= _LONGEST_NAME:
-            raise CheckpointError(f"{file}: {listing([short])} is no name for a tensor")
-        cleaned[short] = value
-    return cleaned
+def _items(values: Mapping[object, object]) -> Iterator[tuple[object, object]]:
+    """Items without an attribute of torch's state dicts, which some copy into them."""
+    return ((name, value) for name, value in values.items() if name != "_metadata")
 
 
-def listing(names: list[str]) -> str:
-    """List the first of these names in one printable line."""
-    shown = [name if len(name) <= 100 else f"{name[:100]}…" for name in names[:_LISTED]]
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(name if name.isprintable() else ascii(name) for name in shown) + more
+def _carries_nothing(name: object, value: object) -> bool:
+    """Return True for what stands between tensors and is no part of a network."""
+    if not isinstance(name, str):
+        return False
+    if name.rpartition(".")[2] == "_extra_state":
+        return value is None or isinstance(value, (bytes, bytearray))
+    # A parameter that a layer does not have is None. A plain number with a dot in its name would
+    # be a layer's.
+    return value is None or ("." not in name and isinstance(value, (bool, int, float, str)))
+
+
+def _described(name: object, value: object, is_tensor: Callable[[object], bool]) -> str:
+    return f"{name if isinstance(name, str) else 'a key'} ({_kind(value, is_tensor)})"
 
 
 def _kind(value: object, is_tensor: Callable[[object], bool]) -> str:

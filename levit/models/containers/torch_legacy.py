@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from levit.errors import CheckpointError, brief
-from levit.models.containers.state_dict import choose_state_dict
+from levit.models.containers.state_dict import Choose, Selection, weight_sets
 from levit.models.ops import Array
 
 __all__ = ["is_legacy_pickle", "is_legacy_tar", "read_legacy", "refuse_tar"]
@@ -45,8 +45,14 @@ def refuse_tar(file: Path) -> CheckpointError:
     )
 
 
-def read_legacy(file: Path) -> tuple[dict[str, Array], str | None]:
-    """Read tensors by name, and the key under which they were.
+def read_legacy(
+    file: Path, wanted: str | None, choose: Choose
+) -> tuple[dict[str, Array], Selection]:
+    """Read tensors by name, and say which of the file's they are.
+
+    Args:
+        wanted: key of the weights to take, where the file holds several sets.
+        choose: chooses among the sets.
 
     Raises:
         CheckpointError: PyTorch 2.6 or newer is missing, or it refuses the file.
@@ -80,8 +86,9 @@ def read_legacy(file: Path) -> tuple[dict[str, Array], str | None]:
         raise CheckpointError(
             f"{file}: PyTorch cannot read it ({brief(error)}); download or save it again"
         ) from error
-    entries, key = choose_state_dict(saved, torch.is_tensor, str(file))
-    return {name: _array(value, name, file) for name, value in entries.items()}, key
+    selection = choose(weight_sets(saved, torch.is_tensor, str(file)), wanted, str(file))
+    entries = selection.weights.entries
+    return {name: _array(entries[name], name, file) for name in selection.names}, selection
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 
 from levit.artifact.stored_zip import CompressedMemberError, StoredZip
 from levit.errors import CheckpointError, brief
+from levit.models.containers.foreign import foreign_zip
+from levit.models.containers.listing import listing
 from levit.models.containers.restricted_pickle import Global, Inert, read_pickle
-from levit.models.containers.state_dict import listing
 from levit.models.ops import Array
 
 __all__ = ["StoredTensor", "TorchZip", "widened_bfloat16", "zip_errors"]
@@ -97,6 +98,11 @@ class StoredTensor:
     offset: object
     size: object
     stride: object
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes as the file claims them, or none where they are no sizes."""
+        return _whole(self.size) or ()
 
 
 @contextmanager
@@ -223,10 +229,7 @@ class TorchZip:
         folders = [n.removesuffix("/data.pkl") for n in names if n.endswith("/data.pkl")]
         folders = [folder for folder in folders if "/" not in folder]
         if len(folders) != 1:
-            raise CheckpointError(
-                f"{self._file}: a zip file, but not one of torch.save ({len(folders)} data.pkl in "
-                f"it)"
-            )
+            raise CheckpointError(f"{self._file}: {foreign_zip(names)}")
         if f"{folders[0]}/constants.pkl" in names:
             raise CheckpointError(
                 f"{self._file}: a TorchScript archive, which holds code; load it with "

@@ -20,6 +20,7 @@ For a downsampling block ``{a}`` and ``{m}`` count on from the blocks of the sta
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -105,6 +106,13 @@ class LevitKeymap:
     def archive_keys(self) -> tuple[str, ...]:
         """Empty: names tell the sources apart."""
         return ()
+
+    @property
+    def own_modules(self) -> tuple[str, ...]:
+        """Patterns of layers whose inner one this format itself calls ``module``."""
+        templates = (*vars(self.block).values(), *vars(self.downsample).values())
+        layers = {name.partition(".module.")[0] for name in templates if ".module." in name}
+        return tuple(sorted({re.sub(r"\\\{\w\\\}", r"\\d+", re.escape(x)) for x in layers}))
 
     @property
     def sign(self) -> str:

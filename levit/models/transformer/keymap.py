@@ -62,6 +62,11 @@ class TransformerKeymap:
     ignored: tuple[str, ...] = ("n_averaged",)
 
     @property
+    def own_modules(self) -> tuple[str, ...]:
+        """Empty: no layer of these formats has an inner one called ``module``."""
+        return ()
+
+    @property
     def sign(self) -> str:
         """The name of a tensor that every checkpoint of this format has."""
         if self.gate:
