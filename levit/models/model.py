@@ -129,7 +129,10 @@ class Keymap(Protocol):
 
     @property
     def own_modules(self) -> tuple[str, ...]:
-        """Patterns of layers whose inner one this format itself calls ``module``."""
+        """Patterns of names, after a layer whose inner one this format itself calls ``module``.
+
+        The layer is their group ``layer``; ``module.`` is left out.
+        """
         ...
 
     @property

@@ -274,11 +274,9 @@ def _wanted(
         names = [name for name in weights.entries if name.startswith(f"{wanted}.")]
         if names and not weights.problem:
             return Selection(weights=weights, names=names, notes=_without_tensors(weights))
-    there = listing([choice.name for choice in choices] or [s.key for s in sets if s.key])
-    raise CheckpointError(
-        f"{file}: holds no weights called {wanted!r}"
-        + (f", but {there}" if there else "; leave out --weights")
-    )
+    names = [choice.name for choice in choices] or [s.key for s in sets if s.key]
+    there = f", but {listing(names)}" if names and names != [_BARE] else "; leave out --weights"
+    raise CheckpointError(f"{file}: holds no weights called {wanted!r}{there}")
 
 
 def _unknown(sets: Sequence[WeightSet], file: str) -> Selection:

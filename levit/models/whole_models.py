@@ -123,23 +123,37 @@ def _prefixes(form: Mapping[str, list[str]], keymap: Keymap) -> Iterator[str]:
 
 
 def _without_wrappers(shapes: Shapes, own: tuple[str, ...]) -> dict[str, list[str]]:
-    """Names without ``module.``, but where a keymap has one → the names that they were.
+    """Names without ``module.``, but where the format has one itself → the names that they were.
 
     Args:
-        own: patterns of the layers whose inner one is called ``module`` by the network itself.
+        own: patterns of names that only a layer has whose inner one the format calls ``module``.
     """
-    is_own = re.compile(rf"(?:.*\.)?(?:{'|'.join(own)})").fullmatch if own else None
+    names = {name: _without_component(name) for name in shapes}
+    layers: set[str] = set()
+    for pattern in own:
+        search = re.compile(rf"(?:^|\.){pattern}").search
+        layers |= {n[: m.end("layer")] for n in names.values() if (m := search(n)) is not None}
     result: dict[str, list[str]] = {}
-    for name in shapes:
-        short = name
-        if f"{_WRAPPER}." in name:
-            parts: list[str] = []
-            for part in name.split("."):
-                if part != _WRAPPER or (is_own is not None and is_own(".".join(parts))):
-                    parts.append(part)
-            short = ".".join(parts)
+    for name, short in names.items():
+        layer = next((short[:end] for end in _ends(short) if short[:end] in layers), None)
+        if layer is not None:
+            short = f"{layer}.{_WRAPPER}{short[len(layer) :]}"
         result.setdefault(short, []).append(name)
     return result
+
+
+def _without_component(name: str) -> str:
+    if f"{_WRAPPER}." not in name:
+        return name
+    return ".".join(part for part in name.split(".") if part != _WRAPPER)
+
+
+def _ends(name: str) -> Iterator[int]:
+    """Ends of the paths in a name, dots."""
+    at = name.find(".")
+    while at >= 0:
+        yield at
+        at = name.find(".", at + 1)
 
 
 def _is_part_of_another(model: WholeModel, models: list[WholeModel]) -> bool:

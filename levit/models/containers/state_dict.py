@@ -29,6 +29,9 @@ _MOST_SETS: Final = 16
 _MOST_NAMES: Final = 400_000
 _LONGEST_KEY: Final = 100
 
+# How protocol 2 of pickle, which torch.save takes, writes bytes.
+_BYTES: Final = ("_codecs.encode", "__builtin__.bytes")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WeightSet:
@@ -196,6 +199,8 @@ def _carries_nothing(name: object, value: object) -> bool:
     if not isinstance(name, str):
         return False
     if name.rpartition(".")[2] == "_extra_state":
+        if isinstance(value, Inert):
+            return value.name in _BYTES
         return value is None or isinstance(value, (bytes, bytearray))
     # A parameter that a layer does not have is None. A plain number with a dot in its name would
     # be a layer's.

@@ -28,6 +28,7 @@ from typing import Final
 __all__ = ["KEYMAPS", "BlockNames", "DownsampleNames", "LevitKeymap"]
 
 Shapes = Mapping[str, tuple[int, ...]]
+_PLACE: Final = re.compile(r"\{\w\}")  # {s} of a template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,10 +110,17 @@ class LevitKeymap:
 
     @property
     def own_modules(self) -> tuple[str, ...]:
-        """Patterns of layers whose inner one this format itself calls ``module``."""
+        """Patterns of names, after a layer whose inner one this format itself calls ``module``."""
         templates = (*vars(self.block).values(), *vars(self.downsample).values())
-        layers = {name.partition(".module.")[0] for name in templates if ".module." in name}
-        return tuple(sorted({re.sub(r"\\\{\w\\\}", r"\\d+", re.escape(x)) for x in layers}))
+        names = [_PLACE.sub("0", template) for template in templates]
+        split = (name.partition(".module.") for name in names)
+        inner = {(layer, child) for layer, module, child in split if module and child}
+        # What other layers at such a place have too tells nothing.
+        inner -= {(layer, child) for layer, _, child in (name.rpartition(".") for name in names)}
+        return tuple(
+            rf"(?P<layer>{re.escape(layer).replace('0', '[0-9]+')})[.]{re.escape(child)}[.]"
+            for layer, child in sorted(inner)
+        )
 
     @property
     def sign(self) -> str:
