@@ -26,8 +26,11 @@ from levit.pictures.preprocess import IMAGENET_MEAN, IMAGENET_STD, MAX_SIDE, RUL
 
 __all__ = [
     "FLAVOURS",
+    "TYPES",
+    "is_of_transformers",
     "mmpretrain_spec",
     "original_spec",
+    "processor_of",
     "spec_from_json",
     "timm_spec",
     "transformers_spec",
@@ -172,7 +175,7 @@ _ENDINGS: Final = ("ImageProcessor", "ImageProcessorPil", "ImageProcessorFast", 
 _BY_NAME: Final[Mapping[str, _Processor]] = {
     start + ending: processor for start, processor in _PROCESSORS.items() for ending in _ENDINGS
 }
-_TYPES: Final = ("image_processor_type", "feature_extractor_type")  # the first overrules
+TYPES: Final = ("image_processor_type", "feature_extractor_type")  # the first overrules
 
 
 @_config_errors()
@@ -218,7 +221,7 @@ def transformers_spec(
 
 
 def _processor(stated: Settings) -> _Processor:
-    kind = next((stated[name] for name in _TYPES if name in stated), "LevitImageProcessor")
+    kind = next((stated[name] for name in TYPES if name in stated), "LevitImageProcessor")
     if not isinstance(kind, str) or kind not in _BY_NAME:
         known = ", ".join(start + _ENDINGS[0] for start in _PROCESSORS)
         raise ConfigError(f"preprocessing of {shown(kind)} is not known, only of {known}")
@@ -234,7 +237,7 @@ def _completed(
     for name, default in processor.defaults.items():
         if default is True and name in file:
             stated.setdefault(name, False)
-    if set(stated) <= set(_TYPES):
+    if set(stated) <= set(TYPES):
         return {**processor.defaults, **_scaled(processor, image_size)}
     old = "feature_extractor_type" in stated and "image_processor_type" not in stated
     if old and processor.one_size and "size" in stated:
@@ -366,6 +369,19 @@ _OF_TRANSFORMERS: Final = {
 _OF_TIMM: Final = {"architecture", "input_size", "fixed_input_size", "first_conv", "hf_hub_id"}
 
 
+def processor_of(values: Settings) -> Settings:
+    """The image processor's part of a ``processor_config.json``, or `values` themselves."""
+    inner = values.get("image_processor")
+    return inner if isinstance(inner, Mapping) else values
+
+
+def is_of_transformers(values: Settings) -> bool:
+    """Tell a file of transformers' image processors by its keys."""
+    if isinstance(values.get("pretrained_cfg"), Mapping):
+        return False
+    return bool(_OF_TRANSFORMERS & set(processor_of(values)))
+
+
 def spec_from_json(values: Settings, image_size: tuple[int, int]) -> PreprocessSpec:
     """Read a spec from any of the files that people have, told apart by their keys.
 
@@ -380,10 +396,8 @@ def spec_from_json(values: Settings, image_size: tuple[int, int]) -> PreprocessS
     """
     if isinstance(values.get("pretrained_cfg"), Mapping):
         return timm_spec(image_size, values["pretrained_cfg"])
-    if isinstance(values.get("image_processor"), Mapping):
-        values = values["image_processor"]
-    if _OF_TRANSFORMERS & set(values):
-        return transformers_spec(image_size, values)
+    if is_of_transformers(values):
+        return transformers_spec(image_size, processor_of(values))
     if _OF_TIMM & set(values):
         return timm_spec(image_size, values)
     if "to_rgb" in values:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from levit.errors import ConfigError
-from levit.export.flavours import FLAVOURS, spec_from_json
+from levit.export.flavours import FLAVOURS, is_of_transformers, processor_of, spec_from_json
 from levit.export.options import ExportOptions
+from levit.export.processor_class import with_class
 from levit.export.sources import Source
 from levit.models.hints import Hints, read_config
 from levit.models.model import Model
@@ -19,8 +21,7 @@ from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["choose_labels", "choose_outputs", "choose_preprocess", "settings_for"]
 
-# Of transformers' files.
-_TYPE, _OLD_TYPE = "image_processor_type", "feature_extractor_type"
+_FILE: Final = "preprocessor_config.json"
 
 
 def choose_outputs(options: ExportOptions, model: Model) -> tuple[str, ...]:
@@ -61,18 +62,13 @@ def choose_preprocess(
             )
         return None, ()
     name = None if options.preprocess is None else str(options.preprocess)
-    assumes = False
+    assumed: tuple[str, ...] = ()
     if name is None or name in FLAVOURS:
-        flavour = name or source.keymap.source
-        origin, beside = settings_for(flavour, source.hints)
-        defaults = source.model.family.preprocessing(config, flavour)
-        with _said_by(origin, "; correct it, or pass another with --preprocess"):
-            # What a file says is meant for the size that the weights were trained at.
-            spec = FLAVOURS[flavour](source.trained_size, _completed(beside, defaults))
-        spec = _scaled(spec, config.image_size)
-        assumes = not beside and name is None
+        spec, assumed = _checkpoints_own(source, name)
     elif name.endswith(".json"):
-        values = read_config(Path(name))
+        values: Mapping[str, Any] = read_config(Path(name))
+        if is_of_transformers(values):
+            values, assumed = with_class(processor_of(values), source.hints, name)
         with _said_by(name):
             spec = spec_from_json(values, config.image_size)
     else:
@@ -92,14 +88,43 @@ def choose_preprocess(
     spec = replace(spec, **changes)
     if len(spec.mean) != 3:
         raise ConfigError(f"mean and std have three values, one per colour, not {len(spec.mean)}")
-    return spec, _assumed(spec, changes) if assumes else ()
+    defaulted = name is None and not settings_for(source.keymap.source, source.hints)[1]
+    if defaulted:
+        assumed = (*assumed, *_assumed(spec, {**source.hints.transform, **changes}))
+    return spec, assumed
 
 
-def _completed(beside: Mapping[str, Any], defaults: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A file's settings, of the family's class where it names none; or the family's defaults."""
-    if not beside or _TYPE not in defaults or {_TYPE, _OLD_TYPE} & set(beside):
-        return beside or defaults
-    return {_TYPE: defaults[_TYPE], **beside}
+def _checkpoints_own(source: Source, name: str | None) -> tuple[PreprocessSpec, tuple[str, ...]]:
+    """What the checkpoint and the files beside it say, in a flavour of this name or its own."""
+    flavour = name or source.keymap.source
+    origin, beside = settings_for(flavour, source.hints)
+    assumed: tuple[str, ...] = ()
+    if flavour == "transformers" and beside:
+        beside, assumed = with_class(beside, source.hints, origin)
+    size = source.trained_size  # for which all of it is meant
+    with _said_by(origin, "; correct it, or pass another with --preprocess"):
+        defaults = source.model.family.preprocessing(source.model.config, flavour)
+        spec = FLAVOURS[flavour](size, beside or defaults)
+    if flavour == source.keymap.source:
+        with _said_by(source.hints.origin("transform"), "; say it with a flag, as --mean"):
+            spec = _transformed(spec, source.hints.transform)
+    return _scaled(spec, source.model.config.image_size), assumed
+
+
+def _transformed(spec: PreprocessSpec, said: Mapping[str, Any]) -> PreprocessSpec:
+    """The same with what the training said of its transform."""
+    changes = dict(said)
+    if spec.flavour == "original" and spec.crop_pct is None:
+        changes.pop("crop_pct", None)  # which it does not look at, for small pictures
+    if "crop_pct" in changes:
+        changes["resize_size"] = None
+    elif "resize_size" in changes:
+        usual = math.floor(max(spec.image_size) / (spec.crop_pct or 1))
+        if changes["resize_size"] == (usual, usual):
+            del changes["resize_size"]
+        else:
+            changes["crop_pct"] = None
+    return replace(spec, **changes)
 
 
 def _scaled(spec: PreprocessSpec, size: tuple[int, int]) -> PreprocessSpec:
@@ -130,8 +155,12 @@ def settings_for(flavour: str, hints: Hints) -> tuple[str, Mapping[str, Any]]:
     if flavour == "timm":
         return "pretrained_cfg", hints.pretrained_cfg
     if flavour == "transformers":
-        return "preprocessor_config.json", hints.preprocessor_config
-    return flavour, {}  # the others keep them in code
+        return hints.origins.get("preprocessor_config", _FILE), hints.preprocessor_config
+    if flavour == "mmpretrain":
+        origin = hints.origins.get("data_preprocessor")
+        name = "data_preprocessor" + (f" of {origin}" if origin else "")
+        return name, hints.data_preprocessor
+    return flavour, {}  # facebookresearch keeps them in code
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from levit.errors import CheckpointError, ConfigError
 from levit.export.live import prove_module, read_module
 from levit.export.options import ExportOptions
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
-from levit.models.hints import Hints, hints_from_config, read_config
+from levit.models.hints import Hints, argument_names, hints_from_config, read_config
+from levit.models.hints_merging import overruled, without_conflicts
 from levit.models.hub import download
 from levit.models.model import Config, Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
@@ -111,14 +112,30 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
     hints = beside
     if options.config is not None:
         path = Path(options.config)
-        said = hints_from_config(read_config(path), str(path))
-        filled = {name: value for name, value in vars(said).items() if value not in (None, {})}
-        hints = replace(hints, **filled)
-        if said.image_size is None:
-            hints = replace(hints, image_size_from=beside.image_size_from)
+        said = hints_from_config(read_config(path), str(path), f"--config {path}")
+        hints = overruled(hints, said)
     if options.size is not None:
         hints = replace(hints, resize_to=options.size)
+    hints = without_conflicts(hints, _decided(options))
+    for line in hints.conflicts.values():
+        raise ConfigError(line)
     return hints
+
+
+def _decided(options: ExportOptions) -> set[str]:
+    """Settings that flags decide, whatever the checkpoint and the files beside it say."""
+    preprocessing = ("mean", "std", "crop_pct", "interpolation")
+    if options.preprocess is not None:
+        return {*preprocessing, "crop_mode", *_decided(replace(options, preprocess=None))}
+    decided = {name for name in preprocessing if getattr(options, name) is not None}
+    for name, value in (
+        ("image_size", options.size),
+        ("architecture", options.model),
+        ("label_names", options.labels),
+    ):
+        if value is not None:
+            decided.add(name)
+    return decided
 
 
 def _random_source(options: ExportOptions, seed: int) -> Source:
@@ -207,9 +224,8 @@ def _checkpoint_source(
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     if named is not None:
         config = _named_as(config, family, named, hints, file)
-    variant = _variant_name(family, config, hints, live=module is not None)
+    variant = _variant_name(family, config, hints, live=module is not None or _is_remade(hints))
     _check_stated(hints, family, config, file)
-    assumed = [*checkpoint.notes, *assumed]
     weights = StrictWeights(checkpoint.tensors)
     params = family.build(config, keymap, weights)
     weights.finish(file, keymap.ignores)
@@ -231,7 +247,7 @@ def _checkpoint_source(
         keymap=keymap,
         hints=hints,
         origin=origin,
-        assumed=tuple(assumed),
+        assumed=(*checkpoint.notes, *assumed),
         choices=checkpoint.choices,
     )
 
@@ -240,20 +256,20 @@ def _check_stated(hints: Hints, family: Family, config: Config, file: str) -> No
     """Raise `ConfigError` where the config beside the weights says what they are not."""
     if hints.model_type not in (None, *family.model_types):
         raise ConfigError(
-            f"the config beside {file} is of a {hints.model_type!r}, its weights are a "
-            f"{family.title}'s: correct that, or leave it out"
+            f"{hints.origin('model_type')} beside {file} is of a {hints.model_type!r}, its weights "
+            f"are a {family.title}'s: correct that, or leave it out"
         )
-    for said, found, what in (
-        (hints.num_classes, config.num_classes, "classes"),
-        (hints.in_channels, config.in_channels, "input channels"),
-        (
-            None if hints.num_classes == 0 else hints.heads,
-            config.classifier_heads,
-            "classifier heads",
-        ),
+    for name, found, what in (
+        ("num_classes", config.num_classes, "classes"),
+        ("in_channels", config.in_channels, "input channels"),
+        ("heads", config.classifier_heads, "classifier heads"),
     ):
-        if said not in (None, found):
-            raise ConfigError(f"{file} has {found} {what}, its config says {said}: correct that")
+        said = getattr(hints, name)
+        if said not in (None, found) and not (name == "heads" and hints.num_classes == 0):
+            raise ConfigError(
+                f"{file} has {found} {what}, {hints.origin(name)} says {said}: correct that, or "
+                f"overrule it with --config FILE.json"
+            )
 
 
 def _is_same(family: Family, one: Any, config: Any) -> bool:
@@ -264,7 +280,8 @@ def _is_same(family: Family, one: Any, config: Any) -> bool:
 def _variant_name(family: Family, config: Any, hints: Hints, *, live: bool = False) -> str:
     """The variant of this architecture, or what its config calls it.
 
-    A live network of timm keeps the name that it was made from, whatever its widths.
+    A live network of timm keeps the name that it was made from, whatever its widths, and so does
+    one whose arguments are stated.
 
     Raises:
         CheckpointError: the config names a variant of another architecture.
@@ -280,10 +297,16 @@ def _variant_name(family: Family, config: Any, hints: Hints, *, live: bool = Fal
             if live:
                 return found or f"{family.name}_custom"
             raise CheckpointError(
-                f"the config beside the checkpoint says {said}, its weights are those of "
+                f"{hints.origin('architecture')} says {said}, the weights are those of "
                 f"{found or f'another {family.title}'}; correct one of them"
             )
     return found or said
+
+
+def _is_remade(hints: Hints) -> bool:
+    """Tell a model that was made from a named one with widths of its own."""
+    widths = {"embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size"}
+    return bool(widths & argument_names(hints.arguments or {}))
 
 
 def _custom_name(architecture: object, family: Family) -> str:

@@ -22,12 +22,17 @@ from levit.models.containers.shards import find_file, read_shards
 from levit.models.containers.state_dict import WeightSet
 from levit.models.containers.wrappers import clean_names
 from levit.models.hints import Hints, hints_from_config, read_config
+from levit.models.hints_merging import agreed, overruled
 from levit.models.ops import Array
 from levit.models.selection import select
+from levit.models.stated import hints_from_file
 
 __all__ = ["Checkpoint", "StrictWeights", "checked_checkpoint", "read_checkpoint"]
 
+_CONFIG: Final = "config.json"
 _PREPROCESSOR: Final = "preprocessor_config.json"
+# A processor of transformers holds those of its parts; this one overrules the file above.
+_PROCESSOR: Final = "processor_config.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,11 +41,12 @@ class Checkpoint:
 
     Attributes:
         tensors: by name, in the file's own dtypes (half types widened to float32).
-        hints: from a ``config.json`` and a ``preprocessor_config.json`` beside the file.
+        hints: from what the file says beside its tensors, and from a ``config.json`` and a
+            ``preprocessor_config.json`` beside the file.
         origin: for the manifest: ``file``, ``sha256`` and ``size_bytes``, ``files`` of shards,
             and ``key``, under which the weights were in a ``.pth``.
         choices: names of the models that the file holds, where it holds several.
-        notes: parts of the file that were left out, in words.
+        notes: parts of the file that were left out or could not be read, in words.
     """
 
     tensors: Mapping[str, Array]
@@ -67,18 +73,39 @@ def read_checkpoint(path: Path, wanted: str | None = None) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, empty, damaged, of another format, holds no
             tensors by name, or a value that is not finite.
-        ConfigError: a config.json or preprocessor_config.json beside it cannot be read.
+        ConfigError: a config.json or preprocessor_config.json beside it cannot be read, or the
+            file states what is not as it should be.
     """
     file = find_file(path)
     if begins_as_json(file):
         contents = _selected(read_shards(file), wanted, str(file))
     else:
         contents = read_file(file, wanted, select)
-    config, preprocessor = file.with_name("config.json"), file.with_name(_PREPROCESSOR)
-    hints = hints_from_config(read_config(config), str(config)) if config.is_file() else Hints()
-    if preprocessor.is_file():
-        hints = replace(hints, preprocessor_config=read_config(preprocessor))
-    return checked_checkpoint(contents, hints, str(file))
+    own, notes = hints_from_file(contents.said, file.name)
+    contents = replace(contents, notes=(*contents.notes, *notes))
+    return checked_checkpoint(contents, agreed(own, hints_beside(file)), str(file))
+
+
+def hints_beside(file: Path) -> Hints:
+    """Read the configs in the folder of a file.
+
+    Raises:
+        ConfigError: one of them cannot be read.
+    """
+    config = file.with_name(_CONFIG)
+    hints = Hints()
+    if config.is_file():
+        hints = hints_from_config(read_config(config), str(config), _CONFIG)
+    for name in (_PROCESSOR, _PREPROCESSOR):
+        path = file.with_name(name)
+        if not path.is_file():
+            continue
+        values: Any = read_config(path)
+        if name == _PROCESSOR:
+            values = values.get("image_processor")
+        if isinstance(values, Mapping):
+            return overruled(hints, Hints(preprocessor_config=values).said_in(name))
+    return hints
 
 
 def _selected(contents: Contents, wanted: str | None, file: str) -> Contents:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,6 @@ class Hints:
 
     Attributes:
         image_size: (height, width) in pixels, which the model must have.
-        image_size_from: its source, for messages.
         resize_to: the size that the user wants; it decides where shapes leave a choice, and the
             model is resized where they leave none.
         input_size: (height, width) that decides only where shapes leave a choice: timm's
@@ -45,11 +44,17 @@ class Hints:
         model_type: transformers' name of the family.
         heads: the number of classifier heads that transformers' class has.
         preprocessor_config: transformers' preprocessing settings.
+        data_preprocessor: mmpretrain's preprocessing settings.
+        transform: settings of the evaluation transform (``mean``, ``std``, ``crop_pct``,
+            ``crop_mode``, ``interpolation``, ``resize_size``) that a training stated; they
+            overrule those of `pretrained_cfg`, as in timm.
+        class_map: the file of class names that a training used, which is not in the checkpoint.
         arguments: the whole config, for the family to read.
+        origins: name of a field above → where it was said, such as ``config.json``.
+        conflicts: name of a setting → the line that says which places contradict each other.
     """
 
     image_size: tuple[int, int] | None = None
-    image_size_from: str = "the config"
     resize_to: tuple[int, int] | None = None
     input_size: tuple[int, int] | None = None
     activation: str | None = None
@@ -63,7 +68,37 @@ class Hints:
     model_type: str | None = None
     heads: int | None = None
     preprocessor_config: Mapping[str, Any] = field(default_factory=dict)
+    data_preprocessor: Mapping[str, Any] = field(default_factory=dict)
+    transform: Mapping[str, Any] = field(default_factory=dict)
+    class_map: str | None = None
     arguments: Mapping[str, Any] | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
+    conflicts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def image_size_from(self) -> str:
+        """The place that states the image size, or else the arguments, for messages."""
+        return self.origin("image_size" if self.image_size else "arguments")
+
+    @property
+    def arguments_from(self) -> str:
+        """The place that states `arguments`, for messages."""
+        return self.origin("arguments")
+
+    def origin(self, name: str) -> str:
+        """The place that states a field, for messages."""
+        return self.origins.get(name, "the config")
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """Every answer that is there, by name."""
+        apart = ("origins", "conflicts")
+        named = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in apart}
+        return {name: value for name, value in named.items() if value not in (None, {})}
+
+    def said_in(self, origin: str) -> Hints:
+        """The same with `origin` as the place of every answer."""
+        return replace(self, origins=dict.fromkeys(self.stated, origin))
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -83,7 +118,7 @@ def read_config(path: Path) -> dict[str, Any]:
     return values
 
 
-def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
+def hints_from_config(values: Mapping[str, Any], name: str, origin: str | None = None) -> Hints:
     """Read a ``config.json`` of timm (hub repositories, ``push_to_hf_hub``) or transformers.
 
     Args:
@@ -93,10 +128,15 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
             ``model_type``, ``architectures``, ``id2label``, ``image_size``,
             ``num_channels`` and the widths of the network.
         name: name of the file, for messages.
+        origin: how `Hints.origins` calls it; `name` where it is None.
 
     Raises:
         ConfigError: a value is not what it should be.
     """
+    return _hints(values, name).said_in(origin or name)
+
+
+def _hints(values: Mapping[str, Any], name: str) -> Hints:
     if "architectures" in values and "model_type" not in values:
         raise ConfigError(
             f"{name}: has 'architectures' of transformers and no 'model_type'; correct it, such as "
@@ -115,7 +155,6 @@ def hints_from_config(values: Mapping[str, Any], name: str) -> Hints:
         labels = values.get("label_names", pretrained.get("label_names", values.get("labels")))
         return Hints(
             image_size=_size(arguments.get("img_size"), "img_size"),
-            image_size_from=name,
             input_size=_size(input_size[1:] or None, "input_size"),
             activation=_activation(arguments.get("act_layer")),
             attention_activation=_activation(arguments.get("attn_act_layer")),
@@ -149,7 +188,6 @@ def _transformers_hints(values: Mapping[str, Any], name: str) -> Hints:
             number = len(label_names)
         return Hints(
             image_size=_size(values.get("image_size"), "image_size"),
-            image_size_from=name,
             in_channels=_number(values.get("num_channels"), "num_channels"),
             num_classes=None if heads == 0 else number,
             label_names=label_names,

@@ -150,7 +150,7 @@ def test_a_name_from_a_file_is_no_path(save, small_configs, name):
 def test_a_config_that_names_another_variant_is_refused(save, small_configs, said):
     config = replace(small_configs["tiny"], num_classes=9)
     folder, _ = save(config, {"architecture": said, "img_size": 96})
-    with pytest.raises(CheckpointError, match=f"says {said}, its weights are those of another"):
+    with pytest.raises(CheckpointError, match=f"says {said}, the weights are those of another"):
         load_source(ExportOptions(checkpoint=folder))
 
 

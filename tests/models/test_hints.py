@@ -23,12 +23,15 @@ TIMM = {
 def test_timms_config_is_read():
     hints = hints_from_config(TIMM, "config.json")
     assert hints == Hints(
-        image_size_from="config.json",
         input_size=(224, 224),
         architecture="levit_128s",
         num_classes=1000,
         pretrained_cfg=TIMM["pretrained_cfg"],
         arguments=TIMM,
+        origins=dict.fromkeys(
+            ("input_size", "architecture", "num_classes", "pretrained_cfg", "arguments"),
+            "config.json",
+        ),
     )
 
 
@@ -43,7 +46,7 @@ def test_the_single_dict_that_timm_wrote_before_it_had_a_pretrained_cfg():
 
 
 def test_an_empty_config_says_nothing():
-    assert hints_from_config({}, "c") == Hints(image_size_from="c")
+    assert hints_from_config({}, "c") == Hints()
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_a_hint_that_the_shapes_contradict_is_an_error():
     with pytest.raises(
         ConfigError, match=r"trained at 224x224 pixels, not 384x384 as config\.json says"
     ):
-        infer(config, image_size=(384, 384), image_size_from="config.json")
+        infer(config, image_size=(384, 384), origins={"image_size": "config.json"})
 
 
 @given(

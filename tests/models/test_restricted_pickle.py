@@ -1,10 +1,12 @@
 """Pickles as data: what comes out, and that nothing else happens."""
 
+import argparse
 import pickle
 import pickletools
 import sys
 import types
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -110,10 +112,20 @@ def test_shared_and_recursive_structures_keep_their_identity(protocol):
 
 
 def test_sets_and_what_is_no_string_as_a_key_are_inert():
-    found = read(pickle.dumps([{1, 2}, frozenset("a"), {1: "one", (2, 3): "two", "x": "y"}], 4))
+    table = {1: "one", (2, 3): "two", "x": "y", 2**20: "large", -1: "below"}
+    found = read(pickle.dumps([{1, 2}, frozenset("a"), table], 4))
     assert [value.name for value in found[:2]] == ["set", "frozenset"]
-    assert list(found[2].values()) == ["one", "two", "y"]
-    assert [getattr(key, "name", key) for key in found[2]] == ["int", "tuple", "x"]
+    assert list(found[2].values()) == ["one", "two", "y", "large", "below"]
+    assert [getattr(key, "name", key) for key in found[2]] == [1, "tuple", "x", "int", "int"]
+
+
+def test_the_arguments_attributes_and_items_of_what_is_not_made_are_data():
+    made = argparse.Namespace(mean=[0.5], path=PurePosixPath("/a/b"))
+    found = read(pickle.dumps(made, 2))
+    assert (found.name, found.state["mean"]) == ("argparse.Namespace", [0.5])
+    assert "".join(found.state["path"].arguments) == "/ab"
+    found = read(pickle.dumps(Counter(a=2), 2))
+    assert (found.name, found.arguments) == ("collections.Counter", ({"a": 2},))
 
 
 def test_a_constructor_of_ours_gets_the_arguments():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -13,6 +14,7 @@ from levit.errors import CheckpointError, brief
 from levit.models.containers.contents import Contents
 from levit.models.containers.foreign import foreign_file, foreign_tar
 from levit.models.containers.listing import listing
+from levit.models.containers.said import stated_values
 from levit.models.containers.state_dict import (
     Choose,
     Selection,
@@ -58,7 +60,7 @@ def read_file(file: Path, wanted: str | None = None, choose: Choose = take_only)
     """
     try:
         with file.open("rb") as stream:
-            tensors, selection = _tensors(file, stream, wanted, choose)
+            tensors, selection, said = _tensors(file, stream, wanted, choose)
             stream.seek(0)
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
             size = stream.seek(0, os.SEEK_END)
@@ -73,7 +75,11 @@ def read_file(file: Path, wanted: str | None = None, choose: Choose = take_only)
     halves = {name for name, tensor in tensors.items() if tensor.dtype == np.float16}
     widened = {n: t.astype(np.float32) if n in halves else t for n, t in tensors.items()}
     return Contents(
-        tensors=widened, origin=origin, choices=selection.choices, notes=selection.notes
+        tensors=widened,
+        origin=origin,
+        said=said,
+        choices=selection.choices,
+        notes=selection.notes,
     )
 
 
@@ -102,7 +108,8 @@ def _is_safetensors(head: bytes) -> bool:
 
 def _tensors(
     file: Path, stream: BinaryIO, wanted: str | None, choose: Choose
-) -> tuple[dict[str, Array], Selection]:
+) -> tuple[dict[str, Array], Selection, Mapping[str, Any]]:
+    """(tensors by name, which of the file's they are, what stands beside them)."""
     head = stream.read(_HEAD_BYTES)
     if not head:
         raise CheckpointError(f"{file}: the file is empty; download or save it again")
@@ -110,7 +117,7 @@ def _tensors(
     if _is_safetensors(head):
         tensors = _read_safetensors(file, stream)
         selection = choose([WeightSet(entries=tensors)], wanted, str(file))
-        return {name: tensors[name] for name in selection.names}, selection
+        return {name: tensors[name] for name in selection.names}, selection, {}
     if head[:4] == b"PK\x03\x04":
         return _read_torch_zip(file, stream, wanted, choose)
     if is_legacy_pickle(head):
@@ -123,12 +130,13 @@ def _tensors(
 
 def _read_torch_zip(
     file: Path, stream: BinaryIO, wanted: str | None, choose: Choose
-) -> tuple[dict[str, Array], Selection]:
+) -> tuple[dict[str, Array], Selection, Mapping[str, Any]]:
     archive = TorchZip(stream, str(file))
     sets = weight_sets(archive.tree, lambda value: isinstance(value, StoredTensor), str(file))
     selection = choose(sets, wanted, str(file))
     entries = selection.weights.entries
-    return {name: archive.array(name, entries[name]) for name in selection.names}, selection
+    tensors = {name: archive.array(name, entries[name]) for name in selection.names}
+    return tensors, selection, stated_values(archive.tree, str(file))
 
 
 def _read_safetensors(file: Path, stream: BinaryIO) -> dict[str, Array]:

@@ -7,9 +7,10 @@ tuples of tuples takes for ever), grows its memo to any index that the file says
 
 - a global is a `Global`, a name in a box that cannot be called;
 - a call of a global gives an `Inert`, unless the caller's table has a function of ours for it;
-  an `Inert` swallows state, items and calls;
-- containers are ``list``, ``tuple`` and ``dict`` and nothing else; keys are strings, any other
-  key is replaced by an `Inert`, so that no hash is of the file's choosing;
+  an `Inert` keeps arguments, state and items as the data that they are, and swallows calls;
+- containers are ``list``, ``tuple`` and ``dict`` and nothing else; keys are strings and whole
+  numbers below 2^20, any other key is replaced by an `Inert`, so that no hash is of the file's
+  choosing;
 - opcodes that Python 3 does not write (of protocol 0, class instances of Python 2, extension
   codes, buffers outside of the pickle) are refused;
 - time and memory are linear in the length of the pickle, and operations are counted.
@@ -30,6 +31,8 @@ __all__ = ["MOST_OPERATIONS", "Global", "Inert", "read_pickle"]
 # of a hundred, so this is what bounds memory: to about 300 MB at the worst.
 MOST_OPERATIONS: Final = 4_000_000
 
+_LARGEST_KEY: Final = 1 << 20
+
 Constructors: TypeAlias = Mapping[str, Callable[..., object]]
 
 
@@ -40,11 +43,21 @@ class Global:
     name: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Inert:
-    """Stand-in for an object that was not made; `name` is the global that would have made it."""
+    """Stand-in for an object that was not made.
+
+    Attributes:
+        name: the global that would have made it.
+        arguments: with which it would have been called.
+        state: its attributes, where the file sets any.
+        items: its entries, where it would have been a kind of dict.
+    """
 
     name: str
+    arguments: tuple[object, ...] = ()
+    state: object = None
+    items: dict[object, object] | None = None
 
 
 def read_pickle(
@@ -145,7 +158,7 @@ class _Machine:
             raise UnpicklingError("a call of what cannot be called")
         constructor = self.constructors.get(function.name) if type(function) is Global else None
         if constructor is None:
-            return Inert(function.name)
+            return Inert(function.name, arguments)
         if keywords:
             raise UnpicklingError(f"keywords for {function.name}")
         return constructor(*arguments)
@@ -159,16 +172,19 @@ class _Machine:
 
     def set_items(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if type(target) is dict:
-            for key, value in zip(items[::2], items[1::2], strict=True):
-                target[key if type(key) is str else Inert(type(key).__name__)] = value
-        elif type(target) is not Inert:
+        if type(target) is Inert:
+            target.items = target.items or {}
+            target = target.items
+        if type(target) is not dict:
             raise UnpicklingError("keys for what is no dict")
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[key if _is_key(key) else Inert(type(key).__name__)] = value
 
     def set_state(self) -> None:
-        self.stack.pop()
-        # An OrderedDict's attributes (``_metadata``) are of no use here.
-        if type(self.stack[-1]) not in (Inert, dict):
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(target) is Inert:
+            target.state = state
+        elif type(target) is not dict:  # a state dict's attributes (``_metadata``) are of no use
             raise UnpicklingError("a state for what has none")
 
     def pop(self) -> None:
@@ -197,6 +213,11 @@ class _Machine:
 
     def text(self, size: int) -> str:
         return self.take(size).decode("utf-8", "surrogatepass")
+
+
+def _is_key(value: object) -> bool:
+    # A whole number is its own hash: below the limit, few of them can meet in one place.
+    return type(value) is str or (type(value) is int and 0 <= value < _LARGEST_KEY)
 
 
 def _push(value: Callable[[_Machine], object]) -> Callable[[_Machine], None]:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import io
 import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from levit.errors import CheckpointError, brief
+from levit.models.containers.said import stated_values
 from levit.models.containers.state_dict import Choose, Selection, weight_sets
 from levit.models.ops import Array
 
@@ -47,8 +49,8 @@ def refuse_tar(file: Path) -> CheckpointError:
 
 def read_legacy(
     file: Path, wanted: str | None, choose: Choose
-) -> tuple[dict[str, Array], Selection]:
-    """Read tensors by name, and say which of the file's they are.
+) -> tuple[dict[str, Array], Selection, Mapping[str, Any]]:
+    """Read tensors by name, say which of the file's they are, and what stands beside them.
 
     Args:
         wanted: key of the weights to take, where the file holds several sets.
@@ -88,7 +90,8 @@ def read_legacy(
         ) from error
     selection = choose(weight_sets(saved, torch.is_tensor, str(file)), wanted, str(file))
     entries = selection.weights.entries
-    return {name: _array(entries[name], name, file) for name in selection.names}, selection
+    tensors = {name: _array(entries[name], name, file) for name in selection.names}
+    return tensors, selection, stated_values(saved, str(file))
 
 
 def _version(text: str) -> tuple[int, ...]:

@@ -137,10 +137,10 @@ def infer_config(
         conv=keymap.conv,
     )
     if hints.arguments is not None and holds_arguments(hints.arguments):
-        stated = config_from_arguments(hints.arguments, hints.image_size_from)
+        stated = config_from_arguments(hints.arguments, hints.arguments_from)
         if not same_architecture(replace(stated, conv=keymap.conv), template):
             raise ConfigError(
-                f"{hints.image_size_from} holds other widths, heads or depths than the weights "
+                f"{hints.arguments_from} holds other widths, heads or depths than the weights "
                 f"beside it: correct that, or leave them out"
             )
     return _decide(template, tokens, keymap, hints)

@@ -183,4 +183,4 @@ def stated_in(hints: Hints) -> dict[str, Any]:
     """Read the fields that the config beside a checkpoint states."""
     if hints.arguments is None:
         return {}
-    return read_stated(hints.arguments, hints.image_size_from)
+    return read_stated(hints.arguments, hints.arguments_from)

@@ -86,7 +86,7 @@ def infer_config(
     for field in ("width", "depth", "mlp_width", "patch_size", "qkv_bias", "local_depth"):
         if field in stated and stated[field] != found[field]:
             raise ConfigError(
-                f"{hints.image_size_from} says {field} {stated[field]}, the weights have "
+                f"{hints.arguments_from} says {field} {stated[field]}, the weights have "
                 f"{found[field]}: correct that, or leave it out"
             )
     assumed: list[str] = []
@@ -103,7 +103,7 @@ def infer_config(
         )
     if gates and stated.get("heads", gates) != gates:
         raise ConfigError(
-            f"{hints.image_size_from} says {stated['heads']} heads, the weights have {gates}: "
+            f"{hints.arguments_from} says {stated['heads']} heads, the weights have {gates}: "
             f"correct that, or leave it out"
         )
     template = replace(template, heads=heads)
@@ -111,7 +111,7 @@ def infer_config(
         eps = stated["norm_eps"]
     else:
         eps = keymap.default_eps
-        if hints.arguments is None and keymap.source == "transformers":
+        if keymap.source == "transformers":
             assumed.append(f"LayerNorm epsilon {eps:g}: transformers' default")
     size, why = _image_size(read, template, hints, variants)
     config = replace(

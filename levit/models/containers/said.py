@@ -1,0 +1,146 @@
+"""Values beside the weights in a PyTorch file → plain Python, without making what it names.
+
+An ``argparse.Namespace`` becomes the dict of its attributes, a path its text, a number of NumPy a
+number. What has no plain form (a tensor, a class, an optimizer) is left out.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from pathlib import PurePosixPath, PureWindowsPath
+from typing import Any, Final
+
+from levit.errors import CheckpointError
+from levit.models.containers.restricted_pickle import Inert
+
+__all__ = ["STATED", "stated_values"]
+
+# Keys of a file beside its weights that `levit.models.stated` reads.
+STATED: Final = (
+    *("arch", "args", "config", "meta", "hyper_parameters", "hparams", "model_name"),
+    *("num_classes", "img_size", "image_size", "mean", "std"),
+    *("classes", "class_names", "class_to_idx", "idx_to_class", "id2label", "label_names"),
+)
+
+# ImageNet-21k's class names are 21,843; a training config is a few thousand values.
+_MOST_VALUES: Final = 200_000
+_DEEPEST: Final = 24
+_MOST_TEXT: Final = 1 << 24
+
+_LEFT_OUT: Final = object()
+
+# Classes whose attributes are their values.
+_RECORDS: Final = ("argparse.Namespace", "types.SimpleNamespace")
+_POSIX: Final = ("pathlib.PosixPath", "pathlib._local.PosixPath", "pathlib.PurePosixPath")
+_WINDOWS: Final = ("pathlib.WindowsPath", "pathlib._local.WindowsPath")
+_NUMPY: Final = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+# NumPy's names of numbers → `struct`'s.
+_NUMBERS: Final = {
+    **{"f8": "d", "f4": "f", "f2": "e", "b1": "?"},
+    **{"i8": "q", "i4": "i", "i2": "h", "i1": "b", "u8": "Q", "u4": "I", "u2": "H", "u1": "B"},
+}
+
+
+def stated_values(saved: object, file: str) -> dict[str, Any]:
+    """Read the entries of `STATED` in the object that a file of ``torch.save`` holds.
+
+    ::
+
+        stated_values({"args": Namespace(mean=[0.5]), "model": …}, "a.pth")  # {"args": {"mean": …}}
+
+    Args:
+        saved: dicts, lists, tuples, numbers, text, and `Inert` for everything else.
+        file: its name, for messages.
+
+    Returns:
+        Plain values by key; nothing where the file holds no dict.
+
+    Raises:
+        CheckpointError: an entry is larger or deeper than any training writes.
+    """
+    if not isinstance(saved, Mapping):
+        return {}
+    found = {}
+    for key in STATED:
+        if key in saved:
+            value = _Reader(f"{file}: {key!r}").plain(saved[key], 0)
+            if value is not _LEFT_OUT and value is not None:
+                found[key] = value
+    return found
+
+
+class _Reader:
+    """Copies values within limits: what a file holds may share and contain itself."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._values = _MOST_VALUES
+        self._text = _MOST_TEXT
+
+    def plain(self, value: object, depth: int) -> object:
+        self._values -= 1
+        self._text -= len(value) if isinstance(value, (str, bytes)) else 0
+        if depth > _DEEPEST or self._values < 0 or self._text < 0:
+            raise CheckpointError(
+                f"{self._name} beside the weights is deeper or larger than any training writes; "
+                f"save the weights alone: torch.save(model.state_dict(), …)"
+            )
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        if isinstance(value, Inert):
+            return self._of_inert(value, depth)
+        if isinstance(value, Mapping):
+            return self._table(value, depth)
+        if isinstance(value, (list, tuple)):
+            entries = [self.plain(entry, depth + 1) for entry in value]
+            if any(entry is _LEFT_OUT for entry in entries):
+                return _LEFT_OUT  # without one, the others would stand in other places
+            return tuple(entries) if isinstance(value, tuple) else entries
+        return _LEFT_OUT
+
+    def _table(self, value: Mapping[Any, object], depth: int) -> dict[str | int, object]:
+        entries = {
+            key: self.plain(entry, depth + 1)
+            for key, entry in value.items()
+            if type(key) in (str, int)
+        }
+        return {key: entry for key, entry in entries.items() if entry is not _LEFT_OUT}
+
+    def _of_inert(self, value: Inert, depth: int) -> object:
+        if value.name in _RECORDS:
+            return self._table(value.state, depth) if isinstance(value.state, Mapping) else {}
+        if value.name in (*_POSIX, *_WINDOWS):
+            return _path(value)
+        if value.name in _NUMPY:
+            return _number(value)
+        if value.items is not None:  # a kind of dict: EasyDict, AttributeDict, CfgNode
+            return self._table(value.items, depth)
+        return _LEFT_OUT
+
+
+def _path(value: Inert) -> object:
+    parts = [part for part in value.arguments if isinstance(part, str)]
+    if len(parts) != len(value.arguments):
+        return _LEFT_OUT
+    return str(PureWindowsPath(*parts) if value.name in _WINDOWS else PurePosixPath(*parts))
+
+
+def _number(value: Inert) -> object:
+    """Read a scalar of NumPy: (dtype, bytes), which protocol 2 writes as text of Latin-1."""
+    match value.arguments:
+        case (Inert(name="numpy.dtype", arguments=(str(kind), *_), state=state), data):
+            order = state[1] if isinstance(state, tuple) and len(state) > 1 else "<"
+        case _:
+            return _LEFT_OUT
+    if isinstance(data, Inert) and data.name == "_codecs.encode":
+        text = data.arguments[0] if data.arguments else None
+        try:
+            data = text.encode("latin-1") if isinstance(text, str) else None
+        except UnicodeEncodeError:
+            return _LEFT_OUT
+    code = _NUMBERS.get(kind)
+    if code is None or not isinstance(data, bytes) or len(data) != struct.calcsize("<" + code):
+        return _LEFT_OUT
+    found: object = struct.unpack((">" if order == ">" else "<") + code, data)[0]
+    return found

@@ -1,0 +1,139 @@
+"""Several places that speak of one model: what they agree on, and what overrules what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from levit.json_values import shown
+from levit.models.hints import Hints, argument_names, model_arguments
+
+__all__ = ["agreed", "overruled", "without_conflicts"]
+
+# Settings of the transform that timm's pretrained_cfg states too.
+_TRANSFORM: Final = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
+# Size of the pictures of the weights that training began with: it may be another than the model's.
+_NEVER_COMPARED: Final = ("input_size", "arguments")
+# Arguments of a model that are fields of `Hints` too.
+_READ_AS_FIELDS: Final = ("img_size", "in_chans", "num_classes", "act_layer", "attn_act_layer")
+_FLAGS: Final = {"label_names": "--labels", "architecture": "--model"}
+
+
+def agreed(one: Hints, other: Hints) -> Hints:
+    """Take the answers of two places of equal rank, such as a file and the config beside it.
+
+    ::
+
+        hints = agreed(hints_from_file(said, "a.pth")[0], hints_from_config(values, "config.json"))
+
+    Returns:
+        All answers of both, with their origins. Where they contradict each other, the first's, and
+        a line among `Hints.conflicts`.
+    """
+    conflicts = {**one.conflicts, **other.conflicts}
+    for name, first, second in _both(one, other):
+        if _plain(name, first.value) != _plain(name, second.value):
+            conflicts[name] = _conflict(name, first, second)
+    merged = {**other.stated, **one.stated}
+    for name in one.stated.keys() & other.stated.keys():
+        if isinstance(merged[name], Mapping):
+            merged[name] = {**getattr(other, name), **merged[name]}
+    origins = {**other.origins, **one.origins}
+    if one.arguments and other.arguments:
+        merged["arguments"] = _merged_arguments(other.arguments, one.arguments)
+        if argument_names(other.arguments) - argument_names(one.arguments):
+            origins["arguments"] = f"{one.arguments_from} and {other.arguments_from}"
+    return replace(Hints(), **merged, origins=origins, conflicts=conflicts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    """A value, and the place that states it."""
+
+    value: Any
+    origin: str
+
+
+def _both(one: Hints, other: Hints) -> Iterator[tuple[str, _Said, _Said]]:
+    """(setting, of one, of the other) wherever both state it."""
+    first, second = _settings(one), _settings(other)
+    for name in first:
+        if name in second:
+            yield name, first[name], second[name]
+
+
+def _settings(hints: Hints) -> dict[str, _Said]:
+    """Every setting that can be compared."""
+    found = {
+        name: _Said(value=value, origin=hints.origin(name))
+        for name, value in hints.stated.items()
+        if name not in _NEVER_COMPARED and not isinstance(value, Mapping)
+    }
+    for field in ("pretrained_cfg", "transform"):  # the second overrules the first
+        for name in _TRANSFORM:
+            value = getattr(hints, field).get(name)
+            if value is not None:
+                found[name] = _Said(value=value, origin=hints.origin(field))
+    arguments = (hints.arguments or {}).get("model_args")
+    for name, value in (arguments or {}).items():
+        if name not in _READ_AS_FIELDS:
+            found.setdefault(name, _Said(value=value, origin=hints.arguments_from))
+    return found
+
+
+def overruled(hints: Hints, by: Hints) -> Hints:
+    """Take the answers of `by`, and those of `hints` to what it leaves open.
+
+    ::
+
+        hints = overruled(hints, hints_from_config(values, "--config model.json"))
+    """
+    stated = dict(by.stated)
+    if hints.arguments and by.arguments:
+        stated["arguments"] = _merged_arguments(hints.arguments, by.arguments)
+    # A pretrained_cfg that the user gives stands above what the training was told.
+    kept = {name: v for name, v in hints.transform.items() if name not in by.pretrained_cfg}
+    conflicts = {
+        name: line
+        for name, line in hints.conflicts.items()
+        if name not in {*by.stated, *by.pretrained_cfg, *argument_names(by.arguments or {})}
+    }
+    merged = replace(hints, transform=kept, conflicts=conflicts)
+    return replace(merged, **stated, origins={**hints.origins, **by.origins})
+
+
+def without_conflicts(hints: Hints, names: set[str]) -> Hints:
+    """Drop the conflicts about settings that flags decide."""
+    left = {name: line for name, line in hints.conflicts.items() if name not in names}
+    return replace(hints, conflicts=left)
+
+
+def _merged_arguments(base: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Merge the arguments of two configs of timm; transformers' have names of their own."""
+    if "model_type" in over:
+        return over
+    if "model_type" in base:
+        return {**base, **over}
+    merged = {**model_arguments(base), **model_arguments(over)}
+    merged.pop("model_args", None)
+    return merged
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The form in which two places can be compared."""
+    if name == "architecture":
+        return str(value).rpartition("/")[2].partition(".")[0].lower().replace("-", "_")
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    return value
+
+
+def _conflict(name: str, first: _Said, second: _Said) -> str:
+    flag = f"--{name.replace('_', '-')}" if name in _TRANSFORM else _FLAGS.get(name)
+    if flag is None or name == "crop_mode":
+        flag = "--config FILE.json"
+    return (
+        f"{first.origin} says {name} {shown(first.value)}, {second.origin} says "
+        f"{shown(second.value)}: say which with {flag}"
+    )
