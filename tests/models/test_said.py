@@ -23,16 +23,11 @@ def said(args, protocol=2):
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
-@pytest.mark.parametrize(
-    "kind", [argparse.Namespace, types.SimpleNamespace], ids=lambda k: k.__name__
-)
+@pytest.mark.parametrize("kind", [argparse.Namespace, types.SimpleNamespace])
 def test_the_attributes_of_a_namespace_are_a_dict(kind, protocol):
     values = {"mean": [0.5], "betas": (0.9, 0.999), "out": "/runs", "lr": None, "ema": True}
-    inner = kind(nested=kind(depth=2))
-    assert said(kind(**values, more=inner), protocol) == {
-        **values,
-        "more": {"nested": {"depth": 2}},
-    }
+    found = said(kind(**values, more=kind(nested=kind(depth=2))), protocol)
+    assert found == {**values, "more": {"nested": {"depth": 2}}}
 
 
 @pytest.mark.parametrize("protocol", [2, 5])

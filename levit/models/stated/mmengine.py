@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
-from levit.json_values import listed, number, shown, table, text, whole
+from levit.json_values import listed, shown, table, text, whole
 from levit.models.stated.statement import Statement
 
 __all__ = ["read_assignments", "read_meta"]
@@ -103,22 +103,26 @@ def read_assignments(source: str) -> dict[str, Any]:
     """
     if len(source) > _LONGEST or _depth(source) > _MOST_BRACKETS:
         raise SyntaxError("too long or too deep")
+    found = {}
+    for statement in _statements(source):
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found[name] = _value(value)
+            case _:
+                raise SyntaxError(f"line {statement.lineno} is no assignment")
+    return found
+
+
+def _statements(source: str) -> list[ast.stmt]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes in text
-            statements = ast.parse(source).body
-        found = {}
-        for statement in statements:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    found[name] = _value(value)
-                case _:
-                    raise SyntaxError(f"line {statement.lineno} is no assignment")
+            return ast.parse(source).body
     except SyntaxError as error:
-        raise SyntaxError(f"line {error.lineno}: invalid" if error.lineno else error.msg) from error
-    except (TypeError, ValueError, RecursionError, MemoryError) as error:
+        where = f"line {error.lineno} is not Python" if error.lineno else "not Python"
+        raise SyntaxError(where) from error
+    except (ValueError, RecursionError, MemoryError) as error:
         raise SyntaxError("not Python") from error
-    return found
 
 
 def _depth(source: str) -> int:
@@ -137,8 +141,8 @@ def _value(node: ast.expr) -> Any:
     match node:
         case ast.Constant(value=value) if value is None or type(value) in (bool, int, float, str):
             return value
-        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=value)):
-            return -number(value) if isinstance(value, float) else -whole(value)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
         case ast.List(elts=entries):
             return [_value(entry) for entry in entries]
         case ast.Tuple(elts=entries):
