@@ -268,6 +268,7 @@ def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = add_command(commands, "inspect", "describe an artifact, a checkpoint or a model")
     parser.add_argument("path", metavar="ARTIFACT|CHECKPOINT|MODEL")
     parser.add_argument("--weights", metavar="KEY", help="as in export")
+    parser.add_argument("--model", metavar="NAME", help="as in export")
     parser.add_argument("--config", metavar="FILE.json", help="as in export")
     parser.add_argument("--image-size", type=size, metavar="N|HxW", help="as in export")
     add_json_flag(parser)

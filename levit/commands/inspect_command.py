@@ -6,19 +6,23 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from levit.artifact import MANIFEST_FILE, open_artifact
 from levit.commands.output import print_json, print_table
 from levit.errors import ConfigError
+from levit.export.description import describe_checkpoint
 from levit.export.options import ExportOptions
-from levit.export.settings import choose_labels, choose_preprocess
-from levit.export.sources import config_of, load_source
+from levit.export.sources import config_of
 from levit.models.counting import count
 from levit.models.registry import DIGITS, FAMILIES, canonical, known_names
 from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["run"]
+
+_SHOWN: Final = 5  # labels
+# Options of `levit export` that decide what a checkpoint is.
+_FOR_CHECKPOINTS: Final = ("model", "weights", "config", "image_size")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -31,26 +35,27 @@ def run(arguments: argparse.Namespace) -> int:
     if is_name and canonical(arguments.path) in known_names():
         _refuse_flags(arguments, "a model's name")
         values = _named(arguments.path)
-        rows = _named_rows(values)
+        tables = [_named_rows(values)]
     elif os.path.isfile(path / MANIFEST_FILE):
         _refuse_flags(arguments, "an artifact")
         values = _artifact(path)
-        rows = _artifact_rows(values)
+        tables = [_artifact_rows(values)]
     else:
         values = _checkpoint(arguments)
-        rows = _checkpoint_rows(values)
+        tables = [_checkpoint_rows(values), _assumed_rows(values)]
     if arguments.json:
         print_json(values)
     else:
-        print_table(rows)
+        for rows in tables:
+            print_table(rows)
     return 0
 
 
 def _refuse_flags(arguments: argparse.Namespace, what: str) -> None:
-    if vars(arguments).get("weights") is not None:
-        raise ConfigError(f"--weights is for checkpoints, not for {what}")
-    if arguments.config is not None or arguments.image_size is not None:
-        raise ConfigError(f"--config and --image-size are for checkpoints, not for {what}")
+    if any(getattr(arguments, name) is not None for name in _FOR_CHECKPOINTS):
+        flags = [f"--{name.replace('_', '-')}" for name in _FOR_CHECKPOINTS]
+        said = f"{', '.join(flags[:-1])} and {flags[-1]}"
+        raise ConfigError(f"{said} are for checkpoints, not for {what}")
 
 
 def _named(name: str) -> dict[str, Any]:
@@ -97,41 +102,45 @@ def _artifact(path: Path) -> dict[str, Any]:
 
 
 def _checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
-    options = ExportOptions(
-        checkpoint=arguments.path,
-        weights=vars(arguments).get("weights"),
-        config=arguments.config,
-        image_size=arguments.image_size,
+    return describe_checkpoint(
+        ExportOptions(
+            checkpoint=arguments.path,
+            **{name: getattr(arguments, name) for name in _FOR_CHECKPOINTS},
+        )
     )
-    source = load_source(options)
-    model = source.model
-    counts = count(model.family, model.config)
-    spec, assumed = choose_preprocess(options, source)
-    labels, unnamed = choose_labels(options, source)
-    return {
-        "source": dict(source.origin),
-        "weights": list(source.choices),
-        "family": model.family.name,
-        "variant": source.variant,
-        "config": model.config.to_dict(),
-        "outputs": list(model.family.outputs(model.config)),
-        "parameters": counts.parameters,
-        "macs": counts.macs,
-        "labels": list(labels),
-        "preprocess": None if spec is None else spec.to_dict(),
-        "assumed": [*source.assumed, *assumed, *unnamed],
-    }
 
 
 def _checkpoint_rows(values: Mapping[str, Any]) -> list[list[str]]:
-    source, config = values["source"], values["config"]
+    """Write a checkpoint as lines of (setting, value, the place that states it)."""
+    source, config, said = values["source"], values["config"], values["origins"]
+    variants = values["variant"] or values["undecided"]
+    model, size, classes = _config_rows(variants, config)
+    rows = [
+        ["", "", "stated by"],
+        ["source", f"{source['format']}, {source.get('file', '')}".rstrip(", "), ""],
+        *[[*row, ""] for row in _weights_row(source, values["weights"])],
+        [*model, said["model"] if values["variant"] else ""],
+        [*size, said["image_size"]],
+        [*classes, said["num_classes"]],
+        *([["labels", _some(values["labels"]), said["labels"]]] if values["labels"] else []),
+        *[[*row, ""] for row in _count_rows(values)],
+        ["outputs", ", ".join(values["outputs"]), ""],
+        *_picture_rows(values["preprocess"], said),
+        *_argument_rows(config, said),
+    ]
+    for one in values.get("candidates", ()):
+        title = FAMILIES[one["family"]].title
+        rows += [["preprocessing", f"as a {title}: {_resizing(one['preprocess'])}", ""]]
+    return rows
+
+
+def _picture_rows(spec: Mapping[str, Any] | None, said: Mapping[str, str]) -> list[list[str]]:
+    if spec is None:
+        return []
     return [
-        ["source", f"{source['format']}, {source.get('file', '')}".rstrip(", ")],
-        *_weights_row(source, values["weights"]),
-        *_config_rows(values["variant"], config),
-        *_count_rows(values),
-        ["outputs", ", ".join(values["outputs"])],
-        *_shared_rows(values),
+        ["preprocessing", _resizing(spec), said["crop_pct"]],
+        ["interpolation", spec["interpolation"], said["interpolation"]],
+        *[[name, "/".join(f"{n:g}" for n in spec[name]), said[name]] for name in ("mean", "std")],
     ]
 
 
@@ -172,6 +181,18 @@ def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+def _argument_rows(config: Mapping[str, Any], said: Mapping[str, str]) -> list[list[str]]:
+    """Write arguments of the network that a file states and its shapes do not."""
+    names = ("activation", "heads", "norm_eps")
+    return [
+        [name, str(config[name]), said[name]] for name in names if name in said and name in config
+    ]
+
+
+def _some(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:_SHOWN]) + (", …" if len(labels) > _SHOWN else "")
+
+
 def _accuracy_row(accuracy: Any) -> list[list[str]]:
     """Write the accuracy of an artifact of low precision."""
     if not isinstance(accuracy, dict):
@@ -201,16 +222,17 @@ def _count_rows(values: Mapping[str, Any]) -> list[list[str]]:
 
 def _shared_rows(values: Mapping[str, Any]) -> list[list[str]]:
     spec = values["preprocess"]
-    rows = []
-    if spec is not None:
-        rows.append(
-            [
-                "preprocessing",
-                f"{spec['flavour']}: {spec['interpolation']}, "
-                f"{PreprocessSpec.from_dict(spec).resizing}, {spec['crop_mode']}",
-            ]
-        )
-    return [*rows, *[["assumed", choice] for choice in values["assumed"]]]
+    rows = [] if spec is None else [["preprocessing", _resizing(spec)]]
+    return [*rows, *_assumed_rows(values)]
+
+
+def _assumed_rows(values: Mapping[str, Any]) -> list[list[str]]:
+    return [["assumed", choice] for choice in values["assumed"]]
+
+
+def _resizing(spec: Mapping[str, Any]) -> str:
+    resizing = PreprocessSpec.from_dict(spec).resizing
+    return f"{spec['flavour']}: {spec['interpolation']}, {resizing}, {spec['crop_mode']}"
 
 
 def _tensor(spec: Mapping[str, Any]) -> str:

@@ -58,11 +58,12 @@ def digits_folder() -> Path:
     return Path(str(resources.files("levit"))) / "data" / DIGITS
 
 
-def load_source(options: ExportOptions, module: Any = None) -> Source:
+def load_source(options: ExportOptions, module: Any = None, family: Family | None = None) -> Source:
     """Find the weights that the options name and build the model.
 
     Args:
         module: a live ``torch.nn.Module`` that has them.
+        family: of a checkpoint whose tensors several families have, and nothing else says which.
 
     Raises:
         ConfigError: the options name no model, an unknown one, or contradict each other.
@@ -78,7 +79,7 @@ def load_source(options: ExportOptions, module: Any = None) -> Source:
         return _random_source(options, options.random_weights)
     if options.checkpoint is not None:
         checkpoint = _fetch(str(options.checkpoint), options.weights)
-        return _checkpoint_source(options, checkpoint, options.model)
+        return _checkpoint_source(options, checkpoint, options.model, family=family)
     if options.model is None:
         raise ConfigError("say what to export: --model NAME, --checkpoint PATH, or both")
     if canonical(options.model) == DIGITS:
@@ -215,11 +216,15 @@ def config_of(name: str) -> tuple[str, Family, Any]:
 
 
 def _checkpoint_source(
-    options: ExportOptions, checkpoint: Checkpoint, name: str | None, module: Any = None
+    options: ExportOptions,
+    checkpoint: Checkpoint,
+    name: str | None,
+    module: Any = None,
+    family: Family | None = None,
 ) -> Source:
     named = None if name is None else config_of(name)  # an unknown one is an error before any work
     file = str(checkpoint.origin["file"])
-    checkpoint, family, keymap = recognise(checkpoint, None if named is None else named[1])
+    checkpoint, family, keymap = recognise(checkpoint, family if named is None else named[1])
     hints = _user_hints(options, checkpoint.hints)
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     if named is not None:

@@ -16,7 +16,19 @@ from levit.models.model import Family, Keymap
 from levit.models.registry import FAMILIES, canonical
 from levit.models.whole_models import WholeModel, find_models
 
-__all__ = ["recognise"]
+__all__ = ["SeveralFamiliesError", "recognise"]
+
+
+class SeveralFamiliesError(ConfigError):
+    """A checkpoint whose tensors are those of several families, and nothing says of which.
+
+    Attributes:
+        families: those.
+    """
+
+    def __init__(self, message: str, families: tuple[Family, ...]) -> None:
+        super().__init__(message)
+        self.families = families
 
 
 def recognise(
@@ -38,7 +50,7 @@ def recognise(
 
     Raises:
         CheckpointError: no keymap knows these names; the message says what they look like.
-        ConfigError: they are those of several families, and nothing says of which.
+        SeveralFamiliesError: they are those of several families, and nothing says of which.
     """
     file, key = str(checkpoint.origin["file"]), checkpoint.origin.get("key")
     shapes = checkpoint.shapes
@@ -96,9 +108,10 @@ def _choose(
     if all(keymap.source == "transformers" for _, keymap in found):
         return by_name.get("vit", found[0])
     names = " or a ".join(f"{family.title} ({_example(family)})" for family, _ in found)
-    raise ConfigError(
+    raise SeveralFamiliesError(
         f"{checkpoint.origin['file']}: its tensors are those of a {names}: the same network with "
-        f"another preprocessing; say which with --model"
+        f"another preprocessing; say which with --model",
+        tuple(family for family, _ in found),
     )
 
 

@@ -835,7 +835,9 @@ def test_force_replaces_artifacts_only(levit, tiny_artifact, tmp_path, target):
 
 
 @pytest.mark.parametrize("path", ["levit_128s", "levit_digits", "artifact"])
-@pytest.mark.parametrize("flag", [("--image-size", "5"), ("--config", "nowhere.json")])
+@pytest.mark.parametrize(
+    "flag", [("--image-size", "5"), ("--config", "nowhere.json"), ("--model", "levit_128")]
+)
 def test_inspect_refuses_flags_that_mean_nothing(levit, tiny_artifact, path, flag):
     path = tiny_artifact if path == "artifact" else path
     assert_error(levit("inspect", path, *flag), "are for checkpoints")

@@ -1,0 +1,97 @@
+"""Where each setting of an export was said: in which file, by which flag, or nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from levit.export.options import ExportOptions
+from levit.export.settings import settings_for
+from levit.export.sources import Source
+from levit.models.hints import Hints, argument_names
+from levit.pictures.preprocess import PreprocessSpec
+
+__all__ = ["origins_of"]
+
+_SHAPES: Final = "the shapes of the weights"
+_NOWHERE: Final = "assumed"
+
+# Setting → the option that decides it, and the field of `Hints` that states it.
+_OF_MODEL: Final[Mapping[str, tuple[str, str]]] = {
+    "model": ("model", "architecture"),
+    "image_size": ("image_size", "image_size"),
+    "in_channels": ("", "in_channels"),
+    "num_classes": ("", "num_classes"),
+}
+# Settings that have an origin only where somebody states them → names in files.
+_OF_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "activation": ("act_layer", "hidden_act"),
+    "heads": ("num_heads", "num_attention_heads"),
+    "norm_eps": ("norm_eps", "layer_norm_eps"),
+    "global_pool": ("global_pool",),
+}
+# Settings of the pictures → names in files, of timm or mmpretrain and of transformers.
+_OF_PICTURES: Final[Mapping[str, tuple[str, ...]]] = {
+    "mean": ("mean", "image_mean"),
+    "std": ("std", "image_std"),
+    "interpolation": ("interpolation", "resample"),
+    "crop_pct": ("crop_pct", "resize_size", "size"),
+}
+
+
+def origins_of(
+    options: ExportOptions, source: Source, spec: PreprocessSpec | None
+) -> dict[str, str]:
+    """List settings with the place that states each.
+
+    ::
+
+        origins_of(options, load_source(options), spec)["mean"]  # "args in model_best.pth.tar"
+
+    Returns:
+        By setting, a file such as ``config.json``, a flag such as ``--mean``, ``the shapes of the
+        weights``, ``the defaults of timm``, or ``assumed``.
+    """
+    hints, found = source.hints, {}
+    for name, (option, field) in _OF_MODEL.items():
+        flagged = option and getattr(options, option) is not None
+        found[name] = _flag(option) if flagged else hints.origins.get(field, _SHAPES)
+        if any(text.startswith(name.replace("_", " ")) for text in source.assumed):
+            found[name] = _NOWHERE
+    stated = argument_names(hints.arguments or {})
+    for name, keys in _OF_ARGUMENTS.items():
+        if stated & set(keys):
+            found[name] = hints.arguments_from
+    if source.model.config.num_classes:
+        unsaid = hints.origins.get("label_names", _NOWHERE)
+        found["labels"] = unsaid if options.labels is None else _flag("labels")
+    if spec is not None:
+        found |= {name: _of_picture(name, options, source, spec) for name in _OF_PICTURES}
+    return found
+
+
+def _of_picture(name: str, options: ExportOptions, source: Source, spec: PreprocessSpec) -> str:
+    hints, keys = source.hints, set(_OF_PICTURES[name])
+    if getattr(options, name) is not None:
+        return _flag(name)
+    if options.preprocess is not None and str(options.preprocess).endswith(".json"):
+        return f"{_flag('preprocess')} {options.preprocess}"
+    if spec.flavour == source.keymap.source and keys & set(hints.transform):
+        return hints.origin("transform")
+    settings = settings_for(spec.flavour, hints)[1]
+    if any(settings.get(key) is not None for key in keys):
+        return _file(spec.flavour, hints)
+    return f"the defaults of {spec.flavour}"
+
+
+def _file(flavour: str, hints: Hints) -> str:
+    fields = {
+        "timm": "pretrained_cfg",
+        "transformers": "preprocessor_config",
+        "mmpretrain": "data_preprocessor",
+    }
+    return hints.origin(fields[flavour])
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")
