@@ -129,8 +129,9 @@ def _checkpoint_rows(values: Mapping[str, Any]) -> list[list[str]]:
         *_argument_rows(config, said),
     ]
     for one in values.get("candidates", ()):
-        title = FAMILIES[one["family"]].title
-        rows += [["preprocessing", f"as a {title}: {_resizing(one['preprocess'])}", ""]]
+        if one["preprocess"] is not None:
+            words = _pictures_in_words(one["preprocess"])
+            rows.append(["preprocessing", f"as a {FAMILIES[one['family']].title}: {words}", ""])
     return rows
 
 
@@ -140,7 +141,7 @@ def _picture_rows(spec: Mapping[str, Any] | None, said: Mapping[str, str]) -> li
     return [
         ["preprocessing", _resizing(spec), said["crop_pct"]],
         ["interpolation", spec["interpolation"], said["interpolation"]],
-        *[[name, "/".join(f"{n:g}" for n in spec[name]), said[name]] for name in ("mean", "std")],
+        *[[name, _numbers(spec[name]), said[name]] for name in ("mean", "std")],
     ]
 
 
@@ -151,6 +152,14 @@ def _weights_row(source: Mapping[str, Any], choices: Sequence[str]) -> list[list
     taken = source["weights"]
     others = ", ".join(name for name in choices if name != taken)
     return [["weights", f"{taken}; others: {others}"]]
+
+
+def _pictures_in_words(spec: Mapping[str, Any]) -> str:
+    return f"{_resizing(spec)}, mean {_numbers(spec['mean'])}, std {_numbers(spec['std'])}"
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return "/".join(f"{value:g}" for value in values)
 
 
 def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:

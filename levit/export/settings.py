@@ -15,6 +15,7 @@ from levit.export.flavours import FLAVOURS, is_of_transformers, processor_of, sp
 from levit.export.options import ExportOptions
 from levit.export.processor_class import with_class
 from levit.export.sources import Source
+from levit.json_values import shown
 from levit.models.hints import Hints, read_config
 from levit.models.model import Model
 from levit.pictures.preprocess import PreprocessSpec
@@ -189,13 +190,16 @@ def choose_labels(
     classes = source.model.config.num_classes
     if options.labels is None:
         labels = source.hints.label_names
-        origin = "the class names in the config"
+        origin = f"the class names in {source.hints.origin('label_names')}"
         if not classes:
             return (), ()
         if labels is None and classes == 1000:
             return imagenet_labels(), ("labels: ImageNet-1k's, because there are 1000 classes",)
         if labels is None:
-            return tuple(map(str, range(classes))), ("labels: the indices of the classes",)
+            text = "labels: the indices of the classes"
+            if source.hints.class_map is not None:
+                text += f"; the training's names are in {shown(source.hints.class_map)}"
+            return tuple(map(str, range(classes))), (text,)
     elif isinstance(options.labels, (list, tuple)):
         labels, origin = tuple(map(str, options.labels)), "labels"
     else:

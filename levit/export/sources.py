@@ -271,9 +271,10 @@ def _check_stated(hints: Hints, family: Family, config: Config, file: str) -> No
     ):
         said = getattr(hints, name)
         if said not in (None, found) and not (name == "heads" and hints.num_classes == 0):
+            origin = hints.origin(name)
+            advice = "" if origin.startswith("--") else ", or overrule it with --config FILE.json"
             raise ConfigError(
-                f"{file} has {found} {what}, {hints.origin(name)} says {said}: correct that, or "
-                f"overrule it with --config FILE.json"
+                f"{file} has {found} {what}, {origin} says {said}: correct that{advice}"
             )
 
 

@@ -740,7 +740,7 @@ def test_a_checkpoint_that_contradicts_its_name(here, checkpoint):
 def test_a_config_that_contradicts_the_classes(here, checkpoint):
     path = here / "c.json"
     path.write_text(json.dumps({"num_classes": 11, "img_size": 96}))
-    with pytest.raises(ConfigError, match=r"10 classes, config.json says 11"):
+    with pytest.raises(ConfigError, match=r"10 classes, --config .*c\.json says 11: correct that$"):
         export(ExportOptions(checkpoint=checkpoint(), config=path))
 
 

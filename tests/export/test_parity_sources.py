@@ -136,7 +136,7 @@ class Original:
             {
                 "model": self.network.state_dict(),
                 "epoch": 999,
-                "args": argparse.Namespace(model="LeViT_128S", lr=5e-4, output_dir=""),
+                "args": argparse.Namespace(lr=5e-4, output_dir=""),
             },
             file,
         )
