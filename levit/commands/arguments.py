@@ -114,9 +114,9 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     source.add_argument(
         "--config",
-        metavar="FILE.json",
+        metavar="FILE|JSON",
         help="the model's arguments as timm or transformers write them, where the file leaves a "
-        "choice",
+        """choice: a JSON file, or text such as '{"num_heads": 6}'""",
     )
     source.add_argument(
         "--image-size",
@@ -269,7 +269,7 @@ def _inspect(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("path", metavar="ARTIFACT|CHECKPOINT|MODEL")
     parser.add_argument("--weights", metavar="KEY", help="as in export")
     parser.add_argument("--model", metavar="NAME", help="as in export")
-    parser.add_argument("--config", metavar="FILE.json", help="as in export")
+    parser.add_argument("--config", metavar="FILE|JSON", help="as in export")
     parser.add_argument("--image-size", type=size, metavar="N|HxW", help="as in export")
     add_json_flag(parser)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast, overload
 
 from levit.artifact import MAX_BATCH
 from levit.errors import ConfigError
+from levit.models.user_config import UserConfig, is_json_text
 
 __all__ = ["AUTO", "DEFAULT_MAX_DROP", "DEFAULT_PROFILE", "ExportOptions", "PathLike"]
 
@@ -29,7 +30,7 @@ _LEAST_DROP: Final = 0.01
 _CHOICES: Final = {"input": ("float32", "uint8"), "verify": ("host", "source", "none")}
 
 _PATHS: Final = (
-    *("checkpoint", "config", "output", "dump_passes", "preprocess"),
+    *("checkpoint", "output", "dump_passes", "preprocess"),
     *("calibration", "eval"),
 )
 
@@ -68,8 +69,8 @@ class ExportOptions:
             default the logits, or the embedding of a headless model.
         input: ``float32`` (a normalised tensor) or ``uint8`` (pixels, normalised inside).
         labels: class names, or a text file with one per line.
-        config: a JSON file with the model's arguments as timm or transformers write them, for what
-            the checkpoint leaves open.
+        config: the model's arguments as timm or transformers write them, for what the checkpoint
+            leaves open: a JSON file, JSON text such as ``{"num_heads": 6}``, or a mapping.
         opset: of the ONNX graph.
         preprocess: a flavour (``timm``, ``transformers``, ``mmpretrain``, ``original``) or a
             JSON file: a preprocessing spec, or the one that timm or transformers wrote.
@@ -104,7 +105,7 @@ class ExportOptions:
     outputs: Sequence[str] | None = None
     input: str = "float32"
     labels: PathLike | Sequence[str] | None = None
-    config: PathLike | None = None
+    config: UserConfig | None = None
     opset: int | None = None
     preprocess: PathLike | None = None
     mean: Sequence[float] | None = None
@@ -134,6 +135,8 @@ class ExportOptions:
                 raise ConfigError(f"{name} is a name, not {value!r}")
         for name in _PATHS:
             _check_path(getattr(self, name), name)
+        if not isinstance(self.config, Mapping) and not is_json_text(self.config):
+            _check_path(self.config, "config")
         if not isinstance(self.labels, (list, tuple)):
             _check_path(self.labels, "labels")
         for name in ("force", "reduce_range", "version_compatible", "hardware_compatible"):

@@ -13,13 +13,14 @@ from levit.errors import CheckpointError, ConfigError
 from levit.export.live import prove_module, read_module
 from levit.export.options import ExportOptions
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
-from levit.models.hints import Hints, argument_names, hints_from_config, read_config
-from levit.models.hints_merging import overruled, without_conflicts
+from levit.models.hints import Hints, argument_names, read_config
+from levit.models.hints_merging import without_conflicts
 from levit.models.hub import download
 from levit.models.model import Config, Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
 from levit.models.recognition import recognise
 from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant, known_names
+from levit.models.user_config import overrule, read_user_config
 
 __all__ = ["Source", "config_of", "digits_folder", "load_source"]
 
@@ -112,9 +113,7 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
     """Hints beside the checkpoint, overruled by --config, overruled by --image-size."""
     hints = beside
     if options.config is not None:
-        path = Path(options.config)
-        said = hints_from_config(read_config(path), str(path), f"--config {path}")
-        hints = overruled(hints, said)
+        hints = overrule(beside, *read_user_config(options.config))
     if options.size is not None:
         hints = replace(hints, resize_to=options.size)
     hints = without_conflicts(hints, _decided(options))
@@ -163,33 +162,31 @@ def _random_source(options: ExportOptions, seed: int) -> Source:
 
 def _named_config(options: ExportOptions) -> tuple[str, Family, Any]:
     if options.config is not None:
-        values = read_config(Path(options.config))
-        family = _family_of_arguments(values, options)
+        values, file = read_user_config(options.config)
+        family = _family_of_arguments(values, file, options.model)
         if family is not None:
             name = _custom_name(options.model or values.get("architecture"), family)
-            config = family.config_from_arguments(values, str(options.config))
+            config = family.config_from_arguments(values, file)
             if name in known_names():
                 _, other, named = config_of(name)
                 if other is not family or not family.same_architecture(named, config):
                     raise ConfigError(
-                        f"{options.config} holds the widths of another model than {name}: leave "
+                        f"{file} holds the widths of another model than {name}: leave "
                         f"out --model, or correct its 'architecture'"
                     )
             return name, family, config
     if options.model is None:
-        raise ConfigError(
-            "random weights need a --model NAME, or a --config FILE.json with its widths"
-        )
+        raise ConfigError("random weights need a --model NAME, or a --config with its widths")
     return config_of(options.model)
 
 
-def _family_of_arguments(values: Mapping[str, Any], options: ExportOptions) -> Family | None:
-    """The family whose widths a file states; None where it states none."""
+def _family_of_arguments(values: Mapping[str, Any], file: str, model: str | None) -> Family | None:
+    """The family whose widths a config states; None where it states none."""
     holding = [family for family in FAMILIES.values() if family.holds_arguments(values)]
     if len(holding) < 2:
         return next(iter(holding), None)
     model_type = values.get("model_type")
-    for said in (options.model, values.get("architecture")):
+    for said in (model, values.get("architecture")):
         if said is not None:
             name = canonical(str(said))
             for family in holding:
@@ -199,9 +196,8 @@ def _family_of_arguments(values: Mapping[str, Any], options: ExportOptions) -> F
         if family.model_types and model_type == family.model_types[0]:
             return family
     raise ConfigError(
-        f"{options.config} holds the widths of a vision transformer of some family: say which with "
-        f"--model, or with 'architecture' in it, such as "
-        f"{' or '.join(next(iter(family.variants)) for family in holding)}"
+        f"{file} holds the widths of a vision transformer of some family: say which with "
+        f"{' or '.join(f'--model {family.name}' for family in holding)}"
     )
 
 
@@ -215,6 +211,17 @@ def config_of(name: str) -> tuple[str, Family, Any]:
     return plain, family, variant.config
 
 
+def _asked(name: str | None) -> tuple[Family | None, tuple[str, Family, Any] | None]:
+    """The family that a name asks for, and what `config_of` says of it where it is a model's."""
+    if name is None:
+        return None, None
+    family = FAMILIES.get(canonical(name))
+    if family is not None:
+        return family, None
+    named = config_of(name)
+    return named[1], named
+
+
 def _checkpoint_source(
     options: ExportOptions,
     checkpoint: Checkpoint,
@@ -222,10 +229,15 @@ def _checkpoint_source(
     module: Any = None,
     family: Family | None = None,
 ) -> Source:
-    named = None if name is None else config_of(name)  # an unknown one is an error before any work
+    asked, named = _asked(name)  # an unknown one is an error before any work
     file = str(checkpoint.origin["file"])
-    checkpoint, family, keymap = recognise(checkpoint, family if named is None else named[1])
     hints = _user_hints(options, checkpoint.hints)
+    checkpoint, family, keymap = recognise(replace(checkpoint, hints=hints), asked or family)
+    if asked not in (None, family):
+        raise CheckpointError(
+            f"{file} is not a {name}: its tensors are those of a {family.title}; say --model "
+            f"{family.name}"
+        )
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     if named is not None:
         config = _named_as(config, family, named, hints, file)
@@ -264,18 +276,17 @@ def _check_stated(hints: Hints, family: Family, config: Config, file: str) -> No
             f"{hints.origin('model_type')} beside {file} is of a {hints.model_type!r}, its weights "
             f"are a {family.title}'s: correct that, or leave it out"
         )
-    for name, found, what in (
-        ("num_classes", config.num_classes, "classes"),
-        ("in_channels", config.in_channels, "input channels"),
-        ("heads", config.classifier_heads, "classifier heads"),
+    for name, found, what, key in (
+        ("num_classes", config.num_classes, "classes", "num_classes"),
+        ("in_channels", config.in_channels, "input channels", "in_chans"),
+        ("heads", config.classifier_heads, "classifier heads", None),
     ):
         said = getattr(hints, name)
         if said not in (None, found) and not (name == "heads" and hints.num_classes == 0):
             origin = hints.origin(name)
-            advice = "" if origin.startswith("--") else ", or overrule it with --config FILE.json"
-            raise ConfigError(
-                f"{file} has {found} {what}, {origin} says {said}: correct that{advice}"
-            )
+            overrules = key is not None and not origin.startswith("--")
+            way = f", or say --config '{{\"{key}\": {found}}}'" if overrules else ""
+            raise ConfigError(f"{file} has {found} {what}, {origin} says {said}: correct that{way}")
 
 
 def _is_same(family: Family, one: Any, config: Any) -> bool:
@@ -292,19 +303,18 @@ def _variant_name(family: Family, config: Any, hints: Hints, *, live: bool = Fal
     Raises:
         CheckpointError: the config names a variant of another architecture.
     """
-    matching = [n for n, v in family.variants.items() if family.same_architecture(v.config, config)]
-    # Of those that differ in image size only, the one of this size.
-    sized = [n for n in matching if family.variants[n].config.image_size == config.image_size]
-    found = next(iter(sized or matching), None)
+    found = _matching(family, config)
     said = _custom_name(hints.architecture, family)
     if said in known_names():
         _, other, named = config_of(said)
         if other is not family or not _is_same(family, named, config):
             if live:
                 return found or f"{family.name}_custom"
+            right = found or f"{family.name}_custom"
             raise CheckpointError(
                 f"{hints.origin('architecture')} says {said}, the weights are those of "
-                f"{found or f'another {family.title}'}; correct one of them"
+                f"{found or f'another {family.title}'}; name it with --config "
+                f'\'{{"architecture": "{right}"}}\''
             )
     return found or said
 
@@ -315,10 +325,18 @@ def _is_remade(hints: Hints) -> bool:
     return bool(widths & argument_names(hints.arguments or {}))
 
 
+def _matching(family: Family, config: Any) -> str | None:
+    """The variant of this architecture; of those that differ in image size only, of this size."""
+    names = [n for n, v in family.variants.items() if family.same_architecture(v.config, config)]
+    sized = [n for n in names if family.variants[n].config.image_size == config.image_size]
+    return next(iter(sized or names), None)
+
+
 def _custom_name(architecture: object, family: Family) -> str:
     """A name for a model of no variant: it becomes the name of a folder, so letters and digits."""
     name = canonical(str(architecture or ""))
-    return name if re.fullmatch(r"[a-z0-9_]{1,64}", name) else f"{family.name}_custom"
+    usable = re.fullmatch(r"[a-z0-9_]{1,64}", name) and name not in FAMILIES
+    return name if usable else f"{family.name}_custom"
 
 
 def _named_as(
@@ -330,16 +348,12 @@ def _named_as(
         CheckpointError: the checkpoint is of another architecture.
         ConfigError: it is of another image size than the name says, and nothing else says so.
     """
-    wanted, other, form = named
-    if other is not family or not _is_same(family, form, config):
-        found = next(
-            (n for n, v in family.variants.items() if _is_same(family, v.config, config)),
-            f"another {family.title}",
-        )
-        what = found if other is family else f"a {family.title} ({found})"
+    wanted, _, form = named
+    if not _is_same(family, form, config):
+        found = _matching(family, config)
         raise CheckpointError(
-            f"{file} is not a {wanted}: its shapes are those of {what}; leave out --model, or name "
-            f"the right one"
+            f"{file} is not a {wanted}: its shapes are those of "
+            f"{found or f'another {family.title}'}; say --model {found or family.name}"
         )
     unsaid = hints.resize_to is None and hints.image_size is None
     if family.sized_names and unsaid and form.image_size != config.image_size:

@@ -16,6 +16,7 @@ __all__ = [
     "Hints",
     "argument_names",
     "hints_from_config",
+    "json_object",
     "model_arguments",
     "read_config",
     "refuse_pooling",
@@ -108,13 +109,28 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is no JSON, or holds no object.
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8-sig"))
+        return json_object(path.read_text(encoding="utf-8-sig"), str(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Args:
+        name: of where the text stands, for messages.
+
+    Raises:
+        ConfigError: the text is no JSON, or holds no object.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: cannot be read as JSON ({error})") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no JSON object")
+        raise ConfigError(f"{name}: holds no JSON object")
     return values
 
 

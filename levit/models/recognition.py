@@ -39,8 +39,8 @@ def recognise(
     The name that a training framework's wrapper puts in front of every tensor (PyTorch
     Lightning's ``model.``) is taken off.
 
-    A plain DeiT and a ViT have the same tensors. Which it is says `named`, or the config beside
-    the checkpoint.
+    A plain DeiT and a ViT have the same tensors. Which it is says `named`, or a config: the
+    user's, or the one beside the checkpoint.
 
     Args:
         named: the family of the model that the user names.
@@ -99,24 +99,22 @@ def _choose(
     repository = checkpoint.origin.get("repository")
     for said in (hints.architecture, repository, hints.repository):
         name = canonical(str(said or "")).rpartition("/")[2]
-        family_name = re.split(r"[-_]", name.lower())[0]
-        if family_name in by_name:
-            return by_name[family_name]
+        # The letters that it begins with: deit3_small is a DeiT.
+        letters = re.match(r"[a-z]*", name.lower())
+        if letters is not None and letters[0] in by_name:
+            return by_name[letters[0]]
     # transformers has both under one name, which is the file's own.
     if hints.model_type in by_name:
         return by_name[hints.model_type]
     if all(keymap.source == "transformers" for _, keymap in found):
         return by_name.get("vit", found[0])
-    names = " or a ".join(f"{family.title} ({_example(family)})" for family, _ in found)
+    names = " or a ".join(family.title for family, _ in found)
+    flags = " or ".join(f"--model {family.name}" for family, _ in found)
     raise SeveralFamiliesError(
         f"{checkpoint.origin['file']}: its tensors are those of a {names}: the same network with "
-        f"another preprocessing; say which with --model",
+        f"another preprocessing; say which with {flags}",
         tuple(family for family, _ in found),
     )
-
-
-def _example(family: Family) -> str:
-    return f"such as {next(iter(family.variants))}"
 
 
 def _impression(checkpoint: Checkpoint, models: Sequence[WholeModel]) -> str:

@@ -42,6 +42,11 @@ def find_variant(name: str) -> tuple[str, Family, Variant]:
     for family in FAMILIES.values():
         if plain in family.variants:
             return plain, family, family.variants[plain]
+    if plain in FAMILIES:
+        raise ConfigError(
+            f"{name!r} is a family: name one of its models, such as "
+            f"{next(iter(FAMILIES[plain].variants))}, or weights of it with --checkpoint PATH"
+        )
     if re.search(r"[^\s/][/\\]", plain):
         raise ConfigError(
             f"unknown model {name!r}: weights of your own are named with --checkpoint PATH, those "

@@ -197,7 +197,7 @@ def test_the_class_map_of_a_training_is_named_and_never_opened(tmp_path):
          "say which with --model"),
         ({}, {"num_classes": 4}, {},
          "model_best.pth.tar has 3 classes, args in model_best.pth.tar says 4: correct that, or "
-         "overrule it with --config FILE.json"),
+         "say --config '{\"num_classes\": 3}'"),
         ({}, {"img_size": 96, "model_kwargs": {**LEVIT, "img_size": 96}}, {"image_size": 64},
          "the checkpoint was trained at 64x64 pixels, not 96x96 as args in model_best.pth.tar "
          "says; correct that (--image-size resizes the model to another size)"),

@@ -140,8 +140,8 @@ def test_a_name_or_a_config_tells_a_deit_from_a_vit(save, kind, how):
 def test_a_plain_checkpoint_without_a_name_is_refused(save, refused):
     folder = save("deit", config_of(**TINY))
     refused(
-        folder, "those of a DeiT (such as deit_tiny_patch16_224) or a ViT (such as vit_tiny_",
-        "say which with --model", kind=ConfigError,
+        folder, "its tensors are those of a DeiT or a ViT: the same network with another "
+        "preprocessing; say which with --model deit or --model vit", kind=ConfigError,
     )  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def test_a_vit_under_another_familys_name_is_refused(save, refused, name, levit)
 def test_a_deit_under_a_levits_name_is_refused(save, refused):
     folder = save("deit", config_of(**dict(TINY, **DISTILLED)))
     refused(
-        folder, "is not a levit_128s", "a DeiT (deit_tiny_distilled_patch16_224)",
+        folder, "is not a levit_128s: its tensors are those of a DeiT; say --model deit",
         kind=CheckpointError, model="levit_128s",
     )  # fmt: skip
 
@@ -362,8 +362,11 @@ def test_gates_that_a_config_contradicts_are_refused(save, refused):
 def test_heads_that_nothing_tells_are_asked_for(save, refused, tmp_path, family):
     config = config_of(width=40)
     folder = save(family, config, timm_says(f"{family}_x"))
-    refused(folder, "number of attention heads cannot be told", "a width of 40",
-            "--config FILE.json", '"num_heads"', kind=ConfigError)  # fmt: skip
+    refused(
+        folder, "the number of attention heads is not in the shapes (a width of 40): say the one "
+        """of the training, such as --config '{"num_heads": 1}' where a head has 40 channels""",
+        kind=ConfigError,
+    )  # fmt: skip
     said = tmp_path / "heads.json"
     said.write_text('{"num_heads": 2}')
     source = load(folder, config=said)
@@ -597,7 +600,12 @@ def test_a_bare_file_of_transformers_says_what_it_assumes(save):
     config = config_of(**dict(TINY, norm_eps=1e-12))
     source = load(save("vit", config, source="transformers"))
     assert source.model.config == config
-    assert source.assumed[0] == "LayerNorm epsilon 1e-12: transformers' default"
+    assert source.assumed == (
+        """LayerNorm epsilon 1e-12: the default of transformers (another: --config """
+        """'{"norm_eps": 1e-5}')""",
+        """activation gelu: the default of transformers (another: --config """
+        """'{"act_layer": "silu"}')""",
+    )
 
 
 @pytest.mark.parametrize(

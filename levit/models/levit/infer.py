@@ -230,8 +230,8 @@ def _decide(
         assumed.append(f"image size {_size(image_size)}: the default of {known}")
     else:
         raise ConfigError(
-            f"the checkpoint's shapes fit several image sizes: {_or(sizes)}; say which with "
-            f"--image-size HxW"
+            f"the checkpoint's shapes fit several image sizes: say which with --image-size "
+            f"{_or(sizes)}"
         )
     activation = hints.activation or keymap.activation
     if activation is None:

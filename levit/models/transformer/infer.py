@@ -96,29 +96,29 @@ def infer_config(
     gates = _gates(read)
     heads = gates or stated.get("heads") or _heads_of_variant(template, variants)
     if heads is None:
-        raise ConfigError(
-            f"the number of attention heads cannot be told from these shapes (a width of "
-            f"{template.width}): say it with --config FILE.json, such as "
-            f'{{"num_heads": {max(1, template.width // 64)}}}'
-        )
+        raise ConfigError(_ask_for_heads(template.width, keymap.source))
     if gates and stated.get("heads", gates) != gates:
         raise ConfigError(
             f"{hints.arguments_from} says {stated['heads']} heads, the weights have {gates}: "
             f"correct that, or leave it out"
         )
     template = replace(template, heads=heads)
-    if "norm_eps" in stated:
-        eps = stated["norm_eps"]
-    else:
-        eps = keymap.default_eps
-        if keymap.source == "transformers":
-            assumed.append(f"LayerNorm epsilon {eps:g}: transformers' default")
+    eps = stated.get("norm_eps", keymap.default_eps)
+    activation = stated.get("activation", hints.activation or "gelu")
+    # The config of a transformers model leaves out what its class has by default.
+    if hints.model_type is None and (
+        keymap.source == "transformers" or _variant_of(template, variants) is None
+    ):
+        if "norm_eps" not in stated:
+            assumed.append(_unstated("LayerNorm epsilon", f"{eps:g}", keymap, '"norm_eps": 1e-5'))
+        if "activation" not in stated and hints.activation is None:
+            assumed.append(_unstated("activation", activation, keymap, '"act_layer": "silu"'))
     size, why = _image_size(read, template, hints, variants)
     config = replace(
         template,
         image_size=size,
         norm_eps=eps,
-        activation=stated.get("activation", hints.activation or "gelu"),
+        activation=activation,
     )
     return config, [*assumed, *why]
 
@@ -189,6 +189,30 @@ def _heads_of_variant(template: TransformerConfig, variants: Mapping[str, Varian
         if same_architecture(replace(variant.config, heads=1), template)
     }
     return found.pop() if len(found) == 1 else None
+
+
+def _variant_of(template: TransformerConfig, variants: Mapping[str, Variant]) -> str | None:
+    """The name of a variant of this network."""
+    return next((n for n, v in variants.items() if same_architecture(v.config, template)), None)
+
+
+def _ask_for_heads(width: int, source: str) -> str:
+    """Ask for the number of attention heads, with the flag that states it."""
+    # Most networks have 64 channels a head; the number must divide the width.
+    divisors = [heads for heads in range(1, width + 1) if width % heads == 0]
+    heads = min(divisors, key=lambda heads: abs(math.log(width / heads / 64)))
+    key = "num_attention_heads" if source == "transformers" else "num_heads"
+    return (
+        f"the number of attention heads is not in the shapes (a width of {width}): say the one of "
+        f"the training, such as --config '{{\"{key}\": {heads}}}' where a head has "
+        f"{width // heads} channels"
+    )
+
+
+def _unstated(what: str, value: str, keymap: TransformerKeymap, other: str) -> str:
+    """Say aloud what no file states, and the flag that states another value."""
+    library = "transformers" if keymap.source == "transformers" else "timm"
+    return f"{what} {value}: the default of {library} (another: --config '{{{other}}}')"
 
 
 def _image_size(

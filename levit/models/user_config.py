@@ -1,0 +1,92 @@
+"""The config that a user gives: a file, JSON text or a mapping. It overrules what lies beside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from levit.models.hints import Hints, hints_from_config, json_object, read_config
+from levit.models.hints_merging import overruled
+
+__all__ = ["UserConfig", "is_json_text", "overrule", "read_user_config"]
+
+UserConfig: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any]"
+
+_INLINE: Final = "--config"
+# timm's name of an argument → transformers' name of the same.
+_SPELLINGS: Final[Mapping[str, str]] = {
+    "num_heads": "num_attention_heads",
+    "norm_eps": "layer_norm_eps",
+    "act_layer": "hidden_act",
+    "embed_dim": "hidden_size",
+    "depth": "num_hidden_layers",
+    "img_size": "image_size",
+    "in_chans": "num_channels",
+    "num_classes": "num_labels",
+}
+
+
+def is_json_text(config: object) -> bool:
+    """Tell JSON text, such as ``{"num_heads": 6}``, from the path of a file."""
+    return isinstance(config, str) and config.lstrip().startswith("{")
+
+
+def read_user_config(config: UserConfig) -> tuple[dict[str, Any], str]:
+    """Read a config from a JSON file, from JSON text, or from a mapping.
+
+    ::
+
+        values, name = read_user_config('{"num_heads": 6}')
+
+    Returns:
+        (the JSON object, what messages call it: the file's path, or ``--config``).
+
+    Raises:
+        ConfigError: the file is missing, or what it or the text holds is no JSON object.
+    """
+    if isinstance(config, Mapping):
+        return dict(config), _INLINE
+    if isinstance(config, str) and is_json_text(config):
+        return json_object(config, _INLINE), _INLINE
+    return read_config(Path(config)), str(config)
+
+
+def overrule(beside: Hints, values: Mapping[str, Any], name: str) -> Hints:
+    """Overrule the hints beside a checkpoint with a user's config, setting by setting.
+
+    The user may spell an argument as timm or as transformers does, whoever wrote the file beside.
+
+    Args:
+        beside: hints of the checkpoint.
+        values: the user's config, whole or in part.
+        name: what messages call it.
+
+    Raises:
+        ConfigError: a value is not what it should be.
+    """
+    foreign = _is_transformers(beside.arguments or {})
+    origin = name if name == _INLINE else f"{_INLINE} {name}"
+    said = hints_from_config(_spelled(values, transformers=False), name, origin)
+    if not _is_transformers(values):
+        said = replace(said, arguments=_spelled(values, transformers=foreign))
+    hints = overruled(beside, said)
+    labels = beside.label_names
+    if said.num_classes is not None and labels is not None and len(labels) != said.num_classes:
+        # They name the classes of another head.
+        hints = replace(hints, label_names=said.label_names)
+    return hints
+
+
+def _is_transformers(values: Mapping[str, Any]) -> bool:
+    return values.get("model_type") not in (None, "timm_wrapper")
+
+
+def _spelled(values: Mapping[str, Any], *, transformers: bool) -> dict[str, Any]:
+    """The same arguments under the names of one library; a whole config keeps its own."""
+    if _is_transformers(values):
+        return dict(values)
+    theirs = _SPELLINGS if transformers else {value: key for key, value in _SPELLINGS.items()}
+    return {theirs.get(key, key): value for key, value in values.items()}
