@@ -13,6 +13,7 @@ from levit.errors import CheckpointError, ConfigError
 from levit.export.live import prove_module, read_module
 from levit.export.options import ExportOptions
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
+from levit.models.heads import with_plain_heads, without_heads
 from levit.models.hints import Hints, argument_names, read_config
 from levit.models.hints_merging import without_conflicts
 from levit.models.hub import download
@@ -222,6 +223,20 @@ def _asked(name: str | None) -> tuple[Family | None, tuple[str, Family, Any] | N
     return named[1], named
 
 
+def _with_heads(
+    checkpoint: Checkpoint, keymap: Keymap, user: Hints
+) -> tuple[Checkpoint, list[str]]:
+    """The checkpoint with classifiers under their source's names, without those not wanted."""
+    tensors, said = checkpoint.tensors, user.arguments or {}
+    left_out: list[str] = []
+    if user.num_classes == 0:
+        tensors, left_out = without_heads(tensors, keymap)
+    elif said.get("distilled") is False:
+        tensors, left_out = without_heads(tensors, keymap, first=1)
+    tensors, assumed = with_plain_heads(tensors, keymap, str(checkpoint.origin["file"]))
+    return replace(checkpoint, tensors=tensors), [*left_out, *assumed]
+
+
 def _checkpoint_source(
     options: ExportOptions,
     checkpoint: Checkpoint,
@@ -238,7 +253,10 @@ def _checkpoint_source(
             f"{file} is not a {name}: its tensors are those of a {family.title}; say --model "
             f"{family.name}"
         )
+    checkpoint, replaced = _with_heads(checkpoint, keymap, _user_hints(options, Hints()))
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
+    if module is None:  # a live network proves itself
+        assumed = [*replaced, *assumed]
     if named is not None:
         config = _named_as(config, family, named, hints, file)
     variant = _variant_name(family, config, hints, live=module is not None or _is_remade(hints))
@@ -276,13 +294,14 @@ def _check_stated(hints: Hints, family: Family, config: Config, file: str) -> No
             f"{hints.origin('model_type')} beside {file} is of a {hints.model_type!r}, its weights "
             f"are a {family.title}'s: correct that, or leave it out"
         )
+    alone = hints.num_classes == 0 or (hints.arguments or {}).get("distilled") is False
     for name, found, what, key in (
         ("num_classes", config.num_classes, "classes", "num_classes"),
         ("in_channels", config.in_channels, "input channels", "in_chans"),
         ("heads", config.classifier_heads, "classifier heads", None),
     ):
         said = getattr(hints, name)
-        if said not in (None, found) and not (name == "heads" and hints.num_classes == 0):
+        if said not in (None, found) and not (name == "heads" and alone):
             origin = hints.origin(name)
             overrules = key is not None and not origin.startswith("--")
             way = f", or say --config '{{\"{key}\": {found}}}'" if overrules else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections import OrderedDict
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Final
 
@@ -12,7 +14,7 @@ import numpy as np
 from levit.errors import BackendUnavailableError, ExportError, VerificationError, brief
 from levit.export.sources import Source
 from levit.export.verify import Golden
-from levit.models.model import SourceNetwork
+from levit.models.model import Keymap, SourceNetwork
 from levit.models.ops import Array
 from levit.models.random_weights import flatten
 from levit.relative_error import relative_error
@@ -60,6 +62,7 @@ def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
             if keymap.source == library and keymap.matches(shapes)
         )
         state = flatten(source.model, keymap)
+        _replace_heads(network, keymap, state)
         tensors = {name: torch.from_numpy(np.asarray(value)) for name, value in state.items()}
         loaded = network.load_state_dict(tensors, strict=False)
     except ExportError:
@@ -85,6 +88,23 @@ def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
             f"largest value; please report this checkpoint"
         )
     return {"library": library, "version": version, "max_relative_error": difference}
+
+
+def _replace_heads(network: Any, keymap: Keymap, state: Mapping[str, Array]) -> None:
+    """Put the classifiers in place that the state is of, where the library has others."""
+    from torch import nn
+
+    own = network.state_dict().keys()
+    for which, layer in enumerate(keymap.heads):
+        for norm in (True, False):
+            weight = keymap.head_names(which, norm=norm).weight
+            if weight not in state or weight in own:
+                continue
+            classes, width = state[weight].shape
+            head: Any = nn.Linear(width, classes).double()
+            if norm:
+                head = nn.Sequential(OrderedDict(norm=nn.BatchNorm1d(width).double(), linear=head))
+            setattr(network, layer, head.eval())
 
 
 def _tensor(answer: Any, name: str) -> Any:

@@ -61,7 +61,7 @@ class _Deit(TransformerFamily):
 
 
 _TEACHER: Final = dict(
-    heads=("cls_classifier", "distillation_classifier"), requires=("cls_classifier.weight",)
+    heads=("cls_classifier", "distillation_classifier"), requires=("cls_classifier",)
 )
 
 FAMILY: Final = _Deit(

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from levit.models.heads import HeadKeymap
 from levit.models.ops import Array, Ops
 
 __all__ = ["Config", "Family", "Keymap", "Model", "Plan", "SourceNetwork", "Variant", "Weights"]
@@ -106,7 +107,7 @@ class Weights(Protocol):
         ...
 
 
-class Keymap(Protocol):
+class Keymap(HeadKeymap, Protocol):
     """The names of one source format, as data."""
 
     @property

@@ -315,7 +315,7 @@ def test_a_distillation_head_without_its_token_is_refused(save, refused):
 
 
 @pytest.mark.parametrize(
-    "gone", ["norm.", "blocks.1.mlp.fc2", "head.bias", "pos_embed", "blocks.0.attn.proj.bias"]
+    "gone", ["norm.", "blocks.1.mlp.fc2", "pos_embed", "blocks.0.attn.proj.bias"]
 )
 def test_a_missing_tensor_is_named(save, refused, gone):
     config = config_of(**DISTILLED)

@@ -32,14 +32,13 @@ class _Builder:
             self._matrix(layer, out_features, in_features), norm=self._norm(layer, out_features)
         )
 
-    def head(self, layer: str, classes: int, width: int) -> Linear:
+    def head(self, which: int, classes: int, width: int, *, norm: bool) -> Linear:
+        names = self._keymap.head_names(which, norm=norm)
         return Linear(
             # The heads are Linears in the conv twins too.
-            self._weights.tensor(layer + self._keymap.head_weight, (classes, width)),
-            self._weights.tensor(
-                layer + self._keymap.head_weight.removesuffix("weight") + "bias", (classes,)
-            ),
-            norm_before=self._norm(layer, width),
+            self._weights.tensor(names.weight, (classes, width)),
+            self._weights.tensor(names.bias, (classes,)),
+            norm_before=self._norm(self._keymap.heads[which], width) if norm else None,
         )
 
     def heads_of(self, layer: str, heads: int, widths: tuple[int, ...], width: int) -> list[Linear]:
@@ -123,9 +122,10 @@ def build(config: LevitConfig, keymap: LevitKeymap, weights: Weights) -> LevitPa
         before, width_before = grid, stage.width
     head = head_dist = None
     if config.num_classes:
-        head = make.head(keymap.heads[0], config.num_classes, config.width)
+        classes, width = config.num_classes, config.width
+        head = make.head(0, classes, width, norm=config.head_norm)
         if config.distilled:
-            head_dist = make.head(keymap.heads[1], config.num_classes, config.width)
+            head_dist = make.head(1, classes, width, norm=config.head_dist_norm)
     return LevitParams(stem, tuple(stages), head, head_dist)
 
 

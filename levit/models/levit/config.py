@@ -34,7 +34,7 @@ MAX_TOKENS: Final = 96 * 96
 MAX_WEIGHTS: Final = 2**28
 
 
-_FLAGS: Final = ("distilled", "conv")
+_FLAGS: Final = ("distilled", "conv", "head_norm", "head_dist_norm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,8 @@ class LevitConfig:
         stem_widths: output channels of the stem's stride-2 convolutions.
         stages: from the first.
         activation, attention_activation: ``hard_swish`` or ``silu``.
+        head_norm, head_dist_norm: whether a BatchNorm stands before the classifier and before the
+            distillation head; a Linear that was put in their place has none.
         conv: timm's ``levit_conv_*`` twin, which has the same weights as 1×1 convolutions
             and returns features as (B, C, H, W).
     """
@@ -82,6 +84,8 @@ class LevitConfig:
     activation: str = "hard_swish"
     attention_activation: str = "hard_swish"
     conv: bool = False
+    head_norm: bool = True
+    head_dist_norm: bool = True
 
     def __post_init__(self) -> None:
         for name in (self.activation, self.attention_activation):
@@ -362,6 +366,8 @@ def same_architecture(one: LevitConfig, other: LevitConfig) -> bool:
         in_channels=3,
         num_classes=0,
         distilled=False,
+        head_norm=True,
+        head_dist_norm=True,
         activation="hard_swish",
         attention_activation="hard_swish",
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from levit.errors import CheckpointError, ConfigError
+from levit.models.heads import read_heads
 from levit.models.hints import Hints
 from levit.models.levit.arguments import config_from_arguments, holds_arguments
 from levit.models.levit.config import (
@@ -42,13 +43,6 @@ class _Shapes:
     def stem(self, number: int) -> tuple[int, int]:
         """(out, in) of a convolution of the stem, from 0."""
         return self.weight(self._keymap.stem_name(number), self._keymap.stem_weight)
-
-    def head(self, which: int) -> int | None:
-        """The number of classes of a head, or None where there is none."""
-        layer = self._keymap.heads[which]
-        if layer + self._keymap.head_weight not in self._shapes:
-            return None
-        return self.weight(layer, self._keymap.head_weight)[0]
 
     def named(self, key: str) -> tuple[int, ...]:
         shape = self._shapes.get(key)
@@ -125,13 +119,15 @@ def infer_config(
             f"the checkpoint has {max(tokens):,} tokens, over the limit of {MAX_TOKENS:,}"
         )
     in_channels = read.stem(0)[1]
-    num_classes = read.head(0) or 0
+    num_classes, norms = read_heads(shapes, keymap, separable=True)
     stride = 2 ** len(stem_widths)
     template = LevitConfig(
         image_size=(stride, stride),
         in_channels=in_channels,
         num_classes=num_classes,
-        distilled=read.head(1) is not None,
+        distilled=len(norms) > 1,
+        head_norm=norms[0] if norms else True,
+        head_dist_norm=norms[1] if len(norms) > 1 else True,
         stem_widths=stem_widths,
         stages=tuple(stages),
         conv=keymap.conv,

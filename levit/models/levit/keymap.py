@@ -25,6 +25,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from levit.models.heads import HeadNames
+
 __all__ = ["KEYMAPS", "BlockNames", "DownsampleNames", "LevitKeymap"]
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -82,6 +84,7 @@ class LevitKeymap:
         stem: template of the stem's convolutions.
         block, downsample: templates.
         heads: names of the classifier and of the distillation head.
+        linear_heads: names of classifiers without a BatchNorm, where they have other ones.
         stem_weight, weight, head_weight: the weight's name under a layer's.
         norm: the norm's names under a layer's.
         ignored: patterns of keys that inference does not need.
@@ -100,6 +103,7 @@ class LevitKeymap:
     weight: str
     head_weight: str
     norm: Mapping[str, str]
+    linear_heads: tuple[str, ...] = ()
     # The second is how many models torch.optim.swa_utils.AveragedModel has averaged.
     ignored: tuple[str, ...] = ("*.num_batches_tracked", "n_averaged")
 
@@ -130,6 +134,18 @@ class LevitKeymap:
     def stem_name(self, number: int) -> str:
         """The stem's convolution, from 0."""
         return self.prefix + self.stem.format(i=number + 1, z=2 * number)
+
+    def head_names(self, which: int, *, norm: bool) -> HeadNames:
+        """Tensors of a classifier: the source's own, or a plain Linear in its place."""
+        layer = self.heads[which]
+        if not norm:
+            layer = dict(enumerate(self.linear_heads)).get(which, layer)
+            return HeadNames(f"{layer}.weight", f"{layer}.bias")
+        return HeadNames(
+            layer + self.head_weight,
+            layer + self.head_weight.removesuffix("weight") + "bias",
+            {part: layer + name for part, name in self.norm.items()},
+        )
 
     def block_names(self, stage: int, block: int, depths: Sequence[int]) -> BlockNames:
         """Names in one block; `depths` are those of the stages, or at least of those before."""
@@ -263,6 +279,7 @@ def _mmpretrain(prefix: str) -> LevitKeymap:
             down="stages.{s}.{e}.block.linear2",
         ),
         heads=("head.head", "head.head_dist"),
+        linear_heads=("head.fc",),  # of LinearClsHead
         stem_weight=".conv.weight",
         weight=".linear.weight",
         head_weight=".linear.weight",

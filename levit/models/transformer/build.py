@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from levit.models.layers import LayerNorm, Linear, Mlp
+from levit.models.layers import BatchNorm, LayerNorm, Linear, Mlp
 from levit.models.model import Weights
 from levit.models.ops import Array
 from levit.models.transformer.config import TransformerConfig
@@ -43,7 +43,7 @@ def build(
         positions=make.positions(prefix + keymap.positions, count) if config.positions else None,
     )
     blocks = tuple(make.block(i) for i in range(config.depth))
-    heads = [make.head(keymap.heads[i], first=i) for i in range(config.classifier_heads)]
+    heads = [make.head(which) for which in range(config.classifier_heads)]
     pooler = None
     if config.pooler_width:
         pooler = make.linear(prefix + keymap.pooler, config.pooler_width, width)
@@ -96,9 +96,23 @@ class _Builder:
             self._weights.tensor(f"{layer}.bias", (out_features,)) if bias else None,
         )
 
-    def head(self, layer: str, first: int) -> Head:
-        linear = self.linear(layer, self._config.num_classes, self._config.width)
-        return Head(linear.weight, linear.bias, first=first)
+    def head(self, which: int) -> Head:
+        config, tensor = self._config, self._weights.tensor
+        has_norm = config.head_dist_norm if which else config.head_norm
+        names = self._keymap.head_names(which, norm=has_norm)
+        norm = None
+        if has_norm:
+            weight, bias, mean, var = (
+                tensor(names.norm[part], (config.width,))
+                for part in ("weight", "bias", "mean", "var")
+            )
+            norm = BatchNorm(weight, bias, mean, var)
+        return Head(
+            tensor(names.weight, (config.num_classes, config.width)),
+            tensor(names.bias, (config.num_classes,)),
+            norm_before=norm,
+            first=which,
+        )
 
     def norm(self, layer: str) -> LayerNorm:
         shape = (self._config.width,)

@@ -21,7 +21,10 @@ MAX_TOKENS: Final = 96 * 96
 MAX_TABLE: Final = 2**28
 MAX_WEIGHTS: Final = 2**29 - 2**20
 
-_FLAGS: Final = ("qkv_bias", "distilled", "distilled_head", "positions")
+_FLAGS: Final = (
+    *("qkv_bias", "distilled", "distilled_head", "positions"),
+    *("head_norm", "head_dist_norm"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,8 @@ class TransformerConfig:
         local_depth: how many blocks, from the first, have a gated positional attention; the class
             token enters after them (ConViT). 0 where it is there from the start.
         positions: whether there are position embeddings.
+        head_norm, head_dist_norm: whether a BatchNorm stands before the classifier and before the
+            distillation head, as a linear probe has it.
     """
 
     image_size: tuple[int, int]
@@ -64,6 +69,8 @@ class TransformerConfig:
     pooler_width: int = 0
     local_depth: int = 0
     positions: bool = True
+    head_norm: bool = False
+    head_dist_norm: bool = False
 
     def __post_init__(self) -> None:
         numbers = [self.patch_size, self.in_channels, self.width, self.depth, self.heads]
@@ -187,6 +194,8 @@ def same_architecture(one: TransformerConfig, other: TransformerConfig) -> bool:
             in_channels=3,
             num_classes=0,
             distilled_head=False,
+            head_norm=False,
+            head_dist_norm=False,
             pooler_width=0,
             activation="gelu",
             norm_eps=1e-6,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from levit.errors import CheckpointError, ConfigError
+from levit.models.heads import read_heads
 from levit.models.hints import Hints
 from levit.models.model import Variant
 from levit.models.transformer.arguments import stated_in
@@ -138,12 +139,8 @@ def _from_shapes(read: _Shapes) -> dict[str, Any]:
     distilled = read.has(at + names.distillation_token)
     if not names.gate:  # of these families, only a ConViT may have none
         read.of(at + names.positions, 3)
-    classes = heads = 0
-    for head in names.heads:
-        if not read.has(f"{head}.weight"):
-            break
-        classes, heads = read.of(f"{head}.weight", 2)[0], heads + 1
-    _check_heads(read, distilled=distilled, heads=heads)
+    classes, norms = read_heads(read.shapes, names)
+    _check_heads(read, distilled=distilled, heads=len(norms))
     pooler = f"{at}{names.pooler}.weight"
     return {
         "patch_size": patch,
@@ -154,7 +151,9 @@ def _from_shapes(read: _Shapes) -> dict[str, Any]:
         "mlp_width": mlp_width,
         "qkv_bias": read.has(f"{first}{layer}.bias"),
         "distilled": distilled,
-        "distilled_head": heads > 1,
+        "distilled_head": len(norms) > 1,
+        "head_norm": norms[:1] == [True],
+        "head_dist_norm": norms[1:] == [True],
         "pooler_width": read.of(pooler, 2)[0] if names.pooler and read.has(pooler) else 0,
         "local_depth": read.local_depth(depth),
         "positions": read.has(at + names.positions),

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
+from levit.models.heads import HeadNames
+
 __all__ = ["Part", "TransformerKeymap", "timm_keymap", "transformers_keymaps"]
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -21,7 +23,7 @@ class TransformerKeymap:
     Attributes:
         source: the source format's name.
         prefix: of all but the heads.
-        requires: tensors beside the sign that must be there, such as a head's.
+        requires: layers that must be there beside the sign, such as a head.
         archive_keys: of a training checkpoint, under which only this source keeps its weights,
             where the names do not tell it from another; empty where they do.
         q, k, v: of a block.
@@ -77,6 +79,18 @@ class TransformerKeymap:
         """Prefix of a block's names."""
         return self.prefix + self.block.format(i=number)
 
+    def head_names(self, which: int, *, norm: bool) -> HeadNames:
+        """Tensors of a classifier: a Linear, or one behind a BatchNorm in its place."""
+        layer = self.heads[which]
+        if not norm:
+            return HeadNames(f"{layer}.weight", f"{layer}.bias")
+        parts = {"weight": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+        return HeadNames(
+            f"{layer}.linear.weight",
+            f"{layer}.linear.bias",
+            {part: f"{layer}.norm.{name}" for part, name in parts.items()},
+        )
+
     def is_gated(self, number: int, shapes: Shapes) -> bool:
         """Return True if a block has positional attention."""
         return bool(self.gate) and self.block_name(number) + self.gate in shapes
@@ -88,7 +102,7 @@ class TransformerKeymap:
             or len(shapes.get(self.prefix + self.patch + ".weight", ())) != 4
         ):
             return False
-        if any(key not in shapes for key in self.requires):
+        if any(not any(n.startswith(f"{layer}.") for n in shapes) for layer in self.requires):
             return False
         if self.distilled is False and self.prefix + self.distillation_token in shapes:
             return False
