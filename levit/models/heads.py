@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -23,7 +23,9 @@ __all__ = [
     "without_heads",
 ]
 
-Shapes = Mapping[str, tuple[int, ...]]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+# Tensors by leaf, by the layer that holds them.
+Parts: TypeAlias = Mapping[str, Mapping[str, Array]]
 T = TypeVar("T")
 
 _STATISTICS: Final = {"running_mean", "running_var"}
@@ -114,27 +116,25 @@ def with_plain_heads(
     assumed = []
     for which, layer in enumerate(keymap.heads):
         plain, normed = (keymap.head_names(which, norm=norm) for norm in (False, True))
-        if plain.weight in tensors or normed.weight in tensors:
-            if plain.weight in tensors and plain.bias not in tensors:
-                tensors = {**tensors, **_linear_tensors({"weight": tensors[plain.weight]}, plain)}
+        if normed.weight in tensors and normed.norm["mean"] in tensors:
+            continue
+        if plain.weight in tensors:
+            alone = {"weight": tensors[plain.weight]}
+            if plain.bias not in tensors and _is_linear(alone):
+                tensors = {**tensors, **_linear_tensors(alone, plain)}
                 assumed.append(f"classifier {layer}: no bias, as the file has none")
             continue
         parts = _parts(tensors, _prefixes(keymap, which))
-        linears = [name for name, leaves in parts.items() if _is_linear(leaves)]
-        norms = [name for name, leaves in parts.items() if set(leaves) >= _STATISTICS]
-        if len(linears) + len(norms) < len(parts) or len(linears) != 1 or len(norms) > 1:
-            _refuse_layers(layer, parts, linears, file)
+        found = _linear_and_norm(parts, layer, file)
+        if found is None:
             continue
-        linear = linears[0]
-        if norms and not _stands_before(norms[0], linear, parts):
-            continue
-        new = _linear_tensors(parts[linear], normed if norms else plain)
-        if norms:
-            new |= _norm_tensors(parts[norms[0]], normed)
-        gone = {f"{name}.{leaf}" for name, leaves in parts.items() for leaf in leaves}
-        gone |= {f"{name}.{_COUNTER}" for name in norms}
+        linear, norm = found
+        new = _linear_tensors(parts[linear], normed if norm else plain)
+        if norm:
+            new |= _norm_tensors(parts[norm], normed)
+        gone = {f"{name}.{leaf}" for name, leaves in parts.items() for leaf in (*leaves, _COUNTER)}
         tensors = {**{k: v for k, v in tensors.items() if k not in gone}, **new}
-        assumed.append(_words(linear, norms))
+        assumed.append(_words(linear, norm))
     return tensors, assumed
 
 
@@ -167,11 +167,47 @@ def _parts(tensors: Mapping[str, Array], layers: Sequence[str]) -> dict[str, dic
     return found
 
 
+def _linear_and_norm(parts: Parts, layer: str, file: str) -> tuple[str, str | None] | None:
+    """Find the only Linear of a classifier, and the only BatchNorm, which stands before it.
+
+    Returns:
+        Their names; None where the tensors are others, which the reader of all then lists.
+
+    Raises:
+        CheckpointError: there is more, and it can be named.
+    """
+    linears = [name for name, leaves in parts.items() if _is_linear(leaves)]
+    norms = [name for name, leaves in parts.items() if _is_batch_norm(leaves)]
+    if len(linears) == len(parts) == 1:
+        return linears[0], None
+    if len(linears) == len(norms) == 1 and len(parts) == 2:
+        return (linears[0], norms[0]) if _stands_before(norms[0], linears[0], parts) else None
+    if len(linears) > 1:
+        what = f"{len(linears)} Linears ({', '.join(linears)}), such as an MLP"
+    elif linears and any(_is_layer_norm(leaves) for leaves in parts.values()):
+        what = f"a Linear and a norm that is no BatchNorm ({', '.join(parts)})"
+    else:
+        return None
+    raise CheckpointError(
+        f"{file}: its classifier {layer} is {what}, which is not supported: export what it reads "
+        f"with --config '{{\"num_classes\": 0}}' (live: put torch.nn.Identity() in its place), and "
+        f"apply it to the embedding"
+    )
+
+
 def _is_linear(leaves: Mapping[str, Array]) -> bool:
-    return set(leaves) <= {"weight", "bias"} and getattr(leaves.get("weight"), "ndim", 0) == 2
+    return {"weight"} <= set(leaves) <= {"weight", "bias"} and leaves["weight"].ndim == 2
 
 
-def _stands_before(norm: str, linear: str, parts: Mapping[str, Mapping[str, Array]]) -> bool:
+def _is_layer_norm(leaves: Mapping[str, Array]) -> bool:
+    return {"weight"} <= set(leaves) <= {"weight", "bias"} and leaves["weight"].ndim == 1
+
+
+def _is_batch_norm(leaves: Mapping[str, Array]) -> bool:
+    return _STATISTICS <= set(leaves) <= _STATISTICS | {"weight", "bias"}
+
+
+def _stands_before(norm: str, linear: str, parts: Parts) -> bool:
     """Tell a BatchNorm before the Linear, by their places in an nn.Sequential, or by its width."""
     out_features, in_features = parts[linear]["weight"].shape
     if parts[norm]["running_mean"].shape != (in_features,):
@@ -200,32 +236,11 @@ def _norm_tensors(leaves: Mapping[str, Array], names: HeadNames) -> dict[str, Ar
     }
 
 
-def _words(linear: str, norms: Sequence[str]) -> str:
-    """What tensors cannot show of a classifier."""
-    if not norms:
+def _words(linear: str, norm: str | None) -> str:
+    """Say what tensors cannot show of a classifier."""
+    if norm is None:
         return f"classifier {linear}: at most dropout around it (an activation has no tensors)"
     return (
-        f"classifier {linear} behind the BatchNorm {norms[0]}: epsilon 1e-05, PyTorch's default, "
+        f"classifier {linear} behind the BatchNorm {norm}: epsilon 1e-05, PyTorch's default, "
         f"and at most dropout around them (an activation has no tensors)"
-    )
-
-
-def _refuse_layers(
-    layer: str, parts: Mapping[str, Mapping[str, Array]], linears: Sequence[str], file: str
-) -> None:
-    """Refuse a classifier that is more than a Linear; other names are left for later."""
-    norms = [
-        name
-        for name, leaves in parts.items()
-        if name not in linears and "weight" in leaves and leaves["weight"].ndim == 1
-    ]
-    if len(linears) > 1:
-        what = f"an MLP of {len(linears)} layers ({', '.join(linears)})"
-    elif len(linears) == 1 and norms:
-        what = f"a Linear and a norm that is no BatchNorm before it ({', '.join(parts)})"
-    else:
-        return
-    raise CheckpointError(
-        f"{file}: its classifier {layer} is {what}, which is not supported: export what it reads "
-        f"with --config '{{\"num_classes\": 0}}', and apply it to the embedding"
     )

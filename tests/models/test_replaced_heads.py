@@ -1,17 +1,23 @@
 """Classifiers that a user put in place of a model's own, with the real libraries in float64."""
 
+import contextlib
 import json
 import warnings
+from collections import OrderedDict
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from levit.errors import CheckpointError, LevitError
 from levit.export import ExportOptions, export
 from levit.export.passes import PASSES, prove, run_passes
 from levit.export.sources import load_source
+from levit.models.heads import read_heads, with_plain_heads
 from levit.models.ops import NumpyOps
+from levit.models.registry import FAMILIES
 
 torch = pytest.importorskip("torch")
 nn = torch.nn
@@ -103,6 +109,10 @@ def no_bias_sequential(width):
     return nn.Sequential(nn.Dropout(0.3), nn.Linear(width, CLASSES, bias=False))
 
 
+def linear_by_name(width):
+    return nn.Sequential(OrderedDict(drop=nn.Dropout(0.3), linear=nn.Linear(width, CLASSES)))
+
+
 def norm_linear(width):
     return nn.Sequential(nn.BatchNorm1d(width), nn.Dropout(0.3), nn.Linear(width, CLASSES))
 
@@ -112,7 +122,7 @@ def probe(width):
 
 
 HEADS = {f.__name__: f for f in (
-    linear, dropout_linear, nested, no_bias, no_bias_sequential, norm_linear, probe,
+    linear, dropout_linear, nested, no_bias, no_bias_sequential, linear_by_name, norm_linear, probe,
 )}  # fmt: skip
 
 
@@ -324,8 +334,8 @@ def layernorm_linear(width):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (mlp, "its classifier head is an MLP of 2 layers (head.0, head.2)"),
-        (layernorm_linear, "a Linear and a norm that is no BatchNorm before it (head.0, head.1)"),
+        (mlp, "its classifier head is 2 Linears (head.0, head.2), such as an MLP"),
+        (layernorm_linear, "a Linear and a norm that is no BatchNorm (head.0, head.1)"),
     ],
 )
 @pytest.mark.parametrize("kind", ["levit", "vit", "convit"])
@@ -387,3 +397,43 @@ def test_labels_of_the_old_classifier_are_no_dead_end(folder):
     assert (
         load_source(ExportOptions(**options, config={"num_classes": 5})).hints.label_names is None
     )
+
+
+@pytest.mark.parametrize("kind", ["levit", "vit"])
+def test_a_live_network_without_its_mlp(tmp_path, kind):
+    network = replace_heads(timm_network(kind), mlp, WIDTHS[kind], "head").float()
+    options = ExportOptions(
+        output=tmp_path / "out", image_size=64 if kind == "levit" else 32,
+        **({} if kind == "levit" else dict(model=kind, config={"num_heads": 3})),
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"put torch.nn.Identity\(\) in its place"):
+        export(options, model=network)
+    network.head = nn.Identity()
+    assert [output.name for output in export(options, model=network).manifest.outputs] == [
+        "embedding"
+    ]
+
+
+LEAVES = st.sampled_from(["weight", "bias", "running_mean", "running_var", "other"])
+NAMES = st.builds(
+    "{}.{}{}".format, st.sampled_from(["head", "head_dist"]),
+    st.sampled_from(["", "0.", "1.", "bn.", "linear.", "fc.1."]), LEAVES,
+)  # fmt: skip
+
+
+@given(
+    changes=st.dictionaries(
+        NAMES, st.lists(st.integers(0, 3) | st.just(48), max_size=3).map(tuple), max_size=5
+    ),
+    kind=st.sampled_from(["levit", "vit"]),
+)
+@settings(max_examples=300)
+def test_odd_tensors_under_a_head_are_an_error_of_ours_or_used(changes, kind):
+    keymap = FAMILIES[kind].keymaps[0]
+    tensors = {name: np.ones(shape, np.float32) for name, shape in changes.items()}
+    found = tensors
+    with contextlib.suppress(CheckpointError):
+        found, _ = with_plain_heads(tensors, keymap, "odd.pth")
+        read_heads({name: tensor.shape for name, tensor in found.items()}, keymap)
+    # A tensor is never dropped: each is used under some name, or left for the reader of all.
+    assert len(found) >= len(tensors)
