@@ -156,9 +156,26 @@ def _timm_values(module: Any, pretrained: Mapping[str, Any]) -> dict[str, Any]:
     size = getattr(getattr(module, "patch_embed", None), "img_size", None)
     if isinstance(size, (tuple, list)):
         arguments["img_size"] = list(size)
-    if hasattr(module, "cls_token") and isinstance(getattr(module, "global_pool", None), str):
-        arguments["global_pool"] = module.global_pool
+    if hasattr(module, "cls_token"):
+        arguments |= _token_arguments(module)
     return {**values, "model_args": arguments}
+
+
+def _token_arguments(module: Any) -> dict[str, Any]:
+    """Arguments of timm's vision transformers that their weights do not show."""
+    found: dict[str, Any] = {}
+    for name, kind in (
+        ("global_pool", str),
+        ("no_embed_class", bool),
+        ("pool_include_prefix", bool),
+    ):
+        value = getattr(module, name, None)
+        if isinstance(value, kind):
+            found[name] = value
+    norms = [type(getattr(module, name, None)).__name__ for name in ("norm", "fc_norm")]
+    if norms == ["Identity", "Identity"]:
+        found["final_norm"] = False
+    return found
 
 
 def _activations(module: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from levit.errors import ConfigError
@@ -193,12 +193,13 @@ def choose_labels(
         origin = f"the class names in {source.hints.origin('label_names')}"
         if not classes:
             return (), ()
-        if labels is None and classes == 1000:
+        class_map = source.hints.class_map
+        if labels is None and classes == 1000 and class_map is None:
             return imagenet_labels(), ("labels: ImageNet-1k's, because there are 1000 classes",)
         if labels is None:
             text = "labels: the indices of the classes"
-            if source.hints.class_map is not None:
-                text += f"; the training's names are in {shown(source.hints.class_map)}"
+            if class_map is not None:
+                text += f"; the training's names are in {shown(PurePath(class_map).name)}"
             return tuple(map(str, range(classes))), (text,)
     elif isinstance(options.labels, (list, tuple)):
         labels, origin = tuple(map(str, options.labels)), "labels"

@@ -253,6 +253,7 @@ def _checkpoint_source(
             f"{file} is not a {name}: its tensors are those of a {family.title}; say --model "
             f"{family.name}"
         )
+    hints = replace(hints, named=None if named is None else named[0])
     checkpoint, replaced = _with_heads(checkpoint, keymap, _user_hints(options, Hints()))
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     if module is None:  # a live network proves itself

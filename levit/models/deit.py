@@ -1,4 +1,4 @@
-"""DeiT (arXiv:2012.12877): vision transformers, plain or with a distillation token."""
+"""DeiT (arXiv:2012.12877), plain or with a distillation token, and DeiT III (arXiv:2204.07118)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,34 @@ _ACCURACY: Final[Mapping[tuple[str, bool, int], tuple[float, float]]] = {
     ("base", True, 224): (83.384, 96.492),
     ("base", True, 384): (85.438, 97.332),
 }
+# DeiT III (arXiv:2204.07118): size → patch, width, depth, heads; huge is over the limit of weights.
+_THIRD: Final[Mapping[str, tuple[int, int, int, int]]] = {
+    "small": (16, 384, 12, 6),
+    "medium": (16, 512, 12, 8),
+    "base": (16, 768, 12, 12),
+    "large": (16, 1024, 24, 16),
+}
+
+
+def _third() -> dict[str, Variant]:
+    variants = {}
+    for size, (patch, width, depth, heads) in _THIRD.items():
+        for pixels in (224,) if size == "medium" else (224, 384):
+            name = f"deit3_{size}_patch{patch}_{pixels}"
+            variants[name] = Variant(
+                config=TransformerConfig(
+                    image_size=(pixels, pixels),
+                    patch_size=patch,
+                    width=width,
+                    depth=depth,
+                    heads=heads,
+                    mlp_width=4 * width,
+                    layer_scale=True,
+                    token_positions=False,
+                ),
+                hub_id=f"timm/{name}.fb_in1k",
+            )
+    return variants
 
 
 def _variants() -> dict[str, Variant]:
@@ -47,7 +75,7 @@ def _variants() -> dict[str, Variant]:
             top1=top1,
             top5=top5,
         )
-    return variants
+    return variants | _third()
 
 
 class _Deit(TransformerFamily):
@@ -70,7 +98,14 @@ FAMILY: Final = _Deit(
     variants=_variants(),
     keymaps=(
         timm_keymap(),
-        timm_keymap(source="original", archive_keys=("model", "model_ema")),
+        timm_keymap(source="original", archive_keys=("model", "model_ema"), token_positions=True),
+        timm_keymap(  # DeiT III, as facebookresearch/deit has it
+            source="original",
+            scales=("gamma_1", "gamma_2"),
+            requires=("blocks.0.gamma_1",),
+            excludes=(),
+            token_positions=False,
+        ),
         *transformers_keymaps("deit", distilled=True, **_TEACHER),
         *transformers_keymaps("deit", distilled=True),
         # transformers has the plain ones as ViT.

@@ -37,6 +37,7 @@ class Hints:
         input_size: (height, width) that decides only where shapes leave a choice: timm's
             ``pretrained_cfg`` keeps the size of the weights that training began with.
         activation, attention_activation: names of this package.
+        named: the name that the user gives to the model, as timm spells it.
         architecture: the name that a config gives to the model.
         repository: repository that it was copied from (transformers' ``_name_or_path``).
         in_channels, num_classes: the numbers that a config gives.
@@ -60,6 +61,7 @@ class Hints:
     input_size: tuple[int, int] | None = None
     activation: str | None = None
     attention_activation: str | None = None
+    named: str | None = None
     architecture: str | None = None
     repository: str | None = None
     in_channels: int | None = None

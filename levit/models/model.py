@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ class Plan:
             inside; None for a preprocessed (B, C, H, W) float32 input.
         pixels_folded: the first convolution already holds the scale of `pixels`; what is
             left is to subtract 255·mean.
-        pool_early: the token mean is taken before the last MLP's second Linear.
+        pool_early: the mean over tokens is taken before the last MLP's second Linear.
         read_tokens_only: the last block makes only the tokens that the heads read.
         channels_first: Linears over tokens are 1×1 convolutions over (B, C, H, W), where the
             family has a grid; otherwise products over (B, N, C).
@@ -181,12 +181,14 @@ class Variant:
     Attributes:
         hub_id: repository of the published weights, or None.
         top1, top5: published ImageNet-1k accuracy in percent.
+        preprocessing: settings of timm's ``pretrained_cfg`` that differ from the family's.
     """
 
     config: Any
     hub_id: str | None = None
     top1: float | None = None
     top5: float | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -160,8 +160,11 @@ def test_epsilon_and_activation_are_assumed_aloud_until_they_are_said(save):
     assert source.assumed == (
         """LayerNorm epsilon 1e-06: the default of timm (another: --config '{"norm_eps": 1e-5}')""",
         """activation gelu: the default of timm (another: --config '{"act_layer": "silu"}')""",
+        "pooling: the class token, as no file says otherwise (an average over the patches has the "
+        "same tensors)",
+        "image size 32x32: a square (16x64 has the same tokens)",
     )
-    said = {**heads, "norm_eps": 1e-5, "act_layer": "silu"}
+    said = {**heads, "norm_eps": 1e-5, "act_layer": "silu", "global_pool": "token", "img_size": 32}
     source = load_source(ExportOptions(checkpoint=folder, config=said))
     assert source.assumed == ()
     assert (source.model.config.norm_eps, source.model.config.activation) == (1e-5, "silu")

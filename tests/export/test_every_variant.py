@@ -1,6 +1,6 @@
 """Every DeiT, ConViT and ViT, at full size, becomes an engine at fp16.
 
-The base ones take minutes, most of them for the float64 reference.
+The wide ones, and those of large images, take minutes, most of them for the float64 reference.
 """
 
 import pytest
@@ -10,10 +10,15 @@ from levit.models.registry import FAMILIES
 
 pytestmark = pytest.mark.trt_rtx
 
+
+def _is_small(config):
+    return config.width <= 512 and config.tokens < 300
+
+
 NAMES = [
-    pytest.param(name, marks=pytest.mark.nightly if "base" in name else pytest.mark.slow)
+    pytest.param(name, marks=pytest.mark.slow if _is_small(variant.config) else pytest.mark.nightly)
     for family in ("deit", "convit", "vit")
-    for name in FAMILIES[family].variants
+    for name, variant in FAMILIES[family].variants.items()
 ]
 
 

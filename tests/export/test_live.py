@@ -475,22 +475,61 @@ def test_a_network_on_the_meta_device_is_refused(library, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"),
-    [
-        ("vit_tiny_patch16_224", dict(global_pool="avg", fc_norm=False)),
-        ("deit_tiny_patch16_224", dict(global_pool="avg", fc_norm=False)),
-        ("convit_tiny", dict(global_pool="avg")),
-    ],
-)
-def test_pooling_over_all_tokens_is_refused(tmp_path, name, arguments):
+FORMS = [
+    ("vit_tiny_patch16_224", dict(global_pool="avg", fc_norm=False)),
+    ("vit_tiny_patch16_224", dict(global_pool="avg")),
+    ("vit_tiny_patch16_224", dict(fc_norm=True)),
+    ("vit_tiny_patch16_224", dict(class_token=False, global_pool="avg")),
+    ("vit_tiny_patch16_224", dict(reg_tokens=2)),
+    ("vit_tiny_patch16_224", dict(reg_tokens=4, class_token=False, global_pool="avg")),
+    # Positions of 9 patches, or of 4 patches and 5 tokens.
+    ("vit_tiny_patch16_224", dict(reg_tokens=4, no_embed_class=True, img_size=48)),
+    ("vit_tiny_patch16_224", dict(reg_tokens=4, img_size=32)),
+    ("vit_tiny_patch16_224", dict(init_values=1e-5)),
+    ("vit_tiny_patch16_224", dict(pre_norm=True)),
+    ("vit_tiny_patch16_224", dict(no_embed_class=True)),
+    ("vit_tiny_patch16_224", dict(final_norm=False)),
+    ("vit_tiny_patch16_224", dict(proj_bias=False)),
+    ("vit_tiny_patch16_224", dict(qkv_bias=False, dynamic_img_size=True)),
+    ("vit_tiny_patch16_224", dict(img_size=(16, 64))),
+    ("deit_tiny_patch16_224", dict(global_pool="avg", fc_norm=False)),
+    ("deit3_small_patch16_224", {}),
+    ("deit_tiny_distilled_patch16_224", dict(init_values=1e-5)),
+    ("convit_tiny", dict(global_pool="avg")),
+]
+
+
+def randomised(network):
+    """Every weight of its own, those of norms and layer scales around one."""
+    import torch
+
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(("gamma", "norm.weight", "norm1.weight", "norm2.weight")):
+                parameter.uniform_(0.5, 1.5)
+            elif parameter.ndim > 1 and "token" not in name and "pos_embed" not in name:
+                parameter.normal_(0, parameter[0].numel() ** -0.5)
+            else:
+                parameter.normal_(0, 0.3)
+    return network.eval()
+
+
+@pytest.mark.parametrize(("name", "arguments"), FORMS, ids=str)
+def test_every_form_of_a_vit_is_exported(tmp_path, rng, name, arguments):
     import timm
 
-    own = dict(embed_dim=12, local_up_to_layer=1) if name == "convit_tiny" else {}
-    network = timm.create_model(name, img_size=64, num_classes=7, **{**SLIM, **own, **arguments})
-    with pytest.raises(ConfigError, match="global_pool is 'avg', which is not supported"):
-        export(ExportOptions(output=tmp_path / "out"), model=network)
-    assert not (tmp_path / "out").exists()
+    own = dict(embed_dim=48, num_heads=3)
+    if name == "convit_tiny":
+        own = dict(embed_dim=16, num_heads=3, local_up_to_layer=1)
+    values = {"img_size": 64, "num_classes": 7, "depth": 2, **own, **arguments}
+    network = randomised(timm.create_model(name, **values))
+    size = (
+        values["img_size"] if isinstance(values["img_size"], tuple) else (values["img_size"],) * 2
+    )
+    x = standardized(smooth_pictures(rng, 2, size))
+    artifact = assert_exports(network, x, {"logits": answer(network, x)}, tmp_path / "out")
+    assert not [said for said in artifact.manifest.assumed if "pooling" in said or "size" in said]
 
 
 @pytest.mark.parametrize("act", ["relu", "gelu_tanh", "quick_gelu"])
@@ -507,14 +546,11 @@ def test_an_activation_that_is_not_built_is_refused(tmp_path, act):
 @pytest.mark.parametrize(
     "arguments",
     [
-        dict(class_token=False, global_pool="avg"),
-        dict(reg_tokens=2),
-        dict(init_values=1e-5),
-        dict(pre_norm=True),
+        dict(global_pool="max"),
+        dict(global_pool="map"),
+        dict(global_pool="avg", fc_norm=False, pool_include_prefix=True),
         dict(qk_norm=True),
-        dict(no_embed_class=True),
-        dict(final_norm=False),
-        dict(proj_bias=False),
+        dict(pos_embed="none"),
         dict(patch_size=(8, 16)),
     ],
     ids=str,

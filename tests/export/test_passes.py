@@ -486,6 +486,7 @@ def test_fold_input_normalization_does_not_fire_behind_a_norm(small):
 def test_the_passes_run_in_their_documented_order():
     assert [function.__name__ for function in PASSES] == [
         "fold_batchnorm",
+        "fold_layer_scale",
         "fold_layernorm_affine",
         "fold_query_scale",
         "drop_key_bias",
@@ -493,6 +494,7 @@ def test_the_passes_run_in_their_documented_order():
         "fold_relative_bias",
         "merge_heads",
         "pool_before_last_linear",
+        "average_before_last_linear",
         "keep_only_read_tokens",
         "fold_position_attention",
         "fold_gate",

@@ -9,10 +9,12 @@ import pytest
 from levit.export.passes import (
     EXACT,
     PASSES,
+    average_before_last_linear,
     drop_key_bias,
     fold_batchnorm,
     fold_gate,
     fold_input_normalization,
+    fold_layer_scale,
     fold_layernorm_affine,
     fold_position_attention,
     fold_query_scale,
@@ -36,6 +38,7 @@ from levit.models.transformer.layers import (
     Embedding,
     GatedAttention,
     Head,
+    LayerScale,
     PositionAttention,
     TransformerBlock,
 )
@@ -43,8 +46,10 @@ from levit.models.transformer.layers import (
 STATISTICS = ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 # Passes that are for vision transformers of one width alone.
 NEW = (
+    fold_layer_scale,
     fold_layernorm_affine,
     fold_value_bias,
+    average_before_last_linear,
     keep_only_read_tokens,
     fold_position_attention,
     fold_gate,
@@ -66,7 +71,20 @@ KINDS = {
     "vit_headless": ("vit", dict(num_classes=0)),
     "vit_pooler": ("vit", dict(num_classes=0, pooler_width=20)),
     "vit_silu_no_bias": ("vit", dict(activation="silu", qkv_bias=False)),
-}
+    "deit3": ("deit", dict(layer_scale=True, token_positions=False)),
+    "average": ("vit", dict(pool="avg", fc_norm=True)),
+    "average_of_normed": ("vit", dict(pool="avg", registers=1)),
+    "gap": ("vit", dict(class_token=False, pool="avg", layer_scale=True, qkv_bias=False)),
+    "reg_gap": (
+        "vit",
+        dict(class_token=False, registers=3, pool="avg", token_positions=False, fc_norm=True,
+             layer_scale=True),
+    ),
+    "pre_norm": ("vit", dict(pre_norm=True, proj_bias=False)),
+    "token_fc_norm": ("vit", dict(fc_norm=True)),
+    "no_norm": ("vit", dict(final_norm=False, registers=2, token_positions=False)),
+    "convit_average": ("convit", dict(_LOCAL, pool="avg")),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +170,114 @@ def attentions(model):
     return list(layers_of(model.params, Attention).values())
 
 
+# ---------------------------------------------------------------------------- fold_layer_scale
+
+SCALED = [kind for kind, (_, own) in KINDS.items() if own.get("layer_scale")]
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_fold_layer_scale_fires_once_per_block_and_is_exact(make, kind, seed):
+    before = every_output(make(kind))
+    assert fold_layer_scale(before)[1] == 3
+    assert_exact(fold_layer_scale, before, seed)
+    assert_once(fold_layer_scale, before)
+
+
+@pytest.mark.parametrize("kind", SCALED)
+def test_fold_layer_scale_scales_rows_and_biases_of_two_linears_alone(make, kind):
+    before = make(kind)
+    after, _ = fold_layer_scale(before)
+    assert layers_of(after.params, LayerScale) == {}
+    for old, new in zip(before.params.blocks, after.params.blocks, strict=True):
+        pairs = (
+            (old.attn.proj, new.attn.proj, old.scale1.gamma),
+            (old.mlp.down, new.mlp.down, old.scale2.gamma),
+        )
+        for was, linear, gamma in pairs:
+            np.testing.assert_allclose(linear.weight, was.weight * gamma[:, None], rtol=1e-6)
+            np.testing.assert_allclose(linear.bias, was.bias * gamma, rtol=1e-6)
+        assert new.attn.v is old.attn.v
+        assert new.mlp.up is old.mlp.up
+        assert new.norm1 is old.norm1
+
+
+def test_fold_layer_scale_takes_linears_without_a_bias_and_scales_of_zero(make, seed):
+    before = make("deit3")
+
+    def change(_, block):
+        return replace(
+            block,
+            attn=replace(block.attn, proj=replace(block.attn.proj, bias=None)),
+            scale1=LayerScale(np.where(np.arange(48) % 3, block.scale1.gamma, 0)),
+        )
+
+    params, _ = transform(before.params, TransformerBlock, change)
+    after = assert_exact(fold_layer_scale, replace(before, params=params), seed)
+    assert after.params.blocks[0].attn.proj.bias is None
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in SCALED])
+def test_fold_layer_scale_does_not_fire_without_one(make, kind):
+    assert_idle(fold_layer_scale, make(kind))
+
+
+def test_fold_layer_scale_does_not_fire_behind_a_norm(make):
+    norm = BatchNorm(*(np.ones(48) for _ in range(4)))
+    before = make("deit3")
+    params, _ = transform(
+        before.params, Attention, lambda _, a: replace(a, proj=replace(a.proj, norm=norm))
+    )
+    assert_idle(fold_layer_scale, replace(before, params=params))
+
+
+# ---------------------------------------------------------------------------- average_before_…
+
+AVERAGED = ["average", "reg_gap"]
+
+
+@pytest.mark.parametrize("kind", AVERAGED)
+@pytest.mark.parametrize("folded", [False, True])
+def test_average_before_last_linear_fires_once_and_is_exact(make, kind, folded, seed):
+    before = make(kind).with_plan(outputs=("logits", "embedding"))
+    before = fold_layer_scale(before)[0] if folded else before
+    after = assert_exact(average_before_last_linear, before, seed)
+    assert after.plan == replace(before.plan, pool_early=True)
+    assert after.params is before.params
+    assert_idle(average_before_last_linear, after)
+
+
+@pytest.mark.parametrize("kind", AVERAGED)
+def test_average_before_last_linear_saves_the_products_of_all_patches_but_one(make, kind):
+    tokens = make(kind).config.tokens
+    expected = (tokens - 1) * 96 * 48
+    assert saved(make(kind))["average_before_last_linear"] == expected
+
+
+def test_average_before_last_linear_does_not_fire_elsewhere(make):
+    for kind in KINDS:
+        before = make(kind)
+        if kind not in AVERAGED:
+            assert_idle(average_before_last_linear, before)
+        assert_idle(average_before_last_linear, every_output(before))
+
+
+def test_average_before_last_linear_does_not_fire_before_a_norm(make):
+    norm = BatchNorm(*(np.ones(48) for _ in range(4)))
+    before = make("average")
+    params, _ = transform(
+        before.params,
+        TransformerBlock,
+        lambda _, b: replace(b, mlp=replace(b.mlp, down=replace(b.mlp.down, norm=norm))),
+    )
+    assert_idle(average_before_last_linear, replace(before, params=params))
+
+
 # ---------------------------------------------------------------------------- fold_layernorm_affine
 
 
 def test_fold_layernorm_affine_fires_once_per_block_and_for_the_head(small):
-    assert fold_layernorm_affine(default_output(small))[1] == 3 + bool(small.config.num_classes)
+    last = small.config.num_classes and small.config.final_norm
+    assert fold_layernorm_affine(default_output(small))[1] == 3 + bool(last)
     assert fold_layernorm_affine(every_output(small))[1] == 3
 
 
@@ -168,7 +289,9 @@ def test_fold_layernorm_affine_is_exact(small, seed):
 def test_fold_layernorm_affine_leaves_bare_norms_and_biases_in_all_readers(small):
     before = default_output(small)
     after, _ = fold_layernorm_affine(before)
-    assert len(layers_of(after.params, LayerNorm)) == 2 * 3 + 1
+    others = small.config.final_norm + small.config.pre_norm
+    assert len(layers_of(after.params, LayerNorm)) == 2 * 3 + others
+    assert after.params.norm_pre is before.params.norm_pre  # which residuals read
     for old, new in zip(before.params.blocks, after.params.blocks, strict=True):
         for norm, was in ((new.norm1, old.norm1), (new.norm2, old.norm2)):
             assert (norm.weight, norm.bias, norm.eps) == (None, None, was.eps)
@@ -298,7 +421,8 @@ def test_fold_value_bias_moves_the_bias_into_the_projection_alone(small):
         assert new.proj.weight is old.proj.weight
         moved = old.proj.weight.astype(np.float64) @ old.v.bias
         assert np.abs(moved).max() > 0.01, "nothing was moved"
-        np.testing.assert_allclose(new.proj.bias, old.proj.bias + moved, rtol=0, atol=1e-12)
+        was = 0 if old.proj.bias is None else old.proj.bias
+        np.testing.assert_allclose(new.proj.bias, was + moved, rtol=0, atol=1e-12)
         assert new.q is old.q
         assert new.k is old.k
     assert after.params.embed is before.params.embed
@@ -419,6 +543,9 @@ class Recording(NumpyOps):
 
 def test_keep_only_read_tokens_fires_once_and_changes_the_plan_alone(small):
     before = without_features(small)
+    if small.config.pool == "avg":
+        assert_idle(keep_only_read_tokens, before)
+        return
     after, count = keep_only_read_tokens(before)
     assert count == 1
     assert after.params is before.params
@@ -427,7 +554,8 @@ def test_keep_only_read_tokens_fires_once_and_changes_the_plan_alone(small):
 
 
 def test_keep_only_read_tokens_is_exact(small, seed):
-    assert_exact(keep_only_read_tokens, without_features(small), seed)
+    if small.config.pool != "avg":
+        assert_exact(keep_only_read_tokens, without_features(small), seed)
 
 
 @pytest.mark.parametrize(
@@ -640,13 +768,14 @@ def test_fold_tokens_and_positions_leaves_one_table(small):
     special = small.config.special_tokens * (not small.config.local_depth)
     assert new.table.shape == (special + math.prod(small.config.grid), 48)
     expected = old.positions.astype(np.float64)
+    if not small.config.token_positions:
+        expected = np.pad(expected, ((special, 0), (0, 0)))
     if special:
         np.testing.assert_allclose(
             new.table[:special], expected[:special] + old.tokens, rtol=0, atol=1e-15
         )
-    np.testing.assert_allclose(
-        new.table[special:], expected[special:] + old.bias, rtol=0, atol=1e-15
-    )
+    bias = 0 if old.bias is None else old.bias
+    np.testing.assert_allclose(new.table[special:], expected[special:] + bias, rtol=0, atol=1e-15)
     assert after.params.late_tokens is small.params.late_tokens
     assert after.params.blocks is small.params.blocks
 
@@ -773,8 +902,8 @@ def test_all_passes_in_a_row_are_exact(make, kind, outputs, pixels, seed):
 
 _ROW = dict(
     fold_layernorm_affine=4, fold_query_scale=3, drop_key_bias=3, fold_value_bias=3, merge_heads=0,
-    keep_only_read_tokens=1, fold_position_attention=0, fold_gate=0, fold_tokens_and_positions=1,
-    fold_input_normalization=1,
+    average_before_last_linear=0, keep_only_read_tokens=1, fold_position_attention=0, fold_gate=0,
+    fold_tokens_and_positions=1, fold_input_normalization=1,
 )  # fmt: skip
 
 
@@ -793,6 +922,21 @@ _ROW = dict(
         ),
         ("vit", {}),
         ("vit_silu_no_bias", {}),
+        ("deit3", dict(fold_layer_scale=3)),
+        ("average", dict(average_before_last_linear=1, keep_only_read_tokens=0)),
+        ("average_of_normed", dict(keep_only_read_tokens=0)),
+        ("gap", dict(fold_layer_scale=3, keep_only_read_tokens=0)),
+        (
+            "reg_gap",
+            dict(fold_layer_scale=3, average_before_last_linear=1, keep_only_read_tokens=0),
+        ),
+        ("pre_norm", {}),
+        ("token_fc_norm", {}),
+        ("no_norm", dict(fold_layernorm_affine=3)),
+        (
+            "convit_average",
+            dict(fold_position_attention=2, fold_gate=2, keep_only_read_tokens=0),
+        ),
     ],
 )
 def test_counts_of_the_whole_row(make, kind, other):

@@ -331,9 +331,19 @@ def test_a_tensor_too_many_is_named(save, refused):
         "deit",
         config_of(**DISTILLED),
         timm_says("deit_x", num_heads=2),
+        change=lambda state: {**state, "blocks.0.extra": np.ones(128, np.float32)},
+    )
+    refused(folder, "not used by this model", "blocks.0.extra", kind=CheckpointError)
+
+
+def test_a_layer_scale_of_one_block_alone_is_an_incomplete_file(save, refused):
+    folder = save(
+        "deit",
+        config_of(),
+        timm_says("deit_x", num_heads=2),
         change=lambda state: {**state, "blocks.0.ls1.gamma": np.ones(128, np.float32)},
     )
-    refused(folder, "not used by this model", "blocks.0.ls1.gamma", kind=CheckpointError)
+    refused(folder, "3 missing", "blocks.0.ls2.gamma, blocks.1.ls1.gamma", kind=CheckpointError)
 
 
 def test_a_block_with_gates_behind_one_without_is_refused(save, refused):
@@ -472,23 +482,29 @@ def test_sizes_of_other_than_square_patches_are_refused(save, refused):
 
 
 @pytest.mark.parametrize(
-    "said",
+    ("said", "words"),
     [
-        {"global_pool": "avg"},
-        {"class_token": False},
-        {"no_embed_class": True},
-        {"reg_tokens": 4},
-        {"pre_norm": True},
-        {"qk_norm": True},
-        {"init_values": 1e-5},
-        {"fc_norm": True},
-        {"act_layer": "relu"},
+        ({"global_pool": "max"}, "global_pool is 'max' (max pooling), which is not supported"),
+        ({"global_pool": "avgmax"}, "(the mean of average and max pooling)"),
+        ({"global_pool": "map"}, "global_pool is 'map' (attention pooling)"),
+        ({"global_pool": ""}, "global_pool is '' (no pooling)"),
+        ({"pool_include_prefix": True}, "pool_include_prefix is True, which is not supported"),
+        ({"pos_embed": "none"}, "pos_embed is 'none', which is not supported"),
+        ({"qk_norm": True}, "qk_norm is True, which is not supported"),
+        ({"act_layer": "relu"}, "relu"),
+        ({"class_token": False}, "class_token False, the weights have True"),
+        ({"reg_tokens": 4}, "registers 4, the weights have 0"),
+        ({"pre_norm": True}, "pre_norm True, the weights have False"),
+        ({"init_values": 1e-5}, "layer_scale True, the weights have False"),
+        ({"fc_norm": True}, "fc_norm True, the weights have False"),
+        ({"proj_bias": False}, "proj_bias False, the weights have True"),
+        ({"no_embed_class": True}, "fit several image sizes: 16x272 or 272x16"),
     ],
     ids=str,
 )
-def test_another_network_by_timms_arguments_is_refused(save, refused, said):
+def test_another_network_by_timms_arguments_is_refused(save, refused, said, words):
     folder = save("vit", config_of(), timm_says("vit_x", num_heads=2, **said))
-    refused(folder, *map(str, said.values()), kind=ConfigError)
+    refused(folder, words, kind=ConfigError)
 
 
 @pytest.mark.parametrize(
@@ -605,6 +621,7 @@ def test_a_bare_file_of_transformers_says_what_it_assumes(save):
         """'{"norm_eps": 1e-5}')""",
         """activation gelu: the default of transformers (another: --config """
         """'{"act_layer": "silu"}')""",
+        "image size 32x32: a square (16x64 has the same tokens)",
     )
 
 

@@ -12,7 +12,7 @@ from levit.models.model import Model, Plan
 from levit.models.random_weights import random_model
 from levit.models.registry import FAMILIES
 from levit.models.transformer.config import TransformerConfig
-from levit.models.transformer.layers import PositionAttention
+from levit.models.transformer.layers import LayerScale, PositionAttention
 
 VARIANTS = [(family, name) for family in FAMILIES.values() for name in family.variants]
 # Scopes of what no layer does.
@@ -24,6 +24,8 @@ SMALL = {
     "deit": ("deit", dict(distilled=True, distilled_head=True)),
     "convit": ("convit", dict(local_depth=2, qkv_bias=False)),
     "vit_pooler": ("vit", dict(num_classes=0, pooler_width=20)),
+    "deit3": ("deit", dict(layer_scale=True, token_positions=False)),
+    "average": ("vit", dict(pool="avg", fc_norm=True, registers=2, pre_norm=True)),
 }
 
 
@@ -72,7 +74,8 @@ def assert_scopes_are_paths(model):
     assert len(ops.applied) == len(set(ops.applied)), "two layers of one name"
     assert set(ops.applied) == paths
     above = {path[:i] for path in paths for i, letter in enumerate(path) if letter == "."}
-    others = ops.entered - paths - above - positions.keys()
+    elsewhere = {*positions, *layers_of(model.params, LayerScale)}
+    others = ops.entered - paths - above - elsewhere
     assert {path.rpartition(".")[2] for path in others} <= DATAFLOW
 
 
@@ -90,9 +93,13 @@ def test_of_every_small_levit_folded(small, channels_first):
     assert_scopes_are_paths(model)
 
 
+@pytest.mark.parametrize("every_output", [False, True])
 @pytest.mark.parametrize("kind", SMALL)
-def test_of_every_transformer_folded(kind, seed):
+def test_of_every_transformer_folded(kind, every_output, seed):
     family, own = SMALL[kind]
     model = random_model(FAMILIES[family], TransformerConfig(**(_VIT | own)), seed)
-    model = model.with_plan(outputs=model.family.outputs(model.config))
+    names = model.family.outputs(model.config)
+    others = [name for name in names if name.startswith(("logits_", "pooled"))]
+    outputs = names if every_output else (others or names[:1])
+    model = model.with_plan(outputs=tuple(outputs))
     assert_scopes_are_paths(run_passes(model)[-1].model)

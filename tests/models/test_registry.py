@@ -17,12 +17,16 @@ def test_the_variants_of_the_other_families_are_timms():
     deit += ["deit_base_patch16_384"]
     deit += [f"deit_{size}_distilled_patch16_224" for size in ("tiny", "small", "base")]
     deit += ["deit_base_distilled_patch16_384"]
+    deit += [f"deit3_small_patch16_{size}" for size in (224, 384)] + ["deit3_medium_patch16_224"]
+    deit += [f"deit3_{s}_patch16_{size}" for s in ("base", "large") for size in (224, 384)]
     assert list(FAMILIES) == ["levit", "deit", "convit", "vit"]
     assert list(FAMILIES["deit"].variants) == deit
     assert list(FAMILIES["convit"].variants) == [f"convit_{s}" for s in ("tiny", "small", "base")]
-    assert list(FAMILIES["vit"].variants) == [
-        f"vit_{size}_patch16_224" for size in ("tiny", "small", "base")
-    ]
+    vit = set(FAMILIES["vit"].variants)
+    assert vit >= {f"vit_{s}_patch16_{n}" for s in ("tiny", "small", "base") for n in (224, 384)}
+    assert vit >= {"vit_base_patch8_224", "vit_large_patch16_224", "vit_medium_patch16_gap_256"}
+    assert vit >= {"vit_wee_patch16_reg1_gap_256", "vit_small_patch14_reg4_dinov2"}
+    assert all(name.startswith("vit_") for name in vit)
 
 
 @pytest.mark.parametrize(
@@ -44,13 +48,15 @@ def test_the_variants_of_the_other_families_are_timms():
         ("facebook/deit-base-distilled-patch16-384", "deit_base_distilled_patch16_384"),
         ("deit_tiny_patch16_224.fb_in1k", "deit_tiny_patch16_224"),
         ("timm/convit_base.fb_in1k", "convit_base"),
+        ("timm/deit3_small_patch16_224.fb_in1k", "deit3_small_patch16_224"),
+        ("vit_small_patch14_dinov2.lvd142m", "vit_small_patch14_dinov2"),
         ("vit_base_patch16_224.augreg2_in21k_ft_in1k", "vit_base_patch16_224"),
     ],
 )
 def test_what_people_call_a_model(said, name):
     found, family, variant = find_variant(said)
     assert found == name
-    assert family is FAMILIES[name.split("_")[0]]
+    assert family is FAMILIES[name.split("_")[0].rstrip("3")]
     assert variant is family.variants[name]
     assert getattr(variant.config, "conv", False) == ("_conv_" in name)
 

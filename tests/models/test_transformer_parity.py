@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 
 from levit.errors import ExportError
 from levit.export import ExportOptions, export
+from levit.export.flavours import timm_spec
 from levit.export.verify_source import make_network
 from levit.models.layers import transform
 from levit.models.ops import NumpyOps
@@ -32,7 +33,22 @@ KINDS = {
     "distilled": ("deit", dict(distilled=True, distilled_head=True)),
     "convit": ("convit", dict(local_depth=2, qkv_bias=False)),
     "vit": ("vit", {}),
-}
+    "deit3": ("deit", dict(layer_scale=True, token_positions=False)),
+    "average": ("vit", dict(pool="avg", fc_norm=True)),
+    "average_of_normed": ("vit", dict(pool="avg")),
+    "gap": ("vit", dict(class_token=False, pool="avg", layer_scale=True, qkv_bias=False)),
+    "reg_gap": (
+        "vit",
+        dict(class_token=False, registers=3, pool="avg", token_positions=False, fc_norm=True,
+             layer_scale=True),
+    ),
+    "registers": ("vit", dict(registers=2)),
+    "dinov2": ("vit", dict(registers=4, token_positions=False, layer_scale=True)),
+    "pre_norm": ("vit", dict(pre_norm=True, proj_bias=False)),
+    "token_fc_norm": ("vit", dict(fc_norm=True)),
+    "no_norm": ("vit", dict(final_norm=False, registers=2, token_positions=False)),
+    "convit_average": ("convit", dict(local_depth=2, qkv_bias=False, pool="avg")),
+}  # fmt: skip
 SHAPES = {
     "base": {},
     "patch_8": dict(patch_size=8, image_size=(40, 40)),
@@ -132,7 +148,7 @@ def assert_timm_agrees(model, x):
 def test_every_output_is_timms(kind, shape, seed):
     changes = dict(SHAPES[shape])
     if "qkv_bias" in changes:  # not as the family has it
-        changes["qkv_bias"] = kind == "convit"
+        changes["qkv_bias"] = not KINDS[kind][1].get("qkv_bias", True)
     family, config = config_of(kind, **changes)
     assert_timm_agrees(random_model(family, config, seed), inputs(config, seed))
 
@@ -144,7 +160,7 @@ def test_images_that_are_not_square_are_timms(kind, size, seed):
     assert_timm_agrees(random_model(family, config, seed), inputs(config, seed))
 
 
-@pytest.mark.parametrize("kind", ["deit", "convit", "vit"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "distilled"])
 def test_a_headless_network_is_timms(kind, seed):
     family, config = config_of(kind, num_classes=0)
     assert_timm_agrees(random_model(family, config, seed), inputs(config, seed))
@@ -269,6 +285,33 @@ def test_every_variant_has_the_shapes_of_timms_model_of_that_name(family):
         assert numbers.shapes == theirs, name
 
 
+@pytest.mark.parametrize("family", ["deit", "convit", "vit"])
+def test_every_variant_is_timms_model_of_that_name(family):
+    """Facts that the weights do not show, the preprocessing, and the weights that it stands for."""
+    import timm.data
+    import torch
+    from timm.models import create_model, get_pretrained_cfg
+
+    for name, variant in FAMILIES[family].variants.items():
+        with torch.device("meta"):
+            network = create_model(name, pretrained=False)
+        config, cfg = variant.config, get_pretrained_cfg(name)
+        attention = network.blocks[-1].attn
+        norms = {m.eps for m in network.modules() if isinstance(m, torch.nn.LayerNorm)}
+        assert attention.num_heads == config.heads, name
+        assert norms == {config.norm_eps}, name
+        assert network.global_pool == config.pool, name
+        assert getattr(network, "no_embed_class", False) is not config.token_positions, name
+        assert type(network.blocks[-1].mlp.act).__name__ == "GELU", name
+        assert config.num_classes == network.num_classes, name
+        assert variant.hub_id == cfg.hf_hub_id.rstrip("/"), name
+        theirs = timm.data.resolve_model_data_config(network)
+        assert config.image_size == theirs["input_size"][1:], name
+        ours = timm_spec(config.image_size, FAMILIES[family].preprocessing(config, "timm"))
+        for key in ("mean", "std", "crop_pct", "crop_mode", "interpolation"):
+            assert getattr(ours, key) == theirs[key], (name, key)
+
+
 class _Shapes:
     def __init__(self):
         self.shapes = {}
@@ -343,11 +386,13 @@ def test_a_class_token_classifier_does_not_read_the_distillation_token(seed):
 
 # ---------------------------------------------------------------------------- full size
 
+_OTHER_FORMS = ("deit3_small_patch16_224", "vit_wee_patch16_reg1_gap_256")
 _FULL = [
     name
     for family in ("deit", "convit", "vit")
-    for name in FAMILIES[family].variants
-    if not name.endswith("384")
+    for name, variant in FAMILIES[family].variants.items()
+    # Those with a published accuracy, and one of each other form.
+    if (variant.top1 and not name.endswith("384")) or name in _OTHER_FORMS
 ]
 
 

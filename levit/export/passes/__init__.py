@@ -21,7 +21,9 @@ from levit.export.passes.common import (
 )
 from levit.export.passes.levit import fold_relative_bias, pool_before_last_linear
 from levit.export.passes.transformer import (
+    average_before_last_linear,
     fold_gate,
+    fold_layer_scale,
     fold_layernorm_affine,
     fold_position_attention,
     fold_tokens_and_positions,
@@ -33,7 +35,7 @@ from levit.models.layers import BatchNorm, LayerNorm, RelativeBias, layers_of
 from levit.models.levit.layers import LevitBlock
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
-from levit.models.transformer.layers import TransformerBlock
+from levit.models.transformer.layers import LayerScale, TransformerBlock
 from levit.relative_error import relative_error
 
 __all__ = [
@@ -53,6 +55,7 @@ EXACT: Final = 1e-12
 
 PASSES: Final[Sequence[Pass]] = (
     fold_batchnorm,
+    fold_layer_scale,
     fold_layernorm_affine,
     fold_query_scale,
     drop_key_bias,
@@ -60,6 +63,7 @@ PASSES: Final[Sequence[Pass]] = (
     fold_relative_bias,
     merge_heads,
     pool_before_last_linear,
+    average_before_last_linear,
     keep_only_read_tokens,
     fold_position_attention,
     fold_gate,
@@ -71,10 +75,12 @@ PASSES: Final[Sequence[Pass]] = (
 _ABOUT: Final[Mapping[type, Sequence[Pass]]] = {
     BatchNorm: (fold_batchnorm,),
     LayerNorm: (fold_layernorm_affine,),
+    LayerScale: (fold_layer_scale,),
     RelativeBias: (fold_relative_bias,),
     LevitBlock: (pool_before_last_linear,),
     TransformerBlock: (
         fold_value_bias,
+        average_before_last_linear,
         keep_only_read_tokens,
         fold_position_attention,
         fold_gate,

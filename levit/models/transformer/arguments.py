@@ -17,20 +17,22 @@ _TIMM_WIDTHS: Final = {"embed_dim", "depth", "num_heads"}
 # Arguments of timm's VisionTransformer and ConVit, and the values that are built here. Another
 # value is another network.
 _ONLY: Final[Mapping[str, tuple[Any, ...]]] = {
-    "global_pool": ("token",),
-    "class_token": (True,),
-    "no_embed_class": (False,),
-    "reg_tokens": (0,),
-    "pre_norm": (False,),
-    "fc_norm": (None, False),
+    "pool_include_prefix": (False,),
+    "pos_embed": ("learn",),
     "qk_norm": (False,),
-    "init_values": (None,),
-    "dynamic_img_size": (False,),
+    "scale_attn_norm": (False,),
+    "scale_mlp_norm": (False,),
     "hybrid_backbone": (None,),
-    "proj_bias": (True,),
-    "final_norm": (True,),
     "position_embedding_type": (None, "absolute"),
     "pooler_act": ("tanh",),
+}
+# Poolings of timm that are not built here, in words.
+_POOLINGS: Final = {
+    "": "no pooling",
+    "max": "max pooling",
+    "avgmax": "the mean of average and max pooling",
+    "map": "attention pooling",
+    "prr": "attention pooling",
 }
 
 Stated = Mapping[str, Any]
@@ -61,7 +63,9 @@ def _read(values: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{key} is {said[key]!r}, which is not supported")
     names = _TRANSFORMERS if transformers else _TIMM
     stated: dict[str, Any] = {
-        field: read(said[key], key) for key, (field, read) in names.items() if key in said
+        field: read(said[key], key)
+        for key, (field, read) in names.items()
+        if key in said and not (said[key] is None and key in _UNSAID)
     }
     if transformers:
         stated.setdefault("norm_eps", 1e-12)
@@ -90,6 +94,25 @@ def _activation(value: Any, key: str) -> str:
     return activation_name(text(value, key))
 
 
+def _pooling(value: Any, key: str) -> str:
+    name = text(value, key)
+    if name in _POOLINGS:
+        raise ValueError(f"{key} is {name!r} ({_POOLINGS[name]}), which is not supported")
+    return name
+
+
+def _not(value: Any, key: str) -> bool:
+    return not flag(value, key)
+
+
+def _has_scale(value: Any, key: str) -> bool:
+    """Tell whether there is a layer scale: timm has none for an initial value of zero."""
+    return number(value, key) != 0
+
+
+# Arguments that say nothing where they are null.
+_UNSAID: Final = ("global_pool", "fc_norm", "init_values", "act_layer", "norm_eps")
+
 # Key of the file → field of the config, and how it is read.
 _TIMM: Final[Mapping[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "embed_dim": ("width", whole),
@@ -101,6 +124,15 @@ _TIMM: Final[Mapping[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "norm_eps": ("norm_eps", number),
     "local_up_to_layer": ("local_depth", whole),
     "use_pos_embed": ("positions", flag),
+    "global_pool": ("pool", _pooling),
+    "class_token": ("class_token", flag),
+    "no_embed_class": ("token_positions", _not),
+    "reg_tokens": ("registers", whole),
+    "pre_norm": ("pre_norm", flag),
+    "final_norm": ("final_norm", flag),
+    "fc_norm": ("fc_norm", flag),
+    "init_values": ("layer_scale", _has_scale),
+    "proj_bias": ("proj_bias", flag),
 }
 _TRANSFORMERS: Final[Mapping[str, tuple[str, Callable[[Any, str], Any]]]] = {
     "hidden_size": ("width", whole),
@@ -144,6 +176,8 @@ def config_from_arguments(
     if missing:
         raise ConfigError(f"{name}: says nothing of {', '.join(sorted(missing))}")
     stated.setdefault("mlp_width", 4 * stated["width"])
+    if stated.get("pool") == "avg" and not stated.get("local_depth"):
+        stated.setdefault("fc_norm", stated.get("final_norm", True))  # as timm has it
     try:
         said = model_arguments(values)
         size = said.get("img_size", said.get("image_size", 224))

@@ -16,6 +16,7 @@ from levit.models.transformer.layers import (
     Embedding,
     GatedAttention,
     Head,
+    LayerScale,
     PositionAttention,
     TransformerBlock,
     TransformerParams,
@@ -31,18 +32,18 @@ def build(
     make = _Builder(config, keymap, weights)
     prefix, width = keymap.prefix, config.width
     late = config.local_depth > 0
-    tokens = [make.token(keymap.class_token)]
-    if config.distilled:
-        tokens.append(make.token(keymap.distillation_token))
-    front = np.concatenate(tokens) if len(tokens) > 1 else tokens[0]
+    front = make.front()
     patches = math.prod(config.grid)
-    count = patches if late else patches + config.special_tokens
+    with_positions = 0 if late or not config.token_positions else config.special_tokens
     embed = make.embedding(
         prefix + keymap.patch,
         tokens=None if late else front,
-        positions=make.positions(prefix + keymap.positions, count) if config.positions else None,
+        positions=make.positions(prefix + keymap.positions, patches + with_positions)
+        if config.positions
+        else None,
     )
     blocks = tuple(make.block(i) for i in range(config.depth))
+    norm = make.norm(prefix + keymap.norm) if config.final_norm and not config.fc_norm else None
     heads = [make.head(which) for which in range(config.classifier_heads)]
     pooler = None
     if config.pooler_width:
@@ -50,11 +51,13 @@ def build(
     return TransformerParams(
         embed=embed,
         blocks=blocks,
-        norm=make.norm(prefix + keymap.norm),
+        norm=norm,
         late_tokens=front if late else None,
         head=heads[0] if heads else None,
         head_dist=heads[1] if len(heads) > 1 else None,
         pooler=pooler,
+        norm_pre=make.norm(prefix + keymap.norm_pre) if config.pre_norm else None,
+        fc_norm=make.norm(prefix + keymap.fc_norm) if config.fc_norm else None,
     )
 
 
@@ -68,8 +71,19 @@ class _Builder:
         self._keymap = keymap
         self._weights = weights
 
-    def token(self, name: str) -> Array:
-        shape = (1, 1, self._config.width)
+    def front(self) -> Array | None:
+        """(T, C): the tokens in front of the patches."""
+        config, names = self._config, self._keymap
+        counts = {
+            names.class_token: int(config.class_token),
+            names.distillation_token: int(config.distilled),
+            names.registers: config.registers,
+        }
+        tables = [self._tokens(name, count) for name, count in counts.items() if count]
+        return np.concatenate(tables) if len(tables) > 1 else next(iter(tables), None)
+
+    def _tokens(self, name: str, count: int) -> Array:
+        shape = (1, count, self._config.width)
         table: Array = self._weights.tensor(self._keymap.prefix + name, shape)[0]
         return table
 
@@ -82,7 +96,7 @@ class _Builder:
         side, width = config.patch_size, config.width
         return Embedding(
             self._weights.tensor(f"{layer}.weight", (width, config.in_channels, side, side)),
-            self._weights.tensor(f"{layer}.bias", (width,)),
+            None if config.pre_norm else self._weights.tensor(f"{layer}.bias", (width,)),
             stride=side,
             padding=0,
             grid=config.grid,
@@ -96,7 +110,7 @@ class _Builder:
             self._weights.tensor(f"{layer}.bias", (out_features,)) if bias else None,
         )
 
-    def head(self, which: int) -> Head:
+    def head(self, which: int) -> Linear:
         config, tensor = self._config, self._weights.tensor
         has_norm = config.head_dist_norm if which else config.head_norm
         names = self._keymap.head_names(which, norm=has_norm)
@@ -107,12 +121,11 @@ class _Builder:
                 for part in ("weight", "bias", "mean", "var")
             )
             norm = BatchNorm(weight, bias, mean, var)
-        return Head(
-            tensor(names.weight, (config.num_classes, config.width)),
-            tensor(names.bias, (config.num_classes,)),
-            norm_before=norm,
-            first=which,
-        )
+        weight = tensor(names.weight, (config.num_classes, config.width))
+        bias = tensor(names.bias, (config.num_classes,))
+        if config.pool == "avg":
+            return Linear(weight, bias, norm_before=norm)
+        return Head(weight, bias, norm_before=norm, first=which)
 
     def norm(self, layer: str) -> LayerNorm:
         shape = (self._config.width,)
@@ -130,16 +143,24 @@ class _Builder:
             attn=self._attention(at, gated=number < config.local_depth),
             norm2=self.norm(at + names.norm2),
             mlp=Mlp(
-                up=self.linear(at + names.up, config.mlp_width, config.width),
-                down=self.linear(at + names.down, config.width, config.mlp_width),
+                up=self.linear(at + names.up, config.mlp_width, config.width, config.proj_bias),
+                down=self.linear(at + names.down, config.width, config.mlp_width, config.proj_bias),
                 activation=config.activation,
             ),
+            scale1=self._scale(at, 0),
+            scale2=self._scale(at, 1),
         )
+
+    def _scale(self, at: str, which: int) -> LayerScale | None:
+        if not self._config.layer_scale:
+            return None
+        name = at + self._keymap.scales[which]
+        return LayerScale(self._weights.tensor(name, (self._config.width,)))
 
     def _attention(self, at: str, *, gated: bool) -> Attention:
         config, names = self._config, self._keymap
         q, k, v = self._parts(at, names.gated if gated else (names.q, names.k, names.v))
-        proj = self.linear(at + names.proj, config.width, config.width)
+        proj = self.linear(at + names.proj, config.width, config.width, config.proj_bias)
         scale = (config.width // config.heads) ** -0.5
         if not gated:
             return Attention(q=q, k=k, v=v, proj=proj, heads=config.heads, scale=scale)

@@ -11,7 +11,7 @@ from levit.errors import ConfigError
 from levit.json_values import flag, number_pair
 from levit.models.layers import ACTIVATIONS
 
-__all__ = ["MAX_TOKENS", "TransformerConfig", "same_architecture", "with_image_size"]
+__all__ = ["MAX_TOKENS", "POOLS", "TransformerConfig", "same_architecture", "with_image_size"]
 
 # Far beyond use, and near enough that a slip of the finger, or a file made to do harm, is an error
 # and not a full memory: blocks; tokens; positions' tables of a gated attention; weights, of which
@@ -21,10 +21,13 @@ MAX_TOKENS: Final = 96 * 96
 MAX_TABLE: Final = 2**28
 MAX_WEIGHTS: Final = 2**29 - 2**20
 
+POOLS: Final = ("token", "avg")
+
 _FLAGS: Final = (
-    *("qkv_bias", "distilled", "distilled_head", "positions"),
-    *("head_norm", "head_dist_norm"),
-)
+    "qkv_bias", "proj_bias", "distilled", "distilled_head", "positions", "class_token",
+    "token_positions", "pre_norm", "layer_scale", "final_norm", "fc_norm",
+    "head_norm", "head_dist_norm",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,15 @@ class TransformerConfig:
         positions: whether there are position embeddings.
         head_norm, head_dist_norm: whether a BatchNorm stands before the classifier and before the
             distillation head, as a linear probe has it.
+        class_token: whether there is a class token.
+        registers: tokens beside it that nothing reads after the last block.
+        token_positions: whether the tokens in front of the patches have position embeddings too.
+        pre_norm: whether a LayerNorm stands before the blocks; the patches have no bias then.
+        layer_scale: whether what attention and MLP add is scaled, each channel by its own factor.
+        proj_bias: whether the attention's projection and the MLP have biases.
+        pool: what the head reads: ``token``, the class token, or ``avg``, the mean of the patches.
+        final_norm: whether there is a LayerNorm after the blocks.
+        fc_norm: whether that one comes after the pooling and not before it.
     """
 
     image_size: tuple[int, int]
@@ -71,11 +83,21 @@ class TransformerConfig:
     positions: bool = True
     head_norm: bool = False
     head_dist_norm: bool = False
+    class_token: bool = True
+    registers: int = 0
+    token_positions: bool = True
+    pre_norm: bool = False
+    layer_scale: bool = False
+    proj_bias: bool = True
+    pool: str = "token"
+    final_norm: bool = True
+    fc_norm: bool = False
 
     def __post_init__(self) -> None:
         numbers = [self.patch_size, self.in_channels, self.width, self.depth, self.heads]
         numbers.append(self.mlp_width)
-        others = (self.num_classes, self.pooler_width, self.local_depth, *self.image_size)
+        others = [self.num_classes, self.pooler_width, self.local_depth, self.registers]
+        others += self.image_size
         if not all(type(n) is int for n in (*numbers, *others)):
             raise ConfigError("widths, heads, depths and sizes are whole numbers")
         if min(numbers) < 1 or min(others) < 0:
@@ -95,6 +117,7 @@ class TransformerConfig:
                 f"the class token enters after {self.local_depth} local blocks: there must be "
                 f"more blocks than that ({self.depth}), and no distillation token"
             )
+        self._check_tokens()
         if self.depth > MAX_DEPTH:
             raise ConfigError(f"{self.depth} blocks are over the limit of {MAX_DEPTH}")
         self._check_image_size()
@@ -102,6 +125,30 @@ class TransformerConfig:
         weights += self.width * (self.num_classes + self.in_channels * self.patch_size**2)
         if weights > MAX_WEIGHTS:
             raise ConfigError(f"a network of {weights:.2g} weights is over the limit")
+
+    def _check_tokens(self) -> None:
+        if self.pool not in POOLS:
+            raise ConfigError(f"unknown pooling {self.pool!r}; known: {', '.join(POOLS)}")
+        if self.pool == "token" and not self.class_token:
+            raise ConfigError("pooling by the class token needs a class token")
+        if self.fc_norm and not self.final_norm:
+            raise ConfigError("a norm behind the pooling is the final norm, which is left out")
+        unusual = (
+            not self.class_token
+            or self.registers > 0
+            or not self.token_positions
+            or self.fc_norm
+            or not self.final_norm
+        )
+        if self.distilled and (unusual or self.pool != "token"):
+            raise ConfigError(
+                "a distillation token stands beside a class token alone, and both are read behind "
+                "the final norm"
+            )
+        if self.local_depth and (unusual or self.pre_norm or self.layer_scale):
+            raise ConfigError(
+                "local blocks have no registers, layer scale or norms but those of a ConViT"
+            )
 
     def _check_image_size(self) -> None:
         patch, (height, width) = self.patch_size, self.image_size
@@ -117,7 +164,7 @@ class TransformerConfig:
                 f"sides must be multiples of {patch}, such as {near}"
             )
         tokens = math.prod(self.grid)
-        if tokens > MAX_TOKENS:
+        if max(tokens, self.registers) > MAX_TOKENS:
             raise ConfigError(
                 f"image size {height}x{width} makes {tokens:,} tokens, over the limit of "
                 f"{MAX_TOKENS:,}"
@@ -137,7 +184,7 @@ class TransformerConfig:
     @property
     def special_tokens(self) -> int:
         """Number of tokens in front, at the last block, that stand for no patch."""
-        return 1 + self.distilled
+        return self.class_token + self.distilled + self.registers
 
     @property
     def tokens(self) -> int:
@@ -149,8 +196,10 @@ class TransformerConfig:
         """Number of tokens, from the first, that are read after the last block.
 
         A classifier without a distillation head reads the class token alone, whatever stands beside
-        it; a headless distilled model pools both, as timm does.
+        it; a headless distilled model pools both, as timm does. A mean over the patches reads all.
         """
+        if self.pool == "avg":
+            return self.tokens
         return 1 + (self.distilled_head or (self.distilled and not self.num_classes))
 
     @property
@@ -184,7 +233,8 @@ class TransformerConfig:
 def same_architecture(one: TransformerConfig, other: TransformerConfig) -> bool:
     """Return True if all is equal that fine-tuning leaves alone: not classes, channels, image size.
 
-    Epsilon and activation do not count either: they cannot be read off a checkpoint.
+    Epsilon and activation do not count either: they cannot be read off a checkpoint. Nor does the
+    pooling, with the place of the norm beside it: both come with a new head.
     """
 
     def bare(config: TransformerConfig) -> TransformerConfig:
@@ -199,6 +249,9 @@ def same_architecture(one: TransformerConfig, other: TransformerConfig) -> bool:
             pooler_width=0,
             activation="gelu",
             norm_eps=1e-6,
+            pool="token" if config.class_token else "avg",
+            final_norm=True,
+            fc_norm=False,
         )
 
     return bare(one) == bare(other)

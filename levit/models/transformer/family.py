@@ -71,6 +71,14 @@ class TransformerFamily(Family):
             )
         return shapes[name]
 
+    def preprocessing_of_variant(self, config: TransformerConfig) -> dict[str, Any]:
+        """Settings of the variant of this architecture and image size, where they are its own."""
+        for variant in self.variants.values():
+            same_size = variant.config.image_size == config.image_size
+            if same_size and same_architecture(variant.config, config):
+                return dict(variant.preprocessing)
+        return {}
+
     def config_from_dict(self, values: Mapping[str, Any]) -> TransformerConfig:
         return TransformerConfig.from_dict(values)
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from levit.errors import CheckpointError, ConfigError
 from levit.models.heads import read_heads
 from levit.models.hints import Hints
 from levit.models.model import Variant
 from levit.models.transformer.arguments import stated_in
-from levit.models.transformer.config import (
-    MAX_DEPTH,
-    MAX_TOKENS,
-    TransformerConfig,
-    same_architecture,
-)
+from levit.models.transformer.config import MAX_DEPTH, TransformerConfig, same_architecture
+from levit.models.transformer.features import refuse_features
+from levit.models.transformer.image_size import Grid, infer_grid, size_without_positions
 from levit.models.transformer.keymap import TransformerKeymap
+from levit.models.transformer.names import Named, read_name
+from levit.models.transformer.pooling import choose_pooling
 
 __all__ = ["infer_config"]
 
@@ -82,20 +81,22 @@ def infer_config(
         ConfigError: shapes leave a choice (the message says what decides), or contradict the hints.
     """
     read = _Shapes(shapes, keymap)
+    refuse_features(shapes, keymap)
     stated = stated_in(hints)
+    named = read_name(hints, variants, stated)
     found = _from_shapes(read)
-    for field in ("width", "depth", "mlp_width", "patch_size", "qkv_bias", "local_depth"):
-        if field in stated and stated[field] != found[field]:
-            raise ConfigError(
-                f"{hints.arguments_from} says {field} {stated[field]}, the weights have "
-                f"{found[field]}: correct that, or leave it out"
-            )
+    _check_stated(found, stated, hints.arguments_from)
+    found["pool"], unsaid = choose_pooling(found, stated, named, keymap)
+    if not stated.get("final_norm", named.config is None or named.config.final_norm):
+        found["final_norm"] = False
     assumed: list[str] = []
     template = TransformerConfig(
         **found, image_size=(found["patch_size"], found["patch_size"]), heads=1
     )
     gates = _gates(read)
-    heads = gates or stated.get("heads") or _heads_of_variant(template, variants)
+    grid = _grid(read, replace(template, heads=gates or 1), hints, stated, named, variants)
+    template = replace(template, image_size=grid.image_size, token_positions=grid.token_positions)
+    heads = gates or stated.get("heads") or _heads_of_variant(template, variants, named)
     if heads is None:
         raise ConfigError(_ask_for_heads(template.width, keymap.source))
     if gates and stated.get("heads", gates) != gates:
@@ -104,24 +105,38 @@ def infer_config(
             f"correct that, or leave it out"
         )
     template = replace(template, heads=heads)
-    eps = stated.get("norm_eps", keymap.default_eps)
-    activation = stated.get("activation", hints.activation or "gelu")
+    eps = stated.get("norm_eps", named.norm_eps or keymap.default_eps)
+    named_activation = None if named.config is None else named.config.activation
+    activation = stated.get("activation", hints.activation or named_activation or "gelu")
     # The config of a transformers model leaves out what its class has by default.
-    if hints.model_type is None and (
-        keymap.source == "transformers" or _variant_of(template, variants) is None
+    if (
+        hints.model_type is None
+        and named.config is None
+        and (keymap.source == "transformers" or _variant_of(template, variants) is None)
     ):
         if "norm_eps" not in stated:
             assumed.append(_unstated("LayerNorm epsilon", f"{eps:g}", keymap, '"norm_eps": 1e-5'))
         if "activation" not in stated and hints.activation is None:
             assumed.append(_unstated("activation", activation, keymap, '"act_layer": "silu"'))
-    size, why = _image_size(read, template, hints, variants)
-    config = replace(
-        template,
-        image_size=size,
-        norm_eps=eps,
-        activation=activation,
-    )
-    return config, [*assumed, *why]
+    config = replace(template, norm_eps=eps, activation=activation)
+    return config, [*assumed, *unsaid, *grid.assumed]
+
+
+# Fields that shapes decide, and a file may contradict.
+_TOLD: Final = (
+    "width", "depth", "mlp_width", "patch_size", "qkv_bias", "proj_bias", "local_depth",
+    "class_token", "registers", "pre_norm", "layer_scale", "fc_norm",
+)  # fmt: skip
+
+
+def _check_stated(found: Mapping[str, Any], stated: Mapping[str, Any], file: str) -> None:
+    """Raise `ConfigError` where a file says what the weights are not."""
+    for field in _TOLD:
+        if field in stated and stated[field] != found[field]:
+            raise ConfigError(
+                f"{file} says {field} {stated[field]}, the weights have {found[field]}: correct "
+                f"that, or leave it out"
+            )
 
 
 def _from_shapes(read: _Shapes) -> dict[str, Any]:
@@ -142,6 +157,7 @@ def _from_shapes(read: _Shapes) -> dict[str, Any]:
     classes, norms = read_heads(read.shapes, names)
     _check_heads(read, distilled=distilled, heads=len(norms))
     pooler = f"{at}{names.pooler}.weight"
+    registers = at + names.registers
     return {
         "patch_size": patch,
         "in_channels": in_channels,
@@ -157,6 +173,12 @@ def _from_shapes(read: _Shapes) -> dict[str, Any]:
         "pooler_width": read.of(pooler, 2)[0] if names.pooler and read.has(pooler) else 0,
         "local_depth": read.local_depth(depth),
         "positions": read.has(at + names.positions),
+        "class_token": read.has(at + names.class_token),
+        "registers": (read.of(registers, 3)[1] if names.registers and read.has(registers) else 0),
+        "pre_norm": read.has(f"{at}{names.norm_pre}.weight"),
+        "layer_scale": any(read.has(first + scale) for scale in names.scales),
+        "proj_bias": any(read.has(f"{first}{n}.bias") for n in (names.proj, names.up, names.down)),
+        "fc_norm": read.has(f"{at}{names.fc_norm}.weight"),
     }
 
 
@@ -180,8 +202,13 @@ def _gates(read: _Shapes) -> int | None:
     return read.of(names.block_name(0) + names.gate, 1)[0] if names.gate else None
 
 
-def _heads_of_variant(template: TransformerConfig, variants: Mapping[str, Variant]) -> int | None:
-    """Choose the number of heads of the variants that are this network otherwise, if they agree."""
+def _heads_of_variant(
+    template: TransformerConfig, variants: Mapping[str, Variant], named: Named
+) -> int | None:
+    """Choose the heads of the named variant, or of those that are this network if they agree."""
+    # A name says nothing of a network of another width.
+    if named.config is not None and named.config.width == template.width:
+        return named.config.heads
     found = {
         variant.config.heads
         for variant in variants.values()
@@ -214,65 +241,19 @@ def _unstated(what: str, value: str, keymap: TransformerKeymap, other: str) -> s
     return f"{what} {value}: the default of {library} (another: --config '{{{other}}}')"
 
 
-def _image_size(
+def _grid(
     read: _Shapes,
     template: TransformerConfig,
     hints: Hints,
+    stated: Mapping[str, Any],
+    named: Named,
     variants: Mapping[str, Variant],
-) -> tuple[tuple[int, int], list[str]]:
-    """(height, width) in pixels, and what was assumed."""
-    names, patch = read.keymap, template.patch_size
+) -> Grid:
+    """Infer the image size, from the position embeddings where there are any."""
     if not template.positions:
-        return _size_without_positions(template, hints, variants)
-    key = names.prefix + names.positions
+        return size_without_positions(template, hints, variants)
+    key = read.keymap.prefix + read.keymap.positions
     count, width = read.of(key, 3)[1:]
-    patches = count - (0 if template.local_depth else template.special_tokens)
-    if patches < 1 or width != template.width:
+    if width != template.width:
         raise CheckpointError(f"{key}: {count} positions of width {width} do not fit this network")
-    if patches > MAX_TOKENS:
-        raise CheckpointError(
-            f"the checkpoint has {patches:,} tokens, over the limit of {MAX_TOKENS:,}"
-        )
-    grids = [(h, patches // h) for h in range(1, patches + 1) if patches % h == 0]
-    sizes = [(h * patch, w * patch) for h, w in grids]
-    if hints.resize_to in sizes:
-        return hints.resize_to, []
-    if hints.image_size is not None and hints.image_size not in sizes:
-        side = math.isqrt(patches)
-        trained = f"{side * patch}x{side * patch} pixels" if side**2 == patches else "another size"
-        raise ConfigError(
-            f"the checkpoint was trained at {trained} ({patches} patches), not at "
-            f"{_size(hints.image_size)} as {hints.image_size_from} says; correct that "
-            f"(--image-size resizes the model to another size)"
-        )
-    for said in (hints.image_size, hints.input_size):
-        if said is not None and said in sizes:
-            return said, []
-    side = math.isqrt(patches)
-    if side**2 == patches:
-        # Every source has square images unless it says otherwise.
-        return (side * patch, side * patch), []
-    listed = " or ".join(map(_size, sizes))
-    raise ConfigError(
-        f"the checkpoint's shapes fit several image sizes: {listed}; say which with --image-size "
-        f"HxW"
-    )
-
-
-def _size_without_positions(
-    template: TransformerConfig, hints: Hints, variants: Mapping[str, Variant]
-) -> tuple[tuple[int, int], list[str]]:
-    for size in (hints.image_size, hints.resize_to, hints.input_size):
-        if size is not None:
-            return size, []
-    for name, variant in variants.items():
-        if same_architecture(replace(variant.config, positions=False), template):
-            size = variant.config.image_size
-            return size, [f"image size {_size(size)}: the default of {name}"]
-    raise ConfigError(
-        "nothing in the checkpoint tells its image size: say it with --image-size HxW"
-    )
-
-
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"
+    return infer_grid(count, template, read.keymap, hints, stated, named)

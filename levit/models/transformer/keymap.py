@@ -31,6 +31,11 @@ class TransformerKeymap:
         gate, position: of those, the gate and the positional projection.
         heads: of the class token and of the distillation token.
         pooler: transformers'.
+        registers, norm_pre, fc_norm: empty where the source has none.
+        scales: of a block, the factors of what attention and MLP add; empty likewise.
+        optional_class_token: whether a checkpoint may have none.
+        token_positions: whether tokens in front have positions; None where either may be.
+        excludes: tensors that are of another format with the same names otherwise.
         default_eps: of the LayerNorms, where nothing states it.
         distilled: whether it has a distillation token; None where either may be.
         ignored: patterns of what carries nothing that inference needs.
@@ -39,6 +44,7 @@ class TransformerKeymap:
     source: str
     prefix: str = ""
     requires: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
     archive_keys: tuple[str, ...] = ()
     class_token: str
     distillation_token: str
@@ -59,6 +65,12 @@ class TransformerKeymap:
     norm: str = "norm"
     heads: tuple[str, ...] = ("head", "head_dist")
     pooler: str = ""
+    registers: str = ""
+    norm_pre: str = ""
+    fc_norm: str = ""
+    scales: tuple[str, ...] = ()
+    optional_class_token: bool = False
+    token_positions: bool | None = True
     default_eps: float = 1e-6
     distilled: bool | None = None
     ignored: tuple[str, ...] = ("n_averaged",)
@@ -73,6 +85,8 @@ class TransformerKeymap:
         """The name of a tensor that every checkpoint of this format has."""
         if self.gate:
             return self.block_name(0) + self.gate
+        if self.optional_class_token:
+            return f"{self.prefix}{self.patch}.weight"
         return self.prefix + (self.distillation_token if self.distilled else self.class_token)
 
     def block_name(self, number: int) -> str:
@@ -102,7 +116,11 @@ class TransformerKeymap:
             or len(shapes.get(self.prefix + self.patch + ".weight", ())) != 4
         ):
             return False
+        if not {self.prefix + self.class_token, self.prefix + self.positions} & set(shapes):
+            return False
         if any(not any(n.startswith(f"{layer}.") for n in shapes) for layer in self.requires):
+            return False
+        if any(key in shapes for key in self.excludes):
             return False
         if self.distilled is False and self.prefix + self.distillation_token in shapes:
             return False
@@ -121,6 +139,13 @@ _TIMM: Final = TransformerKeymap(
     positions="pos_embed",
     patch="patch_embed.proj",
     block="blocks.{i}.",
+    registers="reg_token",
+    norm_pre="norm_pre",
+    fc_norm="fc_norm",
+    scales=("ls1.gamma", "ls2.gamma"),
+    optional_class_token=True,
+    token_positions=None,
+    excludes=("blocks.0.gamma_1",),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +17,7 @@ __all__ = [
     "Embedding",
     "GatedAttention",
     "Head",
+    "LayerScale",
     "PositionAttention",
     "TransformerBlock",
     "TransformerParams",
@@ -120,16 +122,57 @@ class GatedAttention(Attention):
 
 
 @dataclass(frozen=True, eq=False)
+class LayerScale:
+    """``gamma`` (C,) times what a branch adds, channel by channel (CaiT, arXiv:2103.17239)."""
+
+    gamma: Array
+
+    def apply(self, ops: Ops, x: Any) -> Any:
+        """(B, N, C) → the same shape."""
+        return ops.multiply(x, ops.constant(self.gamma, "gamma"))
+
+
+@dataclass(frozen=True, eq=False)
 class TransformerBlock:
-    """Attention and MLP, each behind a LayerNorm and beside a residual."""
+    """Attention and MLP, each behind a LayerNorm and beside a residual.
+
+    ``scale1`` and ``scale2`` are None where there are none, and once they are in the Linears before
+    them.
+    """
 
     norm1: LayerNorm
     attn: Attention
     norm2: LayerNorm
     mlp: Mlp
+    scale1: LayerScale | None = None
+    scale2: LayerScale | None = None
 
     def apply(self, ops: Ops, x: Any, queries: int | None = None) -> Any:
         """(B, N, C) → the same shape, or of the first `queries` tokens only (B, queries, C)."""
+        x, normed = self._attend(ops, x, queries)
+        with ops.scope("mlp"):
+            added = self.mlp.apply(ops, normed)
+        added = _scaled(ops, "scale2", self.scale2, added)
+        with ops.scope("mlp"):
+            return ops.add(x, added)
+
+    def apply_averaged(self, ops: Ops, x: Any, average: Callable[[Any], Any]) -> Any:
+        """(B, N, C) → the average over tokens of the result (B, C), before the last Linear.
+
+        Args:
+            average: (B, N, …) → (B, …).
+        """
+        x, normed = self._attend(ops, x, None)
+        with ops.scope("mlp"):
+            hidden = average(self.mlp.hidden(ops, normed))
+            with ops.scope("down"):
+                added = self.mlp.down.apply(ops, hidden)
+        added = _scaled(ops, "scale2", self.scale2, added)
+        with ops.scope("mlp"):
+            return ops.add(average(x), added)
+
+    def _attend(self, ops: Ops, x: Any, queries: int | None) -> tuple[Any, Any]:
+        """The stream behind the attention, and normalised for the MLP."""
         with ops.scope("norm1"):
             normed = self.norm1.apply(ops, x)
         wanted = normed
@@ -138,11 +181,19 @@ class TransformerBlock:
                 x = ops.narrow(x, 1, 0, queries)
                 wanted = ops.narrow(normed, 1, 0, queries)
         with ops.scope("attn"):
-            x = ops.add(x, self.attn.apply(ops, wanted, normed))
+            added = self.attn.apply(ops, wanted, normed)
+        added = _scaled(ops, "scale1", self.scale1, added)
+        with ops.scope("attn"):
+            x = ops.add(x, added)
         with ops.scope("norm2"):
-            normed = self.norm2.apply(ops, x)
-        with ops.scope("mlp"):
-            return ops.add(x, self.mlp.apply(ops, normed))
+            return x, self.norm2.apply(ops, x)
+
+
+def _scaled(ops: Ops, name: str, scale: LayerScale | None, x: Any) -> Any:
+    if scale is None:
+        return x
+    with ops.scope(name):
+        return scale.apply(ops, x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,8 +201,8 @@ class Embedding(Conv):
     """Patches → tokens: a convolution, then tokens in front and positions added.
 
     As trained, ``tokens`` (T, C) are put in front of the patches of a `grid` and ``positions``
-    (T + N, C) are added to all. Once folded, ``tokens`` is None and ``table`` (T + N, C) holds
-    both, and the convolution's bias.
+    (T + N, C) are added to all, or (N, C) to the patches alone. Once folded, ``tokens`` is None and
+    ``table`` (T + N, C) holds both, and the convolution's bias.
     """
 
     grid: tuple[int, int] = (1, 1)
@@ -169,11 +220,17 @@ class Embedding(Conv):
             if len(self.table) > count:
                 x = ops.prepend_zeros(x, len(self.table) - count)
             return ops.add(x, ops.constant(self.table, "table"))
+        of_patches = self.positions is not None and len(self.positions) == count
+        if of_patches:
+            x = self._with_positions(ops, x)
         if self.tokens is not None:
             x = with_tokens(ops, x, self.tokens, count)
-        if self.positions is not None:
-            x = ops.add(x, ops.constant(self.positions, "positions"))
-        return x
+        return x if of_patches else self._with_positions(ops, x)
+
+    def _with_positions(self, ops: Ops, x: Any) -> Any:
+        if self.positions is None:
+            return x
+        return ops.add(x, ops.constant(self.positions, "positions"))
 
 
 def with_tokens(ops: Ops, x: Any, tokens: Array, count: int) -> Any:
@@ -199,15 +256,18 @@ class Head(Linear):
 class TransformerParams:
     """Root of the tree of layers.
 
-    ``late_tokens`` (1, C) is the class token where it enters after the local blocks. ``head_dist``
-    is None where there is none, and after merge_heads, when ``head`` reads both tokens. ``pooler``
-    is transformers' (P, C).
+    ``norm_pre`` stands before the blocks, ``norm`` behind them, or ``fc_norm`` behind the pooling.
+    ``late_tokens`` (1, C) is the class token where it enters after the local blocks. ``head`` reads
+    tokens, or as a plain Linear their mean. ``head_dist`` is None where there is none, and after
+    merge_heads, when ``head`` reads both tokens. ``pooler`` is transformers' (P, C).
     """
 
     embed: Embedding
     blocks: tuple[TransformerBlock, ...]
-    norm: LayerNorm
+    norm: LayerNorm | None
     late_tokens: Array | None = None
-    head: Head | None = None
-    head_dist: Head | None = None
+    head: Linear | None = None
+    head_dist: Linear | None = None
     pooler: Linear | None = None
+    norm_pre: LayerNorm | None = None
+    fc_norm: LayerNorm | None = None

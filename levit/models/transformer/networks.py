@@ -38,6 +38,15 @@ def timm_network(config: TransformerConfig) -> SourceNetwork:
             "num_heads": config.heads,
             "mlp_ratio": config.mlp_width / config.width,
             "qkv_bias": config.qkv_bias,
+            "proj_bias": config.proj_bias,
+            "init_values": 1e-5 if config.layer_scale else None,  # any number: weights follow
+            "class_token": config.class_token,
+            "no_embed_class": not config.token_positions,
+            "reg_tokens": config.registers,
+            "pre_norm": config.pre_norm,
+            "global_pool": config.pool,
+            "final_norm": config.final_norm,
+            "fc_norm": config.fc_norm,
         },
         norm_eps=config.norm_eps,
     )
@@ -68,6 +77,7 @@ def convit_network(config: TransformerConfig) -> SourceNetwork:
             "num_heads": config.heads,
             "mlp_ratio": config.mlp_width / config.width,
             "qkv_bias": config.qkv_bias,
+            "global_pool": config.pool,
             "local_up_to_layer": config.local_depth,
             "use_pos_embed": config.positions,
         },
@@ -81,6 +91,11 @@ def transformers_network(config: TransformerConfig) -> SourceNetwork:
     Raises:
         ExportError: transformers cannot build it.
     """
+    if not _is_plain(config):
+        raise ExportError(
+            "transformers has ViT and DeiT with a class token, which its classifier reads, and "
+            "without registers, layer scale and further norms"
+        )
     height, width = config.image_size
     kind = "DeiT" if config.distilled else "ViT"
     head = "ForImageClassification" if config.num_classes else "Model"
@@ -105,4 +120,16 @@ def transformers_network(config: TransformerConfig) -> SourceNetwork:
         },
         pooler=bool(config.pooler_width),
         headless_output="features",  # transformers has no mean of tokens
+    )
+
+
+def _is_plain(config: TransformerConfig) -> bool:
+    """Tell whether it is the network of the papers, as transformers has it alone."""
+    return (
+        config.class_token
+        and config.token_positions
+        and config.final_norm
+        and config.proj_bias
+        and config.pool == "token"
+        and not (config.registers or config.pre_norm or config.layer_scale or config.fc_norm)
     )

@@ -22,8 +22,8 @@ def randomize(params: TransformerParams, rng: np.random.Generator) -> None:
     """Fill the arrays in place."""
     embed = params.embed
     _normal(embed.weight, rng, 1 / np.sqrt(embed.weight[0].size))
-    assert embed.bias is not None
-    _normal(embed.bias, rng, 0.1)
+    if embed.bias is not None:
+        _normal(embed.bias, rng, 0.1)
     for table in (embed.tokens, embed.positions, params.late_tokens):
         if table is not None:
             _normal(table, rng, _EMBEDDING)
@@ -39,7 +39,12 @@ def randomize(params: TransformerParams, rng: np.random.Generator) -> None:
             _linear(layer, rng, _BRANCH)
         if isinstance(attn, GatedAttention):
             _positions(attn, rng)
-    _norm(params.norm, rng)
+        for scale in (block.scale1, block.scale2):
+            if scale is not None:
+                scale.gamma[...] = rng.uniform(0.5, 1.5, scale.gamma.shape)
+    for last in (params.norm, params.fc_norm, params.norm_pre):
+        if last is not None:
+            _norm(last, rng)
     for head in (params.head, params.head_dist):
         if head is not None:
             _linear(head, rng)
