@@ -1,4 +1,4 @@
-"""Tensors that training keeps beside a model: losses, metrics, counters of an average.
+"""Tensors that only training uses: losses, metrics, counters of an average, the mask token.
 
 Only what is known by its name is here. Anything else beside a model may be a part of it, such as
 a classifier that a framework keeps next to the backbone, and is never left out silently.
@@ -25,10 +25,13 @@ _KINDS: Final = re.compile(
 _COUNTERS: Final = frozenset(
     {"n_averaged", "num_updates", "initted", "step", "steps", "epoch", "global_step", "decay"}
 )
+# In place of patches that are hidden in pretraining (BEiT, DINOv2, transformers' ViTModel); with
+# all patches in sight it is not used, and timm's loader leaves it out.
+_MASK: Final = "mask_token"
 
 
 def is_bookkeeping(name: str, shape: tuple[int, ...], prefix: str = "") -> bool:
-    """Return True for a tensor of training's own, beside a model under `prefix`.
+    """Return True for a tensor of training's own, in or beside a model under `prefix`.
 
     ::
 
@@ -41,6 +44,8 @@ def is_bookkeeping(name: str, shape: tuple[int, ...], prefix: str = "") -> bool:
     """
     # What both have in front is the name of what holds both.
     parts = name.split(".")
+    if parts[-1] == _MASK:
+        return True
     for part in prefix.split("."):
         if len(parts) == 1 or parts[0] != part:
             break

@@ -33,6 +33,11 @@ _SIGNS: Final[Sequence[tuple[str, Sequence[str]]]] = (
     ("a CaiT", (r"(^|\.)blocks_token_only\.",)),
     ("a CLIP model", (r"(^|\.)logit_scale$", r"(^|\.)(visual|vision_model)\.")),
     (
+        "a ViT of torchvision, which is not read: rename its tensors as timm's VisionTransformer "
+        "has them (in_proj_weight is attn.qkv.weight), and save that",
+        (r"(^|\.)class_token$", r"(^|\.)conv_proj\.weight$", r"encoder_layer_0\."),
+    ),
+    (
         "a plain vision transformer, such as ViT or DeiT without distillation token",
         (r"(^|\.)(cls_token|class_token)$", r"patch_embed|conv_proj"),
     ),

@@ -225,11 +225,12 @@ def _selection(
     out: list[str] = []
     for name, original in chosen.originals.items():
         beside = bool(prefix) and name not in inside
+        inner = name if beside else name.removeprefix(prefix)
         if (beside and explicit) or name in elsewhere:
             out.append(name)
-        elif (beside or not prefix) and is_bookkeeping(name, shapes[name], prefix):
+        elif is_bookkeeping(inner, shapes[name], prefix if beside else ""):
             # What a keymap ignores anyway is nothing to speak of.
-            if prefix or not any(ignore(name) for ignore in ignores):
+            if beside or not any(ignore(inner) for ignore in ignores):
                 out.append(name)
         else:
             kept.append(original)

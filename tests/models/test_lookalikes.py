@@ -31,7 +31,7 @@ TORCHVISION = {
     "vgg11": "a VGG",
     "mobilenet_v2": "a MobileNet or EfficientNet",
     "efficientnet_b0": "a MobileNet or EfficientNet",
-    "vit_b_16": "a plain vision transformer",
+    "vit_b_16": "a ViT of torchvision",
     "swin_t": "a Swin Transformer",
     "convnext_tiny": None,
 }
