@@ -180,7 +180,7 @@ def test_the_class_map_of_a_training_is_named_and_never_opened(tmp_path):
     options = ExportOptions(checkpoint=file)
     labels, (text,) = choose_labels(options, load_source(options))
     assert labels == ("0", "1", "2")
-    assert text == f"labels: the indices of the classes; the training's names are in 'names.txt'"
+    assert text == "labels: the indices of the classes; the training's names are in 'names.txt'"
 
 
 @pytest.mark.parametrize(
