@@ -65,7 +65,7 @@ def choose_preprocess(
     name = None if options.preprocess is None else str(options.preprocess)
     assumed: tuple[str, ...] = ()
     if name is None or name in FLAVOURS:
-        spec, assumed = _checkpoints_own(source, name)
+        spec, assumed = _checkpoints_own(source, name, _flags(options))
     elif name.endswith(".json"):
         values: Mapping[str, Any] = read_config(Path(name))
         if is_of_transformers(values):
@@ -77,13 +77,7 @@ def choose_preprocess(
             f"unknown preprocessing {name!r}: name a flavour ({', '.join(FLAVOURS)}) or a "
             f".json file"
         )
-    changes: dict[str, Any] = {
-        "mean": None if options.mean is None else tuple(map(float, options.mean)),
-        "std": None if options.std is None else tuple(map(float, options.std)),
-        "crop_pct": options.crop_pct,
-        "interpolation": options.interpolation,
-    }
-    changes = {key: value for key, value in changes.items() if value is not None}
+    changes = _flags(options)
     if "crop_pct" in changes:
         changes["resize_size"] = None  # one or the other
     spec = replace(spec, **changes)
@@ -95,7 +89,20 @@ def choose_preprocess(
     return spec, assumed
 
 
-def _checkpoints_own(source: Source, name: str | None) -> tuple[PreprocessSpec, tuple[str, ...]]:
+def _flags(options: ExportOptions) -> dict[str, Any]:
+    """Settings that the options state."""
+    said: dict[str, Any] = {
+        "mean": None if options.mean is None else tuple(map(float, options.mean)),
+        "std": None if options.std is None else tuple(map(float, options.std)),
+        "crop_pct": options.crop_pct,
+        "interpolation": options.interpolation,
+    }
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _checkpoints_own(
+    source: Source, name: str | None, flags: Mapping[str, Any]
+) -> tuple[PreprocessSpec, tuple[str, ...]]:
     """What the checkpoint and the files beside it say, in a flavour of this name or its own."""
     flavour = name or source.keymap.source
     origin, beside = settings_for(flavour, source.hints)
@@ -107,8 +114,12 @@ def _checkpoints_own(source: Source, name: str | None) -> tuple[PreprocessSpec, 
         defaults = source.model.family.preprocessing(source.model.config, flavour)
         spec = FLAVOURS[flavour](size, beside or defaults)
     if flavour == source.keymap.source:
-        with _said_by(source.hints.origin("transform"), "; say it with a flag, as --mean"):
-            spec = _transformed(spec, source.hints.transform)
+        said = {key: v for key, v in source.hints.transform.items() if key not in flags}
+        with _said_by(
+            source.hints.origin("transform"),
+            "; correct it, or pass --mean, --std, --crop-pct or --interpolation",
+        ):
+            spec = _transformed(spec, said)
     return _scaled(spec, source.model.config.image_size), assumed
 
 

@@ -15,7 +15,7 @@ from levit.export.options import ExportOptions
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
 from levit.models.heads import with_plain_heads, without_heads
 from levit.models.hints import Hints, argument_names, read_config
-from levit.models.hints_merging import without_conflicts
+from levit.models.hints_merging import overruled, without_conflicts
 from levit.models.hub import download
 from levit.models.model import Config, Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
@@ -115,6 +115,8 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
     hints = beside
     if options.config is not None:
         hints = overrule(beside, *read_user_config(options.config))
+    if options.model is not None and canonical(options.model) not in FAMILIES:
+        hints = overruled(hints, Hints(architecture=options.model).said_in("--model"))
     if options.size is not None:
         hints = replace(hints, resize_to=options.size)
     hints = without_conflicts(hints, _decided(options))
@@ -131,7 +133,6 @@ def _decided(options: ExportOptions) -> set[str]:
     decided = {name for name in preprocessing if getattr(options, name) is not None}
     for name, value in (
         ("image_size", options.size),
-        ("architecture", options.model),
         ("label_names", options.labels),
     ):
         if value is not None:

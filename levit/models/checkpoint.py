@@ -16,7 +16,7 @@ import numpy as np
 
 from levit.errors import CheckpointError
 from levit.models.containers.contents import Contents
-from levit.models.containers.file import begins_as_json, read_file
+from levit.models.containers.file import begins_as_json, read_file, written
 from levit.models.containers.listing import listing
 from levit.models.containers.shards import find_file, read_shards
 from levit.models.containers.state_dict import WeightSet
@@ -81,7 +81,7 @@ def read_checkpoint(path: Path, wanted: str | None = None) -> Checkpoint:
         contents = _selected(read_shards(file), wanted, str(file))
     else:
         contents = read_file(file, wanted, select)
-    own, notes = hints_from_file(contents.said, file.name)
+    own, notes = hints_from_file(contents.said, written(file))
     contents = replace(contents, notes=(*contents.notes, *notes))
     return checked_checkpoint(contents, agreed(own, hints_beside(file)), str(file))
 

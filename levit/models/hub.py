@@ -14,7 +14,7 @@ from levit.models.containers.shards import INDEX, WEIGHTS, shard_names
 
 __all__ = ["download"]
 
-_CONFIGS: Final = ("config.json", "preprocessor_config.json")
+_CONFIGS: Final = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def download(name: str) -> tuple[Path, dict[str, Any]]:

@@ -59,7 +59,8 @@ def test_a_kind_of_dict_is_a_dict():
 
 def test_what_has_no_plain_form_is_left_out_and_its_neighbours_are_not():
     args = {"class": argparse.Namespace, "array": np.zeros(2), "list": [1, {2}], "left": 3}
-    assert said(args) == {"left": 3}
+    assert said(args) == {"class": "Namespace", "left": 3}
+    assert said({"large": 2**64, "left": 2**64 - 1}) == {"left": 2**64 - 1}
     assert stated_values(["no", "dict"], "a.pth") == {}
     assert stated_values({"epoch": 3, "optimizer": {}}, "a.pth") == {}
 

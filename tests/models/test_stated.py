@@ -81,7 +81,6 @@ def test_one_mean_is_for_every_channel():
         ({"args": {"model_kwargs": 3}}, "args in a.pth: model_kwargs: expected an object, not 3"),
         ({"args": {"input_img_mode": "YCbCr"}},
          "args in a.pth: input_img_mode 'YCbCr': only RGB, RGBA and L are supported"),
-        ({"args": [1]}, "args in a.pth: args: expected an object, not [1]"),
         ({"hyper_parameters": {"num_classes": 2.5}},
          "hyper_parameters in a.pth: num_classes: expected a whole number"),
         ({"meta": {"dataset_meta": 3}}, "meta in a.pth: dataset_meta: expected an object, not 3"),
@@ -98,6 +97,8 @@ def test_a_value_of_another_type_is_one_line(said, message):
     with pytest.raises(ConfigError) as caught:
         read(**said)
     assert str(caught.value).startswith(message)
+    assert str(caught.value).endswith("; where it means something else, save the weights alone: "
+                                      "torch.save(model.state_dict(), …)")  # fmt: skip
     assert str(caught.value).isprintable()
 
 
@@ -144,6 +145,7 @@ def test_the_settings_of_lightning():
         {"arch": "resnet50"},
         {"model_name": 3, "classes": 10, "class_to_idx": {"a": 1, "b": 2}},
         {"classes": [0, 1], "id2label": {"0": None}},
+        {"args": ["--lr", "0.1"], "config": "configs/levit.yaml", "hparams": None},
     ],
     ids=str,
 )

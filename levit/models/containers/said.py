@@ -1,7 +1,7 @@
 """Values beside the weights in a PyTorch file → plain Python, without making what it names.
 
-An ``argparse.Namespace`` becomes the dict of its attributes, a path its text, a number of NumPy a
-number. What has no plain form (a tensor, a class, an optimizer) is left out.
+An ``argparse.Namespace`` becomes the dict of its attributes, a path its text, a class its name, a
+number of NumPy a number. What has no plain form (a tensor, a function's call) is left out.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from levit.errors import CheckpointError
-from levit.models.containers.restricted_pickle import Inert
+from levit.models.containers.restricted_pickle import Global, Inert
 
 __all__ = ["STATED", "stated_values"]
 
@@ -27,6 +27,7 @@ STATED: Final = (
 _MOST_VALUES: Final = 200_000
 _DEEPEST: Final = 24
 _MOST_TEXT: Final = 1 << 24
+_MOST_BITS: Final = 64
 
 _LEFT_OUT: Final = object()
 
@@ -86,8 +87,12 @@ class _Reader:
                 f"{self._name} beside the weights is deeper or larger than any training writes; "
                 f"save the weights alone: torch.save(model.state_dict(), …)"
             )
+        if type(value) is int and value.bit_length() > _MOST_BITS:
+            return _LEFT_OUT
         if value is None or type(value) in (bool, int, float, str):
             return value
+        if isinstance(value, Global):
+            return value.name.rpartition(".")[2]
         if isinstance(value, Inert):
             return self._of_inert(value, depth)
         if isinstance(value, Mapping):

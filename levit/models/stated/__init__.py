@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from levit.errors import ConfigError
-from levit.json_values import table
 from levit.models.hints import Hints, hints_from_config
 from levit.models.hints_merging import agreed
 from levit.models.stated.loose import read_loose
@@ -37,6 +36,10 @@ _READERS: Final[Mapping[str, Callable[[Mapping[str, Any]], Statement]]] = {
     "config": _read_config,
 }
 
+_ADVICE: Final = (
+    "where it means something else, save the weights alone: torch.save(model.state_dict(), …)"
+)
+
 
 def hints_from_file(said: Mapping[str, Any], file: str) -> tuple[Hints, tuple[str, ...]]:
     """Read what a file says beside its tensors.
@@ -58,15 +61,19 @@ def hints_from_file(said: Mapping[str, Any], file: str) -> tuple[Hints, tuple[st
         ConfigError: a value is not what it should be.
     """
     hints, notes = Hints(), []
-    places = [(key, said[key], read) for key, read in _READERS.items() if key in said]
-    apart = {key: value for key, value in said.items() if key not in _READERS}
-    for key, values, read in [*places, ("", apart, read_loose)]:
-        where = f"{key} in {file}" if key else file
+    # Under these keys anything may stand, such as the path of a config.
+    tables = {key: said[key] for key in _READERS if isinstance(said.get(key), Mapping)}
+    places = [(f"{key} in {file}", tables[key], _READERS[key]) for key in tables]
+    rest = {key: value for key, value in said.items() if key not in _READERS}
+    for where, values, read in [*places, (file, rest, read_loose)]:
         try:
-            statement = read(table(values, key)) if values else Statement()
+            statement = read(values)
+            found = _hints(statement, where)
         except (TypeError, ValueError, ArithmeticError) as error:
-            raise ConfigError(f"{where}: {error}") from error
-        hints = agreed(hints, _hints(statement, where))
+            raise ConfigError(f"{where}: {error}; {_ADVICE}") from error
+        except ConfigError as error:
+            raise ConfigError(f"{error}; {_ADVICE}") from error
+        hints = agreed(hints, found)
         notes += [f"{where}: {note}" for note in statement.notes]
     return hints, tuple(notes)
 
