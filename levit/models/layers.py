@@ -28,8 +28,11 @@ __all__ = [
 ]
 
 ACTIVATIONS = ("hard_swish", "silu", "gelu")
-# timm's other names of the same.
-_ALIASES = {"hardswish": "hard_swish", "swish": "silu"}
+# Other names of the same: timm's, and those of PyTorch's classes.
+_ALIASES = {
+    **{"hardswish": "hard_swish", "swish": "silu"},
+    **{"Hardswish": "hard_swish", "SiLU": "silu", "GELU": "gelu"},
+}
 
 
 def activation_name(value: object) -> str:

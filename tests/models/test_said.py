@@ -57,6 +57,23 @@ def test_a_kind_of_dict_is_a_dict():
     assert said(Settings(a=1, b=Settings(c=2))) == {"a": 1, "b": {"c": 2}}
 
 
+def omega(value):
+    """A node as ``OmegaConf.create`` of omegaconf 2.4 pickles it: its state is all there is."""
+    kind, content = "nodes.AnyNode", {"_val": value}
+    if isinstance(value, dict):
+        kind = "dictconfig.DictConfig"
+        content = {"_content": {key: omega(entry) for key, entry in value.items()}}
+    elif isinstance(value, list):
+        kind, content = "listconfig.ListConfig", {"_content": [omega(entry) for entry in value]}
+    return Inert(f"omegaconf.{kind}", state={"_metadata": None, "_parent": None, **content})
+
+
+def test_the_containers_of_omegaconf():
+    values = {"num_classes": 3, "mean": [0.5, 0.25], "more": {"lr": None}}
+    tree = omega({**values, "reference": "${num_classes}", "missing": "???"})
+    assert stated_values({"hyper_parameters": tree}, "a.pth") == {"hyper_parameters": values}
+
+
 def test_what_has_no_plain_form_is_left_out_and_its_neighbours_are_not():
     args = {"class": argparse.Namespace, "array": np.zeros(2), "list": [1, {2}], "left": 3}
     assert said(args) == {"class": "Namespace", "left": 3}

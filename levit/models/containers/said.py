@@ -1,7 +1,8 @@
 """Values beside the weights in a PyTorch file → plain Python, without making what it names.
 
 An ``argparse.Namespace`` becomes the dict of its attributes, a path its text, a class its name, a
-number of NumPy a number. What has no plain form (a tensor, a function's call) is left out.
+number of NumPy a number, a container of OmegaConf what it contains. What has no plain form (a
+tensor, a function's call) is left out.
 """
 
 from __future__ import annotations
@@ -119,9 +120,17 @@ class _Reader:
             return _path(value)
         if value.name in _NUMPY:
             return _number(value)
+        if value.name.startswith("omegaconf.") and isinstance(value.state, Mapping):
+            return self._of_omegaconf(value.state, depth)
         if value.items is not None:  # a kind of dict: EasyDict, AttributeDict, CfgNode
             return self._table(value.items, depth)
         return _LEFT_OUT
+
+    def _of_omegaconf(self, state: Mapping[Any, object], depth: int) -> object:
+        """Read a container (``_content``) or a leaf (``_val``); a reference is no value."""
+        found = self.plain(state.get("_content", state.get("_val")), depth + 1)
+        is_reference = isinstance(found, str) and "${" in found
+        return _LEFT_OUT if is_reference or found == "???" else found
 
 
 def _path(value: Inert) -> object:
