@@ -8,7 +8,7 @@ from typing import Final
 from levit.export.options import ExportOptions
 from levit.export.settings import settings_for
 from levit.export.sources import Source
-from levit.models.hints import Hints, argument_names
+from levit.models.hints import Hints
 from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["origins_of"]
@@ -56,12 +56,12 @@ def origins_of(
     for name, (option, field) in _OF_MODEL.items():
         flagged = option and getattr(options, option) is not None
         found[name] = _flag(option) if flagged else hints.origins.get(field, _SHAPES)
-        if any(text.startswith(name.replace("_", " ")) for text in source.assumed):
-            found[name] = _NOWHERE
-    stated = argument_names(hints.arguments or {})
+    if any(text.startswith("image size") for text in source.assumed):
+        found["image_size"] = _NOWHERE
     for name, keys in _OF_ARGUMENTS.items():
-        if stated & set(keys):
-            found[name] = hints.arguments_from
+        for key in keys:
+            if key in hints.argument_origins:
+                found[name] = hints.argument_origins[key]
     if source.model.config.num_classes:
         unsaid = hints.origins.get("label_names", _NOWHERE)
         found["labels"] = unsaid if options.labels is None else _flag("labels")

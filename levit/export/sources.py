@@ -111,7 +111,11 @@ def _fetch(name: str, weights: str | None) -> Checkpoint:
 
 
 def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
-    """Hints beside the checkpoint, overruled by --config, overruled by --image-size."""
+    """What the checkpoint and the files beside it say, overruled by --config and by flags.
+
+    Raises:
+        ConfigError: two places contradict each other, and the user decides between them nowhere.
+    """
     hints = beside
     if options.config is not None:
         hints = overrule(beside, *read_user_config(options.config))

@@ -53,6 +53,7 @@ class Hints:
         class_map: the file of class names that a training used, which is not in the checkpoint.
         arguments: the whole config, for the family to read.
         origins: name of a field above → where it was said, such as ``config.json``.
+        argument_origins: the same of each name among `arguments`.
         conflicts: name of a setting → the line that says which places contradict each other.
     """
 
@@ -76,17 +77,19 @@ class Hints:
     class_map: str | None = None
     arguments: Mapping[str, Any] | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+    argument_origins: Mapping[str, str] = field(default_factory=dict)
     conflicts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def image_size_from(self) -> str:
         """The place that states the image size, or else the arguments, for messages."""
-        return self.origin("image_size" if self.image_size else "arguments")
+        return self.origins.get("image_size", self.arguments_from)
 
     @property
     def arguments_from(self) -> str:
-        """The place that states `arguments`, for messages."""
-        return self.origin("arguments")
+        """The places that state `arguments`, for messages."""
+        places = dict.fromkeys(where for _, where in sorted(self.argument_origins.items()))
+        return " and ".join(places) or "the config"
 
     def origin(self, name: str) -> str:
         """The place that states a field, for messages."""
@@ -95,13 +98,17 @@ class Hints:
     @property
     def stated(self) -> dict[str, Any]:
         """Every answer that is there, by name."""
-        apart = ("origins", "conflicts")
+        apart = ("origins", "argument_origins", "conflicts")
         named = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in apart}
         return {name: value for name, value in named.items() if value not in (None, {})}
 
     def said_in(self, origin: str) -> Hints:
         """The same with `origin` as the place of every answer."""
-        return replace(self, origins=dict.fromkeys(self.stated, origin))
+        return replace(
+            self,
+            origins=dict.fromkeys(self.stated, origin),
+            argument_origins=dict.fromkeys(argument_names(self.arguments or {}), origin),
+        )
 
 
 def read_config(path: Path) -> dict[str, Any]:

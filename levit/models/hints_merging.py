@@ -15,8 +15,13 @@ __all__ = ["agreed", "overruled", "without_conflicts"]
 _TRANSFORM: Final = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
 # Size of the pictures of the weights that training began with: it may be another than the model's.
 _NEVER_COMPARED: Final = ("input_size", "arguments")
-# Arguments of a model that are fields of `Hints` too.
-_READ_AS_FIELDS: Final = ("img_size", "in_chans", "num_classes", "act_layer", "attn_act_layer")
+# Of transformers' processors.
+_PROCESSOR: Final = {"mean": "image_mean", "std": "image_std"}
+# Names among the arguments that are fields of `Hints` too.
+_READ_AS_FIELDS: Final = (
+    *("img_size", "in_chans", "num_classes", "act_layer", "attn_act_layer"),
+    *("architecture", "label_names", "labels", "pretrained_cfg", "model_args"),
+)
 _FLAGS: Final = {"label_names": "--labels", "architecture": "--model"}
 
 
@@ -39,12 +44,15 @@ def agreed(one: Hints, other: Hints) -> Hints:
     for name in one.stated.keys() & other.stated.keys():
         if isinstance(merged[name], Mapping):
             merged[name] = {**getattr(other, name), **merged[name]}
-    origins = {**other.origins, **one.origins}
     if one.arguments and other.arguments:
         merged["arguments"] = _merged_arguments(other.arguments, one.arguments)
-        if argument_names(other.arguments) - argument_names(one.arguments):
-            origins["arguments"] = f"{one.arguments_from} and {other.arguments_from}"
-    return replace(Hints(), **merged, origins=origins, conflicts=conflicts)
+    return replace(
+        Hints(),
+        **merged,
+        origins={**other.origins, **one.origins},
+        argument_origins={**other.argument_origins, **one.argument_origins},
+        conflicts=conflicts,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +78,17 @@ def _settings(hints: Hints) -> dict[str, _Said]:
         for name, value in hints.stated.items()
         if name not in _NEVER_COMPARED and not isinstance(value, Mapping)
     }
-    for field in ("pretrained_cfg", "transform"):  # the second overrules the first
+    for field in ("preprocessor_config", "pretrained_cfg", "transform"):  # the last overrules
         for name in _TRANSFORM:
-            value = getattr(hints, field).get(name)
+            key = _PROCESSOR.get(name, "") if field == "preprocessor_config" else name
+            value = getattr(hints, field).get(key)
             if value is not None:
                 found[name] = _Said(value=value, origin=hints.origin(field))
-    arguments = (hints.arguments or {}).get("model_args")
-    for name, value in (arguments or {}).items():
-        if name not in _READ_AS_FIELDS:
-            found.setdefault(name, _Said(value=value, origin=hints.arguments_from))
+    if hints.model_type is None:  # transformers' have names of their own
+        for name, value in model_arguments(hints.arguments or {}).items():
+            if name not in (*_READ_AS_FIELDS, *_TRANSFORM):
+                origin = hints.argument_origins.get(name, hints.arguments_from)
+                found.setdefault(name, _Said(value=value, origin=origin))
     return found
 
 
@@ -99,8 +109,16 @@ def overruled(hints: Hints, by: Hints) -> Hints:
         for name, line in hints.conflicts.items()
         if name not in {*by.stated, *by.pretrained_cfg, *argument_names(by.arguments or {})}
     }
+    arguments = dict(hints.argument_origins)
+    if by.model_type is not None:  # its arguments replace all others
+        arguments = {}
     merged = replace(hints, transform=kept, conflicts=conflicts)
-    return replace(merged, **stated, origins={**hints.origins, **by.origins})
+    return replace(
+        merged,
+        **stated,
+        origins={**hints.origins, **by.origins},
+        argument_origins={**arguments, **by.argument_origins},
+    )
 
 
 def without_conflicts(hints: Hints, names: set[str]) -> Hints:
@@ -126,6 +144,8 @@ def _plain(name: str, value: Any) -> Any:
         return str(value).rpartition("/")[2].partition(".")[0].lower().replace("-", "_")
     if isinstance(value, (list, tuple)):
         return tuple(value)
+    if name in _PROCESSOR and isinstance(value, (int, float)):
+        return (value,) * 3
     return value
 
 

@@ -558,7 +558,7 @@ def test_inspect_shows_where_each_setting_was_stated(tmp_path):
         "image_size": "--image-size",
         "in_channels": "the shapes of the weights",
         "num_classes": "args in model_best.pth.tar",
-        "heads": "args in model_best.pth.tar and config.json",
+        "heads": "args in model_best.pth.tar",
         "labels": "config.json",
         "mean": "args in model_best.pth.tar",
         "std": "config.json",

@@ -28,11 +28,9 @@ def test_timms_config_is_read():
         num_classes=1000,
         pretrained_cfg=TIMM["pretrained_cfg"],
         arguments=TIMM,
-        origins=dict.fromkeys(
-            ("input_size", "architecture", "num_classes", "pretrained_cfg", "arguments"),
-            "config.json",
-        ),
-    )
+    ).said_in("config.json")
+    assert hints.origins["num_classes"] == hints.argument_origins["num_classes"] == "config.json"
+    assert "label_names" not in hints.origins
 
 
 def test_the_single_dict_that_timm_wrote_before_it_had_a_pretrained_cfg():

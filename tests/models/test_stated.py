@@ -264,7 +264,8 @@ BESIDE = {
 
 
 def both(**args):
-    return agreed(read(args=args), hints_from_config(BESIDE, "folder/config.json", "config.json"))
+    own = read(args=args, arch=args.get("model", "levit"))
+    return agreed(own, hints_from_config(BESIDE, "folder/config.json", "config.json"))
 
 
 def test_what_two_places_agree_on_has_one_origin_each():
@@ -274,7 +275,8 @@ def test_what_two_places_agree_on_has_one_origin_each():
     assert hints.activation == "silu"
     assert hints.origins["label_names"] == hints.origins["activation"] == "config.json"
     assert hints.origins["image_size"] == hints.origins["num_classes"] == "args in a.pth"
-    assert hints.origins["arguments"] == "args in a.pth and config.json"
+    assert hints.arguments_from == "config.json and args in a.pth"
+    assert hints.argument_origins["num_heads"] == "config.json"
     # timm's pretrained_cfg keeps the size of the weights that the training began with.
     assert (hints.image_size, hints.input_size) == ((96, 96), (224, 224))
 
@@ -290,7 +292,7 @@ def test_what_two_places_agree_on_has_one_origin_each():
          "args in a.pth says crop_pct 1.0, config.json says 0.9: say which with --crop-pct"),
         ({"model": "levit_256"}, "architecture", "args in a.pth says architecture 'levit_256', "
          "config.json says 'levit_128s': say which with --model"),
-        ({"model_kwargs": {"num_heads": 4}}, "num_heads",
+        ({"model_kwargs": {"num_heads": 4}, "lr": 1}, "num_heads",
          "args in a.pth says num_heads 4, config.json says 3: say which with --config FILE.json"),
     ],
     ids=str,
@@ -318,6 +320,15 @@ def test_the_users_config_decides_a_contradiction(values, args):
     assert hints.conflicts == {}
 
 
+def test_the_processor_of_transformers_is_compared_too():
+    beside = Hints(preprocessor_config={"image_mean": 0.5, "image_std": [0.2] * 3})
+    found = agreed(read(mean=[0.5] * 3, std=[0.3] * 3), beside.said_in("preprocessor_config.json"))
+    assert found.conflicts == {
+        "std": "a.pth says std (0.3, 0.3, 0.3), preprocessor_config.json says [0.2, 0.2, 0.2]: "
+        "say which with --std"
+    }
+
+
 def test_the_users_config_overrules_key_by_key():
     hints = both(gp="avg", mean=[0.5], std=[0.2])
     by = hints_from_config(
@@ -327,6 +338,8 @@ def test_the_users_config_overrules_key_by_key():
     assert (found.arguments["num_heads"], found.arguments["global_pool"]) == (6, "avg")
     assert (found.num_classes, found.origins["num_classes"]) == (7, "--config x.json")
     assert found.label_names == ("a", "b", "c")
+    assert found.argument_origins["num_heads"] == "--config x.json"
+    assert found.argument_origins["global_pool"] == "args in a.pth"
     assert found.transform == {"std": (0.2,) * 3}
     assert found.pretrained_cfg["mean"] == [0.1] * 3
 

@@ -19,9 +19,11 @@ __all__ = ["STATED", "stated_values"]
 
 # Keys of a file beside its weights that `levit.models.stated` reads.
 STATED: Final = (
-    *("arch", "args", "config", "meta", "hyper_parameters", "hparams", "model_name"),
-    *("num_classes", "img_size", "image_size", "mean", "std"),
-    *("classes", "class_names", "class_to_idx", "idx_to_class", "id2label", "label_names"),
+    *("arch", "args", "config", "meta", "hyper_parameters", "hparams"),
+    *("architecture", "model_name", "num_classes", "n_classes", "nb_classes", "num_labels"),
+    *("in_chans", "in_channels", "num_channels", "img_size", "image_size", "mean", "std"),
+    *("classes", "class_names", "label_names", "class_to_idx", "label2id"),
+    *("idx_to_class", "id2label"),
 )
 
 # ImageNet-21k's class names are 21,843; a training config is a few thousand values.
