@@ -12,6 +12,7 @@ from levit.artifact.folder import (
 from levit.artifact.manifest import (
     MAX_BATCH,
     SCHEMA_VERSION,
+    SCORES,
     BatchProfile,
     Manifest,
     TensorSpec,
@@ -36,6 +37,7 @@ __all__ = [
     "OPENVINO_FILE",
     "OPENVINO_WEIGHTS_FILE",
     "SCHEMA_VERSION",
+    "SCORES",
     "Artifact",
     "BatchProfile",
     "Manifest",

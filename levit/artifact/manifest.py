@@ -9,18 +9,25 @@ from typing import Any, Final
 
 from levit.artifact.names import MANIFEST_FILE
 from levit.errors import ConfigError, CorruptArtifactError, ManifestVersionError
-from levit.json_values import flag, listed, number, table, text, whole
+from levit.json_values import flag, listed, number, shown, table, text, whole
 from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = [
     "MAX_BATCH",
     "SCHEMA_VERSION",
+    "SCORES",
     "BatchProfile",
     "Manifest",
     "TensorSpec",
 ]
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+
+# Activations that make scores of logits.
+SCORES: Final = ("softmax", "sigmoid", "none")
+# The first version that has a field, where it is not 1. A release that knows only softmax refuses
+# the newer version, so that it never ranks a sigmoid's classes by a softmax.
+_SINCE: Final = {"scores": 2}
 
 # Far beyond use, near enough that a slip of the finger is an error and not a full memory.
 MAX_BATCH: Final = 65_536
@@ -51,7 +58,10 @@ class BatchProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Contents of ``manifest.json``; ``docs/manifest.md`` describes every field."""
+    """Contents of ``manifest.json``; ``docs/manifest.md`` describes every field.
+
+    One that an older release wrote is read as this release would have written it.
+    """
 
     schema_version: int = SCHEMA_VERSION
     family: str
@@ -67,6 +77,7 @@ class Manifest:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     batch: BatchProfile
+    scores: str | None
     preprocess: PreprocessSpec | None
     verification: Mapping[str, Any]
     calibration: Mapping[str, Any] | None = None
@@ -94,7 +105,7 @@ class Manifest:
                 f"the artifact has schema version {version}, this release reads up to "
                 f"{SCHEMA_VERSION}: upgrade levit, or export again with this release"
             )
-        names = {f.name for f in fields(cls)}
+        names = {f.name for f in fields(cls) if _SINCE.get(f.name, 1) <= version}
         odd = sorted(names ^ set(values))
         if odd or version < 1:
             raise CorruptArtifactError(
@@ -102,14 +113,17 @@ class Manifest:
                 f"{', '.join(odd) or 'schema_version'}; export again"
             )
         try:
+            outputs = _some_outputs(values["outputs"])
             return cls(
                 **{
                     **values,
+                    "schema_version": SCHEMA_VERSION,
                     "assumed": tuple(map(text, listed(values["assumed"], "assumed"))),
                     "passes": tuple(map(_pass_entry, listed(values["passes"], "passes"))),
                     "inputs": _one_input(values["inputs"]),
-                    "outputs": _some_outputs(values["outputs"]),
+                    "outputs": outputs,
                     "batch": _batch_profile(values["batch"]),
+                    "scores": _scores(values, outputs),
                     "preprocess": (
                         None
                         if values["preprocess"] is None
@@ -174,6 +188,17 @@ def _some_outputs(values: Any) -> tuple[TensorSpec, ...]:
     if not outputs:
         raise ValueError("no outputs")
     return outputs
+
+
+def _scores(values: Mapping[str, Any], outputs: tuple[TensorSpec, ...]) -> str | None:
+    """Take the activation of the logits; None where they are no output."""
+    has_logits = any(output.name == "logits" for output in outputs)
+    value = values.get("scores", "softmax" if has_logits else None)
+    if value is None and not has_logits:
+        return None
+    if value not in SCORES:
+        raise ValueError(f"scores: expected one of {', '.join(SCORES)}, not {shown(value)}")
+    return text(value, "scores")
 
 
 def _batch_profile(values: Any) -> BatchProfile:

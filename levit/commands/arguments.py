@@ -178,6 +178,12 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="trt-rtx: compile for these (sm_80,sm_120) instead of for all from Ampere on",
     )
     result.add_argument("--labels", metavar="FILE", help="class names, one per line")
+    result.add_argument(
+        "--scores",
+        choices=["softmax", "sigmoid", "none"],
+        help="softmax: one class is right; sigmoid: each by itself (multi-label); none: values "
+        "(default: as the config says, else softmax, of one logit sigmoid)",
+    )
 
     preprocess = parser.add_argument_group("preprocessing (default: as the checkpoint says)")
     preprocess.add_argument(
@@ -243,6 +249,12 @@ def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "images", nargs="+", metavar="IMAGE", help="files, folders, globs, - for an image on stdin"
     )
     parser.add_argument("--top-k", type=positive, default=5, metavar="K", help="default: 5")
+    parser.add_argument(
+        "--threshold",
+        type=fraction,
+        metavar="P",
+        help="of a multi-label model: every class whose score is at least P, such as 0.5",
+    )
     parser.add_argument("--embed", metavar="FILE.npy", help="save embeddings instead")
     _run_flags(parser)
     add_json_flag(parser)
@@ -251,7 +263,15 @@ def _predict(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _eval(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = add_command(commands, "eval", "measure accuracy on a folder of labelled images")
     parser.add_argument("artifact", metavar="ARTIFACT")
-    parser.add_argument("folder", metavar="FOLDER", help="one sub-folder per class")
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="one sub-folder per class; with --labels, the images"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE.csv",
+        help="of a multi-label or regression model: 'image,labels' and lines such as "
+        "'a.jpg,cat;dog', or 'image,cat,dog' and lines of 0 and 1, or of values",
+    )
     _run_flags(parser)
     add_json_flag(parser)
 
@@ -357,6 +377,17 @@ def seconds(text: str) -> float:
 def ratio(text: str) -> float:
     """Read a ratio above 0."""
     return _above_zero(text, "a ratio")
+
+
+def fraction(text: str) -> float:
+    """Read a number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, not {text}")
+    return number
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(values)
     else:
-        agreement = "" if report.top1_agreement is None else f", top-1 {report.top1_agreement:.0%}"
+        ranked = report.top1_agreement is not None and manifest.scores == "softmax"
+        agreement = f", top-1 {report.top1_agreement:.0%}" if ranked else ""
         same = "the same" if report.tensor_error in (None, 0.0) else f"off by {report.tensor_error}"
         print_table(
             [

@@ -75,6 +75,8 @@ def _fault(manifest: Manifest) -> str:
         needed = f"of {accuracy['images']} images, where {accuracy['needed_images']} are needed"
         if accuracy["images"] >= accuracy["needed_images"]:
             needed = "whose labels float32 itself guesses"
+            if "decisions" in accuracy:
+                needed = f"of {accuracy['decisions']} yes or no of float32, which are too few"
         return f"that nothing tells the accuracy of ({needed})"
     if accuracy is not None and accuracy["verdict"] == "failed":
         return f"whose {precision} does not keep the accuracy"
@@ -106,8 +108,7 @@ def _print_accuracy(accuracy: Mapping[str, Any] | None, precision: str) -> None:
             f"({accuracy['images']} images)"
         )
     else:
-        same = f"{accuracy['top1_agreement']:.2%}"
-        found = f"top-1 as float32's for {same} of {accuracy['images']} images ({accuracy['on']})"
+        found = f"{_agreement(accuracy)} ({accuracy['on']})"
     verdict = "" if accuracy["verdict"] == "passed" else f": {accuracy['verdict']}"
     print(f"accuracy: {found}{verdict}", file=sys.stderr)
     if kept := accuracy["kept_in_floating_point"]:
@@ -116,6 +117,16 @@ def _print_accuracy(accuracy: Mapping[str, Any] | None, precision: str) -> None:
             f"floating point, the worst first: {', '.join(kept)}",
             file=sys.stderr,
         )
+
+
+def _agreement(accuracy: Mapping[str, Any]) -> str:
+    """Write the agreement with float32, whichever was measured."""
+    images = f"{accuracy['images']} images"
+    if "decision_agreement" in accuracy:
+        return f"decisions agree with float32's to {accuracy['decision_agreement']:.2%} on {images}"
+    if "r_squared" in accuracy:
+        return f"R² of {accuracy['r_squared']:.4f} to float32's values on {images}"
+    return f"top-1 as float32's for {accuracy['top1_agreement']:.2%} of {images}"
 
 
 def _print_tried(tried: Mapping[str, Any]) -> None:

@@ -125,6 +125,7 @@ def _checkpoint_rows(values: Mapping[str, Any]) -> list[list[str]]:
         *([["labels", _some(values["labels"]), said["labels"]]] if values["labels"] else []),
         *[[*row, ""] for row in _count_rows(values)],
         ["outputs", ", ".join(values["outputs"]), ""],
+        *([["scores", values["scores"], said["scores"]]] if values["scores"] else []),
         *_picture_rows(values["preprocess"], said),
         *_argument_rows(config, said),
     ]
@@ -231,7 +232,9 @@ def _count_rows(values: Mapping[str, Any]) -> list[list[str]]:
 
 def _shared_rows(values: Mapping[str, Any]) -> list[list[str]]:
     spec = values["preprocess"]
-    rows = [] if spec is None else [["preprocessing", _resizing(spec)]]
+    rows = [["scores", values["scores"]]] if values["scores"] else []
+    if spec is not None:
+        rows.append(["preprocessing", _resizing(spec)])
     return [*rows, *_assumed_rows(values)]
 
 

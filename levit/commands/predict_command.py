@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from levit.commands.output import print_json, printable
 from levit.commands.progress import Progress
 from levit.errors import ArtifactError, InputError
 from levit.pictures.reading import ImageLike
-from levit.runtime.predictor import Prediction
+from levit.runtime.prediction import Prediction, require_sigmoid
 from levit.whole_file import whole_file
 
 __all__ = ["run"]
@@ -31,7 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     names = [name for name, _ in images]
     status = 0
     results: list[dict[str, object]] = []
+    threshold: float | None = arguments.threshold
     with Progress() as progress, open_predictor(arguments, progress) as predictor:
+        if threshold is not None:
+            require_sigmoid(predictor.manifest.scores)
         if arguments.embed is not None:
             embeddings = predictor.embed(_counted(images, progress))
             _save(Path(arguments.embed), embeddings)
@@ -53,10 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
                     print(f"error: {answer}", file=sys.stderr)
                 results.append({"image": name, "error": str(answer)})
             elif arguments.json:
-                results.append({"image": name, "top": _entries(answer)})
+                results.append({"image": name, **_entry(answer, threshold)})
             else:
                 with progress.aside():
-                    print(_line(name, answer))
+                    print(printable(f"{name}: {_words(answer, threshold)}"))
     if arguments.json:
         print_json(results)
     return status
@@ -68,16 +72,34 @@ def _counted(images: Sequence[tuple[str, ImageLike]], progress: Progress) -> Ite
         yield image
 
 
-def _entries(prediction: Prediction) -> list[dict[str, object]]:
-    return [
-        {"label": label, "index": index, "score": round(score, 6)}
-        for label, index, score in prediction.top
-    ]
+def _entry(prediction: Prediction, threshold: float | None) -> dict[str, object]:
+    """Make the part of a JSON document that an answer is; scores have six decimals."""
+    rounded = _rounded(prediction)
+    if threshold is None:
+        return rounded.to_dict()
+    # Chosen before they are rounded.
+    count = len(prediction.above(threshold))
+    ranked = replace(rounded, top=[*rounded.top, *rounded.rest][:count], rest=[])
+    return {"scores": "sigmoid", "threshold": threshold, "above": ranked.to_dict()["top"]}
 
 
-def _line(name: str, prediction: Prediction) -> str:
-    answers = ", ".join(f"{label} {score:.1%}" for label, _, score in prediction.top)
-    return printable(f"{name}: {answers}")
+def _rounded(prediction: Prediction) -> Prediction:
+    if prediction.scores == "none":
+        return prediction
+    top, rest = (
+        [(label, index, round(score, 6)) for label, index, score in entries]
+        for entries in (prediction.top, prediction.rest)
+    )
+    return replace(prediction, top=top, rest=rest)
+
+
+def _words(prediction: Prediction, threshold: float | None) -> str:
+    if prediction.scores == "none":
+        return ", ".join(f"{label} {value:.6g}" for label, _, value in prediction.top)
+    entries = prediction.top if threshold is None else prediction.above(threshold)
+    if not entries:
+        return f"none of {len(prediction.top) + len(prediction.rest)} at {threshold:.1%} or more"
+    return ", ".join(f"{label} {score:.1%}" for label, _, score in entries)
 
 
 def _save(path: Path, embeddings: NDArray[np.float32]) -> None:

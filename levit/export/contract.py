@@ -1,7 +1,8 @@
 """The accuracy contract: an artifact of low precision is written if it answers as its model does.
 
 Pictures with labels tell how many points of top-1 are lost, pictures without labels how many first
-classes are the same. Both against the folded model in float32.
+classes are the same. Where a first class means nothing, the decisions of a multi-label model are
+compared, or the values of a regression. All against the folded model in float32.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import CalibrationError
+from levit.export.measures import decision_agreement, determination
 from levit.export.progress import Progress, silent
 from levit.export.quantization.pictures import Pictures
 from levit.export.quantization.sensitivity import signal_to_noise
@@ -21,6 +23,7 @@ from levit.models.ops import Array
 
 __all__ = [
     "MIN_AGREEMENT",
+    "MIN_DECISIONS",
     "MIN_UNLABELLED",
     "Answers",
     "Forward",
@@ -32,6 +35,8 @@ __all__ = [
 
 MIN_AGREEMENT: Final = 0.99
 MIN_UNLABELLED: Final = 300
+# Of the yes and of the no of a multi-label model; with fewer, one decision decides.
+MIN_DECISIONS: Final = 100
 # Pictures that an allowed drop is at least; with fewer, one picture decides.
 _DECIDING: Final = 10
 _BATCH: Final = 16
@@ -101,7 +106,9 @@ class Judgement:
     """Comparison of an artifact's answers with its model's.
 
     Attributes:
-        measure: ``top1_drop``, in points of a hundred, or ``top1_agreement``, a fraction.
+        measure: ``top1_drop``, in points of a hundred; ``top1_agreement``, a fraction;
+            ``decision_agreement`` of a sigmoid, or ``r_squared`` of values (`levit.export.measures`
+            defines both).
         value: the drop or the agreement that was found.
         allowed: the most drop, or the least agreement.
         images: number of pictures.
@@ -109,6 +116,7 @@ class Judgement:
         top1, reference_top1: of the artifact and of the float32 model; None without labels.
         chance: top-1 that guessing reaches on so many, but for one time in a thousand; None
             without labels.
+        decisions: float32's yes or no, whichever are fewer; None but at ``decision_agreement``.
         signal_to_noise_db: of the logits, each class's mean over the pictures taken off; None
             where that is no finite number.
         on: origin of the pictures.
@@ -124,6 +132,7 @@ class Judgement:
     chance: float | None
     signal_to_noise_db: float | None
     on: str
+    decisions: int | None = None
 
     @property
     def is_guessed(self) -> bool:
@@ -133,12 +142,18 @@ class Judgement:
         return self.reference_top1 <= self.chance
 
     @property
+    def is_one_sided(self) -> bool:
+        """True where float32 hardly ever says yes, or no, so that the other tells nothing."""
+        return self.decisions is not None and self.decisions < MIN_DECISIONS
+
+    @property
     def verdict(self) -> str:
         """``passed``, ``failed``, or ``cannot tell``."""
-        if self.images < self.needed or self.is_guessed:
+        if self.images < self.needed or self.is_guessed or self.is_one_sided:
             return "cannot tell"
-        within = self.value <= self.allowed + 1e-9
-        if self.measure == "top1_agreement":
+        if self.measure == "top1_drop":
+            within = self.value <= self.allowed + 1e-9
+        else:
             within = self.value >= self.allowed - 1e-9
         return "passed" if within else "failed"
 
@@ -150,6 +165,16 @@ class Judgement:
             return (
                 f"top-1 is {self.top1:.2%} where float32 has {self.reference_top1:.2%}: a drop of "
                 f"{self.value:.2f} points, allowed are {self.allowed:g}, on {self.images} images"
+            )
+        if self.measure == "decision_agreement":
+            return (
+                f"its decisions at a score of 0.5 agree with float32's to {self.value:.2%} on "
+                f"{self.images} images, needed are {self.allowed:.0%}"
+            )
+        if self.measure == "r_squared":
+            return (
+                f"its values have an R² of {self.value:.4f} to float32's on {self.images} images, "
+                f"needed is {self.allowed:g}"
             )
         return (
             f"top-1 is that of float32 for {self.value:.2%} of {self.images} images, needed are "
@@ -169,6 +194,7 @@ class Judgement:
             "chance": self.chance,
             "signal_to_noise_db": self.signal_to_noise_db,
             "on": self.on,
+            **({} if self.decisions is None else {"decisions": self.decisions}),
         }
 
 
@@ -177,16 +203,30 @@ def images_needed(max_drop: float | None) -> int:
     return MIN_UNLABELLED if max_drop is None else math.ceil(100 * _DECIDING / max_drop)
 
 
-def judge(pictures: Pictures, reference: Answers, found: Answers, max_drop: float) -> Judgement:
+def judge(
+    pictures: Pictures,
+    reference: Answers,
+    found: Answers,
+    max_drop: float,
+    scores: str = "softmax",
+) -> Judgement:
     """Compare an artifact's answers with those of the float32 model.
 
     Args:
         max_drop: points of top-1 that may be lost, where there are labels.
+        scores: activation of the logits; labels count for a softmax only.
     """
-    same = float(np.mean((reference.top1 == found.top1) & (found.top1 >= 0)))
-    top1 = reference_top1 = chance = None
-    measure, value, allowed, needed = "top1_agreement", same, MIN_AGREEMENT, MIN_UNLABELLED
-    if pictures.labels is not None:
+    top1 = reference_top1 = chance = decisions = None
+    allowed, needed = MIN_AGREEMENT, MIN_UNLABELLED
+    if scores == "sigmoid":
+        measure = "decision_agreement"
+        value, decisions = decision_agreement(reference.logits, found.logits)
+    elif scores == "none":
+        measure, value = "r_squared", determination(reference.logits, found.logits)
+    else:
+        measure = "top1_agreement"
+        value = float(np.mean((reference.top1 == found.top1) & (found.top1 >= 0)))
+    if scores == "softmax" and pictures.labels is not None:
         labels = np.asarray(pictures.labels)
         top1 = float(np.mean(found.top1 == labels))
         reference_top1 = float(np.mean(reference.top1 == labels))
@@ -206,4 +246,5 @@ def judge(pictures: Pictures, reference: Answers, found: Answers, max_drop: floa
         chance=chance,
         signal_to_noise_db=decibels if math.isfinite(decibels) else None,
         on=pictures.origin,
+        decisions=decisions,
     )

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from levit.export.options import ExportOptions
 from levit.export.origins import origins_of
+from levit.export.scores import choose_scores
 from levit.export.settings import choose_labels, choose_preprocess
 from levit.export.sources import Source, load_source
 from levit.models.counting import count
@@ -50,6 +51,7 @@ def _describe(options: ExportOptions, source: Source) -> dict[str, Any]:
     counts = count(model.family, model.config)
     spec, assumed = choose_preprocess(options, source)
     labels, unnamed = choose_labels(options, source)
+    scores, unsaid = choose_scores(options, source, labels)
     return {
         "source": dict(source.origin),
         "weights": list(source.choices),
@@ -60,7 +62,8 @@ def _describe(options: ExportOptions, source: Source) -> dict[str, Any]:
         "parameters": counts.parameters,
         "macs": counts.macs,
         "labels": list(labels),
+        "scores": scores,
         "preprocess": None if spec is None else spec.to_dict(),
-        "assumed": [*source.assumed, *assumed, *unnamed],
+        "assumed": [*source.assumed, *assumed, *unnamed, *unsaid],
         "origins": origins_of(options, source, spec),
     }

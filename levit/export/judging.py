@@ -9,7 +9,15 @@ from typing import Any
 
 from levit.artifact import Manifest
 from levit.errors import CalibrationError, ConfigError, VerificationError
-from levit.export.contract import Answers, Forward, Judgement, answers_of, images_needed, judge
+from levit.export.contract import (
+    MIN_DECISIONS,
+    Answers,
+    Forward,
+    Judgement,
+    answers_of,
+    images_needed,
+    judge,
+)
 from levit.export.options import DEFAULT_MAX_DROP, ExportOptions
 from levit.export.prepare import Prepared
 from levit.export.progress import Progress
@@ -28,10 +36,12 @@ class Judge:
     Attributes:
         pictures: to judge by.
         max_drop: points of top-1 that may be lost, where the pictures have labels.
+        scores: activation of the logits.
     """
 
     pictures: Pictures
     max_drop: float
+    scores: str = "softmax"
 
     @property
     def assumed(self) -> tuple[str, ...]:
@@ -82,11 +92,11 @@ class Judge:
         self, forward: Forward, reference: Answers, progress: Progress, only_verdict: bool
     ) -> Judgement:
         # A drop of top-1 may be made good by the last picture.
-        agree = only_verdict and self.pictures.labels is None
+        agree = only_verdict and self.pictures.labels is None and self.scores == "softmax"
         answers = answers_of(
             forward, self.pictures, progress, to_agree_with=reference if agree else None
         )
-        return judge(self.pictures, reference, answers, self.max_drop)
+        return judge(self.pictures, reference, answers, self.max_drop, self.scores)
 
 
 def choose_judge(prepared: Prepared, options: ExportOptions) -> Judge | None:
@@ -110,6 +120,12 @@ def choose_judge(prepared: Prepared, options: ExportOptions) -> Judge | None:
             f"{options.precision} is judged by its logits, which are no output here: add logits "
             f"to --outputs, or --force to have it unjudged"
         )
+    scores = prepared.scores or "softmax"
+    if options.max_drop is not None and scores != "softmax":
+        raise ConfigError(
+            f"max_drop is in points of top-1, which scores {scores!r} have none of: leave out "
+            f"--max-drop"
+        )
     pictures = prepared.judging
     assert pictures is not None
     if options.max_drop is not None and pictures.labels is None:
@@ -118,7 +134,7 @@ def choose_judge(prepared: Prepared, options: ExportOptions) -> Judge | None:
             f"folders by class, or leave out --max-drop to compare first classes with float32"
         )
     max_drop = DEFAULT_MAX_DROP if options.max_drop is None else options.max_drop
-    return Judge(pictures=pictures, max_drop=max_drop)
+    return Judge(pictures=pictures, max_drop=max_drop, scores=scores)
 
 
 def refusal(judgement: Judgement, precision: str, worst: Sequence[str]) -> VerificationError:
@@ -129,6 +145,13 @@ def refusal(judgement: Judgement, precision: str, worst: Sequence[str]) -> Verif
             f"right, which is chance, so that nothing tells what {precision} loses"
         )
         advice = "are they this model's labels, and is this its preprocessing? or add --force"
+    elif judgement.is_one_sided:
+        what = (
+            f"float32 itself says yes, or no, {judgement.decisions} times to the images of "
+            f"{judgement.on}, where {MIN_DECISIONS} of each are needed to tell what {precision} "
+            f"loses"
+        )
+        advice = "judge it on images with --eval that show more of the classes, or add --force"
     else:
         what = f"{precision} does not keep the accuracy: {judgement.words()}"
         advice = "calibrate with more like pictures, use a higher precision, or add --force"

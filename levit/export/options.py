@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast, overload
 
-from levit.artifact import MAX_BATCH
+from levit.artifact import MAX_BATCH, SCORES
 from levit.errors import ConfigError
 from levit.models.user_config import UserConfig, is_json_text
 
@@ -69,6 +69,8 @@ class ExportOptions:
             default the logits, or the embedding of a headless model.
         input: ``float32`` (a normalised tensor) or ``uint8`` (pixels, normalised inside).
         labels: class names, or a text file with one per line.
+        scores: ``softmax``, ``sigmoid`` or ``none``: what makes scores of the logits; by default
+            as the checkpoint's config says, or a sigmoid of one logit and a softmax of several.
         config: the model's arguments as timm or transformers write them, for what the checkpoint
             leaves open: a JSON file, JSON text such as ``{"num_heads": 6}``, or a mapping.
         opset: of the ONNX graph.
@@ -105,6 +107,7 @@ class ExportOptions:
     outputs: Sequence[str] | None = None
     input: str = "float32"
     labels: PathLike | Sequence[str] | None = None
+    scores: str | None = None
     config: UserConfig | None = None
     opset: int | None = None
     preprocess: PathLike | None = None
@@ -129,6 +132,8 @@ class ExportOptions:
             value, choices = getattr(self, name), _CHOICES[name]
             if not isinstance(value, str) or value not in choices:
                 raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+        if self.scores is not None and self.scores not in SCORES:
+            raise ConfigError(f"scores must be one of {', '.join(SCORES)}, not {self.scores!r}")
         for name in ("model", "weights", "target", "precision", "interpolation"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):

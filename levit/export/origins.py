@@ -15,6 +15,7 @@ __all__ = ["origins_of"]
 
 _SHAPES: Final = "the shapes of the weights"
 _NOWHERE: Final = "assumed"
+_COMMON: Final = "the default"
 
 # Setting → the option that decides it, and the field of `Hints` that states it.
 _OF_MODEL: Final[Mapping[str, tuple[str, str]]] = {
@@ -65,6 +66,9 @@ def origins_of(
     if source.model.config.num_classes:
         unsaid = hints.origins.get("label_names", _NOWHERE)
         found["labels"] = unsaid if options.labels is None else _flag("labels")
+        unsaid = _NOWHERE if source.model.config.num_classes == 1 else _COMMON
+        unsaid = hints.origins.get("scores", unsaid)
+        found["scores"] = unsaid if options.scores is None else _flag("scores")
     if spec is not None:
         found |= {name: _of_picture(name, options, source, spec) for name in _OF_PICTURES}
     return found

@@ -16,6 +16,7 @@ from levit.export.progress import Progress, silent
 from levit.export.quantization.compiler import Quantizer
 from levit.export.quantization.pictures import Decoder, Pictures, read_pictures
 from levit.export.ranges import Taps
+from levit.export.scores import choose_scores
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
 from levit.export.sources import Source, load_source
 from levit.export.verify import Golden, golden_cases
@@ -34,6 +35,7 @@ class Prepared:
         source: the model as trained, with the inputs and outputs that are asked for.
         spec: preprocessing; None where the model takes no RGB.
         labels: class names.
+        scores: activation of the logits; None where they are no output.
         assumed: choices that nothing stated, in words.
     """
 
@@ -41,6 +43,7 @@ class Prepared:
     source: Source
     spec: PreprocessSpec | None
     labels: tuple[str, ...]
+    scores: str | None
     assumed: tuple[str, ...]
     _folded: dict[int, tuple[Applied, ...]] = field(default_factory=dict, repr=False)
     _differences: OncePerModel[float] = field(default_factory=OncePerModel, repr=False)
@@ -97,7 +100,9 @@ class Prepared:
     def judging(self) -> Pictures | None:
         """Pictures to judge by: those of ``eval``, else those of the calibration, else none."""
         if self.options.eval is not None:
-            return read_pictures(self.options.eval, self.trained, self._decoder, self.labels)
+            # One class for each picture says nothing about the other scores of a sigmoid.
+            labels = self.labels if self.scores == "softmax" else None
+            return read_pictures(self.options.eval, self.trained, self._decoder, labels)
         if self.options.calibration is None:
             return None
         origin = f"{self.calibration.origin}, with which it is calibrated"
@@ -153,12 +158,15 @@ def prepare(options: ExportOptions, *, model: Any = None, progress: Progress = s
     source = load_source(options, model)
     spec, assumed = choose_preprocess(options, source)
     labels, unnamed = choose_labels(options, source)
+    source = replace(source, model=_planned(options, source.model, spec))
+    scores, unsaid = choose_scores(options, source, labels)
     return Prepared(
         options=options,
-        source=replace(source, model=_planned(options, source.model, spec)),
+        source=source,
         spec=spec,
         labels=labels,
-        assumed=(*source.assumed, *assumed, *unnamed),
+        scores=scores,
+        assumed=(*source.assumed, *assumed, *unnamed, *unsaid),
     )
 
 

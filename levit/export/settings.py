@@ -196,7 +196,8 @@ def choose_labels(
     or the indices.
 
     Raises:
-        ConfigError: there is not exactly one for each class.
+        ConfigError: there is not exactly one for each class; one logit may have two, of the class
+            below a half and of the one above.
     """
     classes = source.model.config.num_classes
     if options.labels is None:
@@ -222,7 +223,7 @@ def choose_labels(
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: labels cannot be read ({error})") from error
         labels = tuple(line.strip() for line in text.rstrip("\n").split("\n"))
-    if len(labels) != classes:
+    if len(labels) != classes and (classes, len(labels)) != (1, 2):
         raise ConfigError(f"{origin}: {len(labels)} names for {classes} classes")
     if any(not label or set(label) & set("\n\r\0") or not _is_utf8(label) for label in labels):
         raise ConfigError(f"{origin}: a name is empty, holds a line break, or is no text")

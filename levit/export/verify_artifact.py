@@ -209,6 +209,13 @@ def _require(
     if not passed and not force:
         raise VerificationError(
             f"{subject} is off by {found['max_relative_error']:.1e} of the largest value, allowed "
-            f"is {found['tolerance']:.1e}, with top-1 agreement {found['top1_agreement']}; it is "
-            f"not written (--force writes it, and says so in the manifest)"
+            f"is {found['tolerance']:.1e}{_first_classes(found, manifest)}; it is not written "
+            f"(--force writes it, and says so in the manifest)"
         )
+
+
+def _first_classes(found: Mapping[str, Any], manifest: Manifest) -> str:
+    """Write the agreement of first classes, where there is one right class."""
+    if manifest.scores != "softmax":
+        return ""
+    return f", with top-1 agreement {found['top1_agreement']}"

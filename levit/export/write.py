@@ -267,6 +267,7 @@ class _Writer:
                 quantization=attempt.quantization,
                 preprocess=prepared.spec,
                 labels=prepared.labels,
+                scores=prepared.scores,
                 progress=self.progress,
             )
         )
@@ -322,6 +323,7 @@ class _Writer:
             inputs=(input_spec(model, batch),),
             outputs=output_specs(model, batch),
             batch=BatchProfile(min=low, opt=middle, max=high, static=batch is not None),
+            scores=prepared.scores,
             preprocess=prepared.spec,
             verification={},
             calibration=prepared.quantizer.to_dict() if int8 else None,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from levit.errors import ConfigError
-from levit.json_values import listed, number_pair, table, text, whole
+from levit.json_values import listed, number_pair, shown, table, text, whole
 from levit.models.layers import activation_name
 
 __all__ = [
@@ -42,6 +42,7 @@ class Hints:
         repository: repository that it was copied from (transformers' ``_name_or_path``).
         in_channels, num_classes: the numbers that a config gives.
         label_names: class names in the order of the logits.
+        scores: activation of the logits: ``softmax``, ``sigmoid`` or ``none``.
         pretrained_cfg: timm's preprocessing settings.
         model_type: transformers' name of the family.
         heads: the number of classifier heads that transformers' class has.
@@ -68,6 +69,7 @@ class Hints:
     in_channels: int | None = None
     num_classes: int | None = None
     label_names: tuple[str, ...] | None = None
+    scores: str | None = None
     pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
     model_type: str | None = None
     heads: int | None = None
@@ -187,6 +189,7 @@ def _hints(values: Mapping[str, Any], name: str) -> Hints:
             in_channels=_number(arguments.get("in_chans"), "in_chans"),
             num_classes=_number(arguments.get("num_classes"), "num_classes"),
             label_names=None if labels is None else _labels(labels, "label_names"),
+            scores=_scores(values.get("problem_type")),
             pretrained_cfg=pretrained,
             arguments=values or None,
         )
@@ -216,6 +219,7 @@ def _transformers_hints(values: Mapping[str, Any], name: str) -> Hints:
             in_channels=_number(values.get("num_channels"), "num_channels"),
             num_classes=None if heads == 0 else number,
             label_names=label_names,
+            scores=None if heads == 0 else _scores(values.get("problem_type")),
             model_type=_text(values["model_type"], "model_type"),
             repository=_text(values.get("_name_or_path"), "_name_or_path"),
             heads=heads,
@@ -264,6 +268,25 @@ def _text(value: Any, key: str) -> str | None:
 
 def _activation(value: Any) -> str | None:
     return None if value is None else activation_name(value)
+
+
+# By transformers' kind of problem, as its pipeline for images applies them.
+_SCORES = {
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
+    "regression": "none",
+}
+
+
+def _scores(value: Any) -> str | None:
+    if value is None:
+        return None
+    problem = text(value, "problem_type")
+    if problem not in _SCORES:
+        raise ValueError(
+            f"problem_type: expected one of {', '.join(_SCORES)}, not {shown(problem)}"
+        )
+    return _SCORES[problem]
 
 
 def _labels(value: Any, key: str) -> tuple[str, ...]:

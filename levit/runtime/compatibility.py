@@ -40,7 +40,8 @@ def check_interface(
 
     Args:
         inputs, outputs: tensors of the network, in its order.
-        metadata: written into the network by `levit export`; ``levit.preprocess`` is JSON.
+        metadata: written into the network by `levit export`; ``levit.preprocess`` is JSON,
+            ``levit.scores`` the activation of the scores where that is no softmax.
 
     Raises:
         CorruptArtifactError: they differ.
@@ -49,10 +50,12 @@ def check_interface(
     batch = manifest.batch
     first = manifest.inputs[0].shape[0]
     said = metadata.get("levit.preprocess")
+    scores = metadata.get("levit.scores", "softmax")  # which is not written
     differences = {
         "inputs": [_tensor(spec) for spec in manifest.inputs] != list(inputs),
         "outputs": [_tensor(spec) for spec in manifest.outputs] != list(outputs),
         "batch sizes": (batch.static and batch.max != first) or batch.static == (first == "batch"),
+        "scores": (manifest.scores or "softmax") != scores,
         "preprocessing": manifest.preprocess != (None if said is None else _spec(said)),
     }
     wrong = [name for name, differs in differences.items() if differs]
@@ -66,12 +69,17 @@ def check_interface(
 def checked_labels(artifact: Artifact) -> tuple[str, ...]:
     """Read the class names, as many as the network has classes.
 
+    The sigmoid of one logit may have two: of the class below one half, and of the one above.
+
     Raises:
         CorruptArtifactError: there are more, or fewer.
     """
-    labels = artifact.labels()
-    for output in artifact.manifest.outputs:
-        if output.name == "logits" and output.shape[-1:] != (len(labels),):
+    labels, manifest = artifact.labels(), artifact.manifest
+    for output in manifest.outputs:
+        if output.name != "logits":
+            continue
+        binary = manifest.scores == "sigmoid" and output.shape[-1] == 1 and len(labels) == 2
+        if output.shape[-1:] != (len(labels),) and not binary:
             raise CorruptArtifactError(
                 f"{artifact.path}: {len(labels)} labels for logits of shape {output.shape}; "
                 f"export again"

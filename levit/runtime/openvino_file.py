@@ -26,6 +26,7 @@ METADATA: Final[Mapping[str, list[str]]] = {
     "levit.variant": ["levit", "variant"],
     "levit.preprocess": ["levit", "preprocess"],
     "levit.labels": ["levit", "labels"],
+    "levit.scores": ["levit", "scores"],
 }
 
 _ELEMENTS: Final = {

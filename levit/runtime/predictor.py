@@ -179,7 +179,7 @@ class Predictor:
         preparation = self._images().preparation
         batch = preparation.allocate(1)
         preparation.prepare(image, batch[0])
-        return top_predictions(self._output("logits", batch), self._labels, 5)[0]
+        return self._ranked(batch, 5)[0]
 
     @overload
     def predict(self, images: Images, top_k: int = 5, *, on_error: Raise = "raise") -> Answers: ...
@@ -201,7 +201,8 @@ class Predictor:
             images: any iterable, read in this thread, at most three batches
                 (``manifest.batch.opt``) ahead of the answers. Arrays and Pillow images must
                 stay as they are until then.
-            top_k: entries of ``Prediction.top`` (at most the number of classes).
+            top_k: entries of ``Prediction.top`` (at most the number of classes). The values of a
+                model without scores are all there.
             on_error: ``raise`` the error of an image that cannot be read, which names it and its
                 position, or ``return`` the error in the image's place and go on.
 
@@ -246,8 +247,7 @@ class Predictor:
     def _answers(self, batches: Batches, top_k: int) -> Iterator[Prediction | InputError]:
         with batches:
             for rows, errors in batches:
-                logits = self._output("logits", rows)
-                predictions = iter(top_predictions(logits, self._labels, top_k))
+                predictions = iter(self._ranked(rows, top_k))
                 for place in range(len(rows) + len(errors)):
                     yield errors[place] if place in errors else next(predictions)
 
@@ -351,6 +351,10 @@ class Predictor:
                 f"export again"
             )
         return values
+
+    def _ranked(self, batch: NDArray[Any], top_k: int) -> Answers:
+        logits, scores = self._output("logits", batch), self.manifest.scores
+        return top_predictions(logits, self._labels, top_k, scores or "softmax")
 
     def _open_session(self) -> Session:
         if self._session is None:

@@ -195,6 +195,30 @@ def test_future_schema_version_is_an_error_of_its_own(copy, extra):
     assert is_artifact(copy)
 
 
+def test_an_artifact_of_the_first_version_is_a_softmax(copy, nest):
+    """It has no such field, and one that has it is of no release."""
+    values = {**read_manifest(copy), "schema_version": 1}
+    save_manifest(copy, values)
+    with pytest.raises(CorruptArtifactError, match="version 1 has missing or unknown fields: scor"):
+        open_artifact(copy)
+    del values["scores"]
+    save_manifest(copy, values)
+    manifest = open_artifact(copy).manifest
+    assert (manifest.schema_version, manifest.scores) == (SCHEMA_VERSION, "softmax")
+    # Releases that know softmax alone read version 1 alone.
+    write_manifest(nest, manifest)
+    assert read_manifest(nest)["schema_version"] == 2
+    headless = [{**values["outputs"][0], "name": "embedding"}]
+    assert Manifest.from_dict({**values, "outputs": headless}).scores is None
+
+
+@pytest.mark.parametrize("scores", ["Softmax", "", 1, None, True, ["softmax"], {}])
+def test_scores_that_are_none_of_the_three(copy, scores):
+    save_manifest(copy, {**read_manifest(copy), "scores": scores})
+    with pytest.raises(CorruptArtifactError, match=r"damaged .scores: expected one of softmax"):
+        open_artifact(copy)
+
+
 @pytest.mark.parametrize("version", [0, -1, "1", 1.0, None, [1]])
 def test_schema_version_that_never_was(copy, version):
     save_manifest(copy, {**read_manifest(copy), "schema_version": version})

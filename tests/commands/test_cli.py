@@ -406,7 +406,7 @@ def test_one_bad_picture_takes_no_other_down(levit, tiny_artifact, digits, tmp_p
     assert len(answers) == count + 3
     assert [a for a in answers if "error" not in a] == json.loads(alone.stdout)
     assert [f"error: {a['error']}" for a in answers if "error" in a] == lines
-    assert all(set(a) in ({"image", "error"}, {"image", "top"}) for a in answers)
+    assert all(set(a) in ({"image", "error"}, {"image", "scores", "top"}) for a in answers)
 
 
 def test_what_is_printed_of_a_bad_name_cannot_move_the_cursor(levit, tiny_artifact, tmp_path):

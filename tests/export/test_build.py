@@ -453,7 +453,7 @@ def test_verify_source_needs_an_output_that_timm_gives(here):
 
 def test_the_manifest_of_digits(tiny_artifact):
     manifest = open_artifact(tiny_artifact).manifest
-    assert manifest.schema_version == 1
+    assert (manifest.schema_version, manifest.scores) == (2, "softmax")
     assert (manifest.family, manifest.variant) == ("levit", "levit_digits")
     assert (manifest.target, manifest.format, manifest.precision) == ("onnx", "onnx", "fp32")
     assert manifest.payload == "model.onnx"

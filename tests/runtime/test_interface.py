@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import onnx
 import pytest
 
 from levit.errors import CorruptArtifactError
+from levit.export import ExportOptions, export
 from levit.runtime.predictor import Predictor
 
 
@@ -48,6 +50,8 @@ def add_output(folder, values):
         (put("preprocess", "interpolation", value="bilinear"), "preprocessing"),
         (put("preprocess", "image_size", value=[60_000, 60_000]), "preprocessing"),
         (put("preprocess", value=None), "preprocessing"),
+        (put("scores", value="sigmoid"), "scores"),
+        (put("scores", value="none"), "scores"),
     ],
 )
 def test_manifest_that_states_another_network_is_corrupt(
@@ -111,3 +115,22 @@ def test_every_artifact_of_ours_states_its_own_network(
     for folder in (*artifacts, headless_artifact, gray_artifact):
         Predictor(folder, threads=1).close()
     assert json.loads((gray_artifact / "manifest.json").read_text())["preprocess"] is None
+
+
+@pytest.mark.parametrize("target", ["onnx", "openvino"])
+def test_a_sigmoid_is_never_read_as_a_softmax(tampered, tmp_path, target):
+    """Neither under a manifest that says so, nor under one of before there were others."""
+    export(
+        ExportOptions(model="levit_digits", target=target, scores="sigmoid", output=tmp_path / "a")
+    )
+    Predictor(tmp_path / "a", threads=1).close()
+
+    def first_version(folder, values):
+        del values["scores"]
+        values["schema_version"] = 1
+
+    for change in (put("scores", value="softmax"), put("scores", value="none"), first_version):
+        folder = tampered(change, tmp_path / "a")
+        with pytest.raises(CorruptArtifactError, match="the scores that it states are not those"):
+            Predictor(folder, threads=1)
+        shutil.rmtree(folder)

@@ -98,12 +98,21 @@ def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
 
 
 def metadata_of(
-    preprocess: Mapping[str, object] | None, labels: tuple[str, ...], variant: str
+    preprocess: Mapping[str, object] | None,
+    labels: tuple[str, ...],
+    variant: str,
+    scores: str | None = None,
 ) -> dict[str, str]:
-    """Metadata that a graph file carries so that it stands by itself."""
+    """Metadata that a graph file carries so that it stands by itself.
+
+    Args:
+        scores: activation of the logits; a softmax is not written, as in files of older releases.
+    """
     values = {"levit.variant": variant}
     if preprocess is not None:
         values["levit.preprocess"] = json.dumps(preprocess)
     if labels:
         values["levit.labels"] = json.dumps(list(labels), ensure_ascii=False)
+    if scores not in (None, "softmax"):
+        values["levit.scores"] = scores
     return values

@@ -47,6 +47,7 @@ class GraphForm:
                 None if order.preprocess is None else order.preprocess.to_dict(),
                 order.labels,
                 order.variant,
+                order.scores,
             ),
             producer_version=__version__,
         )

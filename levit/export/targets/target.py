@@ -29,7 +29,7 @@ class Order:
         options: of the export: its batch, its opset, and what only this target has.
         islands: names of values and weights that stay float32 at fp16.
         quantization: layers that are int8, whose weights lie on its grids; None without integers.
-        preprocess, labels: for payloads that carry them.
+        preprocess, labels, scores: for payloads that carry them.
         progress: told each step of a long build.
     """
 
@@ -42,6 +42,7 @@ class Order:
     quantization: Quantization | None = None
     preprocess: PreprocessSpec | None = None
     labels: tuple[str, ...] = ()
+    scores: str | None = None
     progress: Progress = silent
 
 
