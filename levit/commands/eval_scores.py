@@ -71,17 +71,16 @@ def _two_folders(folder: Path, negative: str | None, names: tuple[str, ...]) -> 
     """Read ``no/image.png`` and ``yes/image.png``."""
     (positive,) = names
     assumed: tuple[str, ...] = ()
-    if negative is None:
-        # A model without names has the label "0", which is no folder's.
-        pair = ("0", "1") if positive.isdecimal() else (f"not {positive}", positive)
-        found = [p.name for p in folder.glob("*") if p.is_dir() and images_in(p)]
-        others = [name for name in found if name != positive]
-        if positive == pair[1] and len(found) == 2 and len(others) == 1:
-            pair = (others[0], positive)
-            assumed = (f"folder {others[0]} holds the images that are not {positive}",)
-    else:
-        pair = (negative, positive)
-    samples, chosen = labelled_images(folder, pair)
+    if negative is None and positive in ("0", "1"):
+        negative, positive = "0", "1"  # a model without names has the label "0", and means a yes
+    elif negative is None:
+        negative = f"not {positive}"
+        found = {path.name for path in folder.glob("*") if path.is_dir() and images_in(path)}
+        others = found - {positive, negative}
+        if positive in found and len(found) == 2 and others:
+            (negative,) = others
+            assumed = (f"folder {negative} holds the images that are not {positive}",)
+    samples, chosen = labelled_images(folder, (negative, positive))
     values = np.asarray([[float(index)] for _, index in samples])
     file = LabelFile(images=tuple(path for path, _ in samples), values=values)
     return Truth(file=file, names=names, assumed=(*assumed, *chosen))

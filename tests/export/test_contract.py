@@ -6,6 +6,7 @@ import pytest
 from levit.errors import CalibrationError
 from levit.export.contract import Answers, answers_of, judge
 from levit.export.judging import refusal
+from levit.export.measures import determination
 from levit.export.quantization.pictures import Pictures
 from levit.export.quantization.sensitivity import signal_to_noise
 
@@ -148,3 +149,84 @@ def test_a_network_that_has_failed_is_not_asked_further(wrong, asked, verdict):
     assert sum(batches) == asked
     assert found.logits.shape == reference.logits.shape
     assert judge(shown, reference, found, 1.0).verdict == verdict
+
+
+def decisions(yes, no, lost=0, gained=0):
+    """(reference, found) of one class: of the yes some are lost, of the no some are a yes."""
+    reference = np.concatenate([np.full(yes, 2.0), np.full(no, -2.0)])
+    found = reference.copy()
+    found[:lost] = -0.1
+    found[yes : yes + gained] = 0.0  # a score of 0.5
+    return tuple(
+        Answers(logits=values.astype(np.float32)[:, None]) for values in (reference, found)
+    )
+
+
+@pytest.mark.parametrize(
+    ("yes", "no", "lost", "gained", "verdict"),
+    [
+        (200, 200, 0, 0, "passed"),
+        (200, 200, 2, 2, "passed"),
+        (200, 200, 3, 2, "failed"),
+        (200, 200, 4, 0, "failed"),
+        (100, 10_000, 0, 2, "passed"),
+        (100, 10_000, 0, 3, "failed"),
+        (10_000, 100, 3, 0, "failed"),
+        (99, 10_000, 0, 0, "cannot tell"),
+        (10_000, 99, 0, 0, "cannot tell"),
+        (150, 149, 0, 0, "cannot tell"),
+    ],
+)
+def test_a_sigmoid_is_judged_by_its_decisions(yes, no, lost, gained, verdict):
+    reference, found = decisions(yes, no, lost, gained)
+    judgement = judge(pictures(yes + no), reference, found, 1.0, "sigmoid")
+    assert (judgement.measure, judgement.verdict) == ("decision_agreement", verdict)
+    kept = (
+        2 * (yes - lost) / (2 * yes - lost + gained),
+        2 * (no - gained) / (2 * no - gained + lost),
+    )
+    assert judgement.value == pytest.approx(min(kept))
+    assert judgement.decisions == min(yes, no)
+    assert judgement.to_dict()["decisions"] == min(yes, no)
+    if verdict == "cannot tell" and yes + no >= 300:
+        assert "float32 itself says yes, or no, 99 times" in str(refusal(judgement, "int8", ()))
+    else:
+        assert f"agree with float32's to {judgement.value:.2%}" in judgement.words()
+
+
+def test_a_network_that_always_says_no_is_no_good(rng):
+    """Though it is right in most decisions: of eighty classes a picture shows three."""
+    reference = np.where(rng.random((400, 80)) < 3 / 80, 3.0, -3.0).astype(np.float32)
+    never = np.full_like(reference, -3)
+    assert np.mean((reference >= 0) == (never >= 0)) > 0.95
+    found = judge(pictures(400), Answers(logits=reference), Answers(logits=never), 1.0, "sigmoid")
+    assert (found.value, found.verdict) == (0.0, "failed")
+    broken = Answers(logits=np.full_like(reference, np.nan))
+    assert judge(pictures(400), broken, broken, 1.0, "sigmoid").verdict == "cannot tell"
+    assert judge(pictures(400), Answers(logits=reference), broken, 1.0, "sigmoid").value == 0
+
+
+@pytest.mark.parametrize(
+    ("noise", "shift", "verdict"),
+    [(0.0, 0.0, "passed"), (0.09, 0.0, "passed"), (0.11, 0.0, "failed"), (0.0, 0.11, "failed")],
+)
+def test_values_are_judged_by_their_worst_output(noise, shift, verdict):
+    """Whose unit is a thousandth of the other's; a shift that all pictures share counts."""
+    reference = np.stack([np.sin(np.arange(400.0)), 1000 * np.cos(np.arange(400.0))], axis=-1)
+    reference /= reference.std(axis=0)
+    reference[:, 1] *= 1000
+    found = reference.copy()
+    found[:, 0] += noise * (-1) ** np.arange(400) + shift
+    judgement = judge(pictures(400), Answers(logits=reference), Answers(logits=found), 1.0, "none")
+    assert judgement.measure == "r_squared"
+    assert judgement.value == pytest.approx(1 - noise**2 - shift**2, abs=1e-6)
+    assert judgement.verdict == verdict
+    assert f"R² of {judgement.value:.4f}" in judgement.words()
+
+
+def test_values_that_are_no_numbers_or_always_the_same():
+    constant, other = np.ones((300, 1)), np.linspace(0, 1, 300)[:, None]
+    assert determination(constant, constant) == 1
+    assert determination(constant, other) == 0
+    assert determination(other, np.full((300, 1), np.inf)) == 0
+    assert determination(other, other + np.where(np.arange(300) == 3, np.nan, 0)[:, None]) == 0
