@@ -54,17 +54,23 @@ def read_truth(predictor: Predictor, folder: Path, labels: str | None) -> Truth:
     # The sigmoid of one logit may have a name for less than one half, too.
     negative = predictor.labels[0] if len(predictor.labels) > outputs else None
     names = predictor.labels[-outputs:]
+    sigmoid = manifest.scores == "sigmoid"
     if labels is not None:
-        sigmoid = manifest.scores == "sigmoid"
         file = read_label_file(Path(labels), folder, names, decisions=sigmoid, negative=negative)
-        return Truth(file=file, names=names)
-    if manifest.scores == "sigmoid" and outputs == 1:
-        return _two_folders(folder, negative, names)
-    kind = "several labels" if manifest.scores == "sigmoid" else "values and no classes"
-    raise InputError(
-        f"{predictor.path.name} gives pictures {kind}, which folders cannot hold: name a file of "
-        f"them with --labels FILE.csv"
-    )
+        truth = Truth(file=file, names=names)
+    elif sigmoid and outputs == 1:
+        truth = _two_folders(folder, negative, names)
+    else:
+        kind = "several labels" if sigmoid else "values and no classes"
+        raise InputError(
+            f"{predictor.path.name} gives pictures {kind}, which folders cannot hold: name a file "
+            f"of them with --labels FILE.csv"
+        )
+    if sigmoid and not truth.file.values.any():
+        raise InputError(
+            f"{labels or folder}: no image has a label of this model, so that there is no precision"
+        )
+    return truth
 
 
 def _two_folders(folder: Path, negative: str | None, names: tuple[str, ...]) -> Truth:
@@ -107,16 +113,14 @@ def scores_of(
 def sigmoid_report(truth: Truth, scores: NDArray[np.float64]) -> dict[str, Any]:
     """Measure average precision and the best threshold of every class that some picture has.
 
+    Args:
+        truth: some picture has some class.
+
     Returns:
         ``mean_average_precision`` over these; of one logit ``accuracy`` at a score of one half;
         and ``classes``, where a class that no picture has has None in place of figures.
-
-    Raises:
-        InputError: no picture has any.
     """
     values = truth.file.values
-    if not values.any():
-        raise InputError("no image has a label: precision is that of labels that are there")
     classes = []
     for index, label in enumerate(truth.names):
         entry: dict[str, Any] = {"label": label, "index": index}

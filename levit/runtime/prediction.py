@@ -75,7 +75,8 @@ class Prediction:
             InputError: the scores are not those of a sigmoid, or the threshold is no probability.
         """
         require_sigmoid(self.scores)
-        if not 0 <= threshold <= 1:
+        is_number = isinstance(threshold, (int, float, np.number))
+        if not is_number or not 0 <= threshold <= 1:
             raise InputError(f"a threshold is a number from 0 to 1, not {threshold!r}")
         return [entry for entry in (*self.top, *self.rest) if entry[2] >= threshold]
 

@@ -201,8 +201,7 @@ class Predictor:
             images: any iterable, read in this thread, at most three batches
                 (``manifest.batch.opt``) ahead of the answers. Arrays and Pillow images must
                 stay as they are until then.
-            top_k: entries of ``Prediction.top`` (at most the number of classes). The values of a
-                model without scores are all there.
+            top_k: entries of ``Prediction.top``, at most all; values that are no scores stay.
             on_error: ``raise`` the error of an image that cannot be read, which names it and its
                 position, or ``return`` the error in the image's place and go on.
 

@@ -109,6 +109,7 @@ def test_a_threshold_is_for_a_sigmoid():
         with pytest.raises(InputError, match=f"this one are '{scores}': leave it out, or"):
             answer.above(0.5)
     (answer,) = top_predictions(logits, "ab", 2, "sigmoid")
-    for threshold in (-0.1, 1.1, float("nan")):
+    assert answer.above(np.float32(0.5)) == answer.above(0.5) == answer.top
+    for threshold in (-0.1, 1.1, float("nan"), "0.5", None):
         with pytest.raises(InputError, match="a threshold is a number from 0 to 1, not"):
             answer.above(threshold)
