@@ -128,7 +128,15 @@ def top_predictions(
             means, and of the one that a score above means.
         top_k: entries of ``Prediction.top``; values that are no scores are not cut.
         scores: the activation: ``softmax``, ``sigmoid`` or ``none``.
+
+    Raises:
+        InputError: it is a softmax of one logit, as older releases have exported.
     """
+    if scores == "softmax" and logits.shape[-1] == 1:
+        raise InputError(
+            "a softmax of one logit is 1 for every picture, so that it answers nothing: export the "
+            "model again, or take the logit from forward()"
+        )
     if scores == "none":
         return [Prediction(_named(labels, range(len(row)), row), scores) for row in logits]
     if logits.shape[-1] == 1 and len(labels) == 2:

@@ -14,7 +14,7 @@ from levit.runtime.prediction import sigmoid, softmax, top_predictions
 @settings(max_examples=200, deadline=None)
 @given(
     rows=st.integers(0, 4),
-    classes=st.integers(1, 90),
+    classes=st.integers(2, 90),
     top_k=st.integers(1, 100),
     levels=st.sampled_from([1, 2, 5, 1000]),
     seed=st.integers(0, 2**32 - 1),
@@ -113,3 +113,9 @@ def test_a_threshold_is_for_a_sigmoid():
     for threshold in (-0.1, 1.1, float("nan"), "0.5", None):
         with pytest.raises(InputError, match="a threshold is a number from 0 to 1, not"):
             answer.above(threshold)
+
+
+def test_a_softmax_of_one_logit_answers_nothing():
+    """Older releases exported it; 100 % for every picture is no answer."""
+    with pytest.raises(InputError, match=r"one logit is 1 for every picture, .* export the model"):
+        top_predictions(np.array([[3]], np.float32), ["cat"], 1)
