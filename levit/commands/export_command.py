@@ -63,6 +63,13 @@ def _print_notes(manifest: Manifest) -> None:
             f"these weights trained?",
             file=sys.stderr,
         )
+    if library := verification.get("source_library"):
+        arguments = ", ".join(f"{name}={value!r}" for name, value in library["arguments"].items())
+        print(
+            f"compared with {library['library']} {library['version']}: {library['network']}"
+            f"({arguments}), {library['max_relative_error']:.1e} of the largest value",
+            file=sys.stderr,
+        )
     if verification["status"] == "forced":
         print(f"note: --force has kept an artifact {_fault(manifest)}", file=sys.stderr)
 

@@ -119,8 +119,6 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
     hints = beside
     if options.config is not None:
         hints = overrule(beside, *read_user_config(options.config))
-    if options.model is not None and canonical(options.model) not in FAMILIES:
-        hints = overruled(hints, Hints(architecture=options.model).said_in("--model"))
     if options.size is not None:
         hints = replace(hints, resize_to=options.size)
     hints = without_conflicts(hints, _decided(options))
@@ -258,7 +256,8 @@ def _checkpoint_source(
             f"{file} is not a {name}: its tensors are those of a {family.title}; say --model "
             f"{family.name}"
         )
-    hints = replace(hints, named=None if named is None else named[0])
+    if named is not None:
+        hints = overruled(hints, Hints(architecture=named[0], named=named[0]).said_in("--model"))
     checkpoint, replaced = _with_heads(checkpoint, keymap, _user_hints(options, Hints()))
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     if module is None:  # a live network proves itself

@@ -33,7 +33,8 @@ def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
     other names, takes their weights.
 
     Returns:
-        Library, version and largest relative difference, for the manifest.
+        Library, version, its class with the arguments that made it, and largest relative
+        difference, for the manifest.
 
     Raises:
         BackendUnavailableError: the library is not installed.
@@ -87,7 +88,13 @@ def compare_with_source(source: Source, golden: Golden) -> dict[str, Any]:
             f"the reference differs from {library} {version} by {difference:.1e} of the "
             f"largest value; please report this checkpoint"
         )
-    return {"library": library, "version": version, "max_relative_error": difference}
+    return {
+        "library": library,
+        "version": version,
+        "network": f"{wanted.module}.{wanted.name}",
+        "arguments": dict(wanted.arguments),
+        "max_relative_error": difference,
+    }
 
 
 def _replace_heads(network: Any, keymap: Keymap, state: Mapping[str, Array]) -> None:

@@ -14,6 +14,7 @@ from levit.models.containers.wrappers import rewriting_in
 from levit.models.lookalikes import looks_like
 from levit.models.model import Family, Keymap
 from levit.models.registry import FAMILIES, canonical
+from levit.models.transformer.features import find_feature
 from levit.models.whole_models import WholeModel, find_models
 
 __all__ = ["SeveralFamiliesError", "recognise"]
@@ -131,5 +132,8 @@ def _impression(checkpoint: Checkpoint, models: Sequence[WholeModel]) -> str:
         )
     if like is None and (rewritten := rewriting_in(checkpoint.tensors)) is not None:
         return rewritten
+    if like is None or "plain vision transformer" in like:
+        feature = find_feature(checkpoint.tensors)
+        like = like if feature is None else f"a vision transformer with {feature}"
     some = ", ".join(list(checkpoint.tensors)[:3])
     return f"it looks like {like}" if like else f"its tensors are called {some}, …"

@@ -560,6 +560,7 @@ def test_inspect_shows_where_each_setting_was_stated(tmp_path):
         "num_classes": "args in model_best.pth.tar",
         "heads": "args in model_best.pth.tar",
         "labels": "config.json",
+        "scores": "the default",
         "mean": "args in model_best.pth.tar",
         "std": "config.json",
         "interpolation": "the defaults of timm",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from levit.errors import CheckpointError
 from levit.models.transformer.keymap import TransformerKeymap
 
-__all__ = ["refuse_features"]
+__all__ = ["find_feature", "refuse_features"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -34,6 +34,21 @@ _FEATURES: Final[Sequence[tuple[str, str]]] = (
 )
 
 
+def find_feature(names: Iterable[str]) -> str | None:
+    """Name a feature of other vision transformers that tensors are of, or None.
+
+    find_feature(["blocks.0.attn.q_norm.weight"])
+
+    Args:
+        names: of tensors, without a prefix.
+    """
+    names = list(names)
+    for words, pattern in _FEATURES:
+        if any(re.search(pattern, name) for name in names):
+            return words
+    return None
+
+
 def refuse_features(shapes: Shapes, keymap: TransformerKeymap) -> None:
     """Raise where tensors are of a feature that is not built here.
 
@@ -47,10 +62,9 @@ def refuse_features(shapes: Shapes, keymap: TransformerKeymap) -> None:
     Raises:
         CheckpointError: the feature, in words.
     """
-    names = [name.removeprefix(keymap.prefix) for name in shapes]
-    for words, pattern in _FEATURES:
-        if any(re.search(pattern, name) for name in names):
-            raise _refusal(words)
+    words = find_feature(name.removeprefix(keymap.prefix) for name in shapes)
+    if words is not None:
+        raise _refusal(words)
     first = keymap.block_name(0)
     up = shapes.get(f"{first}{keymap.up}.weight", ())
     down = shapes.get(f"{first}{keymap.down}.weight", ())

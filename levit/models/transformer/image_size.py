@@ -83,7 +83,7 @@ def infer_grid(
     if len(squares) > 1:
         raise ConfigError(
             f"{count} position embeddings are of the patches alone or of all tokens: say which "
-            f'with --config FILE.json, such as {{"no_embed_class": true}}'
+            f"with --config '{{\"no_embed_class\": true}}'"
         )
     if squares:
         size = squares[0].square(patch)

@@ -85,6 +85,7 @@ def infer_config(
     stated = stated_in(hints)
     named = read_name(hints, variants, stated)
     found = _from_shapes(read)
+    _check_pooler(found, hints)
     _check_stated(found, stated, hints.arguments_from)
     found["pool"], unsaid = choose_pooling(found, stated, named, keymap)
     if not stated.get("final_norm", named.config is None or named.config.final_norm):
@@ -108,18 +109,48 @@ def infer_config(
     eps = stated.get("norm_eps", named.norm_eps or keymap.default_eps)
     named_activation = None if named.config is None else named.config.activation
     activation = stated.get("activation", hints.activation or named_activation or "gelu")
-    # The config of a transformers model leaves out what its class has by default.
-    if (
-        hints.model_type is None
-        and named.config is None
-        and (keymap.source == "transformers" or _variant_of(template, variants) is None)
-    ):
-        if "norm_eps" not in stated:
-            assumed.append(_unstated("LayerNorm epsilon", f"{eps:g}", keymap, '"norm_eps": 1e-5'))
-        if "activation" not in stated and hints.activation is None:
-            assumed.append(_unstated("activation", activation, keymap, '"act_layer": "silu"'))
     config = replace(template, norm_eps=eps, activation=activation)
+    # The config of a transformers model leaves out what its class has by default.
+    if named.config is None and hints.model_type is None:
+        if config.pre_norm and not named.name:
+            _ask_for_clip(stated)
+        assumed += _unnamed(config, keymap, stated, variants)
     return config, [*assumed, *unsaid, *grid.assumed]
+
+
+def _ask_for_clip(stated: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` where a norm before the blocks may be of several kinds of networks."""
+    if not {"norm_eps", "activation"} <= set(stated):
+        raise ConfigError(
+            "a norm before the blocks is of a CLIP model (epsilon 1e-05, gelu or quick_gelu) or of "
+            "another (1e-06, gelu), and nothing says which: say it, such as with --config "
+            '\'{"norm_eps": 1e-05, "act_layer": "gelu"}\''
+        )
+
+
+def _unnamed(
+    config: TransformerConfig,
+    keymap: TransformerKeymap,
+    stated: Mapping[str, Any],
+    variants: Mapping[str, Variant],
+) -> list[str]:
+    """Say what was assumed of a network whose name, if it has one, is in no table."""
+    unsaid = [field for field in ("norm_eps", "activation") if field not in stated]
+    assumed = []
+    # The original code has one epsilon and one activation.
+    if keymap.source != "original" or _variant_of(config, variants) is None:
+        others = {"norm_eps": '"norm_eps": 1e-5', "activation": '"act_layer": "silu"'}
+        words = {
+            "norm_eps": ("LayerNorm epsilon", f"{config.norm_eps:g}"),
+            "activation": ("activation", config.activation),
+        }
+        assumed = [_unstated(*words[field], keymap, others[field]) for field in unsaid]
+    if keymap.source == "original" and config.layer_scale:
+        assumed.append(
+            "no rotary embeddings, as in DeiT III (those of timm's vit_…_rope_ape models are not "
+            "in their tensors)"
+        )
+    return assumed
 
 
 # Fields that shapes decide, and a file may contradict.
@@ -127,6 +158,17 @@ _TOLD: Final = (
     "width", "depth", "mlp_width", "patch_size", "qkv_bias", "proj_bias", "local_depth",
     "class_token", "registers", "pre_norm", "layer_scale", "fc_norm",
 )  # fmt: skip
+
+
+def _check_pooler(found: Mapping[str, Any], hints: Hints) -> None:
+    """Raise `ConfigError` where a classifier could read the pooler, or not."""
+    if found["pooler_width"] and found["num_classes"] and hints.heads is None:
+        raise ConfigError(
+            "the checkpoint has transformers' pooler and a classifier: no class of transformers "
+            "has both, so nothing says what the classifier reads; export the live model "
+            "(levit.export.export with model=), or put a config.json beside it whose "
+            "'architectures' is the class, such as ViTForImageClassification, which reads no pooler"
+        )
 
 
 def _check_stated(found: Mapping[str, Any], stated: Mapping[str, Any], file: str) -> None:
@@ -152,8 +194,11 @@ def _from_shapes(read: _Shapes) -> dict[str, Any]:
     mlp_width = read.of(f"{first}{names.up}.weight", 2)[0]
     layer = (names.gated[0] if names.gated else names.q)[0]
     distilled = read.has(at + names.distillation_token)
-    if not names.gate:  # of these families, only a ConViT may have none
-        read.of(at + names.positions, 3)
+    if not names.gate and not read.has(at + names.positions):  # which only a ConViT may lack
+        raise CheckpointError(
+            f"the checkpoint has no tensor {at + names.positions!r}: a vision transformer with "
+            f"rotary embeddings, or without positions, is not supported; or is the file incomplete?"
+        )
     classes, norms = read_heads(read.shapes, names)
     _check_heads(read, distilled=distilled, heads=len(norms))
     pooler = f"{at}{names.pooler}.weight"

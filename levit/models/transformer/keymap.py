@@ -118,7 +118,9 @@ class TransformerKeymap:
             return False
         if not {self.prefix + self.class_token, self.prefix + self.positions} & set(shapes):
             return False
-        if any(not any(n.startswith(f"{layer}.") for n in shapes) for layer in self.requires):
+        if not all(
+            any(n == name or n.startswith(f"{name}.") for n in shapes) for name in self.requires
+        ):
             return False
         if any(key in shapes for key in self.excludes):
             return False

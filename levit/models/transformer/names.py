@@ -18,6 +18,7 @@ __all__ = ["Named", "read_name"]
 _CLIP_EPS: Final = 1e-5
 _REFUSED: Final = (
     (r"_rpn_", "residual post-norm blocks"),
+    (r"_rope_|_pe_|dinov3|^eva02", "rotary embeddings"),
     (r"quickgelu", "the activation quick_gelu"),
 )
 
@@ -54,12 +55,12 @@ def read_name(hints: Hints, variants: Mapping[str, Variant], stated: Mapping[str
         return Named(name=known, config=config, norm_eps=config.norm_eps)
     name = next(iter(names), "")
     for pattern, words in _REFUSED:
-        if re.search(pattern, name) and "activation" not in stated:
+        if re.search(pattern, name):
             raise ConfigError(f"{name} has {words}, which is not supported")
     if "siglip" in name and "activation" not in stated:
         raise ConfigError(
-            f"the activation of {name} cannot be told from its weights: say it with --config "
-            f'FILE.json, such as {{"act_layer": "gelu"}}'
+            f"the activation of {name} cannot be told from its weights: say it, such as with "
+            f'--config \'{{"act_layer": "gelu"}}\''
         )
     return Named(name=name, norm_eps=_CLIP_EPS if "_clip_" in name else None)
 
