@@ -227,9 +227,12 @@ def _asked(name: str | None) -> tuple[Family | None, tuple[str, Family, Any] | N
 
 
 def _with_heads(
-    checkpoint: Checkpoint, keymap: Keymap, user: Hints
+    checkpoint: Checkpoint, keymap: Keymap, user: Hints, *, live: bool
 ) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint with classifiers under their source's names, without those not wanted."""
+    """The checkpoint with classifiers under their source's names, without those not wanted.
+
+    Nothing is assumed of a live network's: it proves itself.
+    """
     tensors, said = checkpoint.tensors, user.arguments or {}
     left_out: list[str] = []
     if user.num_classes == 0:
@@ -237,7 +240,7 @@ def _with_heads(
     elif said.get("distilled") is False:
         tensors, left_out = without_heads(tensors, keymap, first=1)
     tensors, assumed = with_plain_heads(tensors, keymap, str(checkpoint.origin["file"]))
-    return replace(checkpoint, tensors=tensors), [*left_out, *assumed]
+    return replace(checkpoint, tensors=tensors), [*left_out, *([] if live else assumed)]
 
 
 def _checkpoint_source(
@@ -258,10 +261,10 @@ def _checkpoint_source(
         )
     if named is not None:
         hints = overruled(hints, Hints(architecture=named[0], named=named[0]).said_in("--model"))
-    checkpoint, replaced = _with_heads(checkpoint, keymap, _user_hints(options, Hints()))
+    user = _user_hints(options, Hints())
+    checkpoint, replaced = _with_heads(checkpoint, keymap, user, live=module is not None)
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
-    if module is None:  # a live network proves itself
-        assumed = [*replaced, *assumed]
+    assumed = [*replaced, *assumed]
     if named is not None:
         config = _named_as(config, family, named, hints, file)
     variant = _variant_name(family, config, hints, live=module is not None or _is_remade(hints))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from levit.models.hints import Hints, hints_from_config, json_object, read_config
+from levit.errors import ConfigError
+from levit.json_values import shown
+from levit.models.hints import Hints, argument_names, hints_from_config, json_object, read_config
 from levit.models.hints_merging import overruled
 
 __all__ = ["UserConfig", "is_json_text", "overrule", "read_user_config"]
@@ -27,6 +30,15 @@ _SPELLINGS: Final[Mapping[str, str]] = {
     "in_chans": "num_channels",
     "num_classes": "num_labels",
 }
+# Names that are easily misspelt: a file's other keys are its library's business, but what a user
+# types is meant.
+_TYPED: Final = (
+    *_SPELLINGS,
+    *_SPELLINGS.values(),
+    *("architecture", "architectures", "distilled", "attn_act_layer", "label_names", "id2label"),
+    *("qkv_bias", "patch_size", "mlp_ratio", "attn_ratio", "hidden_sizes", "depths", "stem_type"),
+)
+_ALIKE: Final = 0.88
 
 
 def is_json_text(config: object) -> bool:
@@ -45,13 +57,17 @@ def read_user_config(config: UserConfig) -> tuple[dict[str, Any], str]:
         (the JSON object, what messages call it: the file's path, or ``--config``).
 
     Raises:
-        ConfigError: the file is missing, or what it or the text holds is no JSON object.
+        ConfigError: the file is missing, what it or the text holds is no JSON object, or a key
+            that the user typed is nearly one that is known.
     """
-    if isinstance(config, Mapping):
-        return dict(config), _INLINE
-    if isinstance(config, str) and is_json_text(config):
-        return json_object(config, _INLINE), _INLINE
-    return read_config(Path(config)), str(config)
+    if not isinstance(config, Mapping) and not is_json_text(config):
+        return read_config(Path(config)), str(config)
+    values = dict(config) if isinstance(config, Mapping) else json_object(str(config), _INLINE)
+    for key in argument_names(values) - set(_TYPED):
+        near = difflib.get_close_matches(str(key), _TYPED, n=1, cutoff=_ALIKE)
+        if near:
+            raise ConfigError(f"{_INLINE}: unknown key {shown(key)}; did you mean {near[0]!r}?")
+    return values, _INLINE
 
 
 def overrule(beside: Hints, values: Mapping[str, Any], name: str) -> Hints:

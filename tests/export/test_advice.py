@@ -1,5 +1,6 @@
 """Advice of error messages: whoever does what they say has an export within two steps."""
 
+import inspect
 import json
 import re
 
@@ -14,6 +15,7 @@ from levit.models.levit.config import levit_config
 from levit.models.random_weights import flatten, random_model
 from levit.models.registry import FAMILIES
 from levit.models.transformer.config import TransformerConfig
+from levit.models.user_config import read_user_config
 
 SHAPE = dict(
     image_size=(32, 32), patch_size=16, num_classes=5, width=128, depth=2, heads=2, mlp_width=96
@@ -190,6 +192,8 @@ def test_the_command_line_follows_the_advice(save, tmp_path, capsys, kind):
         ('{"num_heads": "six"}', "num_heads: expected a whole number, not 'six'"),
         ("heads.json", "heads.json: no such file"),
         ({"num_heads": 3}, "3 heads do not divide a width of 128"),
+        ('{"num_head": 2}', "--config: unknown key 'num_head'; did you mean 'num_heads'?"),
+        ({"model_args": {"norm_ep": 1}}, "unknown key 'norm_ep'; did you mean 'norm_eps'?"),
     ],
     ids=str,
 )
@@ -198,6 +202,24 @@ def test_a_bad_config_is_one_line(save, config, words):
         load_source(ExportOptions(checkpoint=save("vit"), model="vit", config=config))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_other_keys_of_a_library_are_no_misspelling(save):
+    said = {"num_heads": 2, "drop_path_rate": 0.1, "norm_layer": None, "mlp_layer": None, 3: 4}
+    load_source(ExportOptions(checkpoint=save("vit"), model="vit", config=said))
+
+
+@pytest.mark.peers
+def test_no_argument_of_the_libraries_is_a_misspelling():
+    import timm
+    import transformers
+
+    vit, convit = timm.models.vision_transformer, timm.models.convit
+    for kind in (vit.VisionTransformer, convit.ConVit, timm.models.levit.Levit):
+        read_user_config(dict.fromkeys(inspect.signature(kind).parameters))
+    for kind in (transformers.LevitConfig, transformers.ViTConfig, transformers.DeiTConfig):
+        read_user_config(kind().to_dict())
+    read_user_config(timm.get_pretrained_cfg("vit_base_patch16_224").to_dict())
 
 
 @pytest.mark.parametrize("config", [6, b"{}", ["num_heads"], True])
