@@ -13,6 +13,7 @@ from levit.models.levit import FAMILY
 from levit.models.levit.arguments import config_from_arguments
 from levit.models.levit.config import (
     VARIANTS,
+    LevitConfig,
     grids_of_shapes,
     levit_config,
     same_architecture,
@@ -293,3 +294,13 @@ def test_the_variants_are_all_different():
     configs = [variant.config for variant in FAMILY.variants.values()]
     for i, one in enumerate(configs):
         assert [j for j, other in enumerate(configs) if same_architecture(one, other)] == [i]
+
+
+def test_a_config_of_an_older_release_has_its_own_heads():
+    config = levit_config(widths=(32, 48), key_dim=16, heads=(2, 3), depths=(1, 1))
+    values = config.to_dict()
+    assert (values.pop("head_norm"), values.pop("head_dist_norm")) == (True, True)
+    assert LevitConfig.from_dict(values) == config
+    assert not LevitConfig.from_dict({**values, "head_norm": False}).head_norm
+    with pytest.raises(ConfigError, match="head_norm"):
+        LevitConfig.from_dict({**values, "head_norm": 1})
