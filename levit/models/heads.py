@@ -49,6 +49,11 @@ class HeadKeymap(Protocol):
         """Names of the layers, the distillation head last."""
         ...
 
+    @property
+    def normed_heads(self) -> bool:
+        """Whether the source's own classifiers have a BatchNorm before the Linear."""
+        ...
+
     def head_names(self, which: int, *, norm: bool) -> HeadNames:
         """Names of one classifier's tensors, with a BatchNorm before the Linear or without."""
         ...
@@ -116,7 +121,8 @@ def with_plain_heads(
     assumed = []
     for which, layer in enumerate(keymap.heads):
         plain, normed = (keymap.head_names(which, norm=norm) for norm in (False, True))
-        if normed.weight in tensors and normed.norm["mean"] in tensors:
+        # A classifier of the source's own form that lacks its norm is damaged.
+        if normed.weight in tensors and (keymap.normed_heads or normed.norm["mean"] in tensors):
             continue
         if plain.weight in tensors:
             alone = {"weight": tensors[plain.weight]}

@@ -121,9 +121,21 @@ def probe(width):
     return nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, CLASSES))
 
 
+# The last has the name of a LeViT's own Linear, behind a norm.
 HEADS = {f.__name__: f for f in (
-    linear, dropout_linear, nested, no_bias, no_bias_sequential, linear_by_name, norm_linear, probe,
+    linear, dropout_linear, nested, no_bias, no_bias_sequential, norm_linear, probe,
+    linear_by_name,
 )}  # fmt: skip
+
+
+def cases(*networks):
+    """(kind, names, head) of all heads, but for LeViT's own name."""
+    return [
+        pytest.param(kind, names, head, id=f"{kind}-{len(names)}-{head}")
+        for kind, names in networks
+        for head in HEADS
+        if (kind, head) != ("levit", "linear_by_name")
+    ]
 
 
 class Nested(nn.Module):
@@ -180,17 +192,15 @@ def folder(tmp_path):
 # ---------------------------------------------------------------------------- the same function
 
 
-@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(
-    ("kind", "names"),
-    [
+    ("kind", "names", "head"),
+    cases(
         ("levit", ["head"]),
         ("levit", ["head", "head_dist"]),
         ("vit", ["head"]),
         ("deit", ["head", "head_dist"]),
         ("convit", ["head"]),
-    ],
-    ids=["levit", "levit_distilled", "vit", "deit", "convit"],
+    ),
 )
 def test_timms_networks_with_another_head(folder, kind, names, head):
     changes = {"distilled": len(names) > 1} if kind == "levit" else {}
@@ -216,17 +226,15 @@ def test_timms_conv_twin_with_another_head(folder, head):
     check(load_source(ExportOptions(checkpoint=save(network, folder), image_size=64)), x, expected)
 
 
-@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(
-    ("kind", "names"),
-    [
+    ("kind", "names", "head"),
+    cases(
         ("levit", ["classifier"]),
         ("levit", ["classifier", "classifier_distill"]),
         ("vit", ["classifier"]),
         ("deit", ["classifier"]),
         ("deit", ["cls_classifier", "distillation_classifier"]),
-    ],
-    ids=["levit", "levit_teacher", "vit", "deit", "deit_teacher"],
+    ),
 )
 def test_transformers_networks_with_another_head(folder, kind, names, head):
     network = replace_heads(
@@ -379,6 +387,12 @@ def test_a_distillation_head_that_was_left_is_named(folder, source):
     alone = load_source(ExportOptions(**options, config={"distilled": False}))
     assert alone.model.config.num_classes == CLASSES
     assert f"classifier {names[1]}: left out, as --config says" in alone.assumed
+
+
+def test_a_levits_own_classifier_without_its_norm_is_damaged(folder):
+    network = replace_heads(timm_network("levit"), linear_by_name, 64, "head")
+    with pytest.raises(CheckpointError, match=r"4 missing: head\.bn\.weight"):
+        load_source(ExportOptions(checkpoint=save(network, folder), image_size=64))
 
 
 def test_a_deit_cannot_leave_its_distillation_head(folder):

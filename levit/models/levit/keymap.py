@@ -135,6 +135,11 @@ class LevitKeymap:
         """The stem's convolution, from 0."""
         return self.prefix + self.stem.format(i=number + 1, z=2 * number)
 
+    @property
+    def normed_heads(self) -> bool:
+        """The source has a BatchNorm before each classifier."""
+        return True
+
     def head_names(self, which: int, *, norm: bool) -> HeadNames:
         """Tensors of a classifier: the source's own, or a plain Linear in its place."""
         layer = self.heads[which]

@@ -93,6 +93,11 @@ class TransformerKeymap:
         """Prefix of a block's names."""
         return self.prefix + self.block.format(i=number)
 
+    @property
+    def normed_heads(self) -> bool:
+        """The source has no norm in its classifiers."""
+        return False
+
     def head_names(self, which: int, *, norm: bool) -> HeadNames:
         """Tensors of a classifier: a Linear, or one behind a BatchNorm in its place."""
         layer = self.heads[which]
