@@ -130,6 +130,8 @@ def _impression(checkpoint: Checkpoint, models: Sequence[WholeModel]) -> str:
             f"{len(others)} other tensors ({listing(list(others), 3)}): save it without them, or "
             f"leave them out with --weights {taken}"
         )
+    if all(0 in shape for shape in shapes.values()):
+        return "its tensors are empty: DeepSpeed keeps them in parts, which zero_to_fp32.py joins"
     if like is None and (rewritten := rewriting_in(checkpoint.tensors)) is not None:
         return rewritten
     if like is None or "plain vision transformer" in like:

@@ -97,7 +97,7 @@ BYTES = {
     ),
     "HDF5": (
         b"\x89HDF\r\n\x1a\n" + bytes(600),
-        "an HDF5 file of Keras or TensorFlow, which is not read; load it in transformers "
+        "an HDF5 file of Keras or TensorFlow, which is not read; load it in transformers 4 "
         "(from_tf=True), and save_pretrained",
     ),
     "GGUF": (
@@ -122,6 +122,10 @@ BYTES = {
     "gzip": (
         b"\x1f\x8b\x08" + bytes(60),
         "compressed with gzip; unpack it, and pass the checkpoint in it",
+    ),
+    "text that begins like a bitmap": (
+        b"BM: a model",
+        "not a .safetensors file, nor a PyTorch checkpoint; download or save it again",
     ),
     "text": (
         b"epoch 1: 0.5",
@@ -311,7 +315,7 @@ FOLDERS = {
     ),
     "TensorFlow": (
         ("tf_model.h5", "config.txt"),
-        "holds weights of TensorFlow or Flax only (tf_model.h5); load them in transformers "
+        "holds weights of TensorFlow or Flax only (tf_model.h5); load them in transformers 4 "
         "(from_tf=True or from_flax=True), and save_pretrained",
     ),
 }
@@ -356,3 +360,9 @@ def test_lora_weights_in_a_file(tmp_path):
     assert recognised(tmp_path / "m.safetensors") == (
         "looks like LoRA weights, not a whole model: merge them first"
     )
+
+
+def test_the_empty_tensors_that_deepspeed_leaves_in_stage_3(tmp_path):
+    empty = {"stem.conv1.linear.weight": np.ones((0,), np.float32)}
+    with pytest.raises(CheckpointError, match=r"its tensors are empty: .* zero_to_fp32\.py joins$"):
+        load_source(ExportOptions(checkpoint=write_pth(tmp_path / "m.pt", {"module": empty})))

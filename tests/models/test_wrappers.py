@@ -172,6 +172,14 @@ REWRITTEN = {
     ),
     "weight norm": ("head.linear.weight_g", "under weight norm: call torch.nn.utils.remove_weight"),
     "pruned": ("head.linear.weight_mask", r"pruned: call torch\.nn\.utils\.prune\.remove"),
+    "prepared": (
+        "stem.conv1.linear.weight_fake_quant.scale",
+        "quantised by PyTorch, or prepared for it: pass the checkpoint as it was trained",
+    ),
+    "bitsandbytes": (
+        "head.linear.weight.absmax",
+        "quantised by bitsandbytes: pass the checkpoint as it was trained",
+    ),
     "spectral": ("head.linear.weight_u", "under spectral norm: call"),
 }
 

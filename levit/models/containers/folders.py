@@ -99,7 +99,7 @@ def _other_frameworks(files: Sequence[str]) -> str | None:
     if not known:
         return None
     return (
-        f"holds weights of TensorFlow or Flax only ({listing(known)}); load them in transformers "
+        f"holds weights of TensorFlow or Flax only ({listing(known)}); load them in transformers 4 "
         f"(from_tf=True or from_flax=True), and save_pretrained"
     )
 

@@ -19,8 +19,12 @@ _ARRAYS: Final = (
     "NumPy arrays, not a checkpoint that this release reads; load them into a model of timm or "
     "transformers, and save its state_dict()"
 )
+_PROGRAM: Final = (
+    "a program of torch.export, which holds no plain weights; save its model's state_dict(): "
+    "torch.save(torch.export.load(…).state_dict, …)"
+)
 _KERAS: Final = (
-    "an HDF5 file of Keras or TensorFlow, which is not read; load it in transformers "
+    "an HDF5 file of Keras or TensorFlow, which is not read; load it in transformers 4 "
     "(from_tf=True), and save_pretrained"
 )
 
@@ -34,7 +38,6 @@ _MAGIC: Final[Sequence[tuple[bytes, int, str]]] = (
     (b"\x89PNG\r\n\x1a\n", 0, _PICTURE),
     (b"\xff\xd8\xff", 0, _PICTURE),
     (b"GIF8", 0, _PICTURE),
-    (b"BM", 0, _PICTURE),
     (b"II*\x00", 0, _PICTURE),
     (b"MM\x00*", 0, _PICTURE),
     (b"WEBP", 8, _PICTURE),
@@ -90,6 +93,8 @@ def foreign_file(stream: BinaryIO, head: bytes) -> str:
     for magic, at, words in _MAGIC:
         if head[at : at + len(magic)] == magic:
             return words
+    if head[:2] == b"BM" and head[6:10] == bytes(4):  # BMP, with two numbers that are not used
+        return _PICTURE
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html")):
         return _HTML
@@ -112,16 +117,10 @@ def foreign_zip(names: Sequence[str]) -> str:
     inner = {name.partition("/")[2] or name for name in names}
     if names and all(name.endswith(".npy") for name in names):
         return f"an .npz of {_ARRAYS}"
-    if any(name.startswith("models/") for name in inner) and "archive_format" in inner:
-        return (
-            "a program of torch.export, which holds no plain weights; save its model's "
-            "state_dict(): torch.save(torch.export.load(…).state_dict, …)"
-        )
-    if "serialized_exported_program.json" in inner | set(names):
-        return (
-            "a program of torch.export, which holds no plain weights; save its model's "
-            "state_dict(): torch.save(torch.export.load(…).state_dict, …)"
-        )
+    # Its format of today, and of PyTorch 2.7 and before.
+    is_program = "archive_format" in inner and any(name.startswith("models/") for name in inner)
+    if is_program or "serialized_exported_program.json" in {*inner, *names}:
+        return _PROGRAM
     if "model.weights.h5" in names:
         return f"a model of Keras, which is not read; {_TRAINED}"
     return f"a zip file, but not one of torch.save ({_contents(names)})"

@@ -81,7 +81,9 @@ def take_only(sets: Sequence[WeightSet], wanted: str | None, file: str) -> Selec
         CheckpointError: it has several, or holds other things than tensors.
     """
     if len(sets) != 1 or wanted is not None:
-        raise CheckpointError(f"{file}: holds several sets of weights, and one is expected")
+        raise CheckpointError(
+            f"{file}: holds several sets of weights; save it again with one of them"
+        )
     if sets[0].problem:
         raise CheckpointError(f"{file}: {sets[0].problem}")
     return Selection(weights=sets[0], names=list(sets[0].entries))

@@ -54,7 +54,14 @@ _REWRITINGS: Final = (
         ("weight_u",),
         "under spectral norm: call torch.nn.utils.remove_spectral_norm before saving",
     ),
-    (("_packed_params",), "quantised by PyTorch: pass the checkpoint as it was trained"),
+    (
+        ("_packed_params", "weight_fake_quant", "activation_post_process"),
+        "quantised by PyTorch, or prepared for it: pass the checkpoint as it was trained",
+    ),
+    (
+        ("SCB", "absmax", "quant_map"),
+        "quantised by bitsandbytes: pass the checkpoint as it was trained",
+    ),
 )
 
 
