@@ -98,7 +98,7 @@ FAMILY: Final = _Deit(
     variants=_variants(),
     keymaps=(
         timm_keymap(),
-        timm_keymap(source="original", archive_keys=("model", "model_ema"), token_positions=True),
+        timm_keymap(source="original", archive_keys=("model", "model_ema")),
         timm_keymap(  # DeiT III, as facebookresearch/deit has it
             source="original",
             scales=("gamma_1", "gamma_2"),

@@ -64,7 +64,9 @@ def read_user_config(config: UserConfig) -> tuple[dict[str, Any], str]:
         return read_config(Path(config)), str(config)
     values = dict(config) if isinstance(config, Mapping) else json_object(str(config), _INLINE)
     for key in argument_names(values) - set(_TYPED):
-        near = difflib.get_close_matches(str(key), _TYPED, n=1, cutoff=_ALIKE)
+        if not isinstance(key, str):
+            raise ConfigError(f"config has the key {shown(key)}, and keys are names")
+        near = difflib.get_close_matches(key, _TYPED, n=1, cutoff=_ALIKE)
         if near:
             raise ConfigError(f"{_INLINE}: unknown key {shown(key)}; did you mean {near[0]!r}?")
     return values, _INLINE

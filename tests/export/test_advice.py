@@ -205,8 +205,13 @@ def test_a_bad_config_is_one_line(save, config, words):
 
 
 def test_other_keys_of_a_library_are_no_misspelling(save):
-    said = {"num_heads": 2, "drop_path_rate": 0.1, "norm_layer": None, "mlp_layer": None, 3: 4}
+    said = {"num_heads": 2, "drop_path_rate": 0.1, "norm_layer": None, "mlp_layer": None}
     load_source(ExportOptions(checkpoint=save("vit"), model="vit", config=said))
+
+
+def test_a_key_that_is_no_text_is_an_error(save):
+    with pytest.raises(ConfigError, match="config has the key 3, and keys are names"):
+        load_source(ExportOptions(checkpoint=save("vit"), model="vit", config={3: 4}))
 
 
 @pytest.mark.peers

@@ -4,6 +4,7 @@ Every weight is random, so that a form that is read as another shows.
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from safetensors.numpy import save_file
 from levit import Predictor
 from levit.errors import CheckpointError, ConfigError, LevitError
 from levit.export import ExportOptions, export
+from levit.export.flavours import timm_spec
 from levit.export.passes import EXACT, run_passes
 from levit.export.sources import load_source
 from levit.models.checkpoint import Checkpoint, StrictWeights
@@ -22,6 +24,7 @@ from levit.models.pictures import smooth_pictures, standardized
 from levit.models.recognition import recognise
 from levit.models.registry import FAMILIES
 from levit.models.transformer.config import TransformerConfig
+from levit.pictures.preprocess import IMAGENET_MEAN
 
 pytestmark = pytest.mark.peers
 
@@ -240,8 +243,22 @@ def test_deit_three_as_its_authors_save_it(tmp_path, rng, key):
     source = load_source(ExportOptions(checkpoint=path))
     assert source.origin["format"] == "original"
     assert source.variant == "deit3_small_patch16_224"
-    assert not any("pooling" in said or "size" in said for said in source.assumed)
+    assert not any("size" in said for said in source.assumed)
     assert any("no rotary embeddings" in said for said in source.assumed)
+    assert_reads(source, network, pictures_for(network, rng))
+
+
+def test_a_training_checkpoint_of_ones_own_may_have_any_form(tmp_path, rng):
+    """Under the key that facebookresearch/deit uses, too."""
+    import torch
+
+    network = of_timm("deit3", embed_dim=384, num_heads=6, depth=12)
+    path = tmp_path / "checkpoint.pth"
+    torch.save({"model": network.state_dict()}, path)
+    source = load_source(
+        ExportOptions(model="deit3_small_patch16_224", checkpoint=path, image_size=64)
+    )
+    assert source.assumed == ()
     assert_reads(source, network, pictures_for(network, rng))
 
 
@@ -267,6 +284,19 @@ def vit_with_pooler(**changes):
             return self.classifier(self.vit(x).pooler_output)
 
     return config, randomised(WithPooler())
+
+
+def test_a_name_of_timms_does_not_state_transformers_epsilon(folder):
+    import transformers
+
+    config = transformers.ViTConfig(
+        image_size=32, hidden_size=192, num_attention_heads=3, intermediate_size=768
+    )
+    state = state_of(transformers.ViTForImageClassification(config))
+    options = ExportOptions(model="vit_tiny_patch16_224", checkpoint=folder(state), image_size=32)
+    source = load_source(options)
+    assert source.model.config.norm_eps == 1e-12
+    assert any("epsilon 1e-12" in said for said in source.assumed)
 
 
 def test_a_pooler_beside_a_classifier_is_refused(folder, rng):
@@ -380,6 +410,22 @@ def test_another_image_size_is_timms(folder, rng, form, size):
     assert relative_error(found, answer(network, x)) <= 1e-5
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("vit_small_patch14_dinov2", 224, (IMAGENET_MEAN, 1.0, "center")),
+        ("vit_wee_patch16_reg1_gap_256", 224, ((0.5, 0.5, 0.5), 0.95, "center")),
+        ("vit_medium_patch16_gap_384", 384, ((0.5, 0.5, 0.5), 0.95, "squash")),
+        ("vit_tiny_patch16_224", 320, ((0.5, 0.5, 0.5), 0.9, "center")),
+    ],
+)
+def test_preprocessing_is_the_variants_at_another_size_too(name, size, expected):
+    family = FAMILIES["vit"]
+    config = replace(family.variants[name].config, image_size=(size, size))
+    spec = timm_spec(config.image_size, family.preprocessing(config, "timm"))
+    assert (spec.mean, spec.crop_pct, spec.crop_mode) == expected
+
+
 def test_a_manifest_from_before_these_forms_is_read():
     config = TransformerConfig(
         image_size=(64, 64), patch_size=16, width=48, depth=2, heads=3, mlp_width=96
@@ -487,7 +533,7 @@ def test_an_argument_that_is_not_built_is_named(arguments, words):
         ("vit_base_patch16_rpn_224", "residual post-norm blocks"),
         ("vit_small_patch16_rope_ape_224", "rotary embeddings"),
         ("vit_base_patch16_clip_quickgelu_224", "the activation quick_gelu"),
-        ("vit_base_patch16_siglip_gap_224", "activation of vit_base_patch16_siglip_gap_224 cannot"),
+        ("vit_base_patch16_siglip_gap_224", "siglip_gap_224' cannot be told from its weights"),
     ],
 )
 def test_a_name_refuses_what_tensors_do_not_show(name, words):

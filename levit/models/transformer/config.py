@@ -131,6 +131,8 @@ class TransformerConfig:
             raise ConfigError(f"unknown pooling {self.pool!r}; known: {', '.join(POOLS)}")
         if self.pool == "token" and not self.class_token:
             raise ConfigError("pooling by the class token needs a class token")
+        if self.registers > MAX_TOKENS:
+            raise ConfigError(f"{self.registers:,} registers are over the limit of {MAX_TOKENS:,}")
         if self.fc_norm and not self.final_norm:
             raise ConfigError("a norm behind the pooling is the final norm, which is left out")
         unusual = (
@@ -164,7 +166,7 @@ class TransformerConfig:
                 f"sides must be multiples of {patch}, such as {near}"
             )
         tokens = math.prod(self.grid)
-        if max(tokens, self.registers) > MAX_TOKENS:
+        if tokens > MAX_TOKENS:
             raise ConfigError(
                 f"image size {height}x{width} makes {tokens:,} tokens, over the limit of "
                 f"{MAX_TOKENS:,}"

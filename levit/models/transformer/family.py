@@ -72,12 +72,10 @@ class TransformerFamily(Family):
         return shapes[name]
 
     def preprocessing_of_variant(self, config: TransformerConfig) -> dict[str, Any]:
-        """Settings of the variant of this architecture and image size, where they are its own."""
-        for variant in self.variants.values():
-            same_size = variant.config.image_size == config.image_size
-            if same_size and same_architecture(variant.config, config):
-                return dict(variant.preprocessing)
-        return {}
+        """Settings of a variant of this architecture, and of this image size where there is one."""
+        same = [v for v in self.variants.values() if same_architecture(v.config, config)]
+        sized = [v for v in same if v.config.image_size == config.image_size]
+        return dict(next((v.preprocessing for v in sized or same), {}))
 
     def config_from_dict(self, values: Mapping[str, Any]) -> TransformerConfig:
         return TransformerConfig.from_dict(values)

@@ -106,12 +106,15 @@ def infer_config(
             f"correct that, or leave it out"
         )
     template = replace(template, heads=heads)
-    eps = stated.get("norm_eps", named.norm_eps or keymap.default_eps)
+    # Names are timm's; transformers' code has another epsilon under them.
+    of_name = None if keymap.source == "transformers" else named.norm_eps
+    eps = stated.get("norm_eps", of_name or keymap.default_eps)
     named_activation = None if named.config is None else named.config.activation
     activation = stated.get("activation", hints.activation or named_activation or "gelu")
     config = replace(template, norm_eps=eps, activation=activation)
     # The config of a transformers model leaves out what its class has by default.
-    if named.config is None and hints.model_type is None:
+    unnamed = named.config is None or keymap.source == "transformers"
+    if unnamed and hints.model_type is None:
         if config.pre_norm and not named.name:
             _ask_for_clip(stated)
         assumed += _unnamed(config, keymap, stated, variants)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from levit.errors import ConfigError
+from levit.json_values import shown
 from levit.models.hints import Hints
 from levit.models.model import Variant
 from levit.models.transformer.config import TransformerConfig
@@ -56,11 +57,11 @@ def read_name(hints: Hints, variants: Mapping[str, Variant], stated: Mapping[str
     name = next(iter(names), "")
     for pattern, words in _REFUSED:
         if re.search(pattern, name):
-            raise ConfigError(f"{name} has {words}, which is not supported")
+            raise ConfigError(f"{shown(name)} has {words}, which is not supported")
     if "siglip" in name and "activation" not in stated:
         raise ConfigError(
-            f"the activation of {name} cannot be told from its weights: say it, such as with "
-            f'--config \'{{"act_layer": "gelu"}}\''
+            f"the activation of {shown(name)} cannot be told from its weights: say it, such as "
+            f'with --config \'{{"act_layer": "gelu"}}\''
         )
     return Named(name=name, norm_eps=_CLIP_EPS if "_clip_" in name else None)
 

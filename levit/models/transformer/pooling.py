@@ -40,8 +40,8 @@ def choose_pooling(
         ]
     if variant is not None:
         return ("token" if variant.class_token else "avg"), []
-    if keymap.source != "timm":
-        return "token", []  # their code has no other
+    if keymap.source == "transformers":
+        return "token", []  # its classes have no other
     return "token", [
         "pooling: the class token, as no file says otherwise (an average over the patches has the "
         "same tensors)"
