@@ -9,6 +9,7 @@ from levit.export.options import ExportOptions
 from levit.export.settings import settings_for
 from levit.export.sources import Source
 from levit.models.hints import Hints
+from levit.models.registry import canonical
 from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["origins_of"]
@@ -57,6 +58,8 @@ def origins_of(
     for name, (option, field) in _OF_MODEL.items():
         flagged = option and getattr(options, option) is not None
         found[name] = _flag(option) if flagged else hints.origins.get(field, _SHAPES)
+    if options.model is None and canonical(hints.architecture or "") != source.variant:
+        found["model"] = _SHAPES
     if any(text.startswith("image size") for text in source.assumed):
         found["image_size"] = _NOWHERE
     for name, keys in _OF_ARGUMENTS.items():

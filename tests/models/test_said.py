@@ -12,14 +12,14 @@ from checkpoint_checks import DATA, without_effects
 from levit.errors import CheckpointError
 from levit.models.containers.file import read_file
 from levit.models.containers.restricted_pickle import Inert, read_pickle
-from levit.models.containers.said import stated_values
+from levit.models.containers.said import Said, stated_values
 
 
 def said(args, protocol=2):
     """`args` as it is after a pickle; torch.save writes protocol 2."""
     data = pickle.dumps({"args": args}, protocol)
     tree = read_pickle(data, constructors={}, persistent=lambda identity: None)
-    return stated_values(tree, "a.pth").get("args")
+    return stated_values(tree, "a.pth").values.get("args")
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
@@ -71,15 +71,27 @@ def omega(value):
 def test_the_containers_of_omegaconf():
     values = {"num_classes": 3, "mean": [0.5, 0.25], "more": {"lr": None}}
     tree = omega({**values, "reference": "${num_classes}", "missing": "???"})
-    assert stated_values({"hyper_parameters": tree}, "a.pth") == {"hyper_parameters": values}
+    assert stated_values({"hyper_parameters": tree}, "a.pth").values["hyper_parameters"] == values
+
+
+def test_a_setting_that_is_no_plain_data_is_told_aloud():
+    tensor = Inert("torch._utils._rebuild_sparse_tensor")
+    kwargs = {"act_layer": tensor, "norm_layer": tensor}
+    args = {"mean": tensor, "std": [tensor] * 3, "device": tensor, "model_kwargs": kwargs}
+    found = stated_values({"args": args, "classes": tensor, "optimizer": tensor}, "a.pth")
+    assert found.values == {"args": {"model_kwargs": {}}}
+    assert found.notes == tuple(
+        f"a.pth: {name} is a tensor or an object and is not read"
+        for name in ("act_layer of args", "mean of args", "std of args", "classes")
+    )
 
 
 def test_what_has_no_plain_form_is_left_out_and_its_neighbours_are_not():
     args = {"class": argparse.Namespace, "array": np.zeros(2), "list": [1, {2}], "left": 3}
     assert said(args) == {"class": "Namespace", "left": 3}
     assert said({"large": 2**64, "left": 2**64 - 1}) == {"left": 2**64 - 1}
-    assert stated_values(["no", "dict"], "a.pth") == {}
-    assert stated_values({"epoch": 3, "optimizer": {}}, "a.pth") == {}
+    assert stated_values(["no", "dict"], "a.pth") == Said()
+    assert stated_values({"epoch": 3, "optimizer": {}}, "a.pth") == Said()
 
 
 def nested(depth):
@@ -132,7 +144,7 @@ def test_what_holds_itself_is_refused():
     ids=lambda value: value.name,
 )  # fmt: skip
 def test_what_is_malformed_is_left_out(value):
-    assert stated_values({"args": {"odd": value, "left": 1}}, "a.pth")["args"] in (
+    assert stated_values({"args": {"odd": value, "left": 1}}, "a.pth").values["args"] in (
         {"left": 1},
         {"odd": {}, "left": 1},
     )

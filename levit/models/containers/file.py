@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -14,7 +13,7 @@ from levit.errors import CheckpointError, brief
 from levit.models.containers.contents import Contents
 from levit.models.containers.foreign import foreign_file, foreign_tar
 from levit.models.containers.listing import listing
-from levit.models.containers.said import stated_values
+from levit.models.containers.said import Said, stated_values
 from levit.models.containers.state_dict import (
     Choose,
     Selection,
@@ -77,9 +76,9 @@ def read_file(file: Path, wanted: str | None = None, choose: Choose = take_only)
     return Contents(
         tensors=widened,
         origin=origin,
-        said=said,
+        said=said.values,
         choices=selection.choices,
-        notes=selection.notes,
+        notes=(*selection.notes, *said.notes),
     )
 
 
@@ -108,7 +107,7 @@ def _is_safetensors(head: bytes) -> bool:
 
 def _tensors(
     file: Path, stream: BinaryIO, wanted: str | None, choose: Choose
-) -> tuple[dict[str, Array], Selection, Mapping[str, Any]]:
+) -> tuple[dict[str, Array], Selection, Said]:
     """(tensors by name, which of the file's they are, what stands beside them)."""
     head = stream.read(_HEAD_BYTES)
     if not head:
@@ -117,7 +116,7 @@ def _tensors(
     if _is_safetensors(head):
         tensors = _read_safetensors(file, stream)
         selection = choose([WeightSet(entries=tensors)], wanted, str(file))
-        return {name: tensors[name] for name in selection.names}, selection, {}
+        return {name: tensors[name] for name in selection.names}, selection, Said()
     if head[:4] == b"PK\x03\x04":
         return _read_torch_zip(file, stream, wanted, choose)
     if is_legacy_pickle(head):
@@ -130,7 +129,7 @@ def _tensors(
 
 def _read_torch_zip(
     file: Path, stream: BinaryIO, wanted: str | None, choose: Choose
-) -> tuple[dict[str, Array], Selection, Mapping[str, Any]]:
+) -> tuple[dict[str, Array], Selection, Said]:
     archive = TorchZip(stream, str(file))
     sets = weight_sets(archive.tree, lambda value: isinstance(value, StoredTensor), str(file))
     selection = choose(sets, wanted, str(file))

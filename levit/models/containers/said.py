@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from levit.errors import CheckpointError
 from levit.models.containers.restricted_pickle import Global, Inert
 
-__all__ = ["STATED", "stated_values"]
+__all__ = ["STATED", "Said", "stated_values"]
 
 # Keys of a file beside its weights that `levit.models.stated` reads.
 STATED: Final = (
@@ -25,6 +26,12 @@ STATED: Final = (
     *("classes", "class_names", "label_names", "class_to_idx", "label2id"),
     *("idx_to_class", "id2label"),
 )
+
+# Settings whose loss is worth a word, wherever they stand.
+_NOTED: Final = {
+    *STATED, "crop_pct", "interpolation", "input_size", "gp", "model_kwargs", "act_layer", "cfg",
+    "dataset_meta", "eval_crop_ratio",
+}  # fmt: skip
 
 # ImageNet-21k's class names are 21,843; a training config is a few thousand values.
 _MOST_VALUES: Final = 200_000
@@ -46,32 +53,50 @@ _NUMBERS: Final = {
 }
 
 
-def stated_values(saved: object, file: str) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What a file states beside its weights.
+
+    Attributes:
+        values: plain Python, by key.
+        notes: settings that have no plain form, in words.
+    """
+
+    values: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def stated_values(saved: object, file: str) -> Said:
     """Read the entries of `STATED` in the object that a file of ``torch.save`` holds.
 
     ::
 
-        stated_values({"args": Namespace(mean=[0.5]), "model": …}, "a.pth")  # {"args": {"mean": …}}
+        stated_values({"args": Namespace(mean=[0.5]), "model": …}, "a.pth").values["args"]
+    # {"mean": [0.5]}
 
     Args:
         saved: dicts, lists, tuples, numbers, text, and `Inert` for everything else.
         file: its name, for messages.
 
-    Returns:
-        Plain values by key; nothing where the file holds no dict.
-
     Raises:
         CheckpointError: an entry is larger or deeper than any training writes.
     """
+    found: dict[str, Any] = {}
+    lost: list[str] = []
     if not isinstance(saved, Mapping):
-        return {}
-    found = {}
+        return Said()
     for key in STATED:
-        if key in saved:
-            value = _Reader(f"{file}: {key!r}").plain(saved[key], 0)
-            if value is not _LEFT_OUT and value is not None:
-                found[key] = value
-    return found
+        if saved.get(key) is None:
+            continue
+        reader = _Reader(f"{file}: {key!r}")
+        value = reader.plain(saved[key], 0)
+        if value is _LEFT_OUT:
+            lost.append(key)
+        else:
+            found[key] = value
+        lost += [f"{name} of {key}" for name in reader.lost if name in _NOTED]
+    notes = tuple(f"{file}: {name} is a tensor or an object and is not read" for name in lost)
+    return Said(values=found, notes=notes)
 
 
 class _Reader:
@@ -79,6 +104,7 @@ class _Reader:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self.lost: list[str] = []
         self._values = _MOST_VALUES
         self._text = _MOST_TEXT
 
@@ -113,6 +139,7 @@ class _Reader:
             for key, entry in value.items()
             if type(key) in (str, int)
         }
+        self.lost += [str(key) for key, entry in entries.items() if entry is _LEFT_OUT]
         return {key: entry for key, entry in entries.items() if entry is not _LEFT_OUT}
 
     def _of_inert(self, value: Inert, depth: int) -> object:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from levit.errors import CheckpointError, brief
-from levit.models.containers.said import stated_values
+from levit.models.containers.said import Said, stated_values
 from levit.models.containers.state_dict import Choose, Selection, weight_sets
 from levit.models.ops import Array
 
@@ -49,7 +48,7 @@ def refuse_tar(file: Path) -> CheckpointError:
 
 def read_legacy(
     file: Path, wanted: str | None, choose: Choose
-) -> tuple[dict[str, Array], Selection, Mapping[str, Any]]:
+) -> tuple[dict[str, Array], Selection, Said]:
     """Read tensors by name, say which of the file's they are, and what stands beside them.
 
     Args:
