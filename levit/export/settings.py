@@ -85,7 +85,10 @@ def choose_preprocess(
         raise ConfigError(f"mean and std have three values, one per colour, not {len(spec.mean)}")
     defaulted = name is None and not settings_for(source.keymap.source, source.hints)[1]
     if defaulted:
-        assumed = (*assumed, *_assumed(spec, {**source.hints.transform, **changes}))
+        stated = {**source.hints.transform, **changes}
+        if "resize_size" in stated:
+            stated["crop_pct"] = None
+        assumed = (*assumed, *_assumed(spec, stated))
     return spec, assumed
 
 

@@ -122,8 +122,8 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
     if options.size is not None:
         hints = replace(hints, resize_to=options.size)
     hints = without_conflicts(hints, _decided(options))
-    for line in hints.conflicts.values():
-        raise ConfigError(line)
+    if hints.conflicts:
+        raise ConfigError(next(iter(hints.conflicts.values())))
     return hints
 
 
@@ -133,13 +133,8 @@ def _decided(options: ExportOptions) -> set[str]:
     if options.preprocess is not None:
         return {*preprocessing, "crop_mode", *_decided(replace(options, preprocess=None))}
     decided = {name for name in preprocessing if getattr(options, name) is not None}
-    for name, value in (
-        ("image_size", options.size),
-        ("label_names", options.labels),
-    ):
-        if value is not None:
-            decided.add(name)
-    return decided
+    decided |= {"image_size"} if options.size is not None else set()
+    return decided | ({"label_names"} if options.labels is not None else set())
 
 
 def _random_source(options: ExportOptions, seed: int) -> Source:

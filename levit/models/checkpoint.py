@@ -83,10 +83,10 @@ def read_checkpoint(path: Path, wanted: str | None = None) -> Checkpoint:
         contents = read_file(file, wanted, select)
     own, notes = hints_from_file(contents.said, written(file))
     contents = replace(contents, notes=(*contents.notes, *notes))
-    return checked_checkpoint(contents, agreed(own, hints_beside(file)), str(file))
+    return checked_checkpoint(contents, agreed(own, _hints_beside(file)), str(file))
 
 
-def hints_beside(file: Path) -> Hints:
+def _hints_beside(file: Path) -> Hints:
     """Read the configs in the folder of a file.
 
     Raises:

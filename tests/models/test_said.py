@@ -81,7 +81,7 @@ def test_a_setting_that_is_no_plain_data_is_told_aloud():
     found = stated_values({"args": args, "classes": tensor, "optimizer": tensor}, "a.pth")
     assert found.values == {"args": {"model_kwargs": {}}}
     assert found.notes == tuple(
-        f"a.pth: {name} is a tensor or an object and is not read"
+        f"{name}, stated beside the weights, is a tensor or an object and is not read"
         for name in ("act_layer of args", "mean of args", "std of args", "classes")
     )
 

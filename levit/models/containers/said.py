@@ -72,7 +72,7 @@ def stated_values(saved: object, file: str) -> Said:
     ::
 
         stated_values({"args": Namespace(mean=[0.5]), "model": …}, "a.pth").values["args"]
-    # {"mean": [0.5]}
+        # {"mean": [0.5]}
 
     Args:
         saved: dicts, lists, tuples, numbers, text, and `Inert` for everything else.
@@ -95,7 +95,10 @@ def stated_values(saved: object, file: str) -> Said:
         else:
             found[key] = value
         lost += [f"{name} of {key}" for name in reader.lost if name in _NOTED]
-    notes = tuple(f"{file}: {name} is a tensor or an object and is not read" for name in lost)
+    notes = tuple(
+        f"{name}, stated beside the weights, is a tensor or an object and is not read"
+        for name in lost
+    )
     return Said(values=found, notes=notes)
 
 
