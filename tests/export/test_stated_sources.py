@@ -7,10 +7,12 @@ transformers' ``save_pretrained`` and ``AutoImageProcessor``, and a dict as Ligh
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 import io
 import json
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from levit.models.checkpoint import read_checkpoint
 from levit.models.containers.said import STATED
 from levit.models.hints import model_arguments
 from levit.models.ops import NumpyOps
+from levit.models.stated import hints_from_file
 from levit.relative_error import relative_error
 
 pytestmark = pytest.mark.peers
@@ -327,6 +330,22 @@ def test_the_config_in_a_file_of_mmengine(of_mmengine):
             results = step(results)
         expected = module({"inputs": [results["inputs"]]})["inputs"][0].numpy()
         assert np.array_equal(tensor_of(image, spec), expected)
+
+
+def test_the_configs_of_mmpretrain_are_read():
+    from mmengine.config import Config
+
+    package = Path(importlib.util.find_spec("mmpretrain").origin).parent
+    files = sorted((package / ".mim" / "configs" / "levit").glob("levit-*.py"))
+    assert len(files) == 5
+    for file in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            text = Config.fromfile(file).pretty_text
+        hints, notes = hints_from_file({"meta": {"cfg": text}}, "a.pth")
+        assert (hints.num_classes, notes) == (1000, ())
+        assert hints.data_preprocessor["mean"] == [123.675, 116.28, 103.53]
+        assert hints.transform == {"resize_size": (256, 256), "interpolation": "bicubic"}
 
 
 def test_a_config_of_mmengine_that_is_code_is_told_aloud(of_mmengine):
