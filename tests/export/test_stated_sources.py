@@ -573,7 +573,7 @@ def test_inspect_shows_where_each_setting_was_stated(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(beside))
     origins = json.loads(said_by("inspect", file, "--json", "--image-size", 96))["origins"]
     assert origins == {
-        "model": "args in model_best.pth.tar",
+        "model": "the shapes of the weights",  # its widths are those of no levit_128s
         "image_size": "--image-size",
         "in_channels": "the shapes of the weights",
         "num_classes": "args in model_best.pth.tar",
