@@ -87,7 +87,8 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary, in the order of the fields."""
-        return asdict(self)
+        preprocess = None if self.preprocess is None else self.preprocess.to_dict()
+        return {**asdict(self), "preprocess": preprocess}
 
     @classmethod
     def from_dict(cls, values: Any) -> Manifest:
@@ -124,11 +125,7 @@ class Manifest:
                     "outputs": outputs,
                     "batch": _batch_profile(values["batch"]),
                     "scores": _scores(values, outputs),
-                    "preprocess": (
-                        None
-                        if values["preprocess"] is None
-                        else PreprocessSpec.from_dict(values["preprocess"])
-                    ),
+                    "preprocess": _preprocess(values["preprocess"]),
                     **{name: table(values[name], name) for name in _MAPPINGS},
                     "verification": _verification(table(values["verification"])),
                     **{name: text(values[name], name) for name in _TEXTS},
@@ -176,6 +173,15 @@ def _verification(values: Any) -> dict[str, Any]:
     if tolerance is None or not 0 < tolerance < 1:
         raise ValueError(f"verification.tolerance must lie between 0 and 1, not {tolerance!r}")
     return {**values, "status": text(values["status"], "verification.status")}
+
+
+def _preprocess(values: Any) -> PreprocessSpec | None:
+    if values is None:
+        return None
+    spec = PreprocessSpec.from_dict(table(values, "preprocess"))
+    if len(spec.mean) != spec.channels:
+        raise ValueError(f"preprocess has {len(spec.mean)} means for {spec.channels} channels")
+    return spec
 
 
 def _one_input(values: Any) -> tuple[TensorSpec, ...]:

@@ -26,7 +26,7 @@ class Scanner:
 
     Args:
         golden: inputs of the model; more pictures are drawn beside them.
-        spec: how they are normalised; None where the model takes no RGB.
+        spec: how they are normalised; None where the model takes tensors only.
     """
 
     def __init__(self, golden: Array, spec: PreprocessSpec | None) -> None:

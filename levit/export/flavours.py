@@ -334,8 +334,9 @@ def _height_width(value: Any, name: str) -> tuple[int, int]:
 
 def _colours(value: Any, name: str) -> tuple[float, ...]:
     values = value if isinstance(value, (list, tuple)) else [value] * 3
-    if len(values) != 3:
-        raise ConfigError(f"{name} has three values, one per colour, not {len(values)}")
+    # Those of grey and RGBA pictures too; `levit.export.channels` compares with the model.
+    if len(values) not in (1, 3, 4):
+        raise ConfigError(f"{name} has one value per channel, 1, 3 or 4, not {len(values)}")
     return tuple(number(one, name) for one in values)
 
 

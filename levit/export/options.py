@@ -11,6 +11,7 @@ from typing import Final, TypeAlias, cast, overload
 from levit.artifact import MAX_BATCH, SCORES
 from levit.errors import ConfigError
 from levit.models.user_config import UserConfig, is_json_text
+from levit.pictures.modes import MODES
 
 __all__ = ["AUTO", "DEFAULT_MAX_DROP", "DEFAULT_PROFILE", "ExportOptions", "PathLike"]
 
@@ -27,7 +28,12 @@ DEFAULT_MAX_DROP: Final = 1.0
 # Less would take more images than anybody has.
 _LEAST_DROP: Final = 0.01
 
-_CHOICES: Final = {"input": ("float32", "uint8"), "verify": ("host", "source", "none")}
+_CHOICES: Final = {
+    "input": ("float32", "uint8"),
+    "verify": ("host", "source", "none"),
+    "image_mode": (None, *MODES),
+    "scores": (None, *SCORES),
+}
 
 _PATHS: Final = (
     *("checkpoint", "output", "dump_passes", "preprocess"),
@@ -68,7 +74,7 @@ class ExportOptions:
         outputs: any of ``logits, embedding, features, pooled, logits_head, logits_dist``; by
             default the logits, or the embedding of a headless model.
         input: ``float32`` (a normalised tensor) or ``uint8`` (pixels, normalised inside).
-        labels: class names, or a text file with one per line.
+        labels: class names, or a file with one per line, numbered ones, or JSON: docs/export.md.
         scores: ``softmax``, ``sigmoid`` or ``none``: what makes scores of the logits; by default
             as the checkpoint's config says, or a sigmoid of one logit and a softmax of several.
         config: the model's arguments as timm or transformers write them, for what the checkpoint
@@ -76,7 +82,11 @@ class ExportOptions:
         opset: of the ONNX graph.
         preprocess: a flavour (``timm``, ``transformers``, ``mmpretrain``, ``original``) or a
             JSON file: a preprocessing spec, or the one that timm or transformers wrote.
-        mean, std, crop_pct, interpolation: override single settings of the preprocessing.
+        image_mode: channels of the pictures, by Pillow's name: ``L`` (grey; by default with one
+            channel), ``I;16`` (grey of 16 bits), ``RGB`` (by default with three), ``RGBA``.
+        mean, std: override those of the preprocessing: one value for all channels, or one for
+            each.
+        crop_pct, interpolation: override single settings of the preprocessing.
         calibration: a folder of pictures such as the network will see, or an ``.npz`` of its
             inputs, from which int8 takes its ranges.
         eval: a folder of labelled pictures (``class/image``), a folder of any, or an ``.npz`` of
@@ -111,6 +121,7 @@ class ExportOptions:
     config: UserConfig | None = None
     opset: int | None = None
     preprocess: PathLike | None = None
+    image_mode: str | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     crop_pct: float | None = None
@@ -128,12 +139,12 @@ class ExportOptions:
     gpu_architectures: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("input", "verify"):
-            value, choices = getattr(self, name), _CHOICES[name]
-            if not isinstance(value, str) or value not in choices:
-                raise ConfigError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-        if self.scores is not None and self.scores not in SCORES:
-            raise ConfigError(f"scores must be one of {', '.join(SCORES)}, not {self.scores!r}")
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if not isinstance(value, str | None) or value not in choices:
+                raise ConfigError(
+                    f"{name} must be one of {', '.join(filter(None, choices))}, not {value!r}"
+                )
         for name in ("model", "weights", "target", "precision", "interpolation"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
@@ -147,6 +158,10 @@ class ExportOptions:
         for name in ("force", "reduce_range", "version_compatible", "hardware_compatible"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} is True or False, not {getattr(self, name)!r}")
+        if self.image_mode == "I;16" and self.input == "uint8":
+            raise ConfigError(
+                "input uint8 is for pictures of 8 bits: leave it out, or take image_mode L"
+            )
         if self.random_weights is not None and self.checkpoint is not None:
             raise ConfigError("a checkpoint and random weights exclude each other: name one")
         # Plain numbers and tuples from here on, whatever kinds of them came in.

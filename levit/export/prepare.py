@@ -33,7 +33,7 @@ class Prepared:
     Attributes:
         options: as the user gave them; those of one artifact may be narrower.
         source: the model as trained, with the inputs and outputs that are asked for.
-        spec: preprocessing; None where the model takes no RGB.
+        spec: preprocessing; None where the model takes tensors only.
         labels: class names.
         scores: activation of the logits; None where they are no output.
         assumed: choices that nothing stated, in words.
@@ -176,5 +176,10 @@ def _planned(options: ExportOptions, model: Model, spec: PreprocessSpec | None) 
     if options.input == "float32":
         return model
     if spec is None:
-        raise ConfigError("--input uint8 needs a model of three-channel images; use float32")
+        raise ConfigError(
+            "--input uint8 is for models of pictures, of one or three channels or of four with "
+            "--image-mode RGBA; use float32"
+        )
+    if spec.image_mode == "I;16":
+        raise ConfigError("--input uint8 is for pictures of 8 bits; use float32")
     return model.with_plan(pixels=(spec.mean, spec.std))

@@ -191,11 +191,12 @@ def sample_inputs(model: Model, golden: Array, spec: PreprocessSpec | None) -> A
 
     Args:
         golden: inputs of the model.
-        spec: how pictures are normalised; None where the model takes no RGB.
+        spec: how pictures are normalised; None where the model takes tensors only.
     """
     config = model.config
     rng = np.random.default_rng(20210405)
-    pictures = smooth_pictures(rng, _PICTURES, config.image_size, config.in_channels)
+    white = 255 if spec is None else spec.white
+    pictures = smooth_pictures(rng, _PICTURES, config.image_size, config.in_channels, white)
     more: Array = pictures
     if golden.dtype != np.uint8:
         more = standardized(pictures) if spec is None else normalize(pictures, spec)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
@@ -11,7 +11,9 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from levit.errors import ConfigError
+from levit.export.channels import checked_mode, choose_image_mode, with_image_mode
 from levit.export.flavours import FLAVOURS, is_of_transformers, processor_of, spec_from_json
+from levit.export.labels import read_labels
 from levit.export.options import ExportOptions
 from levit.export.processor_class import with_class
 from levit.export.sources import Source
@@ -53,43 +55,55 @@ def choose_preprocess(
     Raises:
         ConfigError: an unknown flavour, a bad file, or an override out of range.
     """
-    config = source.model.config
-    if config.in_channels != 3:
+    config, hints = source.model.config, source.hints
+    stated_mode = options.image_mode or hints.transform.get("image_mode")
+    with _said_by("--image-mode" if options.image_mode else hints.origin("transform")):
+        mode = choose_image_mode(stated_mode, config.in_channels)
+    if mode is None:
         said = (options.preprocess, options.mean, options.std, options.crop_pct)
         if any(value is not None for value in (*said, options.interpolation)):
+            rgba = ", or say that they are pictures with --image-mode RGBA"
             raise ConfigError(
                 f"a model of {config.in_channels} channels takes tensors, not images: leave out "
-                f"the preprocessing"
+                f"the preprocessing{rgba if config.in_channels == 4 else ''}"
             )
         return None, ()
     name = None if options.preprocess is None else str(options.preprocess)
     assumed: tuple[str, ...] = ()
+    flags = _flags(options)
+    mean, std = options.mean, options.std
     if name is None or name in FLAVOURS:
-        spec, assumed = _checkpoints_own(source, name, _flags(options))
+        spec, assumed = _checkpoints_own(source, name, flags)
+        if spec.flavour == source.keymap.source:
+            mean, std = (flags.get(key, hints.transform.get(key)) for key in ("mean", "std"))
     elif name.endswith(".json"):
         values: Mapping[str, Any] = read_config(Path(name))
         if is_of_transformers(values):
             values, assumed = with_class(processor_of(values), source.hints, name)
         with _said_by(name):
             spec = spec_from_json(values, config.image_size)
+        if options.image_mode is None and spec.image_mode != "RGB":
+            mode = stated_mode = checked_mode(spec.image_mode, config.in_channels)
     else:
         raise ConfigError(
             f"unknown preprocessing {name!r}: name a flavour ({', '.join(FLAVOURS)}) or a "
             f".json file"
         )
-    changes = _flags(options)
+    changes = {key: value for key, value in flags.items() if key not in ("mean", "std")}
     if "crop_pct" in changes:
         changes["resize_size"] = None  # one or the other
     spec = replace(spec, **changes)
-    if len(spec.mean) != 3:
-        raise ConfigError(f"mean and std have three values, one per colour, not {len(spec.mean)}")
-    defaulted = name is None and not settings_for(source.keymap.source, source.hints)[1]
+    grey: tuple[str, ...] = ()
+    if stated_mode is None and mode != spec.image_mode:
+        grey = (f"image mode {mode}: the model has {config.in_channels} channel",)
+    spec, averaged = with_image_mode(spec, mode, mean, std)
+    defaulted = name is None and not settings_for(source.keymap.source, hints)[1]
     if defaulted:
-        stated = {**source.hints.transform, **changes}
+        stated = {**hints.transform, **flags}
         if "resize_size" in stated:
             stated["crop_pct"] = None
         assumed = (*assumed, *_assumed(spec, stated))
-    return spec, assumed
+    return spec, (*assumed, *grey, *averaged)
 
 
 def _flags(options: ExportOptions) -> dict[str, Any]:
@@ -128,7 +142,9 @@ def _checkpoints_own(
 
 def _transformed(spec: PreprocessSpec, said: Mapping[str, Any]) -> PreprocessSpec:
     """The same with what the training said of its transform."""
-    changes = dict(said)
+    # Those of each channel follow when the image mode is known.
+    apart = ("mean", "std", "image_mode")
+    changes = {name: value for name, value in said.items() if name not in apart}
     if spec.flavour == "original" and spec.crop_pct is None:
         changes.pop("crop_pct", None)  # which it does not look at, for small pictures
     if "crop_pct" in changes:
@@ -153,7 +169,7 @@ def _scaled(spec: PreprocessSpec, size: tuple[int, int]) -> PreprocessSpec:
     return replace(spec, image_size=size, resize_size=resized)
 
 
-def _assumed(spec: PreprocessSpec, said: Mapping[str, Any]) -> tuple[str, ...]:
+def _assumed(spec: PreprocessSpec, said: Collection[str]) -> tuple[str, ...]:
     """The flavour's defaults that the options have not replaced, in words."""
     words = {
         "interpolation": spec.interpolation,
@@ -219,13 +235,8 @@ def choose_labels(
     elif isinstance(options.labels, (list, tuple)):
         labels, origin = tuple(map(str, options.labels)), "labels"
     else:
-        path = Path(str(options.labels))
-        origin = str(path)
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: labels cannot be read ({error})") from error
-        labels = tuple(line.strip() for line in text.rstrip("\n").split("\n"))
+        origin = str(options.labels)
+        labels = read_labels(Path(origin))
     if len(labels) != classes and (classes, len(labels)) != (1, 2):
         raise ConfigError(f"{origin}: {len(labels)} names for {classes} classes")
     if any(not label or set(label) & set("\n\r\0") or not _is_utf8(label) for label in labels):

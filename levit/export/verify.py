@@ -86,7 +86,7 @@ class Golden:
     """Inputs and reference outputs.
 
     Attributes:
-        images: PNG files as bytes, one per input; empty where the model takes no RGB.
+        images: PNG files as bytes, one per input; empty where the model takes tensors only.
         inputs: the batch that the deployed model takes.
         outputs: float64, from the model as trained.
     """
@@ -124,7 +124,7 @@ def golden_cases(model: Model, spec: PreprocessSpec | None) -> Golden:
 
     Args:
         model: as trained, with the plan's inputs and outputs of the artifact.
-        spec: None where the model takes no RGB images.
+        spec: None where the model takes tensors only.
     """
     config = model.config
     rng = np.random.default_rng(20210404)
@@ -133,7 +133,7 @@ def golden_cases(model: Model, spec: PreprocessSpec | None) -> Golden:
         pictures = smooth_pictures(rng, _CASES, config.image_size, config.in_channels)
         inputs: Array = pictures if model.plan.pixels is not None else standardized(pictures)
     else:
-        images = tuple(_png(picture) for picture in _photos(rng, config.image_size))
+        images = tuple(_png(picture) for picture in _photos(rng, config.image_size, spec))
         dtype = "float32" if model.plan.pixels is None else "uint8"
         inputs = np.stack([to_tensor(image, spec, dtype) for image in images])
     return Golden(images=images, inputs=inputs, outputs=model.forward(NumpyOps(), inputs))
@@ -177,14 +177,20 @@ def prove_in_fp32(taps: Taps, golden: Golden) -> float:
     return compare_outputs(taps.forward(golden.inputs), golden.outputs)[0]
 
 
-def _photos(rng: np.random.Generator, size: tuple[int, int]) -> list[NDArray[np.uint8]]:
+def _photos(
+    rng: np.random.Generator, size: tuple[int, int], spec: PreprocessSpec
+) -> list[NDArray[Any]]:
     """Landscape, portrait and enlarged, so that resizing and cropping have something to do."""
     height, width = size
     shapes = ((height, width * 5 // 4), (height * 4 // 3, width), (height // 2, width // 2))
-    return [smooth_pictures(rng, 1, shape)[0] for shape in shapes[:_CASES]]
+    return [
+        smooth_pictures(rng, 1, shape, spec.channels, spec.white)[0] for shape in shapes[:_CASES]
+    ]
 
 
-def _png(picture: NDArray[np.uint8]) -> bytes:
+def _png(picture: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
+    if picture.shape[-1] == 1:
+        picture = picture[..., 0]
     Image.fromarray(picture).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,17 +13,22 @@ __all__ = ["smooth_pictures", "standardized"]
 
 
 def smooth_pictures(
-    rng: np.random.Generator, count: int, size: tuple[int, int], channels: int = 3
-) -> NDArray[np.uint8]:
+    rng: np.random.Generator,
+    count: int,
+    size: tuple[int, int],
+    channels: int = 3,
+    white: int = 255,
+) -> NDArray[Any]:
     """Colour gradients at several scales, every picture with its own tint and contrast.
 
     White noise averages to the same nothing under every filter; these do not.
 
     Args:
         size: (height, width).
+        white: the largest value: 255, or 65535.
 
     Returns:
-        (count, height, width, channels) uint8.
+        (count, height, width, channels) uint8, or uint16 where `white` is more than 255.
     """
     pictures = np.empty((count, *size, channels))
     for picture in pictures:
@@ -31,7 +38,7 @@ def smooth_pictures(
             contrast = rng.uniform(0.05, 0.3)
             coarse = rng.standard_normal((cells, cells, channels))
             picture += contrast * _stretched(coarse, size)
-    return np.round(np.clip(pictures, 0, 1) * 255).astype(np.uint8)
+    return np.round(np.clip(pictures, 0, 1) * white).astype(np.min_scalar_type(white))
 
 
 def standardized(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

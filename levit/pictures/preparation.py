@@ -43,20 +43,21 @@ def to_tensor(
         batch = np.stack([to_tensor(path, spec, "float32") for path in paths])
 
     Args:
-        image: a path, encoded bytes, a binary file, a Pillow image or an (H, W, 3) uint8 array.
+        image: a path, encoded bytes, a binary file, a Pillow image or an array, such as
+            (H, W, 3) uint8.
         spec: the model's preprocessing.
-        dtype: ``float32`` for normalised numbers, ``uint8`` for pixels.
+        dtype: ``float32`` for normalised numbers, ``uint8`` for pixels, which ``I;16`` has none of.
         exif: turn the picture as its EXIF orientation says.
         draft: decode a large JPEG at a fraction of its size.
 
     Returns:
-        (3, H, W) float32 or (H, W, 3) uint8.
+        (C, H, W) float32 or (H, W, C) uint8, C by the spec's image mode.
 
     Raises:
         InputError: the picture cannot be read or resized; the message names it.
     """
     draft_size = partial(_draft_size, spec=spec) if draft else None
-    loaded = load_image(image, exif=exif, draft=draft_size)
+    loaded = load_image(image, mode=spec.image_mode, exif=exif, draft=draft_size)
     return _loaded_to_tensor(loaded, image_name(image), spec, dtype)
 
 
@@ -88,9 +89,9 @@ class Preparation:
     )
 
     def allocate(self, count: int) -> NDArray[Any]:
-        """Make an empty batch: (count, 3, H, W) float32 or (count, H, W, 3) uint8."""
-        height, width = self.spec.image_size
-        shape = (height, width, 3) if self.dtype == "uint8" else (3, height, width)
+        """Make an empty batch: (count, C, H, W) float32 or (count, H, W, C) uint8."""
+        channels, size = self.spec.channels, self.spec.image_size
+        shape = (*size, channels) if self.dtype == "uint8" else (channels, *size)
         return np.empty((count, *shape), self.dtype)
 
     def receive(self, image: ImageLike) -> Any:
@@ -104,7 +105,7 @@ class Preparation:
         """
         if isinstance(image, Image.Image):
             if getattr(image, "is_animated", False):
-                return _Loaded(load_image(image, exif=self.exif))
+                return _Loaded(load_image(image, mode=self.spec.image_mode, exif=self.exif))
             return image
         if isinstance(image, (str, bytes, os.PathLike, np.ndarray)) or not hasattr(image, "read"):
             return image
@@ -121,7 +122,7 @@ class Preparation:
             row[...] = _loaded_to_tensor(image.image, name, self.spec, self.dtype)
         elif isinstance(image, Image.Image):
             with self._locks[id(image) // 16 % len(self._locks)]:
-                loaded = load_image(image, exif=self.exif)
+                loaded = load_image(image, mode=self.spec.image_mode, exif=self.exif)
             row[...] = _loaded_to_tensor(loaded, image_name(image), self.spec, self.dtype)
         else:
             row[...] = to_tensor(image, self.spec, self.dtype, exif=self.exif, draft=self.draft)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from levit.errors import ConfigError, InputError
 from levit.json_values import listed, number, number_pair, text
+from levit.pictures.modes import MODES
 from levit.pictures.reading import MAX_PIXELS
 
 __all__ = [
@@ -114,6 +115,8 @@ class PreprocessSpec:
         rescale_factor: factor of pixels in the source before it subtracts the mean; None
             for the flavour's own (1/255, and 1 in mmpretrain). It decides where float32 rounds
             and nothing else: `mean` and `std` stand on 0..1 whatever it is.
+        image_mode: the channels that the model sees, by Pillow's name: ``L`` (grey), ``I;16``
+            (grey of 16 bits, whose 65535 is 1), ``RGB`` or ``RGBA``.
     """
 
     flavour: str = "timm"
@@ -125,6 +128,7 @@ class PreprocessSpec:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     rescale_factor: float | None = None
+    image_mode: str = "RGB"
 
     def __post_init__(self) -> None:
         if self.flavour not in RULES:
@@ -137,6 +141,8 @@ class PreprocessSpec:
             )
         if self.crop_mode not in ("center", "squash"):
             raise ConfigError(f"unknown crop_mode {self.crop_mode!r}; known: center, squash")
+        if self.image_mode not in MODES:
+            raise ConfigError(f"unknown image_mode {self.image_mode!r}; known: {', '.join(MODES)}")
         self._check_sizes()
         if len(self.mean) != len(self.std) or not self.mean:
             raise ConfigError("mean and std must have one value per channel each")
@@ -168,6 +174,16 @@ class PreprocessSpec:
             )
 
     @property
+    def channels(self) -> int:
+        """Channels of the tensor."""
+        return MODES[self.image_mode].channels
+
+    @property
+    def white(self) -> int:
+        """The largest value of a pixel, which stands for 1 in `mean` and `std`."""
+        return MODES[self.image_mode].white
+
+    @property
     def resizing(self) -> str:
         """The resizing in words, for people."""
         if self.resize_size is not None:
@@ -175,8 +191,15 @@ class PreprocessSpec:
         return "not resized" if self.crop_pct is None else f"crop_pct {self.crop_pct:g}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary."""
-        return asdict(self)
+        """Return a JSON-ready dictionary; ``image_mode`` is in it where it is not RGB.
+
+        So the file of an RGB model is what it was before there were other modes, and a release
+        that knows no other refuses the rest.
+        """
+        values = asdict(self)
+        if self.image_mode == "RGB":
+            del values["image_mode"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PreprocessSpec:
@@ -208,19 +231,20 @@ class PreprocessSpec:
                 mean=tuple(number(n, "mean") for n in listed(values.get("mean", IMAGENET_MEAN))),
                 std=tuple(number(n, "std") for n in listed(values.get("std", IMAGENET_STD))),
                 rescale_factor=None if factor is None else number(factor, "rescale_factor"),
+                image_mode=text(values.get("image_mode", "RGB"), "image_mode"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"preprocessing is not as it should be: {error!r}") from error
 
 
-def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
+def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[Any]:
     """Resize and crop.
 
     Args:
-        image: a Pillow image in mode RGB.
+        image: a Pillow image in the spec's mode; for ``I;16`` in mode F, on 0..65535.
 
     Returns:
-        (H, W, 3) uint8.
+        (H, W, C) uint8; for ``I;16`` float32, which a sharp filter takes a little beyond 0..65535.
 
     Raises:
         InputError: the picture is so long and thin that resizing its short edge would
@@ -246,7 +270,8 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[np.uint8]:
     # between, depends on its release and on the shape of what it is given.
     resized = image.resize((width, height), resample=INTERPOLATIONS[spec.interpolation])
     cropped = resized.crop((left, top, left + crop_width, top + crop_height))
-    return np.asarray(cropped, dtype=np.uint8)
+    pixels = np.asarray(cropped)
+    return pixels.reshape(crop_height, crop_width, spec.channels)
 
 
 def resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:
@@ -278,17 +303,18 @@ def _target(spec: PreprocessSpec) -> tuple[int, int] | None:
     return height, width
 
 
-def normalize(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.float32]:
+def normalize(pixels: NDArray[Any], spec: PreprocessSpec) -> NDArray[np.float32]:
     """``(pixels / 255 - mean) / std``, rounded where the flavour rounds.
 
     That is: float32(pixels · f), minus float32(255 f · mean), over float32(255 f · std), where
-    f is the rescale factor: 1/255, or 1 in mmpretrain, which normalises on 0..255.
+    f is the rescale factor: 1/255, or 1 in mmpretrain, which normalises on 0..255. Pixels of 16
+    bits are on 0..65535, and f is that over 257.
 
     Args:
-        pixels: (H, W, 3) or (N, H, W, 3) uint8.
+        pixels: (H, W, C) or (N, H, W, C), as :func:`to_pixels` gives them.
 
     Returns:
-        (3, H, W) or (N, 3, H, W) float32, contiguous.
+        (C, H, W) or (N, C, H, W) float32, contiguous.
     """
     factor = spec.rescale_factor or RULES[spec.flavour].rescale_factor
     mean, std = (
@@ -299,9 +325,10 @@ def normalize(pixels: NDArray[np.uint8], spec: PreprocessSpec) -> NDArray[np.flo
     tensor = np.empty(channels_first.shape, np.float32)
     if factor == 1 / 255:
         # PyTorch's division in float32. It equals the product below for each of the 256 bytes.
-        np.divide(channels_first, np.float32(255), out=tensor, dtype=np.float32)
+        np.divide(channels_first, np.float32(spec.white), out=tensor, dtype=np.float32)
     else:
-        np.multiply(channels_first, factor, out=tensor, dtype=np.float64, casting="same_kind")
+        by = factor * (255 / spec.white)
+        np.multiply(channels_first, by, out=tensor, dtype=np.float64, casting="same_kind")
     tensor -= mean
     tensor /= std
     return tensor

@@ -1,4 +1,4 @@
-"""Path, bytes, file, array or Pillow image → a Pillow image in RGB, or an error of one line.
+"""Path, bytes, file, array or Pillow image → a Pillow image, or an error of one line.
 
 Pillow's decoders are called here one by one instead of through ``Image.open``, for three reasons.
 Its list holds formats that no service should take from strangers (EPS starts Ghostscript) or
@@ -24,6 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
 from levit.pictures.limits import MAX_SCANS, count_scans, tile_sizes
+from levit.pictures.modes import MODES, check_array, convert_image, image_from_array
 
 __all__ = [
     "FORMATS",
@@ -36,7 +37,7 @@ __all__ = [
     "load_image",
 ]
 
-ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]"
+ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]"
 Size: TypeAlias = tuple[int, int]
 
 # A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
@@ -97,7 +98,11 @@ class _Jpeg(JpegImageFile):
 
 
 def load_image(
-    image: ImageLike, *, exif: bool = False, draft: Callable[[Size], Size] | None = None
+    image: ImageLike,
+    *,
+    mode: str = "RGB",
+    exif: bool = False,
+    draft: Callable[[Size], Size] | None = None,
 ) -> Image.Image:
     """Open an image.
 
@@ -105,12 +110,14 @@ def load_image(
 
         load_image("cat.jpg").size    # (width, height)
 
-    Of an animation it is the first frame; transparency is dropped; grey pixels of 16 bits are
-    clipped at 255: all as Pillow's ``convert("RGB")`` and so every home library does.
+    Of an animation it is the first frame; without RGBA transparency is dropped; without I;16 grey
+    pixels of 16 bits are clipped at 255: all as Pillow's ``convert(mode)`` and so every home
+    library does.
 
     Args:
-        image: a path, encoded bytes, a binary file object, a Pillow image, or an
-            (H, W, 3) uint8 array in RGB order.
+        image: a path, encoded bytes, a binary file object, a Pillow image, or an array as
+            :data:`~levit.pictures.modes.MODES` describes it, such as (H, W, 3) uint8 in RGB order.
+        mode: the image mode that the model takes.
         exif: turn the picture as its EXIF orientation says. timm does not, and so
             neither is it the default here.
         draft: maps the (width, height) of a picture to the size that it will be resized to.
@@ -118,7 +125,7 @@ def load_image(
             is at least that large. Pillow images of the caller are never drafted.
 
     Returns:
-        A Pillow image in mode RGB.
+        A Pillow image in `mode`; for ``I;16`` in mode F, on 0..65535.
 
     Raises:
         InputError: the file is missing, is no image in one of :data:`FORMATS`, or is
@@ -127,20 +134,22 @@ def load_image(
     """
     name = image_name(image)
     if isinstance(image, np.ndarray):
-        return _from_array(image, name)
+        check_array(image, mode, name)
+        _check_size((image.shape[1], image.shape[0]), name)
+        return image_from_array(image, mode)
     if isinstance(image, Image.Image):
         _check_size(image.size, name)
-        return _decode(image, name, exif=exif, own=False)
+        return _decode(image, name, mode, exif=exif, own=False)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(image), name, exif, draft)
+        return _from_file(io.BytesIO(image), name, mode, exif, draft)
     if isinstance(image, (str, os.PathLike)):
         with _open(name) as file:
-            return _from_file(file, name, exif, draft)
+            return _from_file(file, name, mode, exif, draft)
     if hasattr(image, "read"):
-        return _from_file(image, name, exif, draft)
+        return _from_file(image, name, mode, exif, draft)
     raise InputError(
-        f"an image is a path, bytes, a binary file, a PIL image or an (H, W, 3) uint8 "
-        f"array, not {type(image).__name__}"
+        f"an image is a path, bytes, a binary file, a PIL image or an array, "
+        f"{MODES[mode].array}, not {type(image).__name__}"
     )
 
 
@@ -180,7 +189,7 @@ def _open(name: str) -> BinaryIO:
 
 
 def _from_file(
-    file: BinaryIO, name: str, exif: bool, draft: Callable[[Size], Size] | None
+    file: BinaryIO, name: str, mode: str, exif: bool, draft: Callable[[Size], Size] | None
 ) -> Image.Image:
     file = _seekable(file, name)
     image = _identify(file, name)
@@ -188,7 +197,7 @@ def _from_file(
     _check_hidden_work(image, file, name)
     if draft is not None and isinstance(image, JpegImageFile):
         _reduce(image, draft, exif)
-    return _decode(image, name, exif=exif, own=True)
+    return _decode(image, name, mode, exif=exif, own=True)
 
 
 def _seekable(file: BinaryIO, name: str) -> BinaryIO:
@@ -352,41 +361,20 @@ def _reduce(image: JpegImageFile, draft: Callable[[Size], Size], exif: bool) -> 
     image.draft(None, (width, height))
 
 
-def _decode(image: Image.Image, name: str, *, exif: bool, own: bool) -> Image.Image:
+def _decode(image: Image.Image, name: str, mode: str, *, exif: bool, own: bool) -> Image.Image:
     try:
         image.load()
         if exif:
             turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
             if turn is not None:
                 image = image.transpose(turn)
-        if isinstance(image.info.get("transparency"), bytes):
-            # RGB has no use for it, and Pillow would warn of that.
-            image = image.copy()
-            del image.info["transparency"]
-        if own and image.mode == "RGB" and isinstance(image, JpegImageFile):
+        if own and image.mode == mode and isinstance(image, JpegImageFile):
             return image  # large ones are worth the copy
         # A copy even when the mode is right: the caller's image stays the caller's.
-        return image.convert("RGB")
+        return convert_image(image, mode, name)
+    except InputError:
+        raise
     except MemoryError as error:
         raise InputError(f"{name}: decoding it needs more memory than there is") from error
     except Exception as error:  # decoders raise what they like
         raise InputError(f"{name}: damaged or truncated image ({brief(error)})") from error
-
-
-def _from_array(array: NDArray[Any], name: str) -> Image.Image:
-    if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
-        hint = ""
-        if array.ndim == 3 and array.shape[0] == 3 and array.shape[2] != 3:
-            hint = "; this one looks channels-first: transpose(1, 2, 0)"
-        elif array.ndim == 3 and array.shape[2] == 3:
-            hint = "; scale it to 0..255 and round"
-        elif array.ndim == 4:
-            hint = "; pass a batch as a list of images, or its tensor to forward()"
-        raise InputError(
-            f"an image array must be (H, W, 3) uint8 in RGB order, "
-            f"not {array.shape} {array.dtype}{hint}"
-        )
-    if 0 in array.shape:
-        raise InputError(f"{name} is empty: {array.shape}")
-    _check_size((array.shape[1], array.shape[0]), name)
-    return Image.fromarray(np.ascontiguousarray(array))

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import ConfigError, InputError
+from levit.pictures.modes import MODES
 from levit.pictures.reading import ImageLike
 from levit.runtime.backends import SessionOptions
 from levit.runtime.cpus import available_cpus
@@ -99,18 +100,27 @@ def check_path(value: object, what: str) -> None:
         raise ConfigError(f"{what} {value!r}")
 
 
-def as_images(images: Iterable[ImageLike]) -> Iterable[ImageLike]:
+def as_images(images: Iterable[ImageLike], mode: str = "RGB") -> Iterable[ImageLike]:
     """Guard against one image where images are expected: a path would be read by letters.
+
+    Args:
+        mode: the image mode; to a grey one (N, H, W) is N pictures.
 
     Raises:
         InputError: it is one image, or nothing that can be iterated over.
     """
     single = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
     single = single or hasattr(images, "read")
-    single = single or (isinstance(images, np.ndarray) and images.ndim == 3)
+    single = single or (isinstance(images, np.ndarray) and _is_picture(images, mode))
     if single or not isinstance(images, Iterable):
         raise InputError(
             f"expected images (a list or another iterable), not one {type(images).__name__}: "
             f"pass [image], or call the predictor itself"
         )
     return images
+
+
+def _is_picture(array: np.ndarray[Any, Any], mode: str) -> bool:
+    if MODES[mode].channels == 1:
+        return array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    return array.ndim == 3

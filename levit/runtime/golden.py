@@ -139,7 +139,7 @@ def _grey_level(manifest: Manifest) -> float:
     spec = manifest.preprocess
     if spec is None or manifest.inputs[0].dtype == "uint8":
         return 1.0
-    return 1.001 / (255 * min(spec.std))
+    return 1.001 / (spec.white * min(spec.std))
 
 
 def _tensor_error(

@@ -49,8 +49,9 @@ class Predictor:
         predictor.forward(batch)["logits"]
         predictor.close()                                      # or use a with statement
 
-    An image is a path, encoded bytes, a binary file, a Pillow image, or an (H, W, 3) uint8 array
-    in RGB order.
+    An image is a path, encoded bytes, a binary file, a Pillow image, or an array: (H, W, 3) uint8
+    in RGB order, for models of grey pictures (H, W) uint8 (uint16 where they have 16 bits), of RGBA
+    (H, W, 4) uint8. Pictures of another mode are converted to the model's, as Pillow does.
 
     A predictor may be called from many threads at once. Over several images, worker threads
     decode and resize the next ones while the network runs; they end with the call.
@@ -239,9 +240,9 @@ class Predictor:
         if on_error not in ("raise", "return"):
             raise ConfigError(f"on_error must be 'raise' or 'return', not {on_error!r}")
         self._require_output("logits", _CLASSIFY)
-        pipeline = self._images()
+        batches = self._batches(images, on_error)
         self._open_session()
-        return self._answers(pipeline.batches(as_images(images), on_error), int(top_k))
+        return self._answers(batches, int(top_k))
 
     def _answers(self, batches: Batches, top_k: int) -> Iterator[Prediction | InputError]:
         with batches:
@@ -269,9 +270,9 @@ class Predictor:
         """
         self._require_output("embedding", "embed; export it with --outputs logits,embedding")
         width = next(o.shape[-1] for o in self.manifest.outputs if o.name == "embedding")
-        pipeline = self._images()
+        self._images()
         self._open_session()
-        with pipeline.batches(as_images(images)) as batches:
+        with self._batches(images) as batches:
             parts = [self._output("embedding", rows) for rows, _ in batches]
         return np.concatenate([np.empty((0, int(width)), np.float32), *parts])
 
@@ -279,17 +280,16 @@ class Predictor:
         """Turn images into the batch that :meth:`forward` takes.
 
         Returns:
-            (N, 3, H, W) float32 or (N, H, W, 3) uint8, as the artifact takes it.
+            (N, C, H, W) float32 or (N, H, W, C) uint8, as the artifact takes it.
 
         Raises:
-            InputError: an image cannot be read; the model takes no RGB images.
+            InputError: an image cannot be read; the model takes tensors only.
         """
-        pipeline = self._images()
-        with pipeline.batches(as_images(images)) as batches:
+        with self._batches(images) as batches:
             parts = [rows for rows, _ in batches]
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([pipeline.preparation.allocate(0), *parts])
+        return np.concatenate([self._images().preparation.allocate(0), *parts])
 
     def forward(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Run a preprocessed batch through the network.
@@ -368,7 +368,7 @@ class Predictor:
             )
 
     def _make_pipeline(self) -> Pipeline | None:
-        """Make the pipeline from images to batches; None where the model takes no RGB images."""
+        """Make the pipeline from images to batches; None where the model takes tensors only."""
         spec = self.manifest.preprocess
         if spec is None:
             return None
@@ -388,10 +388,14 @@ class Predictor:
                 f"{purpose}"
             )
 
+    def _batches(self, images: Images, on_error: Raise | Return = "raise") -> Batches:
+        pipeline = self._images()
+        return pipeline.batches(as_images(images, pipeline.preparation.spec.image_mode), on_error)
+
     def _images(self) -> Pipeline:
         if self._pipeline is None:
             raise InputError(
-                f"{self.path.name} takes tensors of shape {self.manifest.inputs[0].shape}, not RGB "
+                f"{self.path.name} takes tensors of shape {self.manifest.inputs[0].shape}, not "
                 f"images: call forward()"
             )
         return self._pipeline

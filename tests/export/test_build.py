@@ -173,7 +173,7 @@ def test_one_number_is_a_square():
         ),
         ({"model": "levit_digits", "image_size": 225}, ConfigError, "multiples of 16"),
         ({"model": "levit_digits", "preprocess": "caffe"}, ConfigError, "unknown preprocessing"),
-        ({"model": "levit_digits", "mean": (0.5,)}, ConfigError, "mean and std"),
+        ({"model": "levit_digits", "mean": (0.5, 0.5)}, ConfigError, "mean has 2 values"),
         ({"model": "levit_digits", "std": (1, 0, 1)}, ConfigError, "scaled to 0..1 and positive"),
         ({"model": "levit_digits", "crop_pct": 1.5}, ConfigError, "crop_pct"),
         ({"model": "levit_digits", "interpolation": "magic"}, ConfigError, "interpolation"),
@@ -616,7 +616,7 @@ def test_labels_that_do_not_fit_are_refused(here, text):
 
 def test_labels_that_are_no_text_are_refused(here):
     (here / "names.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="UTF-16"):
         digits(labels="names.txt")
 
 
@@ -679,15 +679,14 @@ def test_a_named_flavour_is_no_assumption(here, checkpoint):
     assert not any("preprocessing" in text for text in export(options).manifest.assumed)
 
 
-@pytest.mark.parametrize("name", ["one_channel", "five_channels"])
-def test_other_channels_have_no_preprocessing(here, checkpoint, make_small, name):
-    path = checkpoint(name)
-    size = make_small(name).config.image_size
+def test_five_channels_have_no_preprocessing(here, checkpoint, make_small):
+    path = checkpoint("five_channels")
+    size = make_small("five_channels").config.image_size
     artifact = export(ExportOptions(checkpoint=path, image_size=size))
     assert artifact.manifest.preprocess is None
     assert artifact.manifest.verification["status"] == "passed"
     assert "levit.preprocess" not in {e.key for e in onnx.load(artifact.payload).metadata_props}
-    with pytest.raises(ConfigError, match="three-channel"):
+    with pytest.raises(ConfigError, match="of one or three channels"):
         export(ExportOptions(checkpoint=path, image_size=size, input="uint8", force=True))
 
 

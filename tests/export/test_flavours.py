@@ -283,7 +283,7 @@ ALL_KNOWN = "only of LevitImageProcessor, DeiTImageProcessor, ViTImageProcessor$
         ({"do_resize": "yes"}, "true or false"),
         ({"do_convert_rgb": True}, "do_convert_rgb"),
         ({"do_pad": True, "pad_size": {"height": 256, "width": 256}}, "do_pad"),
-        ({"image_mean": [0.5]}, "three values"),
+        ({"image_mean": [0.5, 0.5]}, "one value per channel, 1, 3 or 4, not 2"),
         ({"image_mean": "red"}, "expected a number"),
         ({"image_mean": [0.5, 0.5, 10**400]}, "expected a number"),
         ({"image_mean": [123.675, 116.28, 103.53]}, r"on pixels scaled to 0\.\.1"),
@@ -399,7 +399,7 @@ def test_mmpretrain_reads_a_data_preprocessor_on_0_to_255():
     [
         ({"mean": [1, 2, 3], "std": [1, 2, 3]}, "BGR"),
         ({"to_rgb": False}, "BGR"),
-        ({"to_rgb": True, "mean": [1, 2], "std": [1, 2]}, "three values"),
+        ({"to_rgb": True, "mean": [1, 2], "std": [1, 2]}, "1, 3 or 4, not 2"),
         ({"to_rgb": True, "mean": [1, 2, 3], "std": [0, 1, 1]}, "positive"),
     ],
     ids=str,

@@ -57,14 +57,14 @@ def headless_artifact(make_artifact, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def gray_artifact(make_artifact, tmp_path_factory):
-    """One that takes one channel, and so no RGB images."""
+def tensor_artifact(make_artifact, tmp_path_factory):
+    """One that takes two channels, and so no images."""
     values = json.loads((digits_folder() / "config.json").read_text())
     values = {name: values[name] for name in ("img_size", "embed_dim", "key_dim", "depth")}
-    values |= {"num_heads": [2, 3, 4], "in_chans": 1, "num_classes": 3, "architecture": "gray"}
+    values |= {"num_heads": [2, 3, 4], "in_chans": 2, "num_classes": 3, "architecture": "two"}
     config = tmp_path_factory.mktemp("config") / "config.json"
     config.write_text(json.dumps(values))
-    return make_artifact("gray", model=None, random_weights=3, config=config)
+    return make_artifact("two", model=None, random_weights=3, config=config)
 
 
 @pytest.fixture

@@ -109,12 +109,12 @@ def test_network_with_weights_elsewhere_is_not_loaded(tampered, tmp_path):
 
 def test_every_artifact_of_ours_states_its_own_network(
     tiny_artifact, embedding_artifact, static_artifact, uint8_artifact, headless_artifact,
-    gray_artifact,
+    tensor_artifact,
 ):  # fmt: skip
     artifacts = (tiny_artifact, embedding_artifact, static_artifact, uint8_artifact)
-    for folder in (*artifacts, headless_artifact, gray_artifact):
+    for folder in (*artifacts, headless_artifact, tensor_artifact):
         Predictor(folder, threads=1).close()
-    assert json.loads((gray_artifact / "manifest.json").read_text())["preprocess"] is None
+    assert json.loads((tensor_artifact / "manifest.json").read_text())["preprocess"] is None
 
 
 @pytest.mark.parametrize("target", ["onnx", "openvino"])

@@ -360,11 +360,11 @@ def test_forward_takes_arrays_only(predictor, value):
         predictor.forward(value)
 
 
-def test_model_without_rgb_takes_tensors_only(gray_artifact, digit_paths):
-    with Predictor(gray_artifact, threads=1) as predictor:
+def test_model_of_two_channels_takes_tensors_only(tensor_artifact, digit_paths):
+    with Predictor(tensor_artifact, threads=1) as predictor:
         assert predictor.manifest.preprocess is None
-        assert predictor.forward(np.zeros((2, 1, 96, 96), np.float32))["logits"].shape == (2, 3)
-        with pytest.raises(InputError, match=r"not RGB images: call forward\(\)"):
+        assert predictor.forward(np.zeros((2, 2, 96, 96), np.float32))["logits"].shape == (2, 3)
+        with pytest.raises(InputError, match=r"not images: call forward\(\)"):
             predictor(digit_paths[0])
         assert predictor.check().passed
 

@@ -46,9 +46,11 @@ class Decoder:
 
     def __init__(self, spec: PreprocessSpec) -> None:
         self.spec = spec
+        # Pixels of 8 bits take a quarter of the tensor's memory; those of 16 are float32 too.
+        dtype = "uint8" if spec.white == 255 else "float32"
         threads = available_cpus()
         self._pipeline = Pipeline(
-            Preparation(spec=spec, dtype="uint8"),
+            Preparation(spec=spec, dtype=dtype),
             batch=_BATCH,
             workers=threads if threads > 1 else 0,
         )
@@ -56,7 +58,7 @@ class Decoder:
         self._left_bytes = _MOST_BYTES
 
     def pixels(self, paths: Sequence[Path]) -> Iterator[Array]:
-        """(H, W, 3) uint8 of each picture, in order.
+        """(H, W, C) uint8 of each picture, in order; of 16 bits its tensor, (1, H, W) float32.
 
         Raises:
             InputError: one is no picture.
@@ -118,7 +120,8 @@ class Pictures:
         try:
             for pixels in self.decoder.pixels(self.items):
                 row = pixels[None]
-                yield row if self.takes_pixels else normalize(row, self.decoder.spec)
+                ready = self.takes_pixels or row.dtype == np.float32
+                yield row if ready else normalize(row, self.decoder.spec)
         except InputError as error:
             raise CalibrationError(f"{self.origin}: {error}") from error
 
@@ -153,7 +156,7 @@ def read_pictures(
 
     Args:
         model: with the plan's input.
-        decoder: of the model's preprocessing; None where it takes no RGB.
+        decoder: of the model's preprocessing; None where it takes tensors only.
         labels: of the model, where the pictures' classes are asked for. They are those of the
             folders that the pictures lie in, or the ``labels`` of the ``.npz``; a folder without
             sub-folders has none.
@@ -170,8 +173,8 @@ def read_pictures(
         raise CalibrationError(f"{origin}: no such folder, and no .npz of preprocessed inputs")
     if decoder is None:
         raise CalibrationError(
-            f"{origin}: a model of {model.config.in_channels} channels takes no pictures: pass an "
-            f".npz of its inputs"
+            f"{origin}: this model of {model.config.in_channels} channels takes no pictures: pass "
+            f"an .npz of its inputs"
         )
     found = images_in(place)
     if not found:

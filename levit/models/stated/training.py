@@ -52,9 +52,6 @@ def read_training(args: Mapping[str, Any]) -> Statement:
         values["num_classes"] = whole(classes, "num_classes", least=0)
     if model:
         values["model_args"] = model
-    mode = said.get("input_img_mode", "RGB")
-    if mode not in _PICTURE_MODES:
-        raise ValueError(f"input_img_mode {shown(mode)}: only RGB, RGBA and L are supported")
     return Statement(
         values=values,
         transform=_transform(said, model.get("in_chans", 3)),
@@ -77,4 +74,9 @@ def _transform(said: Mapping[str, Any], channels: int) -> dict[str, Any]:
     for key in ("interpolation", "crop_mode"):
         if key in said:
             found[key] = text(said[key], key)
+    if "input_img_mode" in said:
+        mode = said["input_img_mode"]
+        if mode not in _PICTURE_MODES:
+            raise ValueError(f"input_img_mode {shown(mode)}: only RGB, RGBA and L are supported")
+        found["image_mode"] = mode
     return found

@@ -1,0 +1,213 @@
+"""Class names from a file: one per line, numbered lines, or JSON.
+
+A file in another form is refused with a line that says what it looks like: taken line by line, it
+would name the classes "0 brick" or "{".
+
+===========================================  =====================================================
+file                                         names
+===========================================  =====================================================
+``brick``                                    by line (timm's ``class_map`` text, ``labels.txt``)
+``0 brick``, ``0: brick``, ``0,brick``       by number, which must be 0 to n - 1 in any order
+``brick 0``, ``brick,0``                     the same
+``n01440764 tench, Tinca tinca``             by line, without the WordNet numbers, which must rise
+JSON: ``["brick"]``                          by position
+JSON: ``{"0": "brick"}``, ``{"brick": 0}``   by number; also below ``id2label``, ``label2id``, …
+===========================================  =====================================================
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from levit.errors import ConfigError
+from levit.json_values import shown
+
+__all__ = ["read_labels"]
+
+# The 21,841 names of the whole of ImageNet take 0.6 MB.
+_MOST_BYTES: Final = 16 * 2**20
+_LONGEST: Final = 1_000
+
+# Names of the list or table in a config of transformers (the first two), timm, or Ultralytics.
+_KEYS: Final = ("id2label", "label2id", "label_names", "names", "classes", "labels")
+
+_FIRST: Final = re.compile(r"(\d{1,9})(?:\s*[:;,=)\t]\s*|\.?\s+)(.+)", re.ASCII)
+_LAST: Final = re.compile(r"(?<!\d)\d{1,9}$", re.ASCII)
+_WORDNET: Final = re.compile(r"(n\d{8})(?:\s*[:;,=\t]\s*|\s+)(.+)", re.ASCII)
+
+# What lines of other formats look like, and what to call them.
+_OTHERS: Final[Mapping[str, re.Pattern[str]]] = {
+    "a Git LFS pointer; run git lfs pull": re.compile(r"version https://git-lfs\b.*"),
+    "YAML; write its names one per line": re.compile(r"(?:- .*|names:.*|---)"),
+    "a label map of TensorFlow; write its names one per line": re.compile(r"item\s*\{.*"),
+    "XML; write its names one per line": re.compile(r"<\?xml.*|<!.*"),
+}
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read the class names of a file in the order of the classes.
+
+    ::
+
+        read_labels(Path("labels.txt"))    # ("brick", "mortar")
+
+    Equal names are taken as they are: two classes of ImageNet are called "crane".
+
+    Raises:
+        ConfigError: the file cannot be read, or is in no form of the table above.
+    """
+    text = _text(path)
+    if path.suffix.lower() == ".json" or text.lstrip()[:1] in ("{", "["):
+        return _from_json(text, path)
+    lines = [line.strip() for line in text.rstrip("\r\n").split("\n")]
+    _check_lines(lines, path)
+    names = _from_lines(lines, path)
+    if all(len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" for name in names):
+        raise ConfigError(f"{path}: these labels are all in quotes: leave the quotes out")
+    return names
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: labels cannot be read ({error.strerror or error})") from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError(f"{path}: no file of labels, it has more than {_MOST_BYTES // 2**20} MiB")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise ConfigError(f"{path}: labels are in UTF-16: save them as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}: line {line} is not in UTF-8: save it as UTF-8") from error
+
+
+def _check_lines(lines: Sequence[str], path: Path) -> None:
+    """Raise where a line is empty, or is one of a format that is not read."""
+    for number, line in enumerate(lines, 1):
+        if not line:
+            raise ConfigError(f"{path}: line {number} is empty; there is one label in each line")
+        if len(line) > _LONGEST:
+            raise ConfigError(f"{path}: line {number} has over {_LONGEST:,} characters, no label")
+        if any(ord(char) < 32 and char != "\t" for char in line):
+            raise ConfigError(f"{path}: line {number} has a control character: {shown(line)}")
+    first = "names:" if "names:" in lines else lines[0]
+    for what, pattern in _OTHERS.items():
+        if pattern.fullmatch(first):
+            raise ConfigError(f"{path}: these labels look like {what}")
+
+
+def _from_lines(lines: Sequence[str], path: Path) -> tuple[str, ...]:
+    if matches := _matches(_WORDNET, lines):
+        numbers = [match[1] for match in matches]
+        for line, (number, following) in enumerate(pairwise(numbers), 2):
+            if following <= number:
+                raise ConfigError(
+                    f"{path}: line {line} has {following} after {number}; classes are in the order "
+                    f"of their WordNet numbers"
+                )
+        return tuple(match[2] for match in matches)
+    if matches := _matches(_FIRST, lines):
+        return _numbered([(int(match[1]), match[2]) for match in matches], path, "line")
+    others = [int(match[1]) for match in _matches(_FIRST, lines[1:])]
+    if len(others) > 1 and sorted(others) == list(range(len(others))):
+        raise ConfigError(f"{path}: line 1 has no number, and the others have: leave it out")
+    return _numbered_behind(lines, path) or tuple(lines)
+
+
+def _numbered_behind(lines: Sequence[str], path: Path) -> tuple[str, ...]:
+    """Read ``brick 0``; nothing where the numbers are part of the names."""
+    pairs, separators = [], set()
+    for line in lines:
+        number = _LAST.search(line)
+        if number is None:
+            return ()
+        before = line[: number.start()]
+        name = before.rstrip(" \t:;,=")
+        if name in (before, ""):
+            return ()
+        pairs.append((int(number[0]), name))
+        separators |= set(before[len(name) :])
+    # "grade 0" and "grade 1", "Boeing 737" and "Airbus 320" are names.
+    alike = len({name for _, name in pairs}) < len(pairs)
+    others = sorted(index for index, _ in pairs) != list(range(len(pairs)))
+    if separators == {" "} and (alike or others):
+        return ()
+    return _numbered(pairs, path, "line")
+
+
+def _matches(pattern: re.Pattern[str], lines: Sequence[str]) -> list[re.Match[str]]:
+    """Match every line; an empty list where one does not."""
+    matches = []
+    for line in lines:
+        match = pattern.fullmatch(line)
+        if match is None:
+            return []
+        matches.append(match)
+    return matches
+
+
+def _numbered(pairs: Sequence[tuple[int, str]], path: Path, place: str) -> tuple[str, ...]:
+    """Order names by their numbers.
+
+    Args:
+        place: what an entry is, for errors.
+    """
+    names: dict[int, str] = {}
+    for entry, (index, name) in enumerate(pairs, 1):
+        if index in names or index >= len(pairs):
+            wrong = "twice" if index in names else f"beyond {len(pairs) - 1}"
+            raise ConfigError(
+                f"{path}: {len(pairs)} labels are numbered from 0 on, and {place} {entry} has "
+                f"{index}, {wrong}; if the numbers belong to the names, write a JSON list"
+            )
+        names[index] = name
+    return tuple(names[index] for index in range(len(pairs)))
+
+
+def _from_json(text: str, path: Path) -> tuple[str, ...]:
+    try:
+        values = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            f"{path}: begins as JSON and cannot be read as such ({error}); for one label per line "
+            f"begin with a letter or a digit"
+        ) from error
+    below = []
+    if isinstance(values, dict):
+        below = [values[key] for key in _KEYS if values.get(key)][:1]
+    for value in (values, *below):
+        if isinstance(value, list) and all(isinstance(name, str) for name in value):
+            return tuple(value)
+        if isinstance(value, dict) and (pairs := _numbers_and_names(value)):
+            return _numbered(pairs, path, "entry")
+    raise ConfigError(
+        f"{path}: no labels; JSON has them as a list of names, as numbers and names "
+        f'({{"0": "brick"}}, {{"brick": 0}}), or as such below {", ".join(_KEYS)}'
+    )
+
+
+def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"{shown(name)} is there twice")
+        values[name] = value
+    return values
+
+
+def _numbers_and_names(values: Mapping[str, Any]) -> list[tuple[int, str]]:
+    """Read a table of both, either way; nothing where it is none."""
+    numbered = all(re.fullmatch(r"\d{1,9}", key, re.ASCII) for key in values)
+    if numbered and all(isinstance(name, str) for name in values.values()):
+        return [(int(key), name) for key, name in values.items()]
+    if all(type(index) is int and index >= 0 for index in values.values()):
+        return [(index, name) for name, index in values.items()]
+    return []

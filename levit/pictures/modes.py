@@ -1,0 +1,145 @@
+"""Image modes: the channels that a model sees of a picture.
+
+=========  ==========================================================================
+mode       pixels
+=========  ==========================================================================
+``L``      grey, 8 bits
+``I;16``   grey, 16 bits, as float32 on 0..65535 so that resizing rounds nothing
+``RGB``    colours, 8 bits each
+``RGBA``   colours and opacity, 8 bits each
+=========  ==========================================================================
+
+The names are Pillow's, and pictures of other modes are converted as its ``Image.convert`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from levit.errors import InputError
+
+__all__ = ["MODES", "Mode", "check_array", "convert_image", "default_mode", "image_from_array"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """An image mode.
+
+    Attributes:
+        channels: of the network's input.
+        white: the largest value of a pixel.
+        array: the arrays that are taken as pictures, in words.
+        dtype: their type.
+    """
+
+    channels: int
+    array: str
+    white: int = 255
+    dtype: str = "uint8"
+
+
+MODES: Final[Mapping[str, Mode]] = {
+    "L": Mode(channels=1, array="(H, W) or (H, W, 1) uint8"),
+    "I;16": Mode(channels=1, array="(H, W) or (H, W, 1) uint16", white=65_535, dtype="uint16"),
+    "RGB": Mode(channels=3, array="(H, W, 3) uint8 in RGB order"),
+    "RGBA": Mode(channels=4, array="(H, W, 4) uint8 in RGBA order"),
+}
+
+# Four channels may be anything; timm's scripts take grey for one and colours for three.
+_DEFAULTS: Final[Mapping[int, str]] = {1: "L", 3: "RGB"}
+
+# An 8-bit picture among those of 16 bits: 255 becomes 65535.
+_EIGHT_TO_SIXTEEN: Final = 257
+
+
+def default_mode(channels: int) -> str | None:
+    """Name the mode of models of `channels` where nothing else does; None for tensors only.
+
+    ::
+
+        default_mode(1)    # "L"
+
+    Source: ``input_img_mode`` in timm's ``train.py`` and ``validate.py``.
+    """
+    return _DEFAULTS.get(channels)
+
+
+def convert_image(image: Image.Image, mode: str, name: str) -> Image.Image:
+    """Convert a decoded picture to a mode; always a copy.
+
+    Args:
+        mode: a name of :data:`MODES`.
+        name: the picture's, for errors.
+
+    Returns:
+        A Pillow image in that mode; for ``I;16`` in mode F, on 0..65535.
+
+    Raises:
+        InputError: for ``I;16`` the picture has values that are no 16-bit ones.
+        ValueError: Pillow converts no such pictures.
+    """
+    if mode == "I;16":
+        return _sixteen_bits(image, name)
+    if mode != "RGBA" and isinstance(image.info.get("transparency"), bytes):
+        # Only RGBA has a use for it, and Pillow would warn of that.
+        image = image.copy()
+        del image.info["transparency"]
+    return image.convert(mode)
+
+
+def _sixteen_bits(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "F":
+        raise InputError(f"{name}: a picture of fractions has no known white; save it with 16 bits")
+    if not image.mode.startswith("I"):
+        grey = np.asarray(convert_image(image, "L", name), np.float32)
+        return Image.fromarray(grey * np.float32(_EIGHT_TO_SIXTEEN))
+    values = np.asarray(image)  # mode I, of 32 bits, is what Pillow makes of a 16-bit PGM
+    if values.min() < 0 or values.max() > MODES["I;16"].white:
+        raise InputError(
+            f"{name}: has values from {values.min()} to {values.max()}, not from 0 to 65535; "
+            f"save it with 16 bits"
+        )
+    return Image.fromarray(values.astype(np.float32))
+
+
+def check_array(array: NDArray[Any], mode: str, name: str) -> None:
+    """Raise `InputError` unless an array is a picture in a mode."""
+    wanted = MODES[mode]
+    grey = array.ndim == 2 and wanted.channels == 1
+    deep = array.ndim == 3 and array.shape[2] == wanted.channels
+    # Files of scientific cameras are big-endian.
+    if not (grey or deep) or array.dtype.newbyteorder("=") != np.dtype(wanted.dtype):
+        raise InputError(
+            f"an image array must be {wanted.array}, not {array.shape} {array.dtype}"
+            f"{_hint(array, wanted)}"
+        )
+    if 0 in array.shape:
+        raise InputError(f"{name} is empty: {array.shape}")
+
+
+def _hint(array: NDArray[Any], wanted: Mode) -> str:
+    count = wanted.channels
+    if array.ndim == 3 and array.shape[0] == count and array.shape[2] != count:
+        return "; this one looks channels-first: transpose(1, 2, 0)"
+    if (array.ndim == 3 and array.shape[2] == count) or (array.ndim == 2 and count == 1):
+        return f"; scale it to 0..{wanted.white} and round"
+    if array.ndim == 4:
+        return "; pass a batch as a list of images, or its tensor to forward()"
+    if array.ndim == 3 and array.shape[2] in (1, 3, 4):
+        return "; Image.fromarray(array) of Pillow is converted"
+    return ""
+
+
+def image_from_array(array: NDArray[Any], mode: str) -> Image.Image:
+    """Make a Pillow image of an array that :func:`check_array` has passed."""
+    if MODES[mode].channels == 1:
+        array = array.reshape(array.shape[:2])
+    if mode == "I;16":
+        array = array.astype(np.float32)
+    return Image.fromarray(np.ascontiguousarray(array))
