@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 __all__ = [
     "add_command",
@@ -91,6 +92,12 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     weights = source.add_mutually_exclusive_group()
     weights.add_argument(
+        "path",
+        nargs="?",
+        metavar="PATH",
+        help="a checkpoint, as with --checkpoint, or a name, as with --model",
+    )
+    weights.add_argument(
         "--checkpoint",
         metavar="PATH",
         help="a .safetensors or PyTorch file, a folder with one, or hf:REPO[@REVISION]",
@@ -177,7 +184,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="LIST",
         help="trt-rtx: compile for these (sm_80,sm_120) instead of for all from Ampere on",
     )
-    result.add_argument("--labels", metavar="FILE", help="class names, one per line")
+    result.add_argument("--labels", metavar="FILE", help="class names: one per line, or JSON")
     result.add_argument(
         "--scores",
         choices=["softmax", "sigmoid", "none"],
@@ -189,8 +196,22 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     preprocess.add_argument(
         "--preprocess", metavar="timm|transformers|mmpretrain|original|FILE.json"
     )
-    preprocess.add_argument("--mean", type=numbers, metavar="R,G,B", help="on 0..1")
-    preprocess.add_argument("--std", type=numbers, metavar="R,G,B", help="on 0..1")
+    preprocess.add_argument(
+        "--image-mode",
+        type=image_mode,
+        metavar="L|'I;16'|RGB|RGBA",
+        help="channels of the pictures: grey, grey of 16 bits, … (default: L with one, RGB with "
+        "three)",
+    )
+    for name in ("--mean", "--std"):
+        preprocess.add_argument(
+            name,
+            nargs="+",
+            action=_Flat,
+            type=numbers,
+            metavar="X",
+            help="on 0..1: one for each channel (0.5 0.5 0.5 or 0.5,0.5,0.5), or one for all",
+        )
     preprocess.add_argument("--crop-pct", type=float, metavar="FRACTION")
     preprocess.add_argument("--interpolation", metavar="FILTER", help="bicubic, bilinear, …")
 
@@ -390,9 +411,34 @@ def fraction(text: str) -> float:
     return number
 
 
+class _Flat(argparse.Action):
+    """Joins the tuples of several words into one."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        setattr(namespace, self.dest, tuple(number for word in values for number in word))
+
+
 def numbers(text: str) -> tuple[float, ...]:
-    """Read numbers between commas."""
+    """Read a number, or several between commas."""
     try:
-        return tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.removesuffix(",").split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected numbers with commas, not {text}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected numbers, not {text}; if that is the checkpoint, put it first"
+        ) from None
+
+
+def image_mode(text: str) -> str:
+    """Read the name of an image mode."""
+    modes = ("L", "I;16", "RGB", "RGBA")
+    if text == "I":
+        raise argparse.ArgumentTypeError("the shell has cut it at the semicolon: write 'I;16'")
+    if text not in modes:
+        raise argparse.ArgumentTypeError(f"expected {', '.join(modes)}, not {text}")
+    return text

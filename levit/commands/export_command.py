@@ -24,7 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     from levit.export.rebuild import rebuild
 
     names = {f.name for f in fields(ExportOptions)}
-    options = ExportOptions(**{k: v for k, v in vars(arguments).items() if k in names})
+    given = {k: v for k, v in vars(arguments).items() if k in names}
+    if arguments.path is not None:
+        given |= _named_by(arguments.path, arguments.model)
+    options = ExportOptions(**given)
     with Progress() as progress:
         progress("starting")
         if arguments.rebuild is None:
@@ -50,6 +53,19 @@ def run(arguments: argparse.Namespace) -> int:
     _print_accuracy(verification.get("accuracy"), artifact.manifest.precision)
     print(f"{artifact.path}: {verification['status']}{_distance(verification)}")
     return 0
+
+
+def _named_by(path: str, model: str | None) -> dict[str, str]:
+    """Turn the word without a flag into the option that it stands for."""
+    from levit.commands.names import is_model_name
+
+    if not is_model_name(path):
+        return {"checkpoint": path}
+    if model is not None:
+        raise ConfigError(
+            f"{path} and --model {model} both name a model (there is no file {path}): give one"
+        )
+    return {"model": path}
 
 
 def _print_notes(manifest: Manifest) -> None:

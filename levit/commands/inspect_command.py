@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from levit.artifact import MANIFEST_FILE, open_artifact
+from levit.commands.names import is_model_name
 from levit.commands.output import print_json, print_table
 from levit.errors import ConfigError
 from levit.export.description import describe_checkpoint
 from levit.export.options import ExportOptions
 from levit.export.sources import config_of
 from levit.models.counting import count
-from levit.models.registry import DIGITS, FAMILIES, canonical, known_names
+from levit.models.registry import DIGITS, FAMILIES
 from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["run"]
@@ -31,8 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     A model's name stands for the model.
     """
     path = Path(arguments.path)
-    is_name = not (arguments.path.startswith("hf:") or os.path.exists(path))
-    if is_name and canonical(arguments.path) in known_names():
+    if is_model_name(arguments.path):
         _refuse_flags(arguments, "a model's name")
         values = _named(arguments.path)
         tables = [_named_rows(values)]
@@ -244,7 +244,15 @@ def _assumed_rows(values: Mapping[str, Any]) -> list[list[str]]:
 
 def _resizing(spec: Mapping[str, Any]) -> str:
     resizing = PreprocessSpec.from_dict(spec).resizing
-    return f"{spec['flavour']}: {spec['interpolation']}, {resizing}, {spec['crop_mode']}"
+    return (
+        f"{spec['flavour']}: {spec['interpolation']}, {resizing}, {spec['crop_mode']}"
+        f"{_other_mode(spec)}"
+    )
+
+
+def _other_mode(spec: Mapping[str, Any]) -> str:
+    """Name the image mode of a model that takes other pictures than RGB."""
+    return f", image mode {spec['image_mode']}" if "image_mode" in spec else ""
 
 
 def _tensor(spec: Mapping[str, Any]) -> str:

@@ -49,8 +49,8 @@ class Hints:
         preprocessor_config: transformers' preprocessing settings.
         data_preprocessor: mmpretrain's preprocessing settings.
         transform: settings of the evaluation transform (``mean``, ``std``, ``crop_pct``,
-            ``crop_mode``, ``interpolation``, ``resize_size``, ``image_mode``) that a training stated; they
-            overrule those of `pretrained_cfg`, as in timm.
+            ``crop_mode``, ``interpolation``, ``resize_size``, ``image_mode``) that a training
+            stated; they overrule those of `pretrained_cfg`, as in timm.
         class_map: the file of class names that a training used, which is not in the checkpoint.
         arguments: the whole config, for the family to read.
         origins: name of a field above → where it was said, such as ``config.json``.
