@@ -89,7 +89,9 @@ def test_config_in_a_manifest_that_is_none_harms_nobody(outcome, change):
 
 def test_artifact_of_an_unknown_family_can_be_inspected(tampered_copy, capsys):
     folder = tampered_copy(lambda values: values.update(family="swin", config={"x": 1}))
-    inspect(argparse.Namespace(path=str(folder), json=False, config=None, image_size=None))
+    inspect(
+        argparse.Namespace(path=str(folder), json=False, model=None, config=None, image_size=None)
+    )
     assert "levit_digits of swin, which this release lacks" in capsys.readouterr().out
 
 

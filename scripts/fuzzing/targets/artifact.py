@@ -108,7 +108,7 @@ class ArtifactTarget:
             return None
         for as_json in (True, False):
             arguments = argparse.Namespace(
-                path=str(path), json=as_json, config=None, image_size=None
+                path=str(path), json=as_json, model=None, config=None, image_size=None
             )
             with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(LevitError):
                 inspect(arguments)
