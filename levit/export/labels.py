@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -63,11 +64,15 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """
     text = _text(path)
     if path.suffix.lower() == ".json" or text.lstrip()[:1] in ("{", "["):
-        return _from_json(text, path)
-    lines = [line.strip() for line in text.rstrip("\r\n").split("\n")]
-    _check_lines(lines, path)
-    names = _from_lines(lines, path)
-    if all(len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" for name in names):
+        names = _from_json(text, path)
+    else:
+        lines = [line.strip() for line in text.rstrip("\r\n").split("\n")]
+        _check_lines(lines, path)
+        names = _from_lines(lines, path)
+    for place, name in enumerate(names):
+        if any(unicodedata.category(char) == "Cc" and char != "\t" for char in name):
+            raise ConfigError(f"{path}: label {place}, {shown(name)}, has a control character")
+    if names and all(len(name) > 1 and name[0] == name[-1] and name[0] in "\"'" for name in names):
         raise ConfigError(f"{path}: these labels are all in quotes: leave the quotes out")
     return names
 
@@ -96,8 +101,6 @@ def _check_lines(lines: Sequence[str], path: Path) -> None:
             raise ConfigError(f"{path}: line {number} is empty; there is one label in each line")
         if len(line) > _LONGEST:
             raise ConfigError(f"{path}: line {number} has over {_LONGEST:,} characters, no label")
-        if any(ord(char) < 32 and char != "\t" for char in line):
-            raise ConfigError(f"{path}: line {number} has a control character: {shown(line)}")
     first = "names:" if "names:" in lines else lines[0]
     for what, pattern in _OTHERS.items():
         if pattern.fullmatch(first):

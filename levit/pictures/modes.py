@@ -132,7 +132,7 @@ def _hint(array: NDArray[Any], wanted: Mode) -> str:
     if array.ndim == 4:
         return "; pass a batch as a list of images, or its tensor to forward()"
     if array.ndim == 3 and array.shape[2] in (1, 3, 4):
-        return "; Image.fromarray(array) of Pillow is converted"
+        return "; pass Image.fromarray(array) of Pillow, which is converted"
     return ""
 
 

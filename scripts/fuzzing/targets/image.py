@@ -29,6 +29,9 @@ _SPECS = (
     PreprocessSpec(image_size=(32, 32), crop_pct=1.0, crop_mode="squash"),
     PreprocessSpec(flavour="transformers", image_size=(96, 96), crop_pct=0.875),
     PreprocessSpec(flavour="mmpretrain", image_size=(40, 40), crop_pct=None),
+    PreprocessSpec(image_size=(64, 64), image_mode="L", mean=(0.5,), std=(0.5,)),
+    PreprocessSpec(image_size=(64, 64), image_mode="I;16", mean=(0.5,), std=(0.5,)),
+    PreprocessSpec(image_size=(64, 64), image_mode="RGBA", mean=(0.5,) * 4, std=(0.5,) * 4),
 )
 
 
@@ -69,7 +72,8 @@ class ImageTarget:
             source.write_bytes(data)
         elif way == "file":
             source = io.BytesIO(data)
-        image = load_image(source, exif=exif, draft=_small if draft else None)
+        mode = spec.image_mode
+        image = load_image(source, mode=mode, exif=exif, draft=_small if draft else None)
         try:
             pixels = to_pixels(image, spec)
         except InputError:  # too long and thin: said, not answered
@@ -79,23 +83,34 @@ class ImageTarget:
     def judge(self, data: bytes, folder: Path, answer: Any) -> None:
         image, pixels = answer
         _, exif, draft, spec = _choices(data)
-        if image.mode != "RGB" or min(image.size) < 1 or image.width * image.height > MAX_PIXELS:
+        form = "F" if spec.image_mode == "I;16" else spec.image_mode
+        if image.mode != form or min(image.size) < 1 or image.width * image.height > MAX_PIXELS:
             raise WrongAnswerError(f"form: {image.mode} {image.size}")
         with Image.open(io.BytesIO(data), formats=list(FORMATS)) as opened:
             if draft and isinstance(opened, JpegImageFile):
                 opened.draft(None, _small(opened.size))
             plain = ImageOps.exif_transpose(opened) if exif else opened
-            expected = plain.convert("RGB")
-        if image.size != expected.size:
-            raise WrongAnswerError(f"size: {image.size}, Pillow gives {expected.size}")
-        if not np.array_equal(np.asarray(image), np.asarray(expected)):
+            expected = _in_mode(plain, spec.image_mode)
+        found = np.asarray(image)
+        if found.shape != expected.shape:
+            raise WrongAnswerError(f"size: {found.shape}, Pillow gives {expected.shape}")
+        if not np.array_equal(found, expected):
             raise WrongAnswerError(f"pixels: not those of Pillow ({opened.format} {opened.mode})")
         if pixels is None:
             return
-        if pixels.shape != (*spec.image_size, 3) or pixels.dtype != np.uint8:
+        if pixels.shape != (*spec.image_size, spec.channels) or pixels.dtype != expected.dtype:
             raise WrongAnswerError(f"preprocessing: {pixels.shape} {pixels.dtype}")
         if not np.isfinite(normalize(pixels, spec)).all():
             raise WrongAnswerError("preprocessing: not finite")
+
+
+def _in_mode(image: Image.Image, mode: str) -> np.ndarray[Any, Any]:
+    """Convert by Pillow; for ``I;16`` to float32, of 8 bits times 257."""
+    if mode != "I;16":
+        return np.asarray(image.convert(mode))
+    if image.mode.startswith("I"):
+        return np.asarray(image).astype(np.float32)
+    return np.asarray(image.convert("L")).astype(np.float32) * np.float32(257)
 
 
 class GiantTarget(ImageTarget):
