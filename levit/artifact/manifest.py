@@ -125,7 +125,7 @@ class Manifest:
                     "outputs": outputs,
                     "batch": _batch_profile(values["batch"]),
                     "scores": _scores(values, outputs),
-                    "preprocess": _preprocess(values["preprocess"]),
+                    "preprocess": _preprocess(values["preprocess"], values["inputs"][0]["dtype"]),
                     **{name: table(values[name], name) for name in _MAPPINGS},
                     "verification": _verification(table(values["verification"])),
                     **{name: text(values[name], name) for name in _TEXTS},
@@ -175,10 +175,12 @@ def _verification(values: Any) -> dict[str, Any]:
     return {**values, "status": text(values["status"], "verification.status")}
 
 
-def _preprocess(values: Any) -> PreprocessSpec | None:
+def _preprocess(values: Any, dtype: str) -> PreprocessSpec | None:
     if values is None:
         return None
     spec = PreprocessSpec.from_dict(table(values, "preprocess"))
+    if spec.white > 255 and dtype == "uint8":
+        raise ValueError(f"preprocess of mode {spec.image_mode} gives no {dtype}")
     if len(spec.mean) != spec.channels:
         raise ValueError(f"preprocess has {len(spec.mean)} means for {spec.channels} channels")
     return spec

@@ -262,6 +262,15 @@ def test_a_manifest_of_another_mode_is_refused(weights, tmp_path, change):
         Predictor(path.parent, threads=1)
 
 
+def test_a_manifest_of_sixteen_bits_in_uint8_is_refused(weights, tmp_path):
+    path = exported(weights(1), tmp_path, input="uint8").path / "manifest.json"
+    values = json.loads(path.read_text())
+    values["preprocess"]["image_mode"] = "I;16"
+    path.write_text(json.dumps(values))
+    with pytest.raises(CorruptArtifactError, match=r"mode I;16 gives no uint8"):
+        open_artifact(path.parent)
+
+
 # ---------------------------------------------------------------------------- timm
 
 
@@ -310,8 +319,11 @@ def test_answers_are_those_of_timm(tmp_path, rng, name, channels):
 
     network = randomize(timm_network(name, channels), channels, rng)
     mode = {1: "L", 4: "RGBA"}[channels]
-    options = ExportOptions(output=tmp_path / "artifact", image_mode=mode, image_size=64)
+    options = ExportOptions(
+        output=tmp_path / "artifact", image_mode=mode, image_size=64, verify="source"
+    )
     artifact = export(options, model=network)
+    assert artifact.manifest.verification["source_library"]["max_relative_error"] < 1e-12
     cfg = network.pretrained_cfg
     transform = create_transform(
         (channels, 64, 64),
