@@ -96,10 +96,10 @@ def mmpretrain_spec(
     stated = _stated(data_preprocessor)
     normalisation: dict[str, Any] = {}
     if stated:
-        if stated.get("to_rgb") is not True:
-            raise ConfigError("to_rgb is not true: a model that takes BGR is not supported")
         # Without a mean, mmpretrain leaves pixels on 0..255.
         mean = _colours(stated.get("mean", _ZEROS), "mean")
+        if stated.get("to_rgb") is not True and len(mean) != 1:  # grey has no order
+            raise ConfigError("to_rgb is not true: a model that takes BGR is not supported")
         std = _colours(stated.get("std", _ONES), "std")
         normalisation = _on_unit_scale("mmpretrain", mean, std, 1.0)
     return PreprocessSpec(

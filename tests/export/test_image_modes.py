@@ -144,6 +144,27 @@ def test_other_homes_take_grey_pictures_too(weights, flavour):
     assert (spec.image_mode, spec.mean) == ("L", GREY_MEAN)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {
+            "image_processor_type": "ViTImageProcessor",
+            "size": {"height": 64, "width": 64},
+            "image_mean": [0.3],
+            "image_std": [0.2],
+        },
+        {"mean": [0.3 * 255], "std": [0.2 * 255], "to_rgb": False},
+        {"input_size": [1, 64, 64], "mean": [0.3], "std": [0.2]},
+    ],
+    ids=["transformers", "mmpretrain", "timm"],
+)
+def test_files_of_every_home_have_one_value_for_grey(weights, tmp_path, values):
+    (tmp_path / "file.json").write_text(json.dumps(values))
+    spec, assumed = choose(weights(1), preprocess=tmp_path / "file.json")
+    np.testing.assert_allclose((spec.mean, spec.std), ([0.3], [0.2]), rtol=1e-15)
+    assert assumed == ("image mode L: the model has 1 channel",)
+
+
 # ---------------------------------------------------------------------------- artifacts
 
 
@@ -210,14 +231,23 @@ def test_a_stack_of_arrays_is_several_pictures(weights, tmp_path, rng, mode, sha
                 predictor.predict(one)
 
 
-@pytest.mark.parametrize("mode", ["L", "I;16"])
-def test_int8_is_calibrated_and_judged_on_grey_pictures(weights, tmp_path, mode):
+@pytest.mark.parametrize(
+    ("mode", "target"), [("L", "onnx"), ("I;16", "onnx"), ("I;16", "openvino"), ("RGBA", "onnx")]
+)
+def test_int8_is_calibrated_and_judged_on_pictures(weights, tmp_path, mode, target):
     folder = tmp_path / "pictures"
     folder.mkdir()
     for seed in range(24):
         picture("I;16" if seed % 2 else "RGB", (80, 70), seed).save(folder / f"{seed}.png")
     artifact = exported(
-        weights(1), tmp_path, image_mode=mode, precision="int8", calibration=folder, force=True
+        weights(4 if mode == "RGBA" else 1),
+        tmp_path,
+        image_mode=mode,
+        target=target,
+        precision="int8",
+        reduce_range=True,
+        calibration=folder,
+        force=True,
     )
     assert artifact.manifest.calibration["images"] == 24
     with Predictor(artifact.path, threads=1) as predictor:
