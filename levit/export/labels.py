@@ -117,33 +117,44 @@ def _from_lines(lines: Sequence[str], path: Path) -> tuple[str, ...]:
                     f"of their WordNet numbers"
                 )
         return tuple(match[2] for match in matches)
-    if matches := _matches(_FIRST, lines):
-        return _numbered([(int(match[1]), match[2]) for match in matches], path, "line")
-    others = [int(match[1]) for match in _matches(_FIRST, lines[1:])]
-    if len(others) > 1 and sorted(others) == list(range(len(others))):
-        raise ConfigError(f"{path}: line 1 has no number, and the others have: leave it out")
-    return _numbered_behind(lines, path) or tuple(lines)
+    for pairs_of in (_numbered_lines, _lines_numbered_behind):
+        if pairs := pairs_of(lines):
+            names = _numbered(pairs, path, "line")
+            matches = _matches(_WORDNET, names)
+            return tuple(match[2] for match in matches) or names
+        others = [index for index, _ in pairs_of(lines[1:])]
+        if len(others) > 1 and _is_count(others):
+            raise ConfigError(f"{path}: line 1 has no number, and the others have: leave it out")
+    return tuple(lines)
 
 
-def _numbered_behind(lines: Sequence[str], path: Path) -> tuple[str, ...]:
-    """Read ``brick 0``; nothing where the numbers are part of the names."""
+def _numbered_lines(lines: Sequence[str]) -> list[tuple[int, str]]:
+    """Read ``0 brick``; nothing where a line is otherwise."""
+    return [(int(match[1]), match[2]) for match in _matches(_FIRST, lines)]
+
+
+def _lines_numbered_behind(lines: Sequence[str]) -> list[tuple[int, str]]:
+    """Read ``brick 0``; nothing where a line is otherwise, or the numbers are part of the names."""
     pairs, separators = [], set()
     for line in lines:
         number = _LAST.search(line)
         if number is None:
-            return ()
+            return []
         before = line[: number.start()]
         name = before.rstrip(" \t:;,=")
         if name in (before, ""):
-            return ()
+            return []
         pairs.append((int(number[0]), name))
         separators |= set(before[len(name) :])
     # "grade 0" and "grade 1", "Boeing 737" and "Airbus 320" are names.
     alike = len({name for _, name in pairs}) < len(pairs)
-    others = sorted(index for index, _ in pairs) != list(range(len(pairs)))
-    if separators == {" "} and (alike or others):
-        return ()
-    return _numbered(pairs, path, "line")
+    if separators == {" "} and (alike or not _is_count([index for index, _ in pairs])):
+        return []
+    return pairs
+
+
+def _is_count(indices: Sequence[int]) -> bool:
+    return sorted(indices) == list(range(len(indices)))
 
 
 def _matches(pattern: re.Pattern[str], lines: Sequence[str]) -> list[re.Match[str]]:
