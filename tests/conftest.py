@@ -111,6 +111,10 @@ def pytest_cmdline_main(config):
     if not (named or option.usepdb or option.collectonly or option.capture == "no"):
         option.numprocesses = min(available_cpus(), 8)
         option.dist = "loadscope"
+        # The workers share the CPUs already: a second thread of BLAS in each spends its time
+        # spinning (docs/decisions.md). Read when NumPy and PyTorch are loaded, in the workers.
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
 
 
 def pytest_runtest_setup(item):
