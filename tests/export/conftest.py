@@ -1,6 +1,9 @@
 import pytest
 from safetensors.numpy import save_file
 
+from levit.benchmarks.lineup import SIZES
+from levit.export import ExportOptions
+from levit.export.prepare import prepare
 from levit.models.random_weights import flatten, random_model
 from levit.models.registry import FAMILIES
 
@@ -19,3 +22,9 @@ def full_size(seed, tmp_path_factory):
         return path
 
     return make
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def prepared(request, full_size):
+    """Each of the five sizes in turn, prepared once for every target and precision."""
+    return prepare(ExportOptions(model=request.param, checkpoint=full_size(request.param)))

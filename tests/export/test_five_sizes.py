@@ -1,10 +1,12 @@
 """The five sizes, on random weights, within the tolerance of every target that runs here."""
 
+from dataclasses import replace
+
 import pytest
 
-from levit.benchmarks.lineup import SIZES
-from levit.export import ExportOptions, export
+from levit.export.targets import find_target
 from levit.export.verify import TOLERANCES
+from levit.export.write import write
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
 CELLS = [
@@ -18,19 +20,13 @@ CELLS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("target", "precision"), CELLS)
-@pytest.mark.parametrize("size", SIZES)
-def test_within_tolerance(size, target, precision, tmp_path, full_size):
+def test_within_tolerance(prepared, target, precision, tmp_path):
     if (target, precision) == ("openvino", "bf16") and not cpu_precisions(cpu_features())["bf16"]:
         pytest.skip("this CPU has no bfloat16")
-    artifact = export(
-        ExportOptions(
-            model=size,
-            checkpoint=full_size(size),
-            target=target,
-            precision=precision,
-            output=tmp_path / "artifact",
-        )
+    options = replace(
+        prepared.options, target=target, precision=precision, output=tmp_path / "artifact"
     )
+    artifact = write(prepared, find_target(target, precision), options)
     verification = artifact.manifest.verification
     assert verification["status"] == "passed"
     assert verification["max_relative_error"] <= verification["tolerance"]

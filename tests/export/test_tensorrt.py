@@ -31,18 +31,18 @@ from levit.export import ExportOptions, export
 from levit.export.onnx.graph import emit_onnx
 from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.passes import run_passes
-from levit.export.targets import TARGETS
+from levit.export.targets import TARGETS, find_target
 from levit.export.targets.engine import EngineSettings, build_engine
 from levit.export.targets.tensorrt import RTX
 from levit.export.targets.timing_cache import TimingCache
 from levit.export.verify import TOLERANCES, Tolerance
+from levit.export.write import write
 from levit.models.random_weights import flatten
 from levit.runtime.cuda import host_system
 from levit.runtime.gpus import Gpu
 from levit.runtime.obstacle import Obstacle
 
 PRECISIONS = ("fp32", "fp16", "bf16")
-SIZES = ("levit_128s", "levit_128", "levit_192", "levit_256", "levit_384")
 
 ARGUMENTS = dict(
     embed_dim=[32, 48], key_dim=16, num_heads=[2, 3], depth=[1, 1], img_size=[64, 48],
@@ -262,18 +262,16 @@ def test_the_command_says_what_has_not_run(here, capsys):
 @pytest.mark.slow
 @pytest.mark.trt_rtx
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model", SIZES)
-def test_all_sizes_are_built(model, precision, here, full_size):
+def test_all_sizes_are_built(prepared, precision, here):
     # scripts/time_engine_builds.py says how long it takes.
-    artifact = export(
-        ExportOptions(
-            model=model,
-            checkpoint=full_size(model),
-            target="trt-rtx",
-            precision=precision,
-            verify="none",
-        )
+    options = replace(
+        prepared.options,
+        target="trt-rtx",
+        precision=precision,
+        verify="none",
+        output=here / "engine",
     )
+    artifact = write(prepared, find_target("trt-rtx", precision), options)
     assert artifact.manifest.batch.max == 64
 
 
