@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import ExportError
+from levit.models.layers import BatchNorm, layers_of
 from levit.models.model import Family, Keymap, Model, Plan
 from levit.models.ops import Array, NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
@@ -65,7 +66,8 @@ def random_model(family: Family, config: Any, seed: int) -> Model:
         model = Model(family, config, params, Plan(outputs=family.outputs(config)[:1]))
         pictures = smooth_pictures(rng, _PICTURES, config.image_size, config.in_channels)
         inputs = standardized(pictures)
-        model.forward(_CalibratingOps(np.float32), inputs)
+        if layers_of(params, BatchNorm):
+            model.forward(_CalibratingOps(np.float32), inputs)
         spread, error = conditioning(model, inputs[:2])
         if spread >= MIN_SPREAD and error <= MAX_FLOAT32_ERROR:
             return model
