@@ -8,8 +8,8 @@ which (``--weights``), the choice is that of the file's home, and it is said:
   ``state_dict``, and where mmengine's ``EMAHook`` ran, the averaged weights are in ``state_dict``
   already (mmengine/hooks/ema_hook.py, ``_swap_ema_state_dict``); Lightning's
   ``WeightAveraging`` does the same.
-- ``main.py`` of facebookresearch/LeViT resumes and evaluates ``model``, beside which it saves
-  ``model_ema``.
+- ``main.py`` of facebookresearch/LeViT, of /deit and of /convit resumes and evaluates ``model``,
+  beside which it saves ``model_ema``.
 
 ``model_state_dict``, which timm's loader does not know, is what PyTorch's own tutorial on saving
 calls them.
@@ -32,7 +32,7 @@ from levit.models.whole_models import WholeModel, find_models
 __all__ = ["select"]
 
 _TIMM: Final = (*AVERAGED, *PLAIN)
-_LEVITS_OWN: Final = ("model", "model_ema")
+_ORIGINALS: Final = ("model", "model_ema")
 # The name of a model without a prefix, beside others that have one.
 _BARE: Final = "."
 
@@ -172,17 +172,14 @@ def _default(choices: Sequence[_Choice], order: Sequence[str], file: str) -> _Ch
 
 def _order(choices: Sequence[_Choice]) -> Sequence[str]:
     """Keys in the order in which the file's home takes them."""
-    if any(choice.weights.key in _LEVITS_OWN and _is_levits_own(choice) for choice in choices):
-        return (*_LEVITS_OWN, *(key for key in _TIMM if key not in _LEVITS_OWN))
+    if any(choice.weights.key in _ORIGINALS and _is_original(choice) for choice in choices):
+        return (*_ORIGINALS, *(key for key in _TIMM if key not in _ORIGINALS))
     return _TIMM
 
 
-def _is_levits_own(choice: _Choice) -> bool:
-    """Return True for names of facebookresearch/LeViT."""
-    return any(
-        family.name == "levit" and keymap.source == "original"
-        for family, keymap in choice.model.matches
-    )
+def _is_original(choice: _Choice) -> bool:
+    """Return True for names of facebookresearch's own code."""
+    return any(keymap.source == "original" for _, keymap in choice.model.matches)
 
 
 def _why(chosen: _Choice, choices: Sequence[_Choice], passed: str | None) -> tuple[str, ...]:
@@ -194,8 +191,8 @@ def _why(chosen: _Choice, choices: Sequence[_Choice], passed: str | None) -> tup
         what = f"the averaged ones ({key}), as timm takes them"
     elif passed:
         what = f"{name}, because {passed!r} holds no model that is known"
-    elif key == "model" and "model_ema" in others and _is_levits_own(chosen):
-        what = f"{name}, which the main.py of facebookresearch/LeViT evaluates"
+    elif key == "model" and "model_ema" in others and _is_original(chosen):
+        what = f"{name}, which the main.py of facebookresearch evaluates"
     elif others:
         what = name
     else:

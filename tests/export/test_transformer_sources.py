@@ -272,7 +272,7 @@ def test_a_training_checkpoint_is_the_originals(tmp_path, seed, family, model, c
 
 
 @pytest.mark.peers
-def test_averaged_weights_of_a_training_checkpoint_are_said(tmp_path, seed):
+def test_the_originals_own_weights_are_taken_before_their_average(tmp_path, seed):
     import torch
 
     config = config_of(**dict(TINY, **DISTILLED))
@@ -280,11 +280,14 @@ def test_averaged_weights_of_a_training_checkpoint_are_said(tmp_path, seed):
     tensors = {key: torch.from_numpy(value) for key, value in state.items()}
     zeros = {key: torch.zeros_like(value) for key, value in tensors.items()}
     path = tmp_path / "checkpoint.pth"
-    torch.save({"model": zeros, "model_ema": tensors}, path)
+    torch.save({"model": tensors, "model_ema": zeros}, path)
     source = load_source(ExportOptions(checkpoint=path))
-    assert source.origin["key"] == "model_ema"
+    assert source.origin["key"] == "model"
     assert source.keymap.source == "original"
-    assert "averaged" in source.assumed[0]
+    assert source.assumed[:2] == (
+        "weights: model, which the main.py of facebookresearch evaluates",
+        "not taken: model_ema",
+    )
 
 
 # ---------------------------------------------------------------------------- heads

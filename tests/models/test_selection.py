@@ -81,7 +81,7 @@ def refusal(load, saved, **options):
             "original",
             ("model", "model_ema"),
             "model",
-            ("weights: model, which the main.py of facebookresearch/LeViT evaluates",
+            ("weights: model, which the main.py of facebookresearch evaluates",
              "not taken: model_ema"),
         ),
         (
@@ -316,13 +316,14 @@ def test_inspect_lists_the_weights(tmp_path, names, capsys):
     state = names["original"]
     path = str(write_pth(tmp_path / "m.pth", {"model": state, "model_ema": state}))
     assert main(["inspect", path, "--image-size", "96"]) == 0
-    assert "weights        model; others: model_ema" in capsys.readouterr().out
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["weights", "model;", "others:", "model_ema"] in lines
     assert main(["inspect", path, "--image-size", "96", "--weights", "model_ema", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
     assert values["weights"] == ["model_ema", "model"]
     assert values["source"]["weights"] == "model_ema"
     assert main(["inspect", "levit_digits", "--weights", "model"]) == 1
-    assert "--weights is for checkpoints, not for a model's name" in capsys.readouterr().err
+    assert "--image-size are for checkpoints, not for a model's name" in capsys.readouterr().err
 
 
 @pytest.mark.peers
