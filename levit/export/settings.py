@@ -128,7 +128,8 @@ def _checkpoints_own(
         beside, assumed = with_class(beside, source.hints, origin)
     size = source.trained_size  # for which all of it is meant
     with _said_by(origin, "; correct it, or pass another with --preprocess"):
-        defaults = source.model.family.preprocessing(source.model.config, flavour)
+        trained = replace(source.model.config, image_size=size)
+        defaults = source.model.family.preprocessing(trained, flavour)
         spec = FLAVOURS[flavour](size, beside or defaults)
     if flavour == source.keymap.source:
         said = {key: v for key, v in source.hints.transform.items() if key not in flags}
