@@ -31,4 +31,4 @@ def test_verify_published_knows_all_that_is_listed_on_the_hub(capsys):
     listed = {row["hub_id"] for row in json.loads(capsys.readouterr().out)["models"]}
     names = [row.name for row in verify_published.published()]
     assert listed - {None} <= set(names)
-    assert len(set(names)) == len(names) == 39
+    assert len(set(names)) == len(names) == 82

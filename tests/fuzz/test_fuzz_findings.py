@@ -4,7 +4,6 @@ See tests/test_arrays.py, tests/test_errors.py, tests/runtime/test_interface.py 
 tests/runtime/test_onnx_file.py for the rest.
 """
 
-import argparse
 import json
 import resource
 import struct
@@ -16,6 +15,7 @@ from fuzzing.archives import read_members, write_members
 from fuzzing.folders import pack, unpack
 
 from levit.artifact import open_artifact
+from levit.cli import build_parser
 from levit.commands.inspect_command import run as inspect
 from levit.errors import CheckpointError, CorruptArtifactError
 from levit.models.checkpoint import read_checkpoint
@@ -89,9 +89,7 @@ def test_config_in_a_manifest_that_is_none_harms_nobody(outcome, change):
 
 def test_artifact_of_an_unknown_family_can_be_inspected(tampered_copy, capsys):
     folder = tampered_copy(lambda values: values.update(family="swin", config={"x": 1}))
-    inspect(
-        argparse.Namespace(path=str(folder), json=False, model=None, config=None, image_size=None)
-    )
+    inspect(build_parser().parse_args(["inspect", str(folder)]))
     assert "levit_digits of swin, which this release lacks" in capsys.readouterr().out
 
 

@@ -13,6 +13,7 @@ from levit.errors import CheckpointError
 from levit.models.containers.file import read_file
 from levit.models.containers.restricted_pickle import Inert, read_pickle
 from levit.models.containers.said import Said, stated_values
+from levit.models.selection import select
 
 
 def said(args, protocol=2):
@@ -153,7 +154,7 @@ def test_what_is_malformed_is_left_out(value):
 def test_what_real_files_say():
     with without_effects():
         for name in ("levit_main.pth", "timm_saver.pth.tar"):
-            args = read_file(DATA / name).said["args"]
+            args = read_file(DATA / name, None, select).said["args"]
             assert (args["model"], args["betas"]) == ("LeViT_128S", (0.9, 0.999))
-        meta = read_file(DATA / "mmengine_runner.pth").said["meta"]
+        meta = read_file(DATA / "mmengine_runner.pth", None, select).said["meta"]
     assert (meta["epoch"], meta["path"], meta["cfg"]) == (3, "a", "\n")

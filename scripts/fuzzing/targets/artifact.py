@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -21,6 +20,7 @@ from fuzzing.folders import Entry, pack, seal, unpack, write_folder
 from fuzzing.json_damage import damaged_json
 from fuzzing.target import WrongAnswerError
 from levit.artifact import GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE
+from levit.cli import build_parser
 from levit.commands.inspect_command import run as inspect
 from levit.errors import LevitError
 from levit.runtime.predictor import Predictor
@@ -107,9 +107,7 @@ class ArtifactTarget:
         if base is None:
             return None
         for as_json in (True, False):
-            arguments = argparse.Namespace(
-                path=str(path), json=as_json, model=None, config=None, image_size=None
-            )
+            arguments = build_parser().parse_args(["inspect", str(path), *["--json"] * as_json])
             with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(LevitError):
                 inspect(arguments)
         return answers_of(path)
