@@ -1,20 +1,22 @@
-"""Arguments of the command line: one function for each command, and the types of values."""
+"""Arguments of the command line: one function for each command."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-__all__ = [
-    "add_command",
-    "add_commands",
-    "add_json_flag",
-    "names",
-    "positive",
-    "ratio",
-    "seconds",
-    "seed",
-]
+from levit.commands.values import (
+    batch,
+    count,
+    fraction,
+    image_mode,
+    names,
+    numbers,
+    positive,
+    size,
+)
+
+__all__ = ["add_command", "add_commands", "add_json_flag"]
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -110,7 +112,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     weights.add_argument(
         "--random-weights",
-        type=seed,
+        type=count,
         metavar="SEED",
         help="for benchmarks and demos",
     )
@@ -332,85 +334,6 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def _whole(text: str, least: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if number < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, not {text}")
-    return number
-
-
-def positive(text: str) -> int:
-    """Read a whole number from 1 on."""
-    return _whole(text, 1)
-
-
-def count(text: str) -> int:
-    """Read a whole number from 0 on."""
-    return _whole(text, 0)
-
-
-def seed(text: str) -> int:
-    """Read a whole number from 0 on."""
-    return _whole(text, 0)
-
-
-def size(text: str) -> tuple[int, int]:
-    """Read ``N`` or ``HEIGHTxWIDTH`` as (height, width)."""
-    parts = text.lower().split("x")
-    if len(parts) > 2:
-        raise argparse.ArgumentTypeError(f"expected N or HEIGHTxWIDTH, not {text}")
-    return positive(parts[0]), positive(parts[-1])
-
-
-def batch(text: str) -> int | tuple[int, int, int]:
-    """Read ``N``, or ``MIN:OPT:MAX`` in rising order."""
-    parts = [positive(part) for part in text.split(":")]
-    if len(parts) == 1:
-        return parts[0]
-    if len(parts) != 3 or not parts[0] <= parts[1] <= parts[2]:
-        raise argparse.ArgumentTypeError(f"expected N or MIN:OPT:MAX in rising order, not {text}")
-    return parts[0], parts[1], parts[2]
-
-
-def names(text: str) -> tuple[str, ...]:
-    """Read names between commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _above_zero(text: str, what: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected {what} above 0, not {text}")
-    return number
-
-
-def seconds(text: str) -> float:
-    """Read a length of time above 0."""
-    return _above_zero(text, "a number of seconds")
-
-
-def ratio(text: str) -> float:
-    """Read a ratio above 0."""
-    return _above_zero(text, "a ratio")
-
-
-def fraction(text: str) -> float:
-    """Read a number from 0 to 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, not {text}")
-    return number
-
-
 class _Flat(argparse.Action):
     """Joins the tuples of several words into one."""
 
@@ -422,23 +345,3 @@ class _Flat(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         setattr(namespace, self.dest, tuple(number for word in values for number in word))
-
-
-def numbers(text: str) -> tuple[float, ...]:
-    """Read a number, or several between commas."""
-    try:
-        return tuple(float(part) for part in text.removesuffix(",").split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected numbers, not {text}; if that is the checkpoint, put it first"
-        ) from None
-
-
-def image_mode(text: str) -> str:
-    """Read the name of an image mode."""
-    modes = ("L", "I;16", "RGB", "RGBA")
-    if text == "I":
-        raise argparse.ArgumentTypeError("the shell has cut it at the semicolon: write 'I;16'")
-    if text not in modes:
-        raise argparse.ArgumentTypeError(f"expected {', '.join(modes)}, not {text}")
-    return text

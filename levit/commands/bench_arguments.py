@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from levit.commands.arguments import (
-    add_command,
-    add_json_flag,
-    names,
-    positive,
-    ratio,
-    seconds,
-    seed,
-)
+from levit.commands.arguments import add_command, add_json_flag
+from levit.commands.values import count, names, positive, ratio, seconds
 
 __all__ = ["add_bench"]
 
@@ -68,7 +61,7 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--threads", type=positive, metavar="N", help="default: the CPUs this process may use"
     )
     how.add_argument("--photos", metavar="FOLDER", help="JPEGs to classify instead of drawn ones")
-    how.add_argument("--seed", type=seed, default=0, help="seed of weights and order; default: 0")
+    how.add_argument("--seed", type=count, default=0, help="seed of weights and order; default: 0")
     how.add_argument(
         "--no-cache", action="store_true", help="do not keep the peers' networks between runs"
     )

@@ -109,7 +109,7 @@ def test_what_does_not_fit_is_an_error_of_one_line(levit, weights, tmp_path, wor
 
 
 def test_image_modes_of_the_command_line_are_those_that_there_are():
-    from levit.commands.arguments import image_mode
+    from levit.commands.values import image_mode
     from levit.pictures.modes import MODES
 
     assert [image_mode(mode) for mode in MODES] == list(MODES)
