@@ -15,8 +15,7 @@ from levit.benchmarks.engines.ceiling import MACS, SIDE
 from levit.benchmarks.published import PUBLISHED
 from levit.benchmarks.record import Contender
 from levit.errors import BackendUnavailableError, ConfigError
-from levit.export.sources import config_of
-from levit.models.registry import known_names
+from levit.models.registry import config_of, known_names
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
 __all__ = ["COMPARED", "SIZES", "Lineup", "RunnableContender", "ceilings", "choose_lineup"]

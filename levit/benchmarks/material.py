@@ -21,11 +21,10 @@ from levit.benchmarks.peer_making import calibration_batches
 from levit.benchmarks.record import Contender
 from levit.errors import InputError, LevitError
 from levit.export import ExportOptions
-from levit.export.sources import config_of
 from levit.interruption import raise_if_interrupted
 from levit.models.counting import Counts, count
 from levit.models.pictures import smooth_pictures
-from levit.models.registry import DIGITS, FAMILIES
+from levit.models.registry import DIGITS, FAMILIES, config_of
 from levit.pictures.reading import load_image
 
 __all__ = ["Material", "prepare_material", "write_photographs"]

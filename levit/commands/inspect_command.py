@@ -14,9 +14,8 @@ from levit.commands.output import print_json, print_table
 from levit.errors import ConfigError
 from levit.export.description import describe_checkpoint
 from levit.export.options import ExportOptions
-from levit.export.sources import config_of
 from levit.models.counting import count
-from levit.models.registry import DIGITS, FAMILIES
+from levit.models.registry import DIGITS, FAMILIES, config_of
 from levit.pictures.preprocess import PreprocessSpec
 
 __all__ = ["run"]

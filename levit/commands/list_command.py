@@ -6,10 +6,9 @@ import argparse
 from typing import Any
 
 from levit.commands.output import print_json, print_table
-from levit.export.sources import config_of, digits_folder
 from levit.models.counting import count
 from levit.models.hints import read_config
-from levit.models.registry import DIGITS, FAMILIES
+from levit.models.registry import DIGITS, FAMILIES, config_of, digits_folder
 
 __all__ = ["run"]
 

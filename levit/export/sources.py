@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from levit.errors import CheckpointError, ConfigError
 from levit.export.live import prove_module, read_module
 from levit.export.options import ExportOptions
+from levit.export.variants import asked_for, custom_name, in_named_form, variant_name
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
 from levit.models.heads import with_plain_heads, without_heads
-from levit.models.hints import Hints, argument_names, read_config
+from levit.models.hints import Hints
 from levit.models.hints_merging import overruled, without_conflicts
 from levit.models.hub import download
 from levit.models.model import Config, Family, Keymap, Model, Plan
 from levit.models.random_weights import random_model
 from levit.models.recognition import recognise
-from levit.models.registry import DIGITS, FAMILIES, canonical, find_variant, known_names
+from levit.models.registry import (
+    DIGITS,
+    FAMILIES,
+    canonical,
+    config_of,
+    digits_folder,
+    find_variant,
+    known_names,
+)
 from levit.models.user_config import overrule, read_user_config
 
-__all__ = ["Source", "config_of", "digits_folder", "load_source"]
+__all__ = ["Source", "load_source"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,11 +60,6 @@ class Source:
         resized = self.origin.get("resized")
         height, width = resized["from"] if resized else self.model.config.image_size
         return height, width
-
-
-def digits_folder() -> Path:
-    """Folder of ``levit_digits`` in the package: weights, config, and ``images/``."""
-    return Path(str(resources.files("levit"))) / "data" / DIGITS
 
 
 def load_source(options: ExportOptions, module: Any = None, family: Family | None = None) -> Source:
@@ -164,7 +166,7 @@ def _named_config(options: ExportOptions) -> tuple[str, Family, Any]:
         values, file = read_user_config(options.config)
         family = _family_of_arguments(values, file, options.model)
         if family is not None:
-            name = _custom_name(options.model or values.get("architecture"), family)
+            name = custom_name(options.model or values.get("architecture"), family)
             config = family.config_from_arguments(values, file)
             if name in known_names():
                 _, other, named = config_of(name)
@@ -200,27 +202,6 @@ def _family_of_arguments(values: Mapping[str, Any], file: str, model: str | None
     )
 
 
-def config_of(name: str) -> tuple[str, Family, Any]:
-    """(name as timm spells it, family, config) of a model's name."""
-    if canonical(name) == DIGITS:
-        path = digits_folder() / "config.json"
-        levit = FAMILIES["levit"]
-        return DIGITS, levit, levit.config_from_arguments(read_config(path), str(path))
-    plain, family, variant = find_variant(name)
-    return plain, family, variant.config
-
-
-def _asked(name: str | None) -> tuple[Family | None, tuple[str, Family, Any] | None]:
-    """The family that a name asks for, and what `config_of` says of it where it is a model's."""
-    if name is None:
-        return None, None
-    family = FAMILIES.get(canonical(name))
-    if family is not None:
-        return family, None
-    named = config_of(name)
-    return named[1], named
-
-
 def _with_heads(
     checkpoint: Checkpoint, keymap: Keymap, user: Hints, *, live: bool
 ) -> tuple[Checkpoint, list[str]]:
@@ -245,7 +226,7 @@ def _checkpoint_source(
     module: Any = None,
     family: Family | None = None,
 ) -> Source:
-    asked, named = _asked(name)  # an unknown one is an error before any work
+    asked, named = asked_for(name)  # an unknown one is an error before any work
     file = str(checkpoint.origin["file"])
     hints = _user_hints(options, checkpoint.hints)
     checkpoint, family, keymap = recognise(replace(checkpoint, hints=hints), asked or family)
@@ -261,8 +242,8 @@ def _checkpoint_source(
     config, assumed = family.infer(checkpoint.shapes, keymap, hints)
     assumed = [*replaced, *assumed]
     if named is not None:
-        config = _named_as(config, family, named, hints, file)
-    variant = _variant_name(family, config, hints, live=module is not None or _is_remade(hints))
+        config = in_named_form(config, family, named, hints, file)
+    variant = variant_name(family, config, hints, live=module is not None)
     _check_stated(hints, family, config, file)
     weights = StrictWeights(checkpoint.tensors)
     params = family.build(config, keymap, weights)
@@ -309,82 +290,6 @@ def _check_stated(hints: Hints, family: Family, config: Config, file: str) -> No
             overrules = key is not None and not origin.startswith("--")
             way = f", or say --config '{{\"{key}\": {found}}}'" if overrules else ""
             raise ConfigError(f"{file} has {found} {what}, {origin} says {said}: correct that{way}")
-
-
-def _is_same(family: Family, one: Any, config: Any) -> bool:
-    """One architecture, whatever the form of the first."""
-    return family.same_architecture(family.named_form(one, config), config)
-
-
-def _variant_name(family: Family, config: Any, hints: Hints, *, live: bool = False) -> str:
-    """The variant of this architecture, or what its config calls it.
-
-    A live network of timm keeps the name that it was made from, whatever its widths, and so does
-    one whose arguments are stated.
-
-    Raises:
-        CheckpointError: the config names a variant of another architecture.
-    """
-    found = _matching(family, config)
-    said = _custom_name(hints.architecture, family)
-    if said in known_names():
-        _, other, named = config_of(said)
-        if other is not family or not _is_same(family, named, config):
-            if live:
-                return found or f"{family.name}_custom"
-            right = found or f"{family.name}_custom"
-            raise CheckpointError(
-                f"{hints.origin('architecture')} says {said}, the weights are those of "
-                f"{found or f'another {family.title}'}; name it with --config "
-                f'\'{{"architecture": "{right}"}}\''
-            )
-    return found or said
-
-
-def _is_remade(hints: Hints) -> bool:
-    """Tell a model that was made from a named one with widths of its own."""
-    widths = {"embed_dim", "depth", "num_heads", "mlp_ratio", "patch_size"}
-    return bool(widths & argument_names(hints.arguments or {}))
-
-
-def _matching(family: Family, config: Any) -> str | None:
-    """The variant of this architecture; of those that differ in image size only, of this size."""
-    names = [n for n, v in family.variants.items() if family.same_architecture(v.config, config)]
-    sized = [n for n in names if family.variants[n].config.image_size == config.image_size]
-    return next(iter(sized or names), None)
-
-
-def _custom_name(architecture: object, family: Family) -> str:
-    """A name for a model of no variant: it becomes the name of a folder, so letters and digits."""
-    name = canonical(str(architecture or ""))
-    usable = re.fullmatch(r"[a-z0-9_]{1,64}", name) and name not in FAMILIES
-    return name if usable else f"{family.name}_custom"
-
-
-def _named_as(
-    config: Any, family: Family, named: tuple[str, Family, Any], hints: Hints, file: str
-) -> Any:
-    """The config in the form that the user's name asks for.
-
-    Raises:
-        CheckpointError: the checkpoint is of another architecture.
-        ConfigError: it is of another image size than the name says, and nothing else says so.
-    """
-    wanted, _, form = named
-    if not _is_same(family, form, config):
-        found = _matching(family, config)
-        raise CheckpointError(
-            f"{file} is not a {wanted}: its shapes are those of "
-            f"{found or f'another {family.title}'}; say --model {found or family.name}"
-        )
-    unsaid = hints.resize_to is None and hints.image_size is None
-    if family.sized_names and unsaid and form.image_size != config.image_size:
-        trained, size = ("x".join(map(str, c.image_size)) for c in (config, form))
-        raise ConfigError(
-            f"{file} was trained at {trained} pixels and {wanted} takes {size}: say "
-            f"--image-size {trained} to keep its size, --image-size {size} to have it resized"
-        )
-    return family.named_form(config, form)
 
 
 def _check_variances(checkpoint: Checkpoint, file: str) -> None:

@@ -5,16 +5,27 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from typing import Final
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
 
 from levit.errors import ConfigError
 from levit.models.convit import FAMILY as CONVIT
 from levit.models.deit import FAMILY as DEIT
+from levit.models.hints import read_config
 from levit.models.levit import FAMILY as LEVIT
 from levit.models.model import Family, Variant
 from levit.models.vit import FAMILY as VIT
 
-__all__ = ["DIGITS", "FAMILIES", "find_variant", "known_names"]
+__all__ = [
+    "DIGITS",
+    "FAMILIES",
+    "canonical",
+    "config_of",
+    "digits_folder",
+    "find_variant",
+    "known_names",
+]
 
 FAMILIES: Final[dict[str, Family]] = {family.name: family for family in (LEVIT, DEIT, CONVIT, VIT)}
 
@@ -55,6 +66,29 @@ def find_variant(name: str) -> tuple[str, Family, Variant]:
     near = _near(plain)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ConfigError(f"unknown model {name!r}{hint} (see: levit list)")
+
+
+def digits_folder() -> Path:
+    """Folder of ``levit_digits`` in the package: weights, config, and ``images/``."""
+    return Path(str(resources.files("levit"))) / "data" / DIGITS
+
+
+def config_of(name: str) -> tuple[str, Family, Any]:
+    """Find (name as timm spells it, family, config) by any name of a model.
+
+    ::
+
+        config_of("LeViT-128S")[0]    # "levit_128s"
+
+    Raises:
+        ConfigError: nothing is called so.
+    """
+    if canonical(name) == DIGITS:
+        path = digits_folder() / "config.json"
+        levit = FAMILIES["levit"]
+        return DIGITS, levit, levit.config_from_arguments(read_config(path), str(path))
+    plain, family, variant = find_variant(name)
+    return plain, family, variant.config
 
 
 def _near(name: str) -> list[str]:

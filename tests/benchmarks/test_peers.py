@@ -22,9 +22,9 @@ from levit.benchmarks.engines.pillow_preprocessing import preprocessed
 from levit.benchmarks.peer_files import FORMATS, prepare
 from levit.errors import BackendUnavailableError, ConfigError, ExportError
 from levit.export import ExportOptions, export
-from levit.export.sources import config_of
 from levit.models.counting import count
 from levit.models.pictures import smooth_pictures
+from levit.models.registry import config_of
 from levit.relative_error import relative_error
 
 pytestmark = pytest.mark.peers

@@ -10,7 +10,7 @@ import pytest
 
 from levit.artifact import MANIFEST_FILE, describe_files
 from levit.cli import main
-from levit.export.sources import digits_folder
+from levit.models.registry import digits_folder
 
 
 @dataclass(frozen=True)

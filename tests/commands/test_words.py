@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from levit.export.sources import digits_folder
+from levit.models.registry import digits_folder
 
 HALF = ("--mean", "0.5", "0.5", "0.5")
 

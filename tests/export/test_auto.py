@@ -14,7 +14,7 @@ from levit.artifact import MANIFEST_FILE
 from levit.errors import ArtifactError, CalibrationError, ConfigError, ExportError
 from levit.export import ExportOptions, auto, export, prepare, timing
 from levit.export.quantization import compiler
-from levit.export.sources import digits_folder
+from levit.models.registry import digits_folder
 from levit.pictures import preparation
 from levit.runtime.cpus import cpu_features, cpu_precisions
 

@@ -23,13 +23,13 @@ from levit.errors import (
 from levit.export import ExportOptions, export
 from levit.export.passes import PASSES
 from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
-from levit.export.sources import digits_folder, load_source
+from levit.export.sources import load_source
 from levit.export.targets import TARGETS
 from levit.export.targets.onnx import write_onnx
 from levit.export.verify import TOLERANCES, Tolerance, golden_cases
 from levit.models.ops import NumpyOps
 from levit.models.random_weights import flatten
-from levit.models.registry import FAMILIES
+from levit.models.registry import FAMILIES, digits_folder
 from levit.pictures.preprocess import PreprocessSpec
 
 ARGUMENTS = dict(

@@ -14,9 +14,9 @@ from levit.errors import ExportError
 from levit.export import ExportOptions, export
 from levit.export.onnx import graph
 from levit.export.quantization.form import IntegerForm
-from levit.export.sources import digits_folder
 from levit.export.targets import TARGETS, Target, Written, find_target
 from levit.models.layers import Affine, layers_of
+from levit.models.registry import digits_folder
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
 REDUCED = not cpu_precisions(cpu_features())["int8"]

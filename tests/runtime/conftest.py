@@ -8,7 +8,7 @@ from PIL import Image
 
 from levit.artifact import MANIFEST_FILE, describe_files
 from levit.export import ExportOptions, export
-from levit.export.sources import digits_folder
+from levit.models.registry import digits_folder
 from levit.runtime.predictor import Predictor
 
 

@@ -9,7 +9,7 @@ from levit import Predictor
 from levit.artifact import open_artifact, write_manifest
 from levit.errors import BackendUnavailableError, ExportError
 from levit.export import ExportOptions, export
-from levit.export.sources import digits_folder
+from levit.models.registry import digits_folder
 from levit.runtime import compatibility
 from levit.runtime.cpus import VNNI, cpu_precisions
 

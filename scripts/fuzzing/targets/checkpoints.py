@@ -20,8 +20,9 @@ from fuzzing.json_damage import damaged_json
 from fuzzing.pickle_damage import damaged_pickle
 from fuzzing.target import WrongAnswerError
 from levit.export.options import ExportOptions
-from levit.export.sources import digits_folder, load_source
+from levit.export.sources import load_source
 from levit.models.checkpoint import Checkpoint, read_checkpoint
+from levit.models.registry import digits_folder
 
 __all__ = ["PthTarget", "SafetensorsTarget"]
 

@@ -17,8 +17,9 @@ from fuzzing.json_damage import damaged_json
 from fuzzing.target import WrongAnswerError
 from levit.export.options import ExportOptions
 from levit.export.settings import choose_labels, choose_preprocess
-from levit.export.sources import digits_folder, load_source
+from levit.export.sources import load_source
 from levit.models.ops import NumpyOps
+from levit.models.registry import digits_folder
 
 __all__ = ["ConfigTarget"]
 
