@@ -26,27 +26,23 @@ _FOR_CHECKPOINTS: Final = ("model", "weights", "config", "image_size")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Say what lies at a path: an artifact's manifest, or what a checkpoint turns out to be.
-
-    A model's name stands for the model.
-    """
+    """Describe an artifact by its manifest, a checkpoint as an export would read it, or a model."""
     path = Path(arguments.path)
     if is_model_name(arguments.path):
         _refuse_flags(arguments, "a model's name")
         values = _named(arguments.path)
-        tables = [_named_rows(values)]
+        rows, header = _named_rows(values), None
     elif os.path.isfile(path / MANIFEST_FILE):
         _refuse_flags(arguments, "an artifact")
         values = _artifact(path)
-        tables = [_artifact_rows(values)]
+        rows, header = _artifact_rows(values), None
     else:
         values = _checkpoint(arguments)
-        tables = [_checkpoint_rows(values), _assumed_rows(values)]
+        rows, header = _checkpoint_rows(values), ["setting", "value", "stated by"]
     if arguments.json:
         print_json(values)
     else:
-        for rows in tables:
-            print_table(rows)
+        print_table(rows, header)
     return 0
 
 
@@ -111,37 +107,36 @@ def _checkpoint(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _checkpoint_rows(values: Mapping[str, Any]) -> list[list[str]]:
     """Write a checkpoint as lines of (setting, value, the place that states it)."""
-    source, config, said = values["source"], values["config"], values["origins"]
-    variants = values["variant"] or values["undecided"]
-    model, size, classes = _config_rows(variants, config)
+    source, config, stated_by = values["source"], values["config"], values["origins"]
+    model, size, classes = _config_rows(values["variant"] or values["undecided"], config)
     rows = [
-        ["", "", "stated by"],
-        ["source", f"{source['format']}, {source.get('file', '')}".rstrip(", "), ""],
-        *[[*row, ""] for row in _weights_row(source, values["weights"])],
-        [*model, said["model"] if values["variant"] else ""],
-        [*size, said["image_size"]],
-        [*classes, said["num_classes"]],
-        *([["labels", _some(values["labels"]), said["labels"]]] if values["labels"] else []),
-        *[[*row, ""] for row in _count_rows(values)],
-        ["outputs", ", ".join(values["outputs"]), ""],
-        *([["scores", values["scores"], said["scores"]]] if values["scores"] else []),
-        *_picture_rows(values["preprocess"], said),
-        *_argument_rows(config, said),
+        ["source", f"{source['format']}, {source.get('file', '')}".rstrip(", ")],
+        *_weights_row(source, values["weights"]),
+        [*model, stated_by["model"]] if values["variant"] else model,
+        [*size, stated_by["image_size"]],
+        [*classes, stated_by["num_classes"]],
     ]
+    if values["labels"]:
+        rows.append(["labels", _some(values["labels"]), stated_by["labels"]])
+    if values["scores"]:
+        rows.append(["scores", values["scores"], stated_by["scores"]])
+    rows += _argument_rows(config, stated_by) + _picture_rows(values["preprocess"], stated_by)
     for one in values.get("candidates", ()):
         if one["preprocess"] is not None:
             words = _pictures_in_words(one["preprocess"])
-            rows.append(["preprocessing", f"as a {FAMILIES[one['family']].title}: {words}", ""])
-    return rows
+            rows.append(["preprocessing", f"as a {FAMILIES[one['family']].title}: {words}"])
+    outputs = ["outputs", ", ".join(values["outputs"])]
+    return [*rows, *_count_rows(values), outputs, *_assumed_rows(values)]
 
 
-def _picture_rows(spec: Mapping[str, Any] | None, said: Mapping[str, str]) -> list[list[str]]:
+def _picture_rows(spec: Mapping[str, Any] | None, stated_by: Mapping[str, str]) -> list[list[str]]:
+    """Write the preprocessing, each setting with the place that states it."""
     if spec is None:
         return []
     return [
-        ["preprocessing", _resizing(spec), said["crop_pct"]],
-        ["interpolation", spec["interpolation"], said["interpolation"]],
-        *[[name, _numbers(spec[name]), said[name]] for name in ("mean", "std")],
+        ["preprocessing", f"{spec['flavour']}: {_resizing(spec)}", stated_by["crop_pct"]],
+        ["interpolation", spec["interpolation"], stated_by["interpolation"]],
+        *[[name, _numbers(spec[name]), stated_by[name]] for name in ("mean", "std")],
     ]
 
 
@@ -155,7 +150,8 @@ def _weights_row(source: Mapping[str, Any], choices: Sequence[str]) -> list[list
 
 
 def _pictures_in_words(spec: Mapping[str, Any]) -> str:
-    return f"{_resizing(spec)}, mean {_numbers(spec['mean'])}, std {_numbers(spec['std'])}"
+    """Write a preprocessing in one line, as far as two families differ in it."""
+    return f"{_preprocessing(spec)}, mean {_numbers(spec['mean'])}, std {_numbers(spec['std'])}"
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -190,12 +186,11 @@ def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
-def _argument_rows(config: Mapping[str, Any], said: Mapping[str, str]) -> list[list[str]]:
+def _argument_rows(config: Mapping[str, Any], stated_by: Mapping[str, str]) -> list[list[str]]:
     """Write arguments of the network that a file states and its shapes do not."""
     names = ("activation", "heads", "norm_eps")
-    return [
-        [name, str(config[name]), said[name]] for name in names if name in said and name in config
-    ]
+    found = [name for name in names if name in stated_by and name in config]
+    return [[name, str(config[name]), stated_by[name]] for name in found]
 
 
 def _some(labels: Sequence[str]) -> str:
@@ -233,7 +228,7 @@ def _shared_rows(values: Mapping[str, Any]) -> list[list[str]]:
     spec = values["preprocess"]
     rows = [["scores", values["scores"]]] if values["scores"] else []
     if spec is not None:
-        rows.append(["preprocessing", _resizing(spec)])
+        rows.append(["preprocessing", _preprocessing(spec)])
     return [*rows, *_assumed_rows(values)]
 
 
@@ -241,17 +236,14 @@ def _assumed_rows(values: Mapping[str, Any]) -> list[list[str]]:
     return [["assumed", choice] for choice in values["assumed"]]
 
 
+def _preprocessing(spec: Mapping[str, Any]) -> str:
+    return f"{spec['flavour']}: {spec['interpolation']}, {_resizing(spec)}"
+
+
 def _resizing(spec: Mapping[str, Any]) -> str:
-    resizing = PreprocessSpec.from_dict(spec).resizing
-    return (
-        f"{spec['flavour']}: {spec['interpolation']}, {resizing}, {spec['crop_mode']}"
-        f"{_other_mode(spec)}"
-    )
-
-
-def _other_mode(spec: Mapping[str, Any]) -> str:
-    """Name the image mode of a model that takes other pictures than RGB."""
-    return f", image mode {spec['image_mode']}" if "image_mode" in spec else ""
+    """Write how pictures get their size; and their mode, where it is another than RGB."""
+    mode = f", image mode {spec['image_mode']}" if "image_mode" in spec else ""
+    return f"{PreprocessSpec.from_dict(spec).resizing}, {spec['crop_mode']}{mode}"
 
 
 def _tensor(spec: Mapping[str, Any]) -> str:

@@ -39,22 +39,29 @@ def print_table(
 ) -> None:
     """Print columns as wide as their widest cell.
 
-    Numbers, or else the columns marked in `right`, stand to the right.
+    Numbers, or else the columns marked in `right`, stand to the right. The last cell of a row that
+    has fewer cells than others is as wide as it likes.
     """
     lines = [list(header), *map(list, rows)] if header else [list(row) for row in rows]
     if not lines:
         return
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    right = right or [
-        bool(rows) and all(_is_number(row[i]) for row in rows if row[i]) and any(r[i] for r in rows)
-        for i in range(len(widths))
+    count = max(map(len, lines))
+    columns = [
+        [line[i] for line in lines if i < len(line) - (len(line) < count)] for i in range(count)
     ]
+    widths = [max(map(len, column)) for column in columns]
+    right = right or [_are_numbers(column[1:] if header else column) for column in columns]
     for line in lines:
         cells = [
             cell.rjust(width) if is_right else cell.ljust(width)
-            for cell, width, is_right in zip(line, widths, right, strict=True)
+            for cell, width, is_right in zip(line, widths, right, strict=False)
         ]
         print(printable("  ".join(cells).rstrip()))
+
+
+def _are_numbers(column: Sequence[str]) -> bool:
+    filled = [cell for cell in column if cell]
+    return bool(filled) and all(map(_is_number, filled))
 
 
 def _is_number(text: str) -> bool:
