@@ -7,7 +7,7 @@ from typing import Any
 
 from levit.commands.output import print_json, print_table
 from levit.models.counting import count
-from levit.models.hints import read_config
+from levit.models.json_files import read_config
 from levit.models.registry import DIGITS, FAMILIES, config_of, digits_folder
 
 __all__ = ["run"]

@@ -1,4 +1,4 @@
-"""What an export would make of a checkpoint, without making it."""
+"""Description of the model that an export would make of a checkpoint, without making it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from typing import Any, Final
 
 from levit.export.options import ExportOptions
 from levit.export.origins import origins_of
+from levit.export.preprocessing import choose_preprocess
 from levit.export.scores import choose_scores
-from levit.export.settings import choose_labels, choose_preprocess
+from levit.export.settings import choose_labels
 from levit.export.sources import Source, load_source
 from levit.models.counting import count
 from levit.models.recognition import SeveralFamiliesError
 
 __all__ = ["describe_checkpoint"]
 
-# What two families of one network do not share.
+# Answers that two families of one network do not share.
 _APART: Final = ("family", "variant", "preprocess", "assumed")
 
 
 def describe_checkpoint(options: ExportOptions) -> dict[str, Any]:
-    """Describe the model, its preprocessing and labels, and where each setting was said.
+    """Describe the model, its preprocessing and labels, and the place that states each setting.
 
     ::
 

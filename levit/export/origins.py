@@ -1,4 +1,4 @@
-"""Where each setting of an export was said: in which file, by which flag, or nowhere."""
+"""Origins of the settings of an export: the file or the flag that states each, or none."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from levit.export.options import ExportOptions
-from levit.export.settings import settings_for
+from levit.export.preprocessing import FIELDS, settings_for
 from levit.export.sources import Source
-from levit.models.hints import Hints
 from levit.models.registry import canonical
 from levit.pictures.preprocess import PreprocessSpec
 
@@ -44,7 +43,7 @@ _OF_PICTURES: Final[Mapping[str, tuple[str, ...]]] = {
 def origins_of(
     options: ExportOptions, source: Source, spec: PreprocessSpec | None
 ) -> dict[str, str]:
-    """List settings with the place that states each.
+    """Find the place that states each setting.
 
     ::
 
@@ -87,17 +86,8 @@ def _of_picture(name: str, options: ExportOptions, source: Source, spec: Preproc
         return hints.origin("transform")
     settings = settings_for(spec.flavour, hints)[1]
     if any(settings.get(key) is not None for key in keys):
-        return _file(spec.flavour, hints)
+        return hints.origin(FIELDS[spec.flavour])
     return f"the defaults of {spec.flavour}"
-
-
-def _file(flavour: str, hints: Hints) -> str:
-    fields = {
-        "timm": "pretrained_cfg",
-        "transformers": "preprocessor_config",
-        "mmpretrain": "data_preprocessor",
-    }
-    return hints.origin(fields[flavour])
 
 
 def _flag(option: str) -> str:

@@ -12,12 +12,13 @@ from levit.export.fitting import Scanner
 from levit.export.once import OncePerModel
 from levit.export.options import ExportOptions
 from levit.export.passes import Applied, passes_for, relative_difference, run_passes
+from levit.export.preprocessing import choose_preprocess
 from levit.export.progress import Progress, silent
 from levit.export.quantization.compiler import Quantizer
 from levit.export.quantization.pictures import Decoder, Pictures, read_pictures
 from levit.export.ranges import Taps
 from levit.export.scores import choose_scores
-from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
+from levit.export.settings import choose_labels, choose_outputs
 from levit.export.sources import Source, load_source
 from levit.export.verify import Golden, golden_cases
 from levit.models.model import Model

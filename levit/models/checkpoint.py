@@ -21,8 +21,9 @@ from levit.models.containers.listing import listing
 from levit.models.containers.shards import find_file, read_shards
 from levit.models.containers.state_dict import WeightSet
 from levit.models.containers.wrappers import clean_names
-from levit.models.hints import Hints, hints_from_config, read_config
+from levit.models.hints import Hints, hints_from_config
 from levit.models.hints_merging import agreed, overruled
+from levit.models.json_files import read_config
 from levit.models.ops import Array
 from levit.models.selection import select
 from levit.models.stated import hints_from_file
@@ -109,7 +110,7 @@ def _hints_beside(file: Path) -> Hints:
 
 
 def _selected(contents: Contents, wanted: str | None, file: str) -> Contents:
-    """The model that is wanted, of contents that are read already."""
+    """Take the model that is wanted out of contents that are read already."""
     selection = select([WeightSet(entries=contents.tensors)], wanted, file)
     chosen = {"weights": selection.taken} if selection.choices else {}
     return replace(
@@ -122,10 +123,10 @@ def _selected(contents: Contents, wanted: str | None, file: str) -> Contents:
 
 
 def checked_checkpoint(contents: Contents, hints: Hints, name: str) -> Checkpoint:
-    """Tensors without the names that wrappers put in front.
+    """Check the contents of a file, and take the names of wrappers out of its tensors' names.
 
     Args:
-        name: of where they come from, for messages.
+        name: name of the file or of the live model, for messages.
 
     Raises:
         CheckpointError: there are none, or a value is not finite.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any
 
 from levit.errors import ConfigError
@@ -16,9 +14,7 @@ __all__ = [
     "Hints",
     "argument_names",
     "hints_from_config",
-    "json_object",
     "model_arguments",
-    "read_config",
     "refuse_pooling",
 ]
 
@@ -111,38 +107,6 @@ class Hints:
             origins=dict.fromkeys(self.stated, origin),
             argument_origins=dict.fromkeys(argument_names(self.arguments or {}), origin),
         )
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises:
-        ConfigError: the file is missing, is no JSON, or holds no object.
-    """
-    try:
-        return json_object(path.read_text(encoding="utf-8-sig"), str(path))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
-
-
-def json_object(text: str, name: str) -> dict[str, Any]:
-    """Parse a JSON object.
-
-    Args:
-        name: of where the text stands, for messages.
-
-    Raises:
-        ConfigError: the text is no JSON, or holds no object.
-    """
-    try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}: cannot be read as JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"{name}: holds no JSON object")
-    return values
 
 
 def hints_from_config(values: Mapping[str, Any], name: str, origin: str | None = None) -> Hints:

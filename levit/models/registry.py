@@ -12,7 +12,7 @@ from typing import Any, Final
 from levit.errors import ConfigError
 from levit.models.convit import FAMILY as CONVIT
 from levit.models.deit import FAMILY as DEIT
-from levit.models.hints import read_config
+from levit.models.json_files import read_config
 from levit.models.levit import FAMILY as LEVIT
 from levit.models.model import Family, Variant
 from levit.models.vit import FAMILY as VIT

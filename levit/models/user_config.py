@@ -11,8 +11,9 @@ from typing import Any, Final, TypeAlias
 
 from levit.errors import ConfigError
 from levit.json_values import shown
-from levit.models.hints import Hints, argument_names, hints_from_config, json_object, read_config
+from levit.models.hints import Hints, argument_names, hints_from_config
 from levit.models.hints_merging import overruled
+from levit.models.json_files import json_object, read_config
 
 __all__ = ["UserConfig", "is_json_text", "overrule", "read_user_config"]
 

@@ -22,7 +22,8 @@ from levit.errors import (
 )
 from levit.export import ExportOptions, export
 from levit.export.passes import PASSES
-from levit.export.settings import choose_labels, choose_outputs, choose_preprocess
+from levit.export.preprocessing import choose_preprocess
+from levit.export.settings import choose_labels, choose_outputs
 from levit.export.sources import load_source
 from levit.export.targets import TARGETS
 from levit.export.targets.onnx import write_onnx

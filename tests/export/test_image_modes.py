@@ -15,7 +15,7 @@ from levit.artifact import open_artifact
 from levit.errors import CalibrationError, ConfigError, CorruptArtifactError, InputError
 from levit.export import ExportOptions, export
 from levit.export.channels import with_image_mode
-from levit.export.settings import choose_preprocess
+from levit.export.preprocessing import choose_preprocess
 from levit.export.sources import load_source
 from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import flatten, random_model

@@ -12,7 +12,7 @@ from parity import relative_error, run_artifact
 from levit.errors import CheckpointError, ConfigError, LevitError
 from levit.export import ExportOptions, export
 from levit.export.live import read_module
-from levit.export.settings import choose_preprocess
+from levit.export.preprocessing import choose_preprocess
 from levit.export.sources import load_source
 from levit.models.levit.config import levit_config
 from levit.models.levit.networks import timm_arguments

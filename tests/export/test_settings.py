@@ -15,7 +15,7 @@ from levit.cli import main
 from levit.errors import ConfigError
 from levit.export import ExportOptions, export
 from levit.export.flavours import FLAVOURS
-from levit.export.settings import choose_preprocess, settings_for
+from levit.export.preprocessing import choose_preprocess, settings_for
 from levit.export.sources import load_source
 from levit.models.hints import Hints
 from levit.pictures.preprocess import IMAGENET_MEAN, normalize, to_pixels

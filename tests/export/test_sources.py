@@ -9,7 +9,8 @@ from safetensors.numpy import save_file
 
 from levit.errors import CheckpointError, ConfigError, ExportError, VerificationError
 from levit.export import ExportOptions, export
-from levit.export.settings import choose_labels, choose_preprocess, imagenet_labels
+from levit.export.preprocessing import choose_preprocess
+from levit.export.settings import choose_labels, imagenet_labels
 from levit.export.sources import load_source
 from levit.models.levit.arguments import config_from_arguments
 from levit.models.levit.config import levit_config

@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 
 from levit.errors import CheckpointError, ConfigError, LevitError
 from levit.export import ExportOptions, export
-from levit.export.settings import choose_labels, choose_preprocess
+from levit.export.preprocessing import choose_preprocess
+from levit.export.settings import choose_labels
 from levit.export.sources import load_source
 from levit.models.levit.config import levit_config
 from levit.models.ops import NumpyOps

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from levit.errors import ConfigError
-from levit.models.hints import Hints, hints_from_config, read_config
+from levit.models.hints import Hints, hints_from_config
+from levit.models.json_files import read_config
 
 TIMM = {
     "architecture": "levit_128s",

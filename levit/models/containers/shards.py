@@ -17,7 +17,7 @@ from levit.models.containers.contents import Contents
 from levit.models.containers.file import read_file, written
 from levit.models.containers.folders import is_training_state, only_others, only_parts
 from levit.models.containers.listing import listing
-from levit.models.hints import read_config
+from levit.models.json_files import read_config
 from levit.models.ops import Array
 
 __all__ = ["INDEX", "WEIGHTS", "find_file", "read_shards", "shard_names"]

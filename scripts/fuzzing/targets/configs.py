@@ -16,7 +16,8 @@ from fuzzing.folders import Entry, pack, unpack, write_folder
 from fuzzing.json_damage import damaged_json
 from fuzzing.target import WrongAnswerError
 from levit.export.options import ExportOptions
-from levit.export.settings import choose_labels, choose_preprocess
+from levit.export.preprocessing import choose_preprocess
+from levit.export.settings import choose_labels
 from levit.export.sources import load_source
 from levit.models.ops import NumpyOps
 from levit.models.registry import digits_folder

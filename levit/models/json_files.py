@@ -1,0 +1,47 @@
+"""JSON objects from files and from text, with errors that name the place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from levit.errors import ConfigError
+
+__all__ = ["json_object", "read_config"]
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    ::
+
+        read_config(Path("config.json"))["model_type"]
+
+    Raises:
+        ConfigError: the file is missing, is no JSON, or holds no object.
+    """
+    try:
+        return json_object(path.read_text(encoding="utf-8-sig"), str(path))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def json_object(text: str, name: str) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Args:
+        name: name of the place of the text, for messages.
+
+    Raises:
+        ConfigError: the text is no JSON, or holds no object.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: cannot be read as JSON ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{name}: holds no JSON object")
+    return values
