@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def _fetch(name: str, weights: str | None) -> Checkpoint:
 
 
 def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
-    """What the checkpoint and the files beside it say, overruled by --config and by flags.
+    """Overrule what a checkpoint and the files beside it say by --config and by flags.
 
     Raises:
         ConfigError: two places contradict each other, and the user decides between them nowhere.
@@ -130,7 +131,7 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
 
 
 def _decided(options: ExportOptions) -> set[str]:
-    """Settings that flags decide, whatever the checkpoint and the files beside it say."""
+    """List the settings that flags decide, whatever the checkpoint and its files say."""
     preprocessing = ("mean", "std", "crop_pct", "interpolation")
     if options.preprocess is not None:
         return {*preprocessing, "crop_mode", *_decided(replace(options, preprocess=None))}
@@ -182,7 +183,7 @@ def _named_config(options: ExportOptions) -> tuple[str, Family, Any]:
 
 
 def _family_of_arguments(values: Mapping[str, Any], file: str, model: str | None) -> Family | None:
-    """The family whose widths a config states; None where it states none."""
+    """Find the family whose widths a config states; None where it states none."""
     holding = [family for family in FAMILIES.values() if family.holds_arguments(values)]
     if len(holding) < 2:
         return next(iter(holding), None)
@@ -205,7 +206,7 @@ def _family_of_arguments(values: Mapping[str, Any], file: str, model: str | None
 def _with_heads(
     checkpoint: Checkpoint, keymap: Keymap, user: Hints, *, live: bool
 ) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint with classifiers under their source's names, without those not wanted.
+    """Give classifiers their source's names, and leave out those that the user does not want.
 
     Nothing is assumed of a live network's: it proves itself.
     """
@@ -239,8 +240,9 @@ def _checkpoint_source(
         hints = overruled(hints, Hints(architecture=named[0], named=named[0]).said_in("--model"))
     user = _user_hints(options, Hints())
     checkpoint, replaced = _with_heads(checkpoint, keymap, user, live=module is not None)
-    config, assumed = family.infer(checkpoint.shapes, keymap, hints)
-    assumed = [*replaced, *assumed]
+    with _named_in_errors(file):
+        config, inferred = family.infer(checkpoint.shapes, keymap, hints)
+    assumed = [*checkpoint.notes, *replaced, *inferred]
     if named is not None:
         config = in_named_form(config, family, named, hints, file)
     variant = variant_name(family, config, hints, live=module is not None)
@@ -249,26 +251,43 @@ def _checkpoint_source(
     params = family.build(config, keymap, weights)
     weights.finish(file, keymap.ignores)
     _check_variances(checkpoint, file)
-    plan = Plan(outputs=family.outputs(config)[:1])
+    model = Model(family, config, params, Plan(outputs=family.outputs(config)[:1]))
     if module is not None:
-        prove_module(module, Model(family, config, params, plan))
-    origin = {"format": keymap.source, **checkpoint.origin}
-    size = hints.resize_to
-    if size is not None and size != config.image_size:
-        trained = config.image_size
-        config, params, how = family.resize(config, params, size)
-        origin["resized"] = {"from": list(trained), "to": list(size), "how": list(how)}
-        text = "x".join(map(str, size))
-        assumed = [*assumed, f"resized from {trained[0]}x{trained[1]} to {text}: {'; '.join(how)}"]
-    return Source(
-        model=Model(family, config, params, plan),
+        prove_module(module, model)
+    source = Source(
+        model=model,
         variant=variant,
         keymap=keymap,
         hints=hints,
-        origin=origin,
-        assumed=(*checkpoint.notes, *assumed),
+        origin={"format": keymap.source, **checkpoint.origin},
+        assumed=tuple(assumed),
         choices=checkpoint.choices,
     )
+    size = hints.resize_to
+    return source if size in (None, config.image_size) else _resized(source, size)
+
+
+def _resized(source: Source, size: tuple[int, int]) -> Source:
+    """Resize the model to other images, and record it."""
+    model, trained = source.model, source.model.config.image_size
+    config, params, how = model.family.resize(model.config, model.params, size)
+    record = {"from": list(trained), "to": list(size), "how": list(how)}
+    before, after = ("x".join(map(str, sides)) for sides in (trained, size))
+    return replace(
+        source,
+        model=Model(model.family, config, params, model.plan),
+        origin={**source.origin, "resized": record},
+        assumed=(*source.assumed, f"resized from {before} to {after}: {'; '.join(how)}"),
+    )
+
+
+@contextmanager
+def _named_in_errors(file: str) -> Iterator[None]:
+    """Name the file in errors about its tensors."""
+    try:
+        yield
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"{file}: {error}") from error
 
 
 def _check_stated(hints: Hints, family: Family, config: Config, file: str) -> None:

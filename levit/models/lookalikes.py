@@ -6,9 +6,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-__all__ = ["DINO", "looks_like"]
+__all__ = ["DINO", "PLAIN_VIT", "looks_like"]
 
 DINO: Final = "a DINO checkpoint, with a projection head beside its backbone"
+PLAIN_VIT: Final = "a plain vision transformer, such as ViT or DeiT without distillation token"
 
 # (what it looks like, patterns that must each be found in some key), the first that fits. Keys
 # are those of timm, transformers, torchvision, mmpretrain or the original code, with or without
@@ -38,7 +39,7 @@ _SIGNS: Final[Sequence[tuple[str, Sequence[str]]]] = (
         (r"(^|\.)class_token$", r"(^|\.)conv_proj\.weight$", r"encoder_layer_0\."),
     ),
     (
-        "a plain vision transformer, such as ViT or DeiT without distillation token",
+        PLAIN_VIT,
         (r"(^|\.)(cls_token|class_token)$", r"patch_embed|conv_proj"),
     ),
     ("a Swin Transformer", (r"relative_position_bias_table$",)),

@@ -11,7 +11,7 @@ from levit.models.bookkeeping import is_bookkeeping, left_out
 from levit.models.checkpoint import Checkpoint
 from levit.models.containers.listing import listing
 from levit.models.containers.wrappers import rewriting_in
-from levit.models.lookalikes import looks_like
+from levit.models.lookalikes import PLAIN_VIT, looks_like
 from levit.models.model import Family, Keymap
 from levit.models.registry import FAMILIES, canonical
 from levit.models.transformer.features import find_feature
@@ -24,7 +24,7 @@ class SeveralFamiliesError(ConfigError):
     """A checkpoint whose tensors are those of several families, and nothing says of which.
 
     Attributes:
-        families: those.
+        families: the families, in the order of `FAMILIES`.
     """
 
     def __init__(self, message: str, families: tuple[Family, ...]) -> None:
@@ -40,8 +40,12 @@ def recognise(
     The name that a training framework's wrapper puts in front of every tensor (PyTorch
     Lightning's ``model.``) is taken off.
 
-    A plain DeiT and a ViT have the same tensors. Which it is says `named`, or a config: the
-    user's, or the one beside the checkpoint.
+    A plain DeiT and a ViT have the same tensors: `named` decides, or a config, the user's or the
+    one beside the checkpoint.
+
+    ::
+
+        checkpoint, family, keymap = recognise(read_checkpoint(Path("vit.pth")), FAMILIES["vit"])
 
     Args:
         named: the family of the model that the user names.
@@ -78,7 +82,7 @@ def recognise(
 
 
 def _renamed(checkpoint: Checkpoint, model: WholeModel, notes: tuple[str, ...]) -> Checkpoint:
-    """The model's tensors under the names of its source."""
+    """Give the model's tensors the names of its source."""
     tensors = {name: checkpoint.tensors[here] for name, here in model.names.items()}
     origin = checkpoint.origin
     if model.prefix:
@@ -119,6 +123,7 @@ def _choose(
 
 
 def _impression(checkpoint: Checkpoint, models: Sequence[WholeModel]) -> str:
+    """Say what unknown tensors look like."""
     shapes, like = checkpoint.shapes, looks_like(checkpoint.shapes)
     for model in models:
         used = set(model.names.values())
@@ -134,7 +139,7 @@ def _impression(checkpoint: Checkpoint, models: Sequence[WholeModel]) -> str:
         return "its tensors are empty: DeepSpeed keeps them in parts, which zero_to_fp32.py joins"
     if like is None and (rewritten := rewriting_in(checkpoint.tensors)) is not None:
         return rewritten
-    if like is None or "plain vision transformer" in like:
+    if like in (None, PLAIN_VIT):
         feature = find_feature(checkpoint.tensors)
         like = like if feature is None else f"a vision transformer with {feature}"
     some = ", ".join(list(checkpoint.tensors)[:3])

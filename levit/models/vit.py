@@ -14,7 +14,7 @@ from levit.pictures.preprocess import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["FAMILY"]
 
-# Names of ImageNet's statistics, of timm's crop and of Google's.
+# Mean and deviation of Google's training, and of those who took ImageNet's.
 _HALF: Final = (0.5, 0.5, 0.5)
 _IMAGENET: Final = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 

@@ -23,7 +23,8 @@ from levit.cli import main
 from levit.errors import ConfigError
 from levit.export import ExportOptions
 from levit.export.description import describe_checkpoint
-from levit.export.settings import choose_labels, choose_preprocess
+from levit.export.preprocessing import choose_preprocess
+from levit.export.settings import choose_labels
 from levit.export.sources import load_source
 from levit.models.checkpoint import read_checkpoint
 from levit.models.containers.said import STATED
@@ -202,8 +203,8 @@ def test_the_class_map_of_a_training_is_named_and_never_opened(tmp_path):
          "model_best.pth.tar has 3 classes, args in model_best.pth.tar says 4: correct that, or "
          "say --config '{\"num_classes\": 3}'"),
         ({}, {"img_size": 96, "model_kwargs": {**LEVIT, "img_size": 96}}, {"image_size": 64},
-         "the checkpoint was trained at 64x64 pixels, not 96x96 as args in model_best.pth.tar "
-         "says; correct that (--image-size resizes the model to another size)"),
+         "model_best.pth.tar: the checkpoint was trained at 64x64 pixels, not 96x96 as args in "
+         "model_best.pth.tar says; correct that (--image-size resizes the model to another size)"),
     ],
     ids=["classes", "mean", "architecture", "weights", "image size"],
 )  # fmt: skip
@@ -393,6 +394,17 @@ def test_the_hyper_parameters_of_lightning(tmp_path):
     assert choose_labels(options, source)[0] == ("cat", "dog", "bird")
     assert choose_preprocess(options, source)[0].mean == (0.5, 0.5, 0.5)
     assert_same_function(network, source)
+
+
+def test_one_mean_of_a_script_is_that_of_any_number_of_channels(tmp_path):
+    import torch
+
+    name = "levit_128s"
+    state = trained(name, in_chans=1).state_dict()
+    settings = {"mean": 0.4, "std": [0.2]}  # the number of channels is in the shapes alone
+    torch.save({"state_dict": state, "hyper_parameters": settings}, tmp_path / "grey.ckpt")
+    _, spec, _ = chosen(checkpoint=tmp_path / "grey.ckpt", image_size=64)
+    assert (spec.image_mode, spec.mean, spec.std) == ("L", (0.4,), (0.2,))
 
 
 # ---------------------------------------------------------------------------- transformers

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, beside its tensors → `Hints`.
+"""Statements of a checkpoint about itself, beside its tensors → `Hints`.
 
 One module a writer: `training` (timm's train.py, facebookresearch's main.py), `mmengine`, and
 `loose` for Lightning's ``hyper_parameters`` and the entries that people write themselves. Each
@@ -42,7 +42,7 @@ _ADVICE: Final = (
 
 
 def hints_from_file(said: Mapping[str, Any], file: str) -> tuple[Hints, tuple[str, ...]]:
-    """Read what a file says beside its tensors.
+    """Read the statements of a file beside its tensors.
 
     ::
 

@@ -35,9 +35,11 @@ _FEATURES: Final[Sequence[tuple[str, str]]] = (
 
 
 def find_feature(names: Iterable[str]) -> str | None:
-    """Name a feature of other vision transformers that tensors are of, or None.
+    """Name the feature of other vision transformers that some tensors belong to, or None.
 
-    find_feature(["blocks.0.attn.q_norm.weight"])
+    ::
+
+        find_feature(["blocks.0.attn.q_norm.weight"])    # "normalised queries and keys (qk_norm)"
 
     Args:
         names: of tensors, without a prefix.

@@ -15,7 +15,7 @@ from levit.models.transformer.config import TransformerConfig
 
 __all__ = ["Named", "read_name"]
 
-# Of timm's names that are in no table of variants.
+# Facts of timm's names that are in no table of variants.
 _CLIP_EPS: Final = 1e-5
 _REFUSED: Final = (
     (r"_rpn_", "residual post-norm blocks"),
