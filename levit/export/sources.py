@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from levit.errors import CheckpointError, ConfigError
 from levit.export.live import prove_module, read_module
@@ -32,6 +32,18 @@ from levit.models.registry import (
 from levit.models.user_config import overrule, read_user_config
 
 __all__ = ["Source", "load_source"]
+
+# Setting of a checkpoint → the option that decides it, whatever the checkpoint says.
+_DECIDING: Final = {
+    "architecture": "model",
+    "image_size": "image_size",
+    "label_names": "labels",
+    "scores": "scores",
+    "mean": "mean",
+    "std": "std",
+    "crop_pct": "crop_pct",
+    "interpolation": "interpolation",
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,12 +144,12 @@ def _user_hints(options: ExportOptions, beside: Hints) -> Hints:
 
 def _decided(options: ExportOptions) -> set[str]:
     """List the settings that flags decide, whatever the checkpoint and its files say."""
-    preprocessing = ("mean", "std", "crop_pct", "interpolation")
+    decided = {name for name, option in _DECIDING.items() if getattr(options, option) is not None}
     if options.preprocess is not None:
-        return {*preprocessing, "crop_mode", *_decided(replace(options, preprocess=None))}
-    decided = {name for name in preprocessing if getattr(options, name) is not None}
-    decided |= {"image_size"} if options.size is not None else set()
-    return decided | ({"label_names"} if options.labels is not None else set())
+        decided |= {"mean", "std", "crop_pct", "crop_mode", "interpolation"}
+    if options.model is not None and canonical(options.model) in FAMILIES:
+        decided.remove("architecture")  # any of a family's models may be meant
+    return decided
 
 
 def _random_source(options: ExportOptions, seed: int) -> Source:

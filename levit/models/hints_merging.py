@@ -1,4 +1,4 @@
-"""Several places that speak of one model: what they agree on, and what overrules what."""
+"""Hints of several places about one model: merged where they agree, or one above the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from levit.json_values import shown
-from levit.models.hints import Hints, argument_names, model_arguments
+from levit.models.hints import (
+    Hints,
+    argument_names,
+    bare_name,
+    is_transformers_config,
+    model_arguments,
+)
 
 __all__ = ["agreed", "overruled", "without_conflicts"]
 
@@ -20,9 +26,13 @@ _PROCESSOR: Final = {"mean": "image_mean", "std": "image_std"}
 # Names among the arguments that are fields of `Hints` too.
 _READ_AS_FIELDS: Final = (
     *("img_size", "in_chans", "num_classes", "act_layer", "attn_act_layer"),
-    *("architecture", "label_names", "labels", "pretrained_cfg", "model_args"),
+    *("architecture", "label_names", "labels", "pretrained_cfg", "model_args", "problem_type"),
 )
-_FLAGS: Final = {"label_names": "--labels", "architecture": "--model"}
+_FLAGS: Final = {
+    **{"label_names": "--labels", "architecture": "--model", "scores": "--scores"},
+    **{"image_size": "--image-size", "mean": "--mean", "std": "--std", "crop_pct": "--crop-pct"},
+    **{"interpolation": "--interpolation"},
+}
 
 
 def agreed(one: Hints, other: Hints) -> Hints:
@@ -56,14 +66,14 @@ def agreed(one: Hints, other: Hints) -> Hints:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Said:
+class _Answer:
     """A value, and the place that states it."""
 
     value: Any
     origin: str
 
 
-def _both(one: Hints, other: Hints) -> Iterator[tuple[str, _Said, _Said]]:
+def _both(one: Hints, other: Hints) -> Iterator[tuple[str, _Answer, _Answer]]:
     """(setting, of one, of the other) wherever both state it."""
     first, second = _settings(one), _settings(other)
     for name in first:
@@ -71,10 +81,10 @@ def _both(one: Hints, other: Hints) -> Iterator[tuple[str, _Said, _Said]]:
             yield name, first[name], second[name]
 
 
-def _settings(hints: Hints) -> dict[str, _Said]:
+def _settings(hints: Hints) -> dict[str, _Answer]:
     """Every setting that can be compared."""
     found = {
-        name: _Said(value=value, origin=hints.origin(name))
+        name: _Answer(value=value, origin=hints.origin(name))
         for name, value in hints.stated.items()
         if name not in _NEVER_COMPARED and not isinstance(value, Mapping)
     }
@@ -83,12 +93,12 @@ def _settings(hints: Hints) -> dict[str, _Said]:
             key = _PROCESSOR.get(name, "") if field == "preprocessor_config" else name
             value = getattr(hints, field).get(key)
             if value is not None:
-                found[name] = _Said(value=value, origin=hints.origin(field))
+                found[name] = _Answer(value=value, origin=hints.origin(field))
     if hints.model_type is None:  # transformers' have names of their own
         for name, value in model_arguments(hints.arguments or {}).items():
             if name not in (*_READ_AS_FIELDS, *_TRANSFORM):
                 origin = hints.argument_origins.get(name, hints.arguments_from)
-                found.setdefault(name, _Said(value=value, origin=origin))
+                found.setdefault(name, _Answer(value=value, origin=origin))
     return found
 
 
@@ -129,9 +139,9 @@ def without_conflicts(hints: Hints, names: set[str]) -> Hints:
 
 def _merged_arguments(base: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
     """Merge the arguments of two configs of timm; transformers' have names of their own."""
-    if "model_type" in over:
+    if is_transformers_config(over):
         return over
-    if "model_type" in base:
+    if is_transformers_config(base):
         return {**base, **over}
     merged = {**model_arguments(base), **model_arguments(over)}
     merged.pop("model_args", None)
@@ -141,7 +151,7 @@ def _merged_arguments(base: Mapping[str, Any], over: Mapping[str, Any]) -> Mappi
 def _plain(name: str, value: Any) -> Any:
     """The form in which two places can be compared."""
     if name == "architecture":
-        return str(value).rpartition("/")[2].partition(".")[0].lower().replace("-", "_")
+        return bare_name(str(value))
     if isinstance(value, (list, tuple)):
         return tuple(value)
     if name in _PROCESSOR and isinstance(value, (int, float)):
@@ -149,10 +159,8 @@ def _plain(name: str, value: Any) -> Any:
     return value
 
 
-def _conflict(name: str, first: _Said, second: _Said) -> str:
-    flag = f"--{name.replace('_', '-')}" if name in _TRANSFORM else _FLAGS.get(name)
-    if flag is None or name == "crop_mode":
-        flag = "--config FILE.json"
+def _conflict(name: str, first: _Answer, second: _Answer) -> str:
+    flag = _FLAGS.get(name, "--config FILE.json")
     return (
         f"{first.origin} says {name} {shown(first.value)}, {second.origin} says "
         f"{shown(second.value)}: say which with {flag}"

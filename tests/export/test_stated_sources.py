@@ -219,6 +219,28 @@ def test_a_contradiction_is_one_line_and_a_flag_decides(tmp_path, beside, args, 
         assert chosen(checkpoint=file, **flags)[0].model.config.image_size == (64, 64)
 
 
+@pytest.mark.parametrize(
+    ("name", "inside", "beside", "flags"),
+    [
+        ("architecture", "levit_128s", "levit_256", {"model": "levit_128s"}),
+        ("scores", "regression", "multi_label_classification", {"scores": "none"}),
+    ],
+)
+def test_the_flag_that_a_contradiction_names_ends_it(tmp_path, name, inside, beside, flags):
+    import timm
+    import torch
+
+    key = {"scores": "problem_type"}.get(name, name)
+    state = timm.create_model("levit_128s", num_classes=3).state_dict()
+    config = {"pretrained_cfg": {}, key: inside}
+    torch.save({"state_dict": state, "config": config}, tmp_path / "m.pth")
+    (tmp_path / "config.json").write_text(json.dumps({key: beside}))
+    (flag,) = (f"--{option}" for option in flags)
+    with pytest.raises(ConfigError, match=rf"^config in m.pth says {name} .* which with {flag}$"):
+        load_source(ExportOptions(checkpoint=tmp_path / "m.pth"))
+    assert chosen(checkpoint=tmp_path / "m.pth", **flags)[0].variant == "levit_128s"
+
+
 # ---------------------------------------------------------------------------- DeiT's main.py
 
 
