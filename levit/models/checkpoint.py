@@ -28,12 +28,13 @@ from levit.models.ops import Array
 from levit.models.selection import select
 from levit.models.stated import hints_from_file
 
-__all__ = ["Checkpoint", "StrictWeights", "checked_checkpoint", "read_checkpoint"]
+__all__ = ["CONFIGS", "Checkpoint", "StrictWeights", "checked_checkpoint", "read_checkpoint"]
 
 _CONFIG: Final = "config.json"
 _PREPROCESSOR: Final = "preprocessor_config.json"
 # A processor of transformers holds those of its parts; this one overrules the file above.
 _PROCESSOR: Final = "processor_config.json"
+CONFIGS: Final = (_CONFIG, _PREPROCESSOR, _PROCESSOR)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

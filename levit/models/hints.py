@@ -13,7 +13,9 @@ from levit.models.layers import activation_name
 __all__ = [
     "Hints",
     "argument_names",
+    "bare_name",
     "hints_from_config",
+    "is_transformers_config",
     "model_arguments",
     "refuse_pooling",
 ]
@@ -133,8 +135,7 @@ def _hints(values: Mapping[str, Any], name: str) -> Hints:
             f"{name}: has 'architectures' of transformers and no 'model_type'; correct it, such as "
             f'"model_type": "levit" or "deit"'
         )
-    # transformers' wrapper around timm's models keeps timm's names.
-    if values.get("model_type", "timm_wrapper") != "timm_wrapper":
+    if is_transformers_config(values):
         return _transformers_hints(values, name)
     try:
         arguments = model_arguments(values)
@@ -197,6 +198,22 @@ def refuse_pooling(arguments: Mapping[str, Any]) -> None:
     """Raise ``ValueError`` for timm's ``use_pool``, which no variant of it can reach."""
     if arguments.get("use_pool") or arguments.get("down_op", "subsample") != "subsample":
         raise ValueError("the pooling subsample (use_pool) is not supported")
+
+
+def bare_name(name: str) -> str:
+    """Write a model's name as timm's tables do, without its owner and the tag of its weights.
+
+    ::
+
+        bare_name("timm/ViT-Tiny_patch16_224.augreg_in21k")    # "vit_tiny_patch16_224"
+    """
+    plain = name.rpartition("/")[2].rpartition(":")[2].partition(".")[0]
+    return plain.lower().replace("-", "_")
+
+
+def is_transformers_config(values: Mapping[str, Any]) -> bool:
+    """Tell a config in the words of transformers, whose wrapper of timm's models keeps timm's."""
+    return values.get("model_type") not in (None, "timm_wrapper")
 
 
 def model_arguments(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,14 +7,13 @@ import glob
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from levit.errors import CheckpointError, brief
+from levit.models.checkpoint import CONFIGS
 from levit.models.containers.shards import INDEX, WEIGHTS, shard_names
 
 __all__ = ["download"]
-
-_CONFIGS: Final = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 def download(name: str) -> tuple[Path, dict[str, Any]]:
@@ -99,7 +98,7 @@ def _snapshot(name: str, files: Sequence[str], *, offline: bool = False) -> Path
         snapshot_download(
             repository,
             revision=revision or None,
-            allow_patterns=[glob.escape(file) for file in (*_CONFIGS, *files)],
+            allow_patterns=[glob.escape(file) for file in (*CONFIGS, *files)],
             local_files_only=offline,
         )
     )

@@ -11,7 +11,12 @@ from typing import Any, Final, TypeAlias
 
 from levit.errors import ConfigError
 from levit.json_values import shown
-from levit.models.hints import Hints, argument_names, hints_from_config
+from levit.models.hints import (
+    Hints,
+    argument_names,
+    hints_from_config,
+    is_transformers_config,
+)
 from levit.models.hints_merging import overruled
 from levit.models.json_files import json_object, read_config
 
@@ -86,10 +91,10 @@ def overrule(beside: Hints, values: Mapping[str, Any], name: str) -> Hints:
     Raises:
         ConfigError: a value is not what it should be.
     """
-    foreign = _is_transformers(beside.arguments or {})
+    foreign = is_transformers_config(beside.arguments or {})
     origin = name if name == _INLINE else f"{_INLINE} {name}"
     said = hints_from_config(_spelled(values, transformers=False), name, origin)
-    if not _is_transformers(values):
+    if not is_transformers_config(values):
         said = replace(said, arguments=_spelled(values, transformers=foreign))
     hints = overruled(beside, said)
     labels = beside.label_names
@@ -99,13 +104,9 @@ def overrule(beside: Hints, values: Mapping[str, Any], name: str) -> Hints:
     return hints
 
 
-def _is_transformers(values: Mapping[str, Any]) -> bool:
-    return values.get("model_type") not in (None, "timm_wrapper")
-
-
 def _spelled(values: Mapping[str, Any], *, transformers: bool) -> dict[str, Any]:
     """The same arguments under the names of one library; a whole config keeps its own."""
-    if _is_transformers(values):
+    if is_transformers_config(values):
         return dict(values)
     theirs = _SPELLINGS if transformers else {value: key for key, value in _SPELLINGS.items()}
     return {theirs.get(key, key): value for key, value in values.items()}

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from levit.json_values import whole
+from levit.models.hints import bare_name
 from levit.models.stated.statement import Statement, colours, image_size
 
 __all__ = ["read_loose"]
@@ -50,7 +51,7 @@ def read_loose(values: Mapping[str, Any]) -> Statement:
     for key in _MODELS:
         name = values.get(key)
         if isinstance(name, str) and _MODEL_NAME.fullmatch(name):
-            found["architecture"] = name.rpartition("/")[2].partition(".")[0]
+            found["architecture"] = bare_name(name)
             break
     names = _class_names(values)
     if names is not None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from levit.json_values import number, shown, table, text, whole
+from levit.models.hints import bare_name
 from levit.models.stated.statement import Statement, colours, image_size
 
 __all__ = ["read_training"]
@@ -47,7 +48,7 @@ def read_training(args: Mapping[str, Any]) -> Statement:
     classes = said.get("num_classes", said.get("nb_classes"))
     values: dict[str, Any] = {}
     if "model" in said:
-        values["architecture"] = _architecture(text(said["model"], "model"))
+        values["architecture"] = bare_name(text(said["model"], "model"))
     if classes is not None:
         values["num_classes"] = whole(classes, "num_classes", least=0)
     if model:
@@ -57,11 +58,6 @@ def read_training(args: Mapping[str, Any]) -> Statement:
         transform=_transform(said, model.get("in_chans", 3)),
         class_map=text(said["class_map"], "class_map") if "class_map" in said else None,
     )
-
-
-def _architecture(name: str) -> str:
-    """Take a model's name without the place and the tag of the weights that training began with."""
-    return name.rpartition("/")[2].rpartition(":")[2].partition(".")[0]
 
 
 def _transform(said: Mapping[str, Any], channels: int) -> dict[str, Any]:

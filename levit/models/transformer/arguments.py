@@ -7,11 +7,11 @@ from typing import Any, Final
 
 from levit.errors import ConfigError
 from levit.json_values import flag, listed, number, number_pair, shown, text, whole
-from levit.models.hints import Hints, argument_names, model_arguments
+from levit.models.hints import Hints, argument_names, is_transformers_config, model_arguments
 from levit.models.layers import activation_name
 from levit.models.transformer.config import TransformerConfig
 
-__all__ = ["Stated", "config_from_arguments", "read_stated"]
+__all__ = ["config_from_arguments", "holds_arguments", "read_stated", "stated_in"]
 
 _TIMM_WIDTHS: Final = {"embed_dim", "depth", "num_heads"}
 # Arguments of timm's VisionTransformer and ConVit, and the values that are built here. Another
@@ -35,8 +35,6 @@ _POOLINGS: Final = {
     "prr": "attention pooling",
 }
 
-Stated = Mapping[str, Any]
-
 
 def read_stated(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Read the fields of a `TransformerConfig` that a JSON file states.
@@ -56,7 +54,7 @@ def read_stated(values: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _read(values: Mapping[str, Any]) -> dict[str, Any]:
-    transformers = values.get("model_type", "timm_wrapper") != "timm_wrapper"
+    transformers = is_transformers_config(values)
     said = values if transformers else model_arguments(values)
     for key, allowed in _ONLY.items():
         if said.get(key, allowed[0]) not in allowed:
@@ -186,7 +184,7 @@ def config_from_arguments(
         classes = said.get("num_classes", said.get("num_labels"))
         if classes is None:
             # Two classes without names are transformers' default, which it does not write down.
-            unnamed = (0, 1) if "model_type" in said else range(1000)
+            unnamed = (0, 1) if is_transformers_config(said) else range(1000)
             classes = len(said.get("id2label") or unnamed)
         if classes and _is_distilled(said):
             stated |= {"distilled": True, "distilled_head": _has_teacher(said)}
@@ -207,7 +205,7 @@ def _is_distilled(said: Mapping[str, Any]) -> bool:
 
 def _has_teacher(said: Mapping[str, Any]) -> bool:
     """Tell whether a head of its own reads the distillation token."""
-    if "model_type" not in said:
+    if not is_transformers_config(said):
         return True
     names = listed(said.get("architectures") or ("",), "architectures")
     return str(names[0]).endswith("WithTeacher")

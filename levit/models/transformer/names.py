@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from levit.errors import ConfigError
 from levit.json_values import shown
-from levit.models.hints import Hints
+from levit.models.hints import Hints, bare_name
 from levit.models.model import Variant
 from levit.models.transformer.config import TransformerConfig
 
@@ -49,7 +49,7 @@ def read_name(hints: Hints, variants: Mapping[str, Variant], stated: Mapping[str
     Raises:
         ConfigError: the name is of a network that is not built here, under the same tensors.
     """
-    names = [_plain(said) for said in (hints.named, hints.architecture) if said]
+    names = [bare_name(said) for said in (hints.named, hints.architecture) if said]
     known = next((name for name in names if name in variants), None)
     if known is not None:
         config = variants[known].config
@@ -64,8 +64,3 @@ def read_name(hints: Hints, variants: Mapping[str, Variant], stated: Mapping[str
             f'with --config \'{{"act_layer": "gelu"}}\''
         )
     return Named(name=name, norm_eps=_CLIP_EPS if "_clip_" in name else None)
-
-
-def _plain(name: str) -> str:
-    """A name without its owner and the tag of its weights."""
-    return name.rpartition("/")[2].partition(".")[0].lower().replace("-", "_")
