@@ -8,56 +8,43 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from levit.errors import CheckpointError, ConfigError
-from levit.models.heads import read_heads
 from levit.models.hints import Hints
 from levit.models.model import Variant
 from levit.models.transformer.arguments import stated_in
-from levit.models.transformer.config import MAX_DEPTH, TransformerConfig, same_architecture
+from levit.models.transformer.config import TransformerConfig, same_architecture
 from levit.models.transformer.features import refuse_features
 from levit.models.transformer.image_size import Grid, infer_grid, size_without_positions
 from levit.models.transformer.keymap import TransformerKeymap
 from levit.models.transformer.names import Named, read_name
 from levit.models.transformer.pooling import choose_pooling
+from levit.models.transformer.shapes import ShapeReader, Shapes, fields_of_shapes
 
 __all__ = ["infer_config"]
 
-Shapes = Mapping[str, tuple[int, ...]]
+# Fields that shapes decide, and a file may contradict.
+_TOLD: Final = (
+    "width", "depth", "mlp_width", "patch_size", "qkv_bias", "proj_bias", "local_depth",
+    "class_token", "registers", "pre_norm", "layer_scale", "fc_norm",
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class _Shapes:
-    """Shapes of a checkpoint; a missing one is an error that names it."""
+@dataclass(frozen=True, kw_only=True)
+class _Facts:
+    """Everything that decides where shapes do not.
 
-    shapes: Shapes
+    Attributes:
+        keymap: of the source.
+        hints: from the files and the user.
+        stated: fields of the config that they state.
+        named: facts of the model's name.
+        variants: of the family.
+    """
+
     keymap: TransformerKeymap
-
-    def of(self, key: str, rank: int) -> tuple[int, ...]:
-        shape = self.shapes.get(key)
-        if shape is None:
-            raise CheckpointError(
-                f"the checkpoint has no tensor {key!r}, without which its configuration cannot be "
-                f"told; is the file complete?"
-            )
-        if len(shape) != rank:
-            raise CheckpointError(f"{key}: a tensor of shape {shape} does not belong here")
-        return shape
-
-    def has(self, key: str) -> bool:
-        return key in self.shapes
-
-    def depth(self) -> int:
-        names, number = self.keymap, 0
-        while self.has(f"{names.block_name(number)}{names.norm1}.weight"):
-            number += 1
-            if number > MAX_DEPTH:
-                raise CheckpointError(f"the checkpoint has over {MAX_DEPTH} blocks")
-        return number
-
-    def local_depth(self, depth: int) -> int:
-        gated = [self.keymap.is_gated(i, self.shapes) for i in range(depth)]
-        if gated != sorted(gated, reverse=True):
-            raise CheckpointError("blocks with positional attention come first in a ConViT")
-        return sum(gated)
+    hints: Hints
+    stated: Mapping[str, Any]
+    named: Named
+    variants: Mapping[str, Variant]
 
 
 def infer_config(
@@ -80,87 +67,23 @@ def infer_config(
         CheckpointError: a tensor that tells the shape of the network is missing or odd.
         ConfigError: shapes leave a choice (the message says what decides), or contradict the hints.
     """
-    read = _Shapes(shapes, keymap)
     refuse_features(shapes, keymap)
-    stated = stated_in(hints)
+    read, stated = ShapeReader(shapes, keymap), stated_in(hints)
     named = read_name(hints, variants, stated)
-    found = _from_shapes(read)
+    facts = _Facts(keymap=keymap, hints=hints, stated=stated, named=named, variants=variants)
+    found = fields_of_shapes(read)
     _check_pooler(found, hints)
     _check_stated(found, stated, hints.arguments_from)
-    found["pool"], unsaid = choose_pooling(found, stated, named, keymap)
+    found["pool"], pooling = choose_pooling(found, stated, named, keymap)
     if not stated.get("final_norm", named.config is None or named.config.final_norm):
         found["final_norm"] = False
-    assumed: list[str] = []
-    template = TransformerConfig(
-        **found, image_size=(found["patch_size"], found["patch_size"]), heads=1
-    )
-    gates = _gates(read)
-    grid = _grid(read, replace(template, heads=gates or 1), hints, stated, named, variants)
+    patch, gates = found["patch_size"], read.gates()
+    template = TransformerConfig(**found, image_size=(patch, patch), heads=1)
+    grid = _choose_grid(read, replace(template, heads=gates or 1), facts)
     template = replace(template, image_size=grid.image_size, token_positions=grid.token_positions)
-    heads = gates or stated.get("heads") or _heads_of_variant(template, variants, named)
-    if heads is None:
-        raise ConfigError(_ask_for_heads(template.width, keymap.source))
-    if gates and stated.get("heads", gates) != gates:
-        raise ConfigError(
-            f"{hints.arguments_from} says {stated['heads']} heads, the weights have {gates}: "
-            f"correct that, or leave it out"
-        )
-    template = replace(template, heads=heads)
-    # Names are timm's; transformers' code has another epsilon under them.
-    of_name = None if keymap.source == "transformers" else named.norm_eps
-    eps = stated.get("norm_eps", of_name or keymap.default_eps)
-    named_activation = None if named.config is None else named.config.activation
-    activation = stated.get("activation", hints.activation or named_activation or "gelu")
-    config = replace(template, norm_eps=eps, activation=activation)
-    # The config of a transformers model leaves out what its class has by default.
-    unnamed = named.config is None or keymap.source == "transformers"
-    if unnamed and hints.model_type is None:
-        if config.pre_norm and not named.name:
-            _ask_for_clip(stated)
-        assumed += _unnamed(config, keymap, stated, variants)
-    return config, [*assumed, *unsaid, *grid.assumed]
-
-
-def _ask_for_clip(stated: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` where a norm before the blocks may be of several kinds of networks."""
-    if not {"norm_eps", "activation"} <= set(stated):
-        raise ConfigError(
-            "a norm before the blocks is of a CLIP model (epsilon 1e-05, gelu or quick_gelu) or of "
-            "another (1e-06, gelu), and nothing says which: say it, such as with --config "
-            '\'{"norm_eps": 1e-05, "act_layer": "gelu"}\''
-        )
-
-
-def _unnamed(
-    config: TransformerConfig,
-    keymap: TransformerKeymap,
-    stated: Mapping[str, Any],
-    variants: Mapping[str, Variant],
-) -> list[str]:
-    """Say what was assumed of a network whose name, if it has one, is in no table."""
-    unsaid = [field for field in ("norm_eps", "activation") if field not in stated]
-    assumed = []
-    # The original code has one epsilon and one activation.
-    if keymap.source != "original" or _variant_of(config, variants) is None:
-        others = {"norm_eps": '"norm_eps": 1e-5', "activation": '"act_layer": "silu"'}
-        words = {
-            "norm_eps": ("LayerNorm epsilon", f"{config.norm_eps:g}"),
-            "activation": ("activation", config.activation),
-        }
-        assumed = [_unstated(*words[field], keymap, others[field]) for field in unsaid]
-    if keymap.source == "original" and config.layer_scale:
-        assumed.append(
-            "no rotary embeddings, as in DeiT III (those of timm's vit_…_rope_ape models are not "
-            "in their tensors)"
-        )
-    return assumed
-
-
-# Fields that shapes decide, and a file may contradict.
-_TOLD: Final = (
-    "width", "depth", "mlp_width", "patch_size", "qkv_bias", "proj_bias", "local_depth",
-    "class_token", "registers", "pre_norm", "layer_scale", "fc_norm",
-)  # fmt: skip
+    heads = _choose_heads(template, gates, facts)
+    config = _with_constants(replace(template, heads=heads), facts)
+    return config, [*_constants_in_words(config, facts), *pooling, *grid.assumed]
 
 
 def _check_pooler(found: Mapping[str, Any], hints: Hints) -> None:
@@ -184,90 +107,44 @@ def _check_stated(found: Mapping[str, Any], stated: Mapping[str, Any], file: str
             )
 
 
-def _from_shapes(read: _Shapes) -> dict[str, Any]:
-    """Fields that the shapes decide."""
-    names, at = read.keymap, read.keymap.prefix
-    width, in_channels, patch, other = read.of(f"{at}{names.patch}.weight", 4)
-    if patch != other:
-        raise CheckpointError(f"patches of {patch}x{other} pixels are not supported, only squares")
-    depth = read.depth()
-    if not depth:
-        raise CheckpointError(f"the checkpoint has no {names.block_name(0)}{names.norm1}.weight")
-    first = names.block_name(0)
-    mlp_width = read.of(f"{first}{names.up}.weight", 2)[0]
-    layer = (names.gated[0] if names.gated else names.q)[0]
-    distilled = read.has(at + names.distillation_token)
-    if not names.gate and not read.has(at + names.positions):  # which only a ConViT may lack
-        raise CheckpointError(
-            f"the checkpoint has no tensor {at + names.positions!r}: a vision transformer with "
-            f"rotary embeddings, or without positions, is not supported; or is the file incomplete?"
+def _choose_grid(read: ShapeReader, template: TransformerConfig, facts: _Facts) -> Grid:
+    """Infer the image size, from the position embeddings where there are any."""
+    keymap, hints = facts.keymap, facts.hints
+    if not template.positions:
+        return size_without_positions(template, hints, facts.variants)
+    key = keymap.prefix + keymap.positions
+    count, width = read.of(key, 3)[1:]
+    if width != template.width:
+        raise CheckpointError(f"{key}: {count} positions of width {width} do not fit this network")
+    return infer_grid(count, template, keymap, hints, facts.stated, facts.named)
+
+
+def _choose_heads(template: TransformerConfig, gates: int | None, facts: _Facts) -> int:
+    """Choose the number of attention heads: by the gates, what is stated, or a variant."""
+    stated = facts.stated.get("heads")
+    if gates and stated not in (None, gates):
+        raise ConfigError(
+            f"{facts.hints.arguments_from} says {stated} heads, the weights have {gates}: "
+            f"correct that, or leave it out"
         )
-    classes, norms = read_heads(read.shapes, names)
-    _check_heads(read, distilled=distilled, heads=len(norms))
-    pooler = f"{at}{names.pooler}.weight"
-    registers = at + names.registers
-    return {
-        "patch_size": patch,
-        "in_channels": in_channels,
-        "num_classes": classes,
-        "width": width,
-        "depth": depth,
-        "mlp_width": mlp_width,
-        "qkv_bias": read.has(f"{first}{layer}.bias"),
-        "distilled": distilled,
-        "distilled_head": len(norms) > 1,
-        "head_norm": norms[:1] == [True],
-        "head_dist_norm": norms[1:] == [True],
-        "pooler_width": read.of(pooler, 2)[0] if names.pooler and read.has(pooler) else 0,
-        "local_depth": read.local_depth(depth),
-        "positions": read.has(at + names.positions),
-        "class_token": read.has(at + names.class_token),
-        "registers": (read.of(registers, 3)[1] if names.registers and read.has(registers) else 0),
-        "pre_norm": read.has(f"{at}{names.norm_pre}.weight"),
-        "layer_scale": any(read.has(first + scale) for scale in names.scales),
-        "proj_bias": any(read.has(f"{first}{n}.bias") for n in (names.proj, names.up, names.down)),
-        "fc_norm": read.has(f"{at}{names.fc_norm}.weight"),
-    }
+    heads = gates or stated or _heads_of_variant(template, facts)
+    if heads is None:
+        raise ConfigError(_ask_for_heads(template.width, facts.keymap.source))
+    return int(heads)
 
 
-def _check_heads(read: _Shapes, *, distilled: bool, heads: int) -> None:
-    """Timm's and the original's distilled models have both heads or none."""
-    names = read.keymap
-    if distilled and heads == 1 and len(names.heads) > 1:
-        raise CheckpointError(
-            f"the checkpoint has a distillation token ({names.distillation_token}) and no "
-            f"distillation head ({names.heads[1]}.weight): is the file complete?"
-        )
-    if not distilled and heads > 1:
-        raise CheckpointError(
-            f"the checkpoint has a distillation head ({names.heads[1]}.weight) and no distillation "
-            f"token ({names.prefix}{names.distillation_token}): is the file complete?"
-        )
-
-
-def _gates(read: _Shapes) -> int | None:
-    names = read.keymap
-    return read.of(names.block_name(0) + names.gate, 1)[0] if names.gate else None
-
-
-def _heads_of_variant(
-    template: TransformerConfig, variants: Mapping[str, Variant], named: Named
-) -> int | None:
+def _heads_of_variant(template: TransformerConfig, facts: _Facts) -> int | None:
     """Choose the heads of the named variant, or of those that are this network if they agree."""
+    named = facts.named.config
     # A name says nothing of a network of another width.
-    if named.config is not None and named.config.width == template.width:
-        return named.config.heads
+    if named is not None and named.width == template.width:
+        return named.heads
     found = {
         variant.config.heads
-        for variant in variants.values()
+        for variant in facts.variants.values()
         if same_architecture(replace(variant.config, heads=1), template)
     }
     return found.pop() if len(found) == 1 else None
-
-
-def _variant_of(template: TransformerConfig, variants: Mapping[str, Variant]) -> str | None:
-    """The name of a variant of this network."""
-    return next((n for n, v in variants.items() if same_architecture(v.config, template)), None)
 
 
 def _ask_for_heads(width: int, source: str) -> str:
@@ -283,25 +160,57 @@ def _ask_for_heads(width: int, source: str) -> str:
     )
 
 
+def _with_constants(config: TransformerConfig, facts: _Facts) -> TransformerConfig:
+    """Choose the epsilon of the norms and the activation, which no tensor shows."""
+    keymap, named, stated = facts.keymap, facts.named, facts.stated
+    # Names are timm's; transformers' code has another epsilon under them.
+    of_name = None if keymap.source == "transformers" else named.norm_eps
+    activation = facts.hints.activation or (named.config and named.config.activation) or "gelu"
+    return replace(
+        config,
+        norm_eps=stated.get("norm_eps", of_name or keymap.default_eps),
+        activation=stated.get("activation", activation),
+    )
+
+
+def _constants_in_words(config: TransformerConfig, facts: _Facts) -> list[str]:
+    """Say what was assumed of a network whose name, if it has one, is in no table.
+
+    Raises:
+        ConfigError: there is no likeliest value.
+    """
+    keymap, stated = facts.keymap, facts.stated
+    has_defaults = facts.named.config is not None and keymap.source != "transformers"
+    # The config of a transformers model leaves out what its class has by default.
+    if has_defaults or facts.hints.model_type is not None:
+        return []
+    unsaid = [field for field in ("norm_eps", "activation") if field not in stated]
+    if config.pre_norm and not facts.named.name and unsaid:
+        raise ConfigError(
+            "a norm before the blocks is of a CLIP model (epsilon 1e-05, gelu or quick_gelu) or of "
+            "another (1e-06, gelu), and nothing says which: say it, such as with --config "
+            '\'{"norm_eps": 1e-05, "act_layer": "gelu"}\''
+        )
+    variants = facts.variants.values()
+    is_variant = any(same_architecture(variant.config, config) for variant in variants)
+    assumed = []
+    # The original code has one epsilon and one activation.
+    if keymap.source != "original" or not is_variant:
+        others = {"norm_eps": '"norm_eps": 1e-5', "activation": '"act_layer": "silu"'}
+        words = {
+            "norm_eps": ("LayerNorm epsilon", f"{config.norm_eps:g}"),
+            "activation": ("activation", config.activation),
+        }
+        assumed = [_unstated(*words[field], keymap, others[field]) for field in unsaid]
+    if keymap.source == "original" and config.layer_scale:
+        assumed.append(
+            "no rotary embeddings, as in DeiT III (those of timm's vit_…_rope_ape models are not "
+            "in their tensors)"
+        )
+    return assumed
+
+
 def _unstated(what: str, value: str, keymap: TransformerKeymap, other: str) -> str:
     """Say aloud what no file states, and the flag that states another value."""
     library = "transformers" if keymap.source == "transformers" else "timm"
     return f"{what} {value}: the default of {library} (another: --config '{{{other}}}')"
-
-
-def _grid(
-    read: _Shapes,
-    template: TransformerConfig,
-    hints: Hints,
-    stated: Mapping[str, Any],
-    named: Named,
-    variants: Mapping[str, Variant],
-) -> Grid:
-    """Infer the image size, from the position embeddings where there are any."""
-    if not template.positions:
-        return size_without_positions(template, hints, variants)
-    key = read.keymap.prefix + read.keymap.positions
-    count, width = read.of(key, 3)[1:]
-    if width != template.width:
-        raise CheckpointError(f"{key}: {count} positions of width {width} do not fit this network")
-    return infer_grid(count, template, read.keymap, hints, stated, named)
