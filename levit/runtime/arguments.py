@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
+from levit.artifact import Manifest
 from levit.errors import ConfigError, InputError
 from levit.pictures.modes import MODES
+from levit.pictures.pipeline import Pipeline
+from levit.pictures.preparation import Preparation
 from levit.pictures.reading import ImageLike
 from levit.runtime.backends import SessionOptions
 from levit.runtime.cpus import available_cpus
@@ -75,6 +78,24 @@ class PredictorSettings:
             mode=self.mode,
             cache=None if self.cache is None else Path(self.cache),
             allow_host_code=self.allow_host_code,
+        )
+
+    def pipeline(self, manifest: Manifest, check: Callable[[], None]) -> Pipeline | None:
+        """Make the pipeline from images to batches; None where the model takes tensors only.
+
+        Args:
+            check: raises where the process has forked since, as `Pipeline` takes it.
+        """
+        if manifest.preprocess is None:
+            return None
+        preparation = Preparation(
+            spec=manifest.preprocess,
+            dtype=manifest.inputs[0].dtype,
+            exif=self.exif,
+            draft=self.draft,
+        )
+        return Pipeline(
+            preparation, batch=manifest.batch.opt, workers=self.image_workers, check=check
         )
 
 

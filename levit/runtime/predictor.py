@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from levit.artifact import Artifact, Manifest, open_artifact
 from levit.errors import ConfigError, InputError, LevitError, VerificationError
 from levit.pictures.pipeline import Batches, Pipeline
-from levit.pictures.preparation import Preparation
 from levit.pictures.reading import ImageLike
 from levit.runtime.arguments import PredictorSettings, as_images, check_path, is_count
 from levit.runtime.backends import Session, open_session
@@ -129,7 +128,7 @@ class Predictor:
         session = open_session(self._artifact, options)
         self._session: Session | None = session
         self._pid = os.getpid()
-        self._pipeline = self._make_pipeline()
+        self._pipeline = self._settings.pipeline(self.manifest, self._check_process)
         verification, here = self.manifest.verification, session.machine_class
         seen = (verification.get("cpu_class"), verification.get("gpu_class"))
         if prove and not (here and here in seen):
@@ -366,19 +365,6 @@ class Predictor:
                 "this Predictor was opened before a fork and its threads are not in this "
                 "process: open a Predictor in the child, or start workers with 'spawn'"
             )
-
-    def _make_pipeline(self) -> Pipeline | None:
-        """Make the pipeline from images to batches; None where the model takes tensors only."""
-        spec = self.manifest.preprocess
-        if spec is None:
-            return None
-        settings, dtype = self._settings, self.manifest.inputs[0].dtype
-        return Pipeline(
-            Preparation(spec=spec, dtype=dtype, exif=settings.exif, draft=settings.draft),
-            batch=self.manifest.batch.opt,
-            workers=self.workers,
-            check=self._check_process,
-        )
 
     def _require_output(self, name: str, purpose: str) -> None:
         names = [output.name for output in self.manifest.outputs]
