@@ -29,24 +29,24 @@ _ACCURACY: Final[Mapping[tuple[str, bool, int], tuple[float, float]]] = {
     ("base", True, 224): (83.384, 96.492),
     ("base", True, 384): (85.438, 97.332),
 }
-# DeiT III (arXiv:2204.07118): size → patch, width, depth, heads; huge is over the limit of weights.
-_THIRD: Final[Mapping[str, tuple[int, int, int, int]]] = {
-    "small": (16, 384, 12, 6),
-    "medium": (16, 512, 12, 8),
-    "base": (16, 768, 12, 12),
-    "large": (16, 1024, 24, 16),
+# DeiT III: size → width, depth, heads; huge is over the limit of weights.
+_THIRD: Final[Mapping[str, tuple[int, int, int]]] = {
+    "small": (384, 12, 6),
+    "medium": (512, 12, 8),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
 }
 
 
 def _third() -> dict[str, Variant]:
     variants = {}
-    for size, (patch, width, depth, heads) in _THIRD.items():
+    for size, (width, depth, heads) in _THIRD.items():
         for pixels in (224,) if size == "medium" else (224, 384):
-            name = f"deit3_{size}_patch{patch}_{pixels}"
+            name = f"deit3_{size}_patch16_{pixels}"
             variants[name] = Variant(
                 config=TransformerConfig(
                     image_size=(pixels, pixels),
-                    patch_size=patch,
+                    patch_size=16,
                     width=width,
                     depth=depth,
                     heads=heads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
@@ -43,11 +44,11 @@ _AUGREG: Final = "augreg_in21k_ft_in1k"
 _HEADLESS: Final = {"num_classes": 0}
 _GAP: Final = {"class_token": False, "pool": "avg"}
 _SCALED: Final = {"layer_scale": True}
-# Weights trained by timm with registers (arXiv:2309.16588), under names with reg1 or reg4.
+# Trainings of timm with registers (arXiv:2309.16588), whose number is in the name: reg4.
 _SBB: Final = {**_GAP, **_SCALED, "token_positions": False, "fc_norm": True}
-_SO150M2: Final = {**_GAP, **_SCALED, "registers": 1, "fc_norm": True, "qkv_bias": False}
+_SO150M2: Final = {**_GAP, **_SCALED, "fc_norm": True, "qkv_bias": False}
 _DINO: Final = {**_HEADLESS, **_SCALED}
-_DINO_REGISTERS: Final = {**_DINO, "registers": 4, "token_positions": False}
+_DINO_REGISTERS: Final = {**_DINO, "token_positions": False}
 _MEDIUM: Final = {**_GAP, **_SCALED, "qkv_bias": False}
 
 # Name behind "vit_" → size, patch, pixels, tag of timm's default weights, other fields of the
@@ -99,10 +100,10 @@ _ROWS: Final[Mapping[str, _Row]] = {
         "betwixt", 16, 384, "sbb2_e200_in12k_ft_in1k", _SBB, {"crop_pct": 1.0}
     ),
     "so150m_patch16_reg4_gap_256": (
-        "so150m", 16, 256, "sbb_e250_in12k_ft_in1k", {**_GAP, "registers": 4}, {"crop_pct": 0.95}
+        "so150m", 16, 256, "sbb_e250_in12k_ft_in1k", _GAP, {"crop_pct": 0.95}
     ),
     "so150m_patch16_reg4_gap_384": (
-        "so150m", 16, 384, "sbb_e250_in12k_ft_in1k", {**_GAP, "registers": 4}, {"crop_pct": 1.0}
+        "so150m", 16, 384, "sbb_e250_in12k_ft_in1k", _GAP, {"crop_pct": 1.0}
     ),
     "so150m2_patch16_reg1_gap_256": (
         "so150m2", 16, 256, "sbb_e200_in12k_ft_in1k", _SO150M2, {"crop_pct": 1.0}
@@ -132,8 +133,7 @@ _ROWS: Final[Mapping[str, _Row]] = {
 def _variant(name: str, row: _Row) -> Variant:
     size, patch, pixels, tag, fields, preprocessing = row
     width, depth, heads, mlp_width = _SIZES[size]
-    if fields is _SBB:
-        fields = {**fields, "registers": 4 if "reg4" in name else 1}
+    registers = re.search(r"_reg(\d)_", name)
     top1, top5 = _ACCURACY.get(name, (None, None))
     return Variant(
         config=TransformerConfig(
@@ -143,6 +143,7 @@ def _variant(name: str, row: _Row) -> Variant:
             depth=depth,
             heads=heads,
             mlp_width=mlp_width,
+            registers=int(registers[1]) if registers else 0,
             **fields,
         ),
         hub_id=f"timm/{name}.{tag}",
