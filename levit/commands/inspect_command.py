@@ -205,11 +205,11 @@ def _accuracy_row(accuracy: Any) -> list[list[str]]:
 
 
 def _config_rows(variant: str, config: Mapping[str, Any]) -> list[list[str]]:
-    height, width = config["image_size"]
+    (height, width), channels = config["image_size"], config["in_channels"]
     heads = " (two heads)" if config.get("distilled") and config["num_classes"] else ""
     return [
         ["model", variant],
-        ["image size", f"{height}x{width}, {config['in_channels']} channels"],
+        ["image size", f"{height}x{width}, {channels} channel{'' if channels == 1 else 's'}"],
         ["classes", f"{config['num_classes'] or 'none (headless)'}{heads}"],
     ]
 

@@ -11,8 +11,9 @@ from typing import Any, Final
 
 from levit.errors import ConfigError
 from levit.export.channels import checked_mode, choose_image_mode, with_image_mode
-from levit.export.flavours import FLAVOURS, is_of_transformers, processor_of, spec_from_json
+from levit.export.flavours import FLAVOURS
 from levit.export.options import ExportOptions
+from levit.export.preprocess_files import is_of_transformers, processor_of, spec_from_json
 from levit.export.processor_class import with_class
 from levit.export.sources import Source
 from levit.models.hints import Hints

@@ -18,10 +18,10 @@ from levit.export.flavours import (
     FLAVOURS,
     mmpretrain_spec,
     original_spec,
-    spec_from_json,
     timm_spec,
     transformers_spec,
 )
+from levit.export.preprocess_files import spec_from_json
 from levit.pictures.preprocess import IMAGENET_MEAN, IMAGENET_STD, RULES, PreprocessSpec
 
 # As save_pretrained of transformers 4.2x, and of 4.5x with the fast class, wrote them.
