@@ -355,6 +355,24 @@ def test_the_config_in_a_file_of_mmengine(of_mmengine):
         assert np.array_equal(tensor_of(image, spec), expected)
 
 
+def test_a_multi_label_head_of_mmpretrain_is_a_sigmoid_a_class(of_mmengine):
+    for kind, scores in (("MultiLabelLinearClsHead", "sigmoid"), ("LinearClsHead", None)):
+        head = dict(type=kind, num_classes=3, in_channels=64)
+        config = {**MM_CONFIG, "model": {**MM_CONFIG["model"], "head": head}}
+        source, _, _ = chosen(checkpoint=of_mmengine(config))
+        assert source.hints.scores == scores
+
+
+@pytest.mark.parametrize("kind", ["GELU", "mmcv.GELU"])
+def test_an_activation_of_mmpretrain_that_the_stem_has_not_is_refused(of_mmengine, kind):
+    backbone = {**MM_CONFIG["model"]["backbone"], "act_cfg": dict(type=kind)}
+    config = {**MM_CONFIG, "model": {**MM_CONFIG["model"], "backbone": backbone}}
+    with pytest.raises(ConfigError, match=r"act_cfg of the backbone is .*, and only HSwish"):
+        chosen(checkpoint=of_mmengine(config))
+    backbone["act_cfg"] = dict(type="HSwish")
+    chosen(checkpoint=of_mmengine(config))
+
+
 def test_the_configs_of_mmpretrain_are_read():
     from mmengine.config import Config
 
@@ -427,6 +445,45 @@ def test_one_mean_of_a_script_is_that_of_any_number_of_channels(tmp_path):
     torch.save({"state_dict": state, "hyper_parameters": settings}, tmp_path / "grey.ckpt")
     _, spec, _ = chosen(checkpoint=tmp_path / "grey.ckpt", image_size=64)
     assert (spec.image_mode, spec.mean, spec.std) == ("L", (0.4,), (0.2,))
+
+
+OF_TIMM = {"global_pool": "avg", "fc_norm": False}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"hyper_parameters": {"num_classes": 3, **OF_TIMM}},
+        {"hyper_parameters": {"model_kwargs": OF_TIMM}},
+        {"config": {"model_args": OF_TIMM}},
+        {"model_args": OF_TIMM},
+        OF_TIMM,
+    ],
+    ids=str,
+)
+def test_timms_arguments_under_everybodys_keys(tmp_path, said):
+    import timm
+    import torch
+
+    name = "vit_tiny_patch16_224"  # whose name says the class token
+    network = drawn(timm.create_model(name, num_classes=3, img_size=32, **OF_TIMM))
+    torch.save({"arch": name, "state_dict": network.state_dict(), **said}, tmp_path / "last.ckpt")
+    source = load_source(ExportOptions(checkpoint=tmp_path / "last.ckpt", image_size=32))
+    assert_same_function(network, source)
+    assert source.assumed == ()
+
+
+def test_an_activation_that_is_not_built_is_refused_wherever_it_stands(tmp_path):
+    import torch
+
+    network = trained("levit_128s")
+    for said in (
+        {"hyper_parameters": {"act_layer": "relu"}},
+        {"model_kwargs": {"act_layer": "relu"}},
+    ):
+        torch.save({"state_dict": network.state_dict(), **said}, tmp_path / "last.ckpt")
+        with pytest.raises(ConfigError, match="unknown activation 'relu'"):
+            load_source(ExportOptions(checkpoint=tmp_path / "last.ckpt"))
 
 
 # ---------------------------------------------------------------------------- transformers

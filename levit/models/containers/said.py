@@ -24,13 +24,14 @@ STATED: Final = (
     *("architecture", "model_name", "num_classes", "n_classes", "nb_classes", "num_labels"),
     *("in_chans", "in_channels", "num_channels", "img_size", "image_size", "mean", "std"),
     *("classes", "class_names", "label_names", "class_to_idx", "label2id"),
-    *("idx_to_class", "id2label"),
+    *("idx_to_class", "id2label", "model_args", "model_kwargs"),
+    *("global_pool", "act_layer", "attn_act_layer", "fc_norm", "no_embed_class"),
 )
 
 # Settings whose loss is worth a word, wherever they stand.
 _NOTED: Final = {
-    *STATED, "crop_pct", "interpolation", "input_size", "gp", "model_kwargs", "act_layer", "cfg",
-    "dataset_meta", "eval_crop_ratio",
+    *STATED, "crop_pct", "interpolation", "input_size", "gp", "cfg", "dataset_meta",
+    "eval_crop_ratio",
 }  # fmt: skip
 
 # ImageNet-21k's class names are 21,843; a training config is a few thousand values.

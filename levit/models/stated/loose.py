@@ -24,6 +24,9 @@ _MODELS: Final = ("arch", "architecture", "model_name", "model", "backbone")
 _NAMES: Final = ("class_names", "classes", "label_names")
 _BY_INDEX: Final = ("id2label", "idx_to_class")
 _BY_NAME: Final = ("class_to_idx", "label2id")
+# Arguments of timm's models by which two networks differ under the same tensors.
+_OF_TIMM: Final = ("global_pool", "act_layer", "attn_act_layer", "fc_norm", "no_embed_class")
+_TABLES: Final = ("model_kwargs", "model_args")
 # A family and more: timm's `arch` without arguments is the name of a class, such as "levit".
 _MODEL_NAME: Final = re.compile(r"(.*/)?(levit|deit3?|convit|vit)[-_]\w.*", re.IGNORECASE)
 
@@ -39,13 +42,19 @@ def read_loose(values: Mapping[str, Any]) -> Statement:
         TypeError, ValueError: a number of classes, a size or a mean is not what it should be.
     """
     found: dict[str, Any] = {}
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = {
+        key: values[key] for key in _OF_TIMM if isinstance(values.get(key), (str, bool))
+    }
+    for key in _TABLES:
+        if isinstance(values.get(key), Mapping):
+            arguments |= values[key]
     for key in _first(values, _CLASSES):
         found["num_classes"] = whole(values[key], key, least=0)
     for key in _first(values, _CHANNELS):
-        arguments["in_chans"] = whole(values[key], key, least=1)
+        arguments.setdefault("in_chans", whole(values[key], key, least=1))
     for key in _first(values, _SIZES):
-        channels, arguments["img_size"] = image_size(values[key], key)
+        channels, size = image_size(values[key], key)
+        arguments.setdefault("img_size", size)
         if channels is not None:
             arguments.setdefault("in_chans", channels)
     for key in _MODELS:

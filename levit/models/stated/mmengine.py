@@ -21,6 +21,10 @@ __all__ = ["read_assignments", "read_meta"]
 
 _LONGEST: Final = 1 << 20
 _MOST_BRACKETS: Final = 60
+# Heads whose scores are a sigmoid a class.
+_MULTI_LABEL: Final = ("MultiLabelClsHead", "MultiLabelLinearClsHead")
+# mmengine's names of the activation of LeViT's stem.
+_HARD_SWISH: Final = ("HSwish", "Hardswish")
 
 
 def read_meta(meta: Mapping[str, Any]) -> Statement:
@@ -50,6 +54,9 @@ def read_meta(meta: Mapping[str, Any]) -> Statement:
     head = table(model.get("head") or {}, "head")
     if head.get("num_classes") is not None:
         values["num_classes"] = whole(head["num_classes"], "num_classes", least=0)
+    if head.get("type") in _MULTI_LABEL:
+        values["problem_type"] = "multi_label_classification"
+    _check_activation(table(model.get("backbone") or {}, "backbone"))
     own = model.get("data_preprocessor") or config.get("data_preprocessor") or {}
     pixels = {
         key: value
@@ -58,6 +65,15 @@ def read_meta(meta: Mapping[str, Any]) -> Statement:
     }
     transform, notes = _read_pipeline(config)
     return Statement(values=values, data_preprocessor=pixels, transform=transform, notes=notes)
+
+
+def _check_activation(backbone: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for an activation that is not that of the stem, which has hard-swish."""
+    kind = table(backbone.get("act_cfg") or {}, "act_cfg").get("type", _HARD_SWISH[0])
+    if str(kind).rpartition(".")[2] not in _HARD_SWISH:
+        raise ValueError(
+            f"act_cfg of the backbone is {shown(kind)}, and only {_HARD_SWISH[0]} is supported"
+        )
 
 
 def _read_pipeline(config: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
