@@ -134,6 +134,20 @@ def test_the_input_size_of_training_breaks_ties_only(save):
     assert load_source(ExportOptions(checkpoint=folder)).model.config.image_size == (64, 64)
 
 
+def test_a_stated_size_is_resized_though_another_has_as_many_tokens(save):
+    config = levit_config(
+        widths=(32, 48), key_dim=16, heads=(2, 3), depths=(1, 1), image_size=(64, 64), num_classes=3
+    )
+    asked = (32, 128)  # also 16 tokens and then 4
+    folder, _ = save(config)
+    source = load_source(ExportOptions(checkpoint=folder, image_size=asked))
+    assert source.trained_size == asked
+    assert any("as asked for (64x64 has the same tokens" in word for word in source.assumed)
+    folder, _ = save(config, {"img_size": 64})
+    source = load_source(ExportOptions(checkpoint=folder, image_size=asked))
+    assert (source.trained_size, source.model.config.image_size) == ((64, 64), asked)
+
+
 def test_the_pooling_subsample_is_refused_by_name(save, small_configs):
     folder, _ = save(small_configs["tiny"], {"model_args": {"use_pool": True}})
     with pytest.raises(ConfigError, match="use_pool"):

@@ -459,6 +459,28 @@ def test_a_size_that_does_not_divide_into_patches_is_refused(save, refused, fami
     )
 
 
+@pytest.mark.parametrize(("stated", "asked"), [(64, (32, 128)), ([32, 128], (64, 64))])
+def test_the_stated_size_is_resized_though_another_has_as_many_patches(save, stated, asked):
+    config = config_of(image_size=(64, 64), **DISTILLED)
+    folder = save("deit", config, timm_says("deit_x", num_heads=2, img_size=stated))
+    source = load(folder, image_size=asked)
+    trained = (stated, stated) if isinstance(stated, int) else tuple(stated)
+    assert (source.trained_size, source.model.config.image_size) == (trained, asked)
+
+
+def test_a_size_that_only_the_user_states_is_assumed_aloud(save):
+    folder = save("deit", config_of(image_size=(64, 64), **DISTILLED), timm_says("d", num_heads=2))
+    source = load(folder, model="deit", image_size=(32, 128))
+    assert source.trained_size == (32, 128)
+    (said,) = [word for word in source.assumed if "image size" in word]
+    assert said == (
+        "image size of the training 32x128, as asked for (64x64 has the same tokens; --config "
+        "'{\"img_size\": 64}' has the model resized from it)"
+    )
+    resized = load(folder, model="deit", image_size=(32, 128), config={"img_size": 64})
+    assert resized.trained_size == (64, 64)
+
+
 def test_patches_that_make_no_square_are_asked_for(save, refused):
     config = config_of(image_size=(32, 48), **DISTILLED)
     folder = save("deit", config, timm_says("deit_x", num_heads=2))

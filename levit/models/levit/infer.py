@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import cast
 
 from levit.errors import CheckpointError, ConfigError
+from levit.models.asked_size import asked_size
 from levit.models.heads import read_heads
 from levit.models.hints import Hints
 from levit.models.levit.arguments import config_from_arguments, holds_arguments
@@ -206,17 +207,19 @@ def _decide(
     sizes = [(h * stride, w * stride) for h, w in grids if h == w or not keymap.square]
     if not sizes:
         raise CheckpointError(f"no image size gives the token counts {tokens} of this checkpoint")
-    assumed = []
-    if hints.resize_to in sizes:
-        image_size = hints.resize_to
-    elif hints.image_size is not None:
-        if hints.image_size not in sizes:
-            raise ConfigError(
-                f"the checkpoint was trained at {_or(sizes)} pixels, not {_size(hints.image_size)} "
-                f"as {hints.image_size_from} says; correct that (--image-size resizes the model to "
-                f"another size)"
-            )
+    assumed: list[str] = []
+    if hints.image_size is not None and hints.image_size in sizes:
+        # It comes first: a size that the user wants may have as many tokens.
         image_size = hints.image_size
+    elif hints.resize_to is not None and hints.resize_to in sizes:
+        image_size = hints.resize_to
+        assumed += asked_size(image_size, sizes)
+    elif hints.image_size is not None:
+        raise ConfigError(
+            f"the checkpoint was trained at {_or(sizes)} pixels, not {_size(hints.image_size)} "
+            f"as {hints.image_size_from} says; correct that (--image-size resizes the model to "
+            f"another size)"
+        )
     elif len(sizes) == 1:
         image_size = sizes[0]
     elif hints.input_size in sizes:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from levit.errors import CheckpointError, ConfigError
+from levit.models.asked_size import asked_size
 from levit.models.hints import Hints
 from levit.models.model import Variant
 from levit.models.transformer.config import MAX_TOKENS, TransformerConfig, same_architecture
@@ -72,13 +73,18 @@ def infer_grid(
             f"patches), not at {_size(hints.image_size)} as {hints.image_size_from} says; correct "
             f"that (--image-size resizes the model to another size)"
         )
-    said = [hints.resize_to, hints.image_size, hints.input_size]
+    # What the training had comes first: a size that the user wants may have as many patches.
+    said = [hints.image_size, hints.resize_to, hints.input_size]
     if named.config is not None:
         said.append(named.config.image_size)
     for size in said:
         for reading in readings:
             if size is not None and size in reading.sizes:
-                return Grid(image_size=size, token_positions=reading.token_positions)
+                return Grid(
+                    image_size=size,
+                    token_positions=reading.token_positions,
+                    assumed=_unsaid(size, reading, hints),
+                )
     squares = [reading for reading in readings if reading.square(patch)]
     if len(squares) > 1:
         raise ConfigError(
@@ -145,6 +151,13 @@ def _holding(readings: Sequence[_Reading], *sizes: tuple[int, int] | None) -> bo
 def _trained(reading: _Reading, patch: int) -> str:
     square = reading.square(patch)
     return f"{_size(square)} pixels" if square else "another size"
+
+
+def _unsaid(size: tuple[int, int], reading: _Reading, hints: Hints) -> tuple[str, ...]:
+    """Say that the size is only what the user wants, where no file states it."""
+    if size == hints.image_size or size != hints.resize_to:
+        return ()
+    return asked_size(size, reading.sizes)
 
 
 def _square(
