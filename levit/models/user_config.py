@@ -93,9 +93,9 @@ def overrule(beside: Hints, values: Mapping[str, Any], name: str) -> Hints:
     """
     foreign = is_transformers_config(beside.arguments or {})
     origin = name if name == _INLINE else f"{_INLINE} {name}"
-    said = hints_from_config(_spelled(values, transformers=False), name, origin)
+    said = hints_from_config(_spelled(values, transformers=False, name=name), name, origin)
     if not is_transformers_config(values):
-        said = replace(said, arguments=_spelled(values, transformers=foreign))
+        said = replace(said, arguments=_spelled(values, transformers=foreign, name=name))
     hints = overruled(beside, said)
     labels = beside.label_names
     if said.num_classes is not None and labels is not None and len(labels) != said.num_classes:
@@ -104,9 +104,24 @@ def overrule(beside: Hints, values: Mapping[str, Any], name: str) -> Hints:
     return hints
 
 
-def _spelled(values: Mapping[str, Any], *, transformers: bool) -> dict[str, Any]:
+def _spelled(values: Mapping[str, Any], *, transformers: bool, name: str) -> dict[str, Any]:
     """The same arguments under the names of one library; a whole config keeps its own."""
     if is_transformers_config(values):
         return dict(values)
     theirs = _SPELLINGS if transformers else {value: key for key, value in _SPELLINGS.items()}
-    return {theirs.get(key, key): value for key, value in values.items()}
+    nested = values.get("model_args")
+    levels = [values, nested] if isinstance(nested, Mapping) else [values]
+    found: dict[str, Any] = {}
+    for said in levels:  # those under `model_args` overrule those at the top, as in timm
+        level: dict[str, Any] = {}
+        for key, value in said.items():
+            spelt = theirs.get(key, key)
+            if level.setdefault(spelt, value) != value:
+                raise ConfigError(
+                    f"{name}: {shown(level[spelt])} and {shown(value)} are two values of one "
+                    f"setting, {spelt} or {key}: leave one out"
+                )
+        found |= level
+    if len(levels) > 1:
+        del found["model_args"]
+    return found

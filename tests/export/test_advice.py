@@ -193,6 +193,10 @@ def test_the_command_line_follows_the_advice(save, tmp_path, capsys, kind):
         ("heads.json", "heads.json: no such file"),
         ({"num_heads": 3}, "3 heads do not divide a width of 128"),
         ('{"num_head": 2}', "--config: unknown key 'num_head'; did you mean 'num_heads'?"),
+        (
+            {"num_heads": 2, "num_attention_heads": 4},
+            "--config: 2 and 4 are two values of one setting, num_heads or num_attention_heads",
+        ),
         ({"model_args": {"norm_ep": 1}}, "unknown key 'norm_ep'; did you mean 'norm_eps'?"),
     ],
     ids=str,
@@ -207,6 +211,28 @@ def test_a_bad_config_is_one_line(save, config, words):
 def test_other_keys_of_a_library_are_no_misspelling(save):
     said = {"num_heads": 2, "drop_path_rate": 0.1, "norm_layer": None, "mlp_layer": None}
     load_source(ExportOptions(checkpoint=save("vit"), model="vit", config=said))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_args": {"num_attention_heads": 2}},
+        {"model_args": {"num_heads": 2}, "num_attention_heads": 4},
+        {"num_heads": 2, "num_attention_heads": 2},
+    ],
+    ids=str,
+)
+def test_both_librarys_spellings_mean_one_setting(save, config):
+    source = load_source(ExportOptions(checkpoint=save("vit"), model="vit", config=config))
+    assert source.model.config.heads == 2
+
+
+def test_a_type_of_transformers_leaves_timms_epsilon(save):
+    said = {"model_type": "vit", "num_attention_heads": 2}
+    source = load_source(ExportOptions(checkpoint=save("vit"), config=said))
+    assert source.keymap.source == "timm"
+    assert source.model.config.norm_eps == 1e-6
+    assert any("LayerNorm epsilon 1e-06: the default of timm" in word for word in source.assumed)
 
 
 def test_a_key_that_is_no_text_is_an_error(save):

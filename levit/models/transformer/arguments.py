@@ -66,7 +66,6 @@ def _read(values: Mapping[str, Any]) -> dict[str, Any]:
         if key in said and not (said[key] is None and key in _UNSAID)
     }
     if transformers:
-        stated.setdefault("norm_eps", 1e-12)
         return stated
     if "mlp_ratio" in said and "width" in stated:
         stated["mlp_width"] = int(stated["width"] * number(said["mlp_ratio"], "mlp_ratio"))
@@ -170,6 +169,8 @@ def config_from_arguments(
         ConfigError: a width is missing, of the wrong type, or unsupported.
     """
     stated = {**defaults, **read_stated(values, name)}
+    if values.get("model_type") in ("deit", "vit"):
+        stated.setdefault("norm_eps", 1e-12)  # which a config of transformers may leave out
     missing = {"width", "depth", "heads"} - set(stated)
     if missing:
         raise ConfigError(f"{name}: says nothing of {', '.join(sorted(missing))}")

@@ -180,9 +180,10 @@ def _constants_in_words(config: TransformerConfig, facts: _Facts) -> list[str]:
         ConfigError: there is no likeliest value.
     """
     keymap, stated = facts.keymap, facts.stated
-    has_defaults = facts.named.config is not None and keymap.source != "transformers"
     # The config of a transformers model leaves out what its class has by default.
-    if has_defaults or facts.hints.model_type is not None:
+    of_class = keymap.source == "transformers" and facts.hints.model_type is not None
+    of_variant = keymap.source != "transformers" and facts.named.config is not None
+    if of_class or of_variant:
         return []
     unsaid = [field for field in ("norm_eps", "activation") if field not in stated]
     if config.pre_norm and not facts.named.name and unsaid:
