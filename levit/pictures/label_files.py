@@ -135,6 +135,8 @@ def _named(cell: str, labels: Sequence[str]) -> list[float]:
     names = {name.strip() for name in cell.split(";")} - {""}
     if odd := sorted(names - set(labels)):
         raise ValueError(f"{shown(odd[0])} is no label of this model")
+    if several := sorted(name for name in names if labels.count(name) > 1):
+        raise ValueError(f"{shown(several[0])} is the label of several classes of this model")
     return [float(label in names) for label in labels]
 
 

@@ -117,6 +117,13 @@ def test_a_name_of_neither_answer_is_refused(read):
         read("image,label\na.png,cow\n", ("dog",))
 
 
+def test_a_name_of_two_classes_says_neither(read):
+    cranes = ("crane", "dog", "crane")
+    assert read("image,labels\na.png,dog\n", cranes).values.tolist() == [[0, 1, 0]]
+    with pytest.raises(InputError, match=r"line 2: 'crane' is the label of several classes"):
+        read("image,labels\na.png,dog;crane\n", cranes)
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"no.csv: labels cannot be read"):
         read_label_file(tmp_path / "no.csv", tmp_path, ["a"], decisions=True)
