@@ -164,6 +164,11 @@ def _random_source(options: ExportOptions, seed: int) -> Source:
     }
     own = {field.name for field in fields(config)}
     stated = {key: value for key, value in stated.items() if value is not None and key in own}
+    if hints.arguments is not None and not family.holds_arguments(hints.arguments):
+        named = config
+        config = family.with_arguments(named, hints.arguments, hints.arguments_from)
+        if not family.same_architecture(named, config):
+            name = f"{family.name}_custom"
     config = replace(config, **stated)
     return Source(
         model=random_model(family, config, seed),

@@ -270,6 +270,14 @@ class Family(ABC):
     def config_from_arguments(self, values: Mapping[str, Any], file: str) -> Any:
         """Read a config from a file's JSON object; raises `ConfigError`."""
 
+    @abstractmethod
+    def with_arguments(self, config: Any, values: Mapping[str, Any], file: str) -> Any:
+        """Return the config with the arguments that a file's JSON object states in part.
+
+        Raises:
+            ConfigError: a value is not what it should be, or says nothing without others.
+        """
+
     def preprocessing(self, config: Any, source: str) -> Mapping[str, Any]:
         """Values that the source library's file would state, where there is none."""
         return {}

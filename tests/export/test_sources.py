@@ -178,6 +178,55 @@ def test_random_weights_take_every_word_of_a_config(tmp_path):
     assert (config.in_channels, config.num_classes, config.image_size) == (1, 4, (64, 64))
 
 
+@pytest.mark.parametrize(
+    ("said", "fields"),
+    [
+        ({"norm_eps": 1e-3, "num_heads": 6}, {"norm_eps": 1e-3, "heads": 6}),
+        ({"hidden_act": "silu", "num_hidden_layers": 3}, {"activation": "silu", "depth": 3}),
+        ({"model_args": {"global_pool": "avg"}}, {"pool": "avg", "fc_norm": True}),
+        ({"reg_tokens": 4, "init_values": 1e-5}, {"registers": 4, "layer_scale": True}),
+        ({"embed_dim": 96}, {"width": 96, "mlp_width": 384}),
+    ],
+    ids=str,
+)
+def test_random_weights_of_a_name_take_a_part_of_its_arguments(said, fields):
+    options = ExportOptions(
+        model="vit_tiny_patch16_224", random_weights=0, config=said, image_size=32
+    )
+    source = load_source(options)
+    assert source.model.config == replace(
+        variant("vit_tiny_patch16_224", image_size=(32, 32)), **fields
+    )
+    same = set(fields) <= {"norm_eps", "activation", "pool", "fc_norm"}
+    assert source.variant == ("vit_tiny_patch16_224" if same else "vit_custom")
+
+
+@pytest.mark.parametrize("said", [{"num_heads": [4, 6, 8]}, {"norm_eps": 1e-3}], ids=str)
+def test_a_part_of_levits_arguments_is_no_network(said):
+    (key,) = said
+    with pytest.raises(ConfigError, match=f"--config states {key} of a LeViT: state all of"):
+        load_source(ExportOptions(model="levit_128s", random_weights=0, config=said))
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({"num_heads": [2, 3, 5]},
+         "--config says num_heads [2, 3, 5], the weights have [2, 3, 4]: correct that, or"),
+        ({"depth": 9}, "--config says depth 9, the weights have ["),
+        ({"norm_eps": 1e-3}, "--config: norm_eps is no argument of a LeViT: leave it out"),
+        ({"global_pool": "max"}, "--config: global_pool is 'max', and only 'avg' is supported"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_part_of_levits_arguments_is_compared_with_the_weights(save, small_configs, said, line):
+    folder, _ = save(small_configs["tiny"])
+    with pytest.raises(ConfigError) as caught:
+        load_source(ExportOptions(checkpoint=folder, config=said, image_size=96))
+    assert line in str(caught.value)
+    load_source(ExportOptions(checkpoint=folder, config={"num_heads": [2, 3, 4]}, image_size=96))
+
+
 def test_timms_arguments_in_all_their_forms():
     arguments = dict(
         embed_dim=[32, 48], key_dim=16, num_heads=2, depth=(1, 2), attn_ratio=(2, 4),

@@ -9,7 +9,11 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import ConfigError
-from levit.models.levit.arguments import config_from_arguments, holds_arguments
+from levit.models.levit.arguments import (
+    config_from_arguments,
+    holds_arguments,
+    refuse_parts,
+)
 from levit.models.levit.build import build
 from levit.models.levit.config import VARIANTS, LevitConfig, same_architecture
 from levit.models.levit.forward import forward
@@ -78,6 +82,12 @@ class _Levit(Family):
 
     def config_from_arguments(self, values: Mapping[str, Any], file: str) -> LevitConfig:
         return config_from_arguments(values, file)
+
+    def with_arguments(
+        self, config: LevitConfig, values: Mapping[str, Any], file: str
+    ) -> LevitConfig:
+        refuse_parts(values, file)
+        return config
 
     def named_form(self, config: LevitConfig, named: LevitConfig) -> LevitConfig:
         """Return the linear form or its conv twin: same weights, other features."""

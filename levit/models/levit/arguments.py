@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any, Final
 
 from levit.errors import ConfigError
-from levit.json_values import flag, listed, number, number_pair, whole
+from levit.json_values import flag, listed, number, number_pair, shown, whole
 from levit.models.hints import argument_names, model_arguments, refuse_pooling
 from levit.models.layers import activation_name
 from levit.models.levit.config import BlockConfig, LevitConfig, StageConfig, levit_config
 
-__all__ = ["config_from_arguments", "holds_arguments"]
+__all__ = ["check_parts", "config_from_arguments", "holds_arguments", "refuse_parts"]
 
 # Defaults of transformers' LevitConfig, and values that the shapes of a checkpoint would not
 # betray if they were otherwise.
@@ -33,6 +33,64 @@ _WIDTHS: Final = {"embed_dim", "key_dim", "num_heads", "depth"}
 def holds_arguments(values: Mapping[str, Any]) -> bool:
     """Tell whether a JSON file holds the widths of a LeViT."""
     return argument_names(values) >= _WIDTHS or values.get("model_type") == "levit"
+
+
+# Arguments of timm's LeViT that say nothing of the network without the others.
+_PARTS: Final = (*sorted(_WIDTHS), "attn_ratio", "mlp_ratio", "stem_type", "distilled", "use_conv")
+# Arguments of vision transformers that a LeViT has not.
+_FOREIGN: Final = ("norm_eps", "qkv_bias", "patch_size", "class_token", "reg_tokens")
+
+
+def refuse_parts(values: Mapping[str, Any], name: str) -> None:
+    """Raise `ConfigError` for arguments that change the network, where some are not stated.
+
+    Args:
+        values: the JSON object of a file that does not hold all of them.
+        name: name of the file, for messages.
+    """
+    said = argument_names(values)
+    if parts := [key for key in (*_PARTS, *_FOREIGN) if key in said]:
+        raise ConfigError(
+            f"{name} states {', '.join(parts)} of a LeViT: state all of embed_dim, key_dim, "
+            f"num_heads and depth, or leave that out"
+        )
+
+
+def check_parts(config: LevitConfig, values: Mapping[str, Any], name: str) -> None:
+    """Compare some arguments of timm's LeViT, not all of which are stated, with a network.
+
+    Args:
+        config: of the weights.
+
+    Raises:
+        ConfigError: they contradict each other, or a LeViT has no such argument.
+    """
+    said = model_arguments(values)
+    if said.get("global_pool") not in (None, "avg") and config.num_classes:
+        raise ConfigError(
+            f"{name}: global_pool is {shown(said['global_pool'])}, and only 'avg' is supported"
+        )
+    for key in _FOREIGN:
+        if said.get(key) is not None:
+            raise ConfigError(f"{name}: {key} is no argument of a LeViT: leave it out")
+    found: dict[str, list[int | None]] = {
+        "embed_dim": [stage.width for stage in config.stages],
+        "num_heads": [stage.block.heads if stage.block else None for stage in config.stages],
+        "depth": [stage.depth for stage in config.stages],
+    }
+    for key, numbers in found.items():
+        stated = said.get(key)
+        if stated is None:
+            continue
+        entries = stated if isinstance(stated, (list, tuple)) else (stated,) * len(numbers)
+        # A stage without blocks has no heads.
+        if len(entries) != len(numbers) or any(
+            number not in (None, entry) for number, entry in zip(numbers, entries, strict=True)
+        ):
+            raise ConfigError(
+                f"{name} says {key} {shown(stated)}, the weights have {numbers}: correct that, "
+                f"or leave it out"
+            )
 
 
 def config_from_arguments(values: Mapping[str, Any], name: str) -> LevitConfig:

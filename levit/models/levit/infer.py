@@ -10,7 +10,11 @@ from levit.errors import CheckpointError, ConfigError
 from levit.models.asked_size import asked_size
 from levit.models.heads import read_heads
 from levit.models.hints import Hints
-from levit.models.levit.arguments import config_from_arguments, holds_arguments
+from levit.models.levit.arguments import (
+    check_parts,
+    config_from_arguments,
+    holds_arguments,
+)
 from levit.models.levit.config import (
     MAX_TOKENS,
     VARIANTS,
@@ -140,6 +144,8 @@ def infer_config(
                 f"{hints.arguments_from} holds other widths, heads or depths than the weights "
                 f"beside it: correct that, or leave them out"
             )
+    if hints.arguments is not None and hints.model_type is None:
+        check_parts(template, hints.arguments, hints.arguments_from)
     return _decide(template, tokens, keymap, hints)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from levit.errors import ConfigError
@@ -11,7 +12,13 @@ from levit.models.hints import Hints, argument_names, is_transformers_config, mo
 from levit.models.layers import activation_name
 from levit.models.transformer.config import TransformerConfig
 
-__all__ = ["config_from_arguments", "holds_arguments", "read_stated", "stated_in"]
+__all__ = [
+    "config_from_arguments",
+    "holds_arguments",
+    "read_stated",
+    "stated_in",
+    "with_arguments",
+]
 
 _TIMM_WIDTHS: Final = {"embed_dim", "depth", "num_heads"}
 # Arguments of timm's VisionTransformer and ConVit, and the values that are built here. Another
@@ -197,6 +204,18 @@ def config_from_arguments(
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from error
     return TransformerConfig(**stated)
+
+
+def with_arguments(
+    config: TransformerConfig, values: Mapping[str, Any], name: str
+) -> TransformerConfig:
+    """Change what a JSON file states of a network; its MLPs and its norms follow, as in timm."""
+    stated = read_stated(values, name)
+    if stated.get("width", config.width) != config.width:
+        stated.setdefault("mlp_width", config.mlp_width * stated["width"] // config.width)
+    if stated.get("pool") == "avg" and not config.local_depth:
+        stated.setdefault("fc_norm", stated.get("final_norm", config.final_norm))
+    return replace(config, **stated)
 
 
 def _is_distilled(said: Mapping[str, Any]) -> bool:

@@ -11,7 +11,11 @@ import numpy as np
 from levit.errors import ConfigError
 from levit.models.model import Family, Model, Weights
 from levit.models.ops import Ops
-from levit.models.transformer.arguments import config_from_arguments, holds_arguments
+from levit.models.transformer.arguments import (
+    config_from_arguments,
+    holds_arguments,
+    with_arguments,
+)
 from levit.models.transformer.build import build
 from levit.models.transformer.config import TransformerConfig, same_architecture
 from levit.models.transformer.forward import forward
@@ -96,3 +100,8 @@ class TransformerFamily(Family):
 
     def config_from_arguments(self, values: Mapping[str, Any], file: str) -> TransformerConfig:
         return config_from_arguments(values, file, self.defaults)
+
+    def with_arguments(
+        self, config: TransformerConfig, values: Mapping[str, Any], file: str
+    ) -> TransformerConfig:
+        return with_arguments(config, values, file)
