@@ -188,7 +188,7 @@ def _artifact_rows(values: Mapping[str, Any]) -> list[list[str]]:
 
 def _argument_rows(config: Mapping[str, Any], stated_by: Mapping[str, str]) -> list[list[str]]:
     """Write arguments of the network that a file states and its shapes do not."""
-    names = ("activation", "heads", "norm_eps")
+    names = ("activation", "heads", "norm_eps", "pool")
     found = [name for name in names if name in stated_by and name in config]
     return [[name, str(config[name]), stated_by[name]] for name in found]
 

@@ -29,7 +29,7 @@ _OF_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "activation": ("act_layer", "hidden_act"),
     "heads": ("num_heads", "num_attention_heads"),
     "norm_eps": ("norm_eps", "layer_norm_eps"),
-    "global_pool": ("global_pool",),
+    "pool": ("global_pool",),
 }
 # Settings of the pictures → names in files, of timm or mmpretrain and of transformers.
 _OF_PICTURES: Final[Mapping[str, tuple[str, ...]]] = {
