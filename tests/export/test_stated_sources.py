@@ -681,6 +681,13 @@ def test_inspect_shows_where_each_setting_was_stated(tmp_path):
     assert mean.split(maxsplit=2) == ["mean", "0.4/0.4/0.4", "args in model_best.pth.tar"]
 
 
+def test_inspect_shows_the_pooling_of_a_training(tmp_path):
+    name = "vit_tiny_patch16_224"
+    file = saved(tmp_path, trained(name, gp="avg"), arguments(name, gp="avg"))
+    lines = [line.split(maxsplit=2) for line in said_by("inspect", file).splitlines()]
+    assert ["pool", "avg", "args in model_best.pth.tar"] in lines
+
+
 def test_inspect_of_a_network_that_two_families_share(kinds):
     path, _ = kinds["bare as vit"]
     said = json.loads(said_by("inspect", path, "--json"))
