@@ -149,10 +149,10 @@ def _timm_values(module: Any, pretrained: Mapping[str, Any]) -> dict[str, Any]:
             arguments.setdefault("norm_eps", float(part.eps))
         if isinstance(getattr(part, "num_heads", None), int) and hasattr(module, "cls_token"):
             arguments.setdefault("num_heads", part.num_heads)
-    # One for all but LeViT's attention, which may have another.
-    kinds = [_ACTIVATIONS.get(name, name) for name in _activations(module)]
-    if kinds:
-        arguments["act_layer"] = kinds[-1]
+    # One for all but LeViT's attention, which may have another in front of its projection.
+    for name, kind in _activations(module):
+        key = "attn_act_layer" if name.endswith("proj.act") else "act_layer"
+        arguments[key] = _ACTIVATIONS.get(kind, kind)
     size = getattr(getattr(module, "patch_embed", None), "img_size", None)
     if isinstance(size, (tuple, list)):
         arguments["img_size"] = list(size)
@@ -178,8 +178,8 @@ def _token_arguments(module: Any) -> dict[str, Any]:
     return found
 
 
-def _activations(module: Any) -> Iterator[str]:
-    """Classes of the activations, in order; timm calls them ``act`` wherever they stand."""
+def _activations(module: Any) -> Iterator[tuple[str, str]]:
+    """(name, class) of the activations, in order; timm calls them ``act`` wherever they stand."""
     for name, part in module.named_modules():
         if name.rpartition(".")[2] == "act":
-            yield type(part).__name__
+            yield name, type(part).__name__

@@ -632,3 +632,13 @@ def test_a_network_of_its_own_widths_keeps_no_variants_name(tmp_path):
     module = timm.create_model("deit_tiny_patch16_224", img_size=64, num_classes=7, depth=2)
     artifact = export(ExportOptions(output=tmp_path / "a"), model=module.eval())
     assert artifact.manifest.variant == "deit_custom"
+
+
+def test_a_levits_attention_has_its_own_activation():
+    import timm
+
+    own = dict(img_size=64, act_layer="gelu", attn_act_layer="silu", num_classes=5)
+    network = randomised(timm.create_model("levit_128s", **own))
+    source = load_source(ExportOptions(image_size=64), network)  # which compares their answers
+    config = source.model.config
+    assert (config.activation, config.attention_activation) == ("gelu", "silu")
