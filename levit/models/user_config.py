@@ -35,6 +35,7 @@ _SPELLINGS: Final[Mapping[str, str]] = {
     "img_size": "image_size",
     "in_chans": "num_channels",
     "num_classes": "num_labels",
+    "label_names": "id2label",
 }
 # Names that are easily misspelt: a file's other keys are its library's business, but what a user
 # types is meant.

@@ -227,6 +227,16 @@ def test_both_librarys_spellings_mean_one_setting(save, config):
     assert source.model.config.heads == 2
 
 
+@pytest.mark.parametrize("key", ["id2label", "label_names"])
+@pytest.mark.parametrize("names", [["a", "b", "c"], {"1": "b", "0": "a", "2": "c"}], ids=str)
+def test_class_names_of_a_config_in_either_spelling(save, key, names):
+    options = ExportOptions(
+        checkpoint=save("vit"), model="vit", config={"num_heads": 2, key: names}
+    )
+    source = load_source(options)
+    assert source.hints.label_names == ("a", "b", "c")
+
+
 def test_a_type_of_transformers_leaves_timms_epsilon(save):
     said = {"model_type": "vit", "num_attention_heads": 2}
     source = load_source(ExportOptions(checkpoint=save("vit"), config=said))

@@ -81,6 +81,8 @@ def test_one_mean_is_for_every_channel():
         ({"args": {"model_kwargs": 3}}, "args in a.pth: model_kwargs: expected an object, not 3"),
         ({"args": {"input_img_mode": "YCbCr"}},
          "args in a.pth: input_img_mode 'YCbCr': only RGB, RGBA and L are supported"),
+        ({"hyper_parameters": {"classes": ["a", "b"], "class_to_idx": {"a": 1, "b": 0}}},
+         "hyper_parameters in a.pth: classes ['a', 'b'] and class_to_idx ['b', 'a'] contradict"),
         ({"hyper_parameters": {"num_classes": 2.5}},
          "hyper_parameters in a.pth: num_classes: expected a whole number"),
         ({"meta": {"dataset_meta": 3}}, "meta in a.pth: dataset_meta: expected an object, not 3"),

@@ -8,10 +8,10 @@ meaning would have is passed over.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from levit.json_values import whole
+from levit.json_values import shown, whole
 from levit.models.hints import bare_name
 from levit.models.stated.statement import Statement, colours, image_size
 
@@ -82,11 +82,27 @@ def _first(values: Mapping[str, Any], keys: tuple[str, ...]) -> list[str]:
 
 
 def _class_names(values: Mapping[str, Any]) -> list[str] | None:
-    """Class names in order, from a list of them or a table in either direction."""
+    """Class names in order, from lists of them and tables in either direction.
+
+    Raises:
+        ValueError: two of them differ.
+    """
+    found = dict(_names_by_key(values))
+    (first, names), *others = found.items() if found else [("", None)]
+    for key, other in others:
+        if other != names:
+            raise ValueError(
+                f"{first} {shown(names)} and {key} {shown(other)} contradict each other"
+            )
+    return names
+
+
+def _names_by_key(values: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """(key, class names in order) wherever they stand."""
     for key in _NAMES:
         names = values.get(key)
         if isinstance(names, (list, tuple)) and names and all(isinstance(n, str) for n in names):
-            return list(names)
+            yield key, list(names)
     for key in (*_BY_INDEX, *_BY_NAME):
         table = values.get(key)
         if not isinstance(table, Mapping) or not table:
@@ -95,5 +111,4 @@ def _class_names(values: Mapping[str, Any]) -> list[str] | None:
         by_index = {str(index): name for index, name in pairs}
         names = [by_index.get(str(index)) for index in range(len(table))]
         if all(isinstance(name, str) for name in names):
-            return names
-    return None
+            yield key, names
