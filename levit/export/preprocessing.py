@@ -74,8 +74,11 @@ def choose_preprocess(
     if stated_mode is None and mode != spec.image_mode:
         defaulted = (f"image mode {mode}: the model has {config.in_channels} channel",)
     spec, averaged = with_image_mode(spec, mode, statistics.get("mean"), statistics.get("std"))
-    if name is None and not settings_for(source.keymap.source, hints)[1]:
-        assumed = (*assumed, *_defaults_in_words(spec, {*hints.transform, *flags}))
+    beside = settings_for(source.keymap.source, hints)[1]
+    # The defaults of a processor of transformers are those of the class that its file names.
+    if name is None and (not beside or source.keymap.source == "timm"):
+        there = {key for key, value in beside.items() if value is not None}
+        assumed = (*assumed, *_defaults_in_words(spec, {*there, *hints.transform, *flags}))
     return spec, (*assumed, *defaulted, *averaged)
 
 

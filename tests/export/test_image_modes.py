@@ -78,11 +78,12 @@ def test_what_is_said_is_neither_averaged_nor_assumed(weights):
     assert (spec.mean, spec.std) == ((0.5,), (0.25,))
     assert assumed == ("preprocessing: the defaults of timm (bicubic, crop_pct 0.9)",)
     shutil.rmtree(folder)
-    spec, assumed = choose(weights(1, mean=[0.3], std=[0.2], crop_pct=1.0))
+    rest = {"crop_pct": 1.0, "interpolation": "bicubic"}
+    spec, assumed = choose(weights(1, mean=[0.3], std=[0.2], **rest))
     assert (spec.mean, spec.std) == ((0.3,), (0.2,))
     assert assumed == ("image mode L: the model has 1 channel",)
     shutil.rmtree(folder)
-    half = weights(1, mean=[0.5] * 3, std=[0.5] * 3)
+    half = weights(1, mean=[0.5] * 3, std=[0.5] * 3, **rest)
     assert choose(half) == (choose(half, mean=(0.5,), std=(0.5,))[0], assumed)
 
 

@@ -89,11 +89,16 @@ def test_each_library_reads_its_own_file_and_no_other():
     assert settings_for("original", hints)[1] == {}
 
 
+def test_what_a_pretrained_cfg_leaves_out_is_assumed(choose):
+    (text,) = choose("timm", Hints(pretrained_cfg={**CFG, "std": None}))[1]
+    assert text == "preprocessing: the defaults of timm (std 0.229/0.224/0.225)"
+
+
 def test_what_stands_beside_is_no_assumption(choose):
     spec, assumed = choose("transformers", Hints(preprocessor_config=PROCESSOR))
     assert assumed == ()
     assert (spec.flavour, spec.interpolation, spec.crop_pct) == ("transformers", "bilinear", 0.875)
-    spec, assumed = choose("timm", Hints(pretrained_cfg=CFG))
+    spec, assumed = choose("timm", Hints(pretrained_cfg={**CFG, "std": [0.5, 0.5, 0.5]}))
     assert assumed == ()
     assert (spec.flavour, spec.mean, spec.crop_pct) == ("timm", (0.1, 0.2, 0.3), 0.8)
 
