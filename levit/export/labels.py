@@ -108,7 +108,9 @@ def _check_lines(lines: Sequence[str], path: Path) -> None:
 
 
 def _from_lines(lines: Sequence[str], path: Path) -> tuple[str, ...]:
-    if matches := _matches(_WORDNET, lines):
+    matches = _matches(_WORDNET, lines)
+    # "n01440764 0" is a WordNet number as the name, and the number of its class behind it.
+    if matches and not all(match[2].isdigit() for match in matches):
         numbers = [match[1] for match in matches]
         for line, (number, following) in enumerate(pairwise(numbers), 2):
             if following <= number:
@@ -194,18 +196,38 @@ def _from_json(text: str, path: Path) -> tuple[str, ...]:
             f"{path}: begins as JSON and cannot be read as such ({error}); for one label per line "
             f"begin with a letter or a digit"
         ) from error
-    below = []
-    if isinstance(values, dict):
-        below = [values[key] for key in _KEYS if values.get(key)][:1]
-    for value in (values, *below):
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
-            return tuple(value)
-        if isinstance(value, dict) and (pairs := _numbers_and_names(value)):
-            return _numbered(pairs, path, "entry")
+    if (names := _names_in(values, path)) is not None:
+        return names
+    tables = values if isinstance(values, dict) else {}
+    keys = [key for key in _KEYS if tables.get(key)]
+    names = _names_in(tables[keys[0]], path) if keys else None
+    if names is not None:
+        _check_others(names, keys, tables, path)
+        return names
     raise ConfigError(
         f"{path}: no labels; JSON has them as a list of names, as numbers and names "
         f'({{"0": "brick"}}, {{"brick": 0}}), or as such below {", ".join(_KEYS)}'
     )
+
+
+def _names_in(value: Any, path: Path) -> tuple[str, ...] | None:
+    """Read a list of names, or a table of them and of their numbers; None where it is neither."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    if isinstance(value, dict) and (pairs := _numbers_and_names(value)):
+        return _numbered(pairs, path, "entry")
+    return None
+
+
+def _check_others(
+    names: Sequence[str], keys: Sequence[str], tables: Mapping[str, Any], path: Path
+) -> None:
+    """Raise where a second list or table of as many names has others."""
+    for key in keys[1:]:
+        if not isinstance(tables[key], (list, dict)) or len(tables[key]) != len(names):
+            continue  # such as label2id of classes with equal names
+        if _names_in(tables[key], path) not in (None, names):
+            raise ConfigError(f"{path}: {keys[0]} and {key} hold other names: leave one out")
 
 
 def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

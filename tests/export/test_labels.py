@@ -75,6 +75,16 @@ def test_every_form_gives_the_names_in_the_order_of_the_classes(read, text):
     assert read(text) == NAMES
 
 
+def test_a_wordnet_number_before_the_number_of_its_class_is_the_name(read):
+    assert read("n01440764 1\nn01443537 0") == ("n01443537", "n01440764")
+
+
+def test_equal_names_have_fewer_entries_the_other_way(read):
+    both = {"id2label": {"0": "crane", "1": "bird", "2": "crane"}}
+    both["label2id"] = {"crane": 2, "bird": 1}
+    assert read(json.dumps(both)) == ("crane", "bird", "crane")
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -151,6 +161,10 @@ def test_names_that_only_look_a_little_like_it_are_names(read, names):
         ('["brick", 1]', "no labels"),
         ("{}", "no labels"),
         ('{"id2label": {"0": "a", "5": "b"}}', "entry 2 has 5, beyond 1"),
+        (
+            '{"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}}',
+            "id2label and label2id hold other names",
+        ),
         ('{"names": {"names": {"names": ["brick"]}}}', "no labels"),
     ],
 )
