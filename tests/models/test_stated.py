@@ -147,6 +147,7 @@ def test_the_settings_of_lightning():
         {"arch": "resnet50"},
         {"model_name": 3, "classes": 10, "class_to_idx": {"a": 1, "b": 2}},
         {"classes": [0, 1], "id2label": {"0": None}},
+        {"global_pool": True, "fc_norm": 1, "act_layer": None, "model_args": "--gp avg"},
         {"args": ["--lr", "0.1"], "config": "configs/levit.yaml", "hparams": None},
     ],
     ids=str,

@@ -25,7 +25,10 @@ _NAMES: Final = ("class_names", "classes", "label_names")
 _BY_INDEX: Final = ("id2label", "idx_to_class")
 _BY_NAME: Final = ("class_to_idx", "label2id")
 # Arguments of timm's models by which two networks differ under the same tensors.
-_OF_TIMM: Final = ("global_pool", "act_layer", "attn_act_layer", "fc_norm", "no_embed_class")
+_OF_TIMM: Final = {
+    **{"global_pool": str, "act_layer": str, "attn_act_layer": str},
+    **{"fc_norm": bool, "no_embed_class": bool},
+}
 _TABLES: Final = ("model_kwargs", "model_args")
 # A family and more: timm's `arch` without arguments is the name of a class, such as "levit".
 _MODEL_NAME: Final = re.compile(r"(.*/)?(levit|deit3?|convit|vit)[-_]\w.*", re.IGNORECASE)
@@ -43,7 +46,7 @@ def read_loose(values: Mapping[str, Any]) -> Statement:
     """
     found: dict[str, Any] = {}
     arguments: dict[str, Any] = {
-        key: values[key] for key in _OF_TIMM if isinstance(values.get(key), (str, bool))
+        key: values[key] for key, kind in _OF_TIMM.items() if isinstance(values.get(key), kind)
     }
     for key in _TABLES:
         if isinstance(values.get(key), Mapping):
