@@ -453,6 +453,7 @@ OF_TIMM = {"global_pool": "avg", "fc_norm": False}
 @pytest.mark.parametrize(
     "said",
     [
+        {"args": {"model": "vit_tiny_patch16_224", "global_pool": "avg"}},
         {"hyper_parameters": {"num_classes": 3, **OF_TIMM}},
         {"hyper_parameters": {"model_kwargs": OF_TIMM}},
         {"config": {"model_args": OF_TIMM}},

@@ -45,6 +45,9 @@ def read_training(args: Mapping[str, Any]) -> Statement:
         model.setdefault("img_size", size)
     if "gp" in said:
         model.setdefault("global_pool", text(said["gp"], "gp"))
+    for key in ("global_pool", "act_layer"):  # of scripts like timm's; MAE's global_pool is a flag
+        if isinstance(said.get(key), str):
+            model.setdefault(key, said[key])
     classes = said.get("num_classes", said.get("nb_classes"))
     values: dict[str, Any] = {}
     if "model" in said:
