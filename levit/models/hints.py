@@ -163,7 +163,10 @@ def _hints(values: Mapping[str, Any], name: str) -> Hints:
 
 
 # Classifier heads by what a class's name ends with.
-_HEADS = {"Model": 0, "ForImageClassification": 1, "ForImageClassificationWithTeacher": 2}
+_HEADS = {
+    **{"Model": 0, "ForMaskedImageModeling": 0},
+    **{"ForImageClassification": 1, "ForImageClassificationWithTeacher": 2},
+}
 
 
 def _heads(name: str | None) -> int | None:

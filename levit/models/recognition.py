@@ -19,6 +19,8 @@ from levit.models.whole_models import WholeModel, find_models
 
 __all__ = ["SeveralFamiliesError", "recognise"]
 
+_PLAIN = "plain vision transformer"  # what `looks_like` says of most
+
 
 class SeveralFamiliesError(ConfigError):
     """A checkpoint whose tensors are those of several families, and nothing says of which.
@@ -137,9 +139,10 @@ def _impression(checkpoint: Checkpoint, models: Sequence[WholeModel]) -> str:
         )
     if all(0 in shape for shape in shapes.values()):
         return "its tensors are empty: DeepSpeed keeps them in parts, which zero_to_fp32.py joins"
-    if like is None and (rewritten := rewriting_in(checkpoint.tensors)) is not None:
-        return rewritten
     if like in (None, PLAIN_VIT):
+        rewritten = rewriting_in(checkpoint.tensors)
+        if rewritten is not None:
+            return rewritten
         feature = find_feature(checkpoint.tensors)
         like = like if feature is None else f"a vision transformer with {feature}"
     some = ", ".join(list(checkpoint.tensors)[:3])

@@ -139,7 +139,9 @@ def _is_in_bookkeeping(model: WholeModel) -> bool:
 
 def _several(group: Sequence[_Choice]) -> str:
     titles = listing([choice.title for choice in group])
-    advised = group[0].name
+    # A teacher has taught the model that is wanted.
+    pupils = [choice for choice in group if "teacher" not in choice.name.split(".")]
+    advised = (pupils or group)[0].name
     what = ""
     if looks_like(_shapes(group[0].weights, group[0].originals)) == DINO:
         what = f"{DINO}; "
@@ -271,10 +273,21 @@ def _wanted(
             return _unknown([weights], file)
         names = [name for name in weights.entries if name.startswith(f"{wanted}.")]
         if names and not weights.problem:
-            return Selection(weights=weights, names=names, notes=_without_tensors(weights))
+            return _under_prefix(weights, names, f"{wanted}.")
     names = [choice.name for choice in choices] or [s.key for s in sets if s.key]
     there = f", but {listing(names)}" if names and names != [_BARE] else "; leave out --weights"
     raise CheckpointError(f"{file}: holds no weights called {wanted!r}{there}")
+
+
+def _under_prefix(weights: WeightSet, names: Sequence[str], prefix: str) -> Selection:
+    """Take what lies under a prefix, without training's own: a model that another one holds."""
+    shapes = {name: tuple(weights.entries[name].shape) for name in names}
+    out = [n for n in names if is_bookkeeping(n.removeprefix(prefix), shapes[n])]
+    return Selection(
+        weights=weights,
+        names=[name for name in names if name not in out],
+        notes=(*left_out(out), *_without_tensors(weights)),
+    )
 
 
 def _unknown(sets: Sequence[WeightSet], file: str) -> Selection:

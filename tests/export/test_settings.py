@@ -103,6 +103,15 @@ def test_what_stands_beside_is_no_assumption(choose):
     assert (spec.flavour, spec.mean, spec.crop_pct) == ("timm", (0.1, 0.2, 0.3), 0.8)
 
 
+def test_what_timms_settings_leave_open_is_assumed_aloud(choose):
+    # Such as the config.json of a class of one's own with a `mean` (PyTorchModelHubMixin).
+    spec, assumed = choose("timm", Hints(pretrained_cfg={"mean": [0.5] * 3, "std": None}))
+    assert (spec.mean, spec.crop_pct) == ((0.5,) * 3, 0.875)
+    assert assumed == (
+        "preprocessing: the defaults of timm (bicubic, crop_pct 0.875, std 0.229/0.224/0.225)",
+    )
+
+
 def test_a_named_flavour_takes_its_own_file_from_beside(choose):
     hints = Hints(pretrained_cfg=CFG, preprocessor_config=PROCESSOR)
     assert choose("timm", hints, preprocess="transformers")[0].interpolation == "bilinear"

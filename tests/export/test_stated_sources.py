@@ -683,8 +683,13 @@ def test_inspect_shows_where_each_setting_was_stated(tmp_path):
 
 
 def test_inspect_shows_the_pooling_of_a_training(tmp_path):
-    name = "vit_tiny_patch16_224"
-    file = saved(tmp_path, trained(name, gp="avg"), arguments(name, gp="avg"))
+    import timm
+
+    said = {"img_size": 32, "gp": "avg", "model_kwargs": {"fc_norm": False}}
+    network = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=3, img_size=32, global_pool="avg", fc_norm=False
+    )
+    file = saved(tmp_path, drawn(network), argparse.Namespace(model="vit_tiny_patch16_224", **said))
     lines = [line.split(maxsplit=2) for line in said_by("inspect", file).splitlines()]
     assert ["pool", "avg", "args in model_best.pth.tar"] in lines
 

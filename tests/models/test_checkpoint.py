@@ -180,8 +180,10 @@ def test_safetensors_come_before_pytorchs_files(write, tensors, tmp_path):
 
 
 def test_an_empty_folder_is_an_error(tmp_path):
-    (tmp_path / "model.safetensors").mkdir()
     with pytest.raises(CheckpointError, match="found none; name the file"):
+        read_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").mkdir()
+    with pytest.raises(CheckpointError, match=r"no weights itself but a folder \(model\.safet"):
         read_checkpoint(tmp_path)
 
 

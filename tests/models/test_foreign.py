@@ -196,6 +196,13 @@ def test_archives_of_other_things(tmp_path):
         )
         assert said(tmp_path / "a.zip") == f"a zip file, but not one of torch.save {what}"
         assert said(tmp_path / "a.tar") == f"a tar file, but not one of PyTorch {what}"
+    with tarfile.open(tmp_path / "b.tar", "w") as archive:
+        member = tarfile.TarInfo("model.pth")
+        member.pax_headers = {"mtime": "1.5"}  # as Python's archive.add writes
+        archive.addfile(member, io.BytesIO())
+    assert said(tmp_path / "b.tar") == (
+        "a tar file, but not one of PyTorch; unpack it, and pass the checkpoint in it"
+    )
     with zipfile.ZipFile(tmp_path / "model.keras", "w") as archive:
         archive.writestr("config.json", b"{}")
         archive.writestr("model.weights.h5", b"")
@@ -287,11 +294,26 @@ def test_a_folder_of_checkpoints_names_the_newest(tmp_path):
     assert read_checkpoint(folder).tensors.keys() == STATE.keys()
 
 
+def test_a_folder_of_accelerates_names_the_newest(tmp_path):
+    # Accelerator(project_config=ProjectConfiguration(automatic_checkpoint_naming=True)), 1.15.
+    folder = folder_of(tmp_path, "checkpoints/", ".cache/")
+    assert said(folder) == (
+        "holds no weights itself but a folder (checkpoints); pass the one that has them"
+    )
+    for number in (2, 10):
+        (folder / "checkpoints" / f"checkpoint_{number}").mkdir()
+    newest = folder / "checkpoints" / "checkpoint_10"
+    assert said(folder / "checkpoints") == (
+        f"holds no weights itself but checkpoint_2, checkpoint_10; pass the newest: {newest}"
+    )
+
+
 def test_a_folder_of_a_trainers_state_only(tmp_path):
     folder = folder_of(tmp_path, "optimizer.pt", "scheduler.pt", "rng_state.pth", "config.txt")
+    (folder / "criterion.pt").write_bytes(b"x")  # of skorch's Checkpoint, beside params.pt
     assert said(folder) == (
-        "holds the state of a training (optimizer.pt, rng_state.pth, scheduler.pt) and no weights; "
-        "pass the folder or file that the model was saved to"
+        "holds the state of a training (criterion.pt, optimizer.pt, rng_state.pth, scheduler.pt) "
+        "and no weights; pass the folder or file that the model was saved to"
     )
     write_pth(folder / "last.pth", STATE)
     assert read_checkpoint(folder).origin["file"] == "last.pth"
@@ -304,10 +326,10 @@ DEEPSPEED = (
 FOLDERS = {
     "LoRA": (
         ("adapter_model.safetensors", "adapter_config.json"),
-        "a LoRA adapter, not a whole model: merge it first (merge_and_unload of peft)",
+        "a LoRA adapter, or another of peft, not a whole model: merge it first (merge_and_unload "
+        "of peft)",
     ),
     "DeepSpeed": (("global_step500/", "latest", "zero_to_fp32.py"), DEEPSPEED),
-    "DeepSpeed without its script": (("global_step500/", "latest"), DEEPSPEED),
     "DeepSpeed's parts": (
         ("mp_rank_00_model_states.pt", "zero_pp_rank_0_mp_rank_00_optim_states.pt"),
         "a part of a checkpoint of DeepSpeed; join the parts with the script in the folder above: "
@@ -319,6 +341,14 @@ FOLDERS = {
         "(from_tf=True or from_flax=True), and save_pretrained",
     ),
 }
+
+
+def test_a_checkpoint_of_deepspeed_without_zero_has_no_script(tmp_path):
+    folder = folder_of(tmp_path, "global_step90/", "global_step500/", "latest")  # 0.19
+    file = folder / "global_step500" / "mp_rank_00_model_states.pt"
+    assert said(folder) == (f"a checkpoint of DeepSpeed; pass the file of the model in it: {file}")
+    write_pth(file, {"module": STATE, "buffer_names": [], "global_steps": 500})
+    assert read_checkpoint(file).tensors.keys() == STATE.keys()
 
 
 @pytest.mark.parametrize(("names", "words"), FOLDERS.values(), ids=FOLDERS)
@@ -345,6 +375,10 @@ def test_a_sharded_checkpoint_of_pytorch(tmp_path, inside):
         f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder / inside} model.pth"
     )
     assert said(folder) == words
+    # A file of it begins as a zip, which its parts are.
+    assert said(folder / inside / "__0_0.distcp").startswith(
+        "weights in parts of torch.distributed"
+    )
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
     with warnings.catch_warnings():

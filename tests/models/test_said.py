@@ -151,6 +151,15 @@ def test_what_is_malformed_is_left_out(value):
     )
 
 
+def test_averages_without_names_are_told_of():
+    # torch_ema 0.3 and EMAModel of diffusers.
+    ema = {"decay": 0.9, "num_updates": 3, "shadow_params": [Inert("a tensor")]}
+    assert stated_values({"model": {}, "ema": ema}, "a.pth").notes == (
+        "ema.shadow_params: averaged weights, which are not read, as they have no names",
+    )
+    assert stated_values({"ema": {"shadow_params": []}}, "a.pth").notes == ()
+
+
 def test_what_real_files_say():
     with without_effects():
         for name in ("levit_main.pth", "timm_saver.pth.tar"):

@@ -312,6 +312,20 @@ def test_shards_and_safetensors_have_prefixes_too(tmp_path, tensors):
         assert source.choices == ("student", "teacher")
 
 
+def test_what_a_teacher_taught_is_advised(load, tensors):
+    # The names of a whole FeatureDistillationTask of timm 1.0.31.
+    saved = {
+        **under("teacher.model.", tensors),
+        **under("trainable_module.student.", scaled(tensors, 3)),
+    }
+    with pytest.raises(
+        CheckpointError, match=r"say which with --weights trainable_module\.student$"
+    ):
+        load(saved)
+    source = load(saved, weights="trainable_module.student")
+    assert factor_of(source, tensors) == 3
+
+
 def test_inspect_lists_the_weights(tmp_path, names, capsys):
     state = names["original"]
     path = str(write_pth(tmp_path / "m.pth", {"model": state, "model_ema": state}))

@@ -180,6 +180,20 @@ REWRITTEN = {
         "head.linear.weight.absmax",
         "quantised by bitsandbytes: pass the checkpoint as it was trained",
     ),
+    # optimum-quanto 0.2.7
+    "quanto": (
+        "head.linear.weight._data",
+        "quantised by optimum-quanto: pass the checkpoint as it was trained",
+    ),
+    # Names of peft 0.21: IA3, and the tuning of norms with a new classifier.
+    "ia3": (
+        "stages.0.blocks.0.attn.qkv.ia3_l.default",
+        r"inside an adapter of peft: call merge_and_unload\(\) before saving",
+    ),
+    "new head": (
+        "head.modules_to_save.default.linear.weight",
+        r"inside an adapter of peft: call merge_and_unload\(\) before saving",
+    ),
     "spectral": ("head.linear.weight_u", "under spectral norm: call"),
 }
 

@@ -2,7 +2,7 @@
 
 Sources of the names: transformers/trainer.py, peft/utils/constants.py,
 deepspeed/runtime/engine.py and its zero_to_fp32.py, torch/distributed/checkpoint/filesystem.py,
-accelerate/utils/constants.py, huggingface_hub.
+accelerate/utils/constants.py, skorch/callbacks/training.py, huggingface_hub.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ __all__ = ["is_training_state", "only_others", "only_parts"]
 _TRAINING: Final = (
     *("optimizer.pt", "optimizer.bin", "optimizer_*.bin", "scheduler.pt", "scheduler.bin"),
     *("scaler.pt", "rng_state.pth", "rng_state_*.pth", "training_args.bin", "random_states_*.pkl"),
-    *("optimizer.pth", "scheduler.pth"),
+    *("optimizer.pth", "scheduler.pth", "criterion.pt"),
 )
+_DEEPSPEED: Final = re.compile(r"global_step\d{1,18}")
 _OTHER_FRAMEWORKS: Final = ("tf_model.h5", "flax_model.msgpack", "saved_model.pb")
-_STEP: Final = re.compile(r"checkpoint-(\d{1,18})")
+# transformers' Trainer, and accelerate's save_state.
+_STEP: Final = re.compile(r"checkpoint[-_](\d{1,18})")
 
 
 def is_training_state(name: str) -> bool:
@@ -50,7 +52,14 @@ def only_parts(folder: Path, files: Sequence[str], folders: Sequence[str]) -> st
     Returns:
         None where nothing in it is such a part.
     """
-    if "zero_to_fp32.py" in files or any(name.startswith("global_step") for name in folders):
+    steps = [name for name in folders if _DEEPSPEED.fullmatch(name)]
+    if steps and "zero_to_fp32.py" not in files:  # which is there where the weights are in parts
+        newest = max(steps, key=lambda name: int(name.removeprefix("global_step")))
+        return (
+            f"a checkpoint of DeepSpeed; pass the file of the model in it: "
+            f"{folder / newest / 'mp_rank_00_model_states.pt'}"
+        )
+    if steps or "zero_to_fp32.py" in files:
         return (
             "a checkpoint of DeepSpeed, whose weights are in parts; join them with the script in "
             "it: python zero_to_fp32.py . pytorch_model.bin"
@@ -68,7 +77,10 @@ def only_parts(folder: Path, files: Sequence[str], folders: Sequence[str]) -> st
             f"torch.distributed.checkpoint.format_utils dcp_to_torch {where} model.pth"
         )
     if any(name.startswith("adapter_model.") for name in files):
-        return "a LoRA adapter, not a whole model: merge it first (merge_and_unload of peft)"
+        return (
+            "a LoRA adapter, or another of peft, not a whole model: merge it first "
+            "(merge_and_unload of peft)"
+        )
     return None
 
 
@@ -91,7 +103,15 @@ def only_others(folder: Path, files: Sequence[str], folders: Sequence[str]) -> s
         names = [steps[number] for number in sorted(steps)]
         newest = folder / names[-1]
         return f"holds no weights itself but {listing(names)}; pass the newest: {newest}"
-    return _other_frameworks(files) or _state_only(files)
+    return _other_frameworks(files) or _state_only(files) or _only_folders(folders)
+
+
+def _only_folders(folders: Sequence[str]) -> str | None:
+    names = [name for name in folders if not name.startswith(".")]
+    if not names:
+        return None
+    which = "a folder" if len(names) == 1 else "folders"
+    return f"holds no weights itself but {which} ({listing(names)}); pass the one that has them"
 
 
 def _other_frameworks(files: Sequence[str]) -> str | None:

@@ -70,6 +70,8 @@ _NOTHING_KNOWN: Final = (
 
 _CHECKPOINTS: Final = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pth.tar")
 # Members of the tar files of PyTorch's first versions.
+# Types of what stands before the files of a tar: extended headers, long names, folders.
+_NO_FILES: Final = (b"x", b"g", b"L", b"5")
 _OLD_MEMBERS: Final = ("sys_info", "pickle", "storages", "tensors")
 
 # Of ONNX's ModelProto: the number of the field that holds the graph, and of those around it.
@@ -131,6 +133,8 @@ def foreign_tar(head: bytes) -> str | None:
     name = head[:100].rstrip(b"\0").decode("utf-8", "replace")
     if name.removeprefix("./") in _OLD_MEMBERS:
         return None
+    if head[156:157] in _NO_FILES:
+        return f"a tar file, but not one of PyTorch; {_UNPACK}"
     return f"a tar file, but not one of PyTorch ({_contents([name])})"
 
 

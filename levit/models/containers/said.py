@@ -42,6 +42,9 @@ _MOST_BITS: Final = 64
 
 _LEFT_OUT: Final = object()
 
+# A list of tensors in the order of ``model.parameters()``: torch_ema, EMAModel of diffusers.
+_NAMELESS: Final = "shadow_params"
+
 # Classes whose attributes are their values.
 _RECORDS: Final = ("argparse.Namespace", "types.SimpleNamespace")
 _POSIX: Final = ("pathlib.PosixPath", "pathlib._local.PosixPath", "pathlib.PurePosixPath")
@@ -96,11 +99,16 @@ def stated_values(saved: object, file: str) -> Said:
         else:
             found[key] = value
         lost += [f"{name} of {key}" for name in reader.lost if name in _NOTED]
+    nameless = tuple(
+        f"{key}.{_NAMELESS}: averaged weights, which are not read, as they have no names"
+        for key, value in saved.items()
+        if isinstance(value, Mapping) and value.get(_NAMELESS) and str(key).isidentifier()
+    )
     notes = tuple(
         f"{name}, stated beside the weights, is a tensor or an object and is not read"
         for name in lost
     )
-    return Said(values=found, notes=notes)
+    return Said(values=found, notes=(*notes, *nameless))
 
 
 class _Reader:

@@ -51,6 +51,8 @@ def find_file(path: Path) -> Path:
         raise CheckpointError(f"{path}: no such file{_elsewhere(path)}")
     if not os.path.isfile(path):
         raise CheckpointError(f"{path}: is not a file")
+    if (words := only_parts(path.parent, [path.name], [])) is not None:
+        raise CheckpointError(f"{path}: {words}")
     return path
 
 

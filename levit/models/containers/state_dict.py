@@ -8,6 +8,7 @@ among the callbacks of Lightning). They are found as data; which of them is take
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -137,7 +138,7 @@ class _Search:
         others = [k for k in values if isinstance(k, str) and k not in known]
         for key in (*known, *others):
             yield from self._under((*path, key), values[key], known=key in known)
-        if any(isinstance(k, str) and self._is_tensor(values[k]) for k in others):
+        if any(self._is_tensor(values[k]) or _other_form(values[k]) for k in others):
             yield self._set(values, path, beside=known)
 
     def _is_no_set(self, value: object) -> bool:
@@ -182,7 +183,7 @@ class _Search:
         problem = ""
         if others:
             said = listing(list(dict.fromkeys(others)))  # keys that are no text look alike
-            problem = (
+            problem = _of_subclass(values) or (
                 f"there are other things than tensors{where}: {said}; take them out and save it "
                 f"again"
             )
@@ -194,6 +195,21 @@ class _Search:
 def _items(values: Mapping[object, object]) -> Iterator[tuple[object, object]]:
     """Items without an attribute of torch's state dicts, which some copy into them."""
     return ((name, value) for name, value in values.items() if name != "_metadata")
+
+
+def _of_subclass(values: Mapping[object, object]) -> str | None:
+    """Say which weights are held in another form, and what undoes it."""
+    for name, value in values.items():
+        words = _other_form(value)
+        if words is not None:
+            return f"its {listing([str(name)])} is {words}"
+    return None
+
+
+def _other_form(value: object) -> str | None:
+    if not isinstance(value, Inert):
+        return None
+    return next((words for pattern, words in _SUBCLASSES if pattern.match(value.name)), None)
 
 
 def _carries_nothing(name: object, value: object) -> bool:
@@ -220,6 +236,19 @@ def _kind(value: object, is_tensor: Callable[[object], bool]) -> str:
         return _UNUSABLE.get(value.name) or listing([value.name])
     return "None" if value is None else type(value).__name__.strip("_").lower()
 
+
+# Classes of tensors made of others, and what undoes each.
+_SUBCLASSES: Final = (
+    (
+        re.compile(r"torch\.distributed\..*\bDTensor"),
+        "a part of a tensor (DTensor of FSDP2): save a full state dict "
+        "(torch.distributed.checkpoint.state_dict.get_model_state_dict with full_state_dict=True)",
+    ),
+    (
+        re.compile(r"torchao\."),
+        "quantised by torchao: pass the checkpoint as it was trained",
+    ),
+)
 
 _UNUSABLE: Final = {
     "torch._utils._rebuild_qtensor": "a quantised tensor",

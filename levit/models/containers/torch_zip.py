@@ -327,6 +327,8 @@ def _subclass(function: object, kind: object, arguments: object, state: object) 
     """A tensor with attributes, or of a subclass: the tensor in it."""
     if type(function) is not Global or type(arguments) is not tuple:
         raise UnpicklingError("a tensor of a kind that is not known")
+    if function.name == _WRAPPER and type(kind) is Global:
+        return Inert(kind.name)  # whose values are in parts, or of another number format
     rebuild = _REBUILDS.get(function.name)
     return Inert(function.name) if rebuild is None else rebuild(*arguments)
 
@@ -343,6 +345,9 @@ def _dict(*arguments: object) -> dict[str, object] | Inert:
 def _defaultdict(factory: object = None) -> dict[str, object]:
     return {}
 
+
+# Of a tensor without storage of its own, made of others: DTensor, the quantised ones of torchao.
+_WRAPPER: Final = "torch._utils._rebuild_wrapper_subclass"
 
 _REBUILDS: Final[dict[str, Callable[..., object]]] = {
     "torch._utils._rebuild_tensor": _tensor,

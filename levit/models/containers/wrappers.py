@@ -5,7 +5,7 @@ the names of the tensors below it, at the front or at any depth.
 
 Sources: torch/_dynamo/eval_frame.py, torch/distributed/fsdp/_common_utils.py,
 torch/distributed/algorithms/_checkpoint/checkpoint_wrapper.py, lightning/fabric/wrappers.py,
-opacus/grad_sample/gsm_base.py.
+opacus/grad_sample/gsm_base.py, peft/tuners/tuners_utils.py, peft/utils/other.py.
 """
 
 from __future__ import annotations
@@ -61,6 +61,14 @@ _REWRITINGS: Final = (
     (
         ("SCB", "absmax", "quant_map"),
         "quantised by bitsandbytes: pass the checkpoint as it was trained",
+    ),
+    (
+        ("_data", "_scale"),
+        "quantised by optimum-quanto: pass the checkpoint as it was trained",
+    ),
+    (
+        ("base_layer", "original_module", "modules_to_save", "ia3_l"),
+        "inside an adapter of peft: call merge_and_unload() before saving",
     ),
 )
 
