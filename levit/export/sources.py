@@ -12,7 +12,6 @@ from levit.errors import CheckpointError, ConfigError
 from levit.export.live import prove_module, read_module
 from levit.export.options import ExportOptions
 from levit.export.variants import asked_for, custom_name, in_named_form, variant_name
-from levit.json_values import shown
 from levit.models.checkpoint import Checkpoint, StrictWeights, read_checkpoint
 from levit.models.heads import with_plain_heads, without_heads
 from levit.models.hints import Hints
@@ -248,7 +247,6 @@ def _checkpoint_source(
     asked, named = asked_for(name)  # an unknown one is an error before any work
     file = str(checkpoint.origin["file"])
     hints = _user_hints(options, checkpoint.hints)
-    _refuse_other_classes(hints, file)
     checkpoint, family, keymap = recognise(replace(checkpoint, hints=hints), asked or family)
     if asked not in (None, family):
         raise CheckpointError(
@@ -307,22 +305,6 @@ def _named_in_errors(file: str) -> Iterator[None]:
         yield
     except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{file}: {error}") from error
-
-
-def _refuse_other_classes(hints: Hints, file: str) -> None:
-    """Raise `ConfigError` for a class of transformers that is none of ours.
-
-    Many have a ViT's tensors among theirs, or all of them (DPT, ViT-MSN, BEiT, AST): their names
-    say less than the config.
-    """
-    known = sorted({name for family in FAMILIES.values() for name in family.model_types})
-    if hints.model_type in (None, *known):
-        return
-    raise ConfigError(
-        f"{hints.origin('model_type')} beside {file} is of a {shown(hints.model_type)}, which this "
-        f"release does not read (it reads {', '.join(known)}); if its network is one of these, "
-        f"correct the model_type"
-    )
 
 
 def _check_stated(hints: Hints, family: Family, config: Config, file: str) -> None:

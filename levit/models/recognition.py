@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from levit.errors import CheckpointError, ConfigError
+from levit.json_values import shown
 from levit.models.bookkeeping import is_bookkeeping, left_out
 from levit.models.checkpoint import Checkpoint
 from levit.models.containers.listing import listing
@@ -19,7 +21,7 @@ from levit.models.whole_models import WholeModel, find_models
 
 __all__ = ["SeveralFamiliesError", "recognise"]
 
-_PLAIN = "plain vision transformer"  # what `looks_like` says of most
+_PLAIN: Final = "plain vision transformer"  # what `looks_like` says of most
 
 
 class SeveralFamiliesError(ConfigError):
@@ -58,7 +60,9 @@ def recognise(
     Raises:
         CheckpointError: no keymap knows these names; the message says what they look like.
         SeveralFamiliesError: they are those of several families, and nothing says of which.
+        ConfigError: the config is of a class that this release does not read.
     """
+    _refuse_other_classes(checkpoint)
     file, key = str(checkpoint.origin["file"]), checkpoint.origin.get("key")
     shapes = checkpoint.shapes
     models = find_models(shapes, key, file)
@@ -81,6 +85,22 @@ def recognise(
         f"{file}: not a checkpoint that this release knows ({known}); "
         f"{_impression(checkpoint, models)}"
     )
+
+
+def _refuse_other_classes(checkpoint: Checkpoint) -> None:
+    """Raise `ConfigError` for a class of transformers that is none of ours.
+
+    Many have a ViT's tensors among theirs, or all of them (DPT, ViT-MSN, BEiT, AST): their names
+    say less than the config.
+    """
+    known = sorted({name for family in FAMILIES.values() for name in family.model_types})
+    hints, file = checkpoint.hints, checkpoint.origin["file"]
+    if hints.model_type not in (None, *known):
+        raise ConfigError(
+            f"{hints.origin('model_type')} beside {file} is of a {shown(hints.model_type)}, which "
+            f"this release does not read (it reads {', '.join(known)}); if its network is one of "
+            f"these, correct the model_type"
+        )
 
 
 def _renamed(checkpoint: Checkpoint, model: WholeModel, notes: tuple[str, ...]) -> Checkpoint:

@@ -294,6 +294,8 @@ def _unknown(sets: Sequence[WeightSet], file: str) -> Selection:
     """Take a set that holds no model of ours, for recognition to say what it looks like."""
     flat = next((weights for weights in sets if weights.key is None), None)
     first = _first(sets, _TIMM) or flat or (sets[0] if len(sets) == 1 else None)
+    # Of several, one that cannot be read says what to do about it.
+    first = first or next((weights for weights in sets if weights.problem), None)
     if first is None:
         keys = listing([weights.key for weights in sets if weights.key])
         raise CheckpointError(

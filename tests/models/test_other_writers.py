@@ -153,8 +153,9 @@ def test_tensors_that_are_made_of_others(tmp_path, kind, words):
     wrapper = Name("torch._utils", "_rebuild_wrapper_subclass")
     rebuilt = Call(Name("torch._tensor", "_rebuild_from_type_v2"), (wrapper, kind, (kind,), None))
     saved = {"head.weight": rebuilt, "head.bias": np.ones(3, np.float32)}
-    for beside in ({}, {"net": saved}, {"model": saved, "epoch": 3}):
-        path = write_pth(tmp_path / "m.pth", beside or saved)
+    under_net = {"net": saved, "optim": {"exp_avg": np.ones(3, np.float32)}}
+    for whole in (saved, under_net, {"model": saved, "epoch": 3}):
+        path = write_pth(tmp_path / "m.pth", whole)
         with pytest.raises(CheckpointError, match=words):
             load(path)
 

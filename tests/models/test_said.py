@@ -157,7 +157,8 @@ def test_averages_without_names_are_told_of():
     assert stated_values({"model": {}, "ema": ema}, "a.pth").notes == (
         "ema.shadow_params: averaged weights, which are not read, as they have no names",
     )
-    assert stated_values({"ema": {"shadow_params": []}}, "a.pth").notes == ()
+    for odd in ([], (), None, 3, "text", Inert("a tensor")):
+        assert stated_values({"ema": {"shadow_params": odd}}, "a.pth").notes == ()
 
 
 def test_what_real_files_say():

@@ -23,7 +23,6 @@ _TRAINING: Final = (
     *("scaler.pt", "rng_state.pth", "rng_state_*.pth", "training_args.bin", "random_states_*.pkl"),
     *("optimizer.pth", "scheduler.pth", "criterion.pt"),
 )
-_DEEPSPEED: Final = re.compile(r"global_step\d{1,18}")
 _OTHER_FRAMEWORKS: Final = ("tf_model.h5", "flax_model.msgpack", "saved_model.pb")
 # transformers' Trainer, and accelerate's save_state.
 _STEP: Final = re.compile(r"checkpoint[-_](\d{1,18})")
@@ -52,9 +51,9 @@ def only_parts(folder: Path, files: Sequence[str], folders: Sequence[str]) -> st
     Returns:
         None where nothing in it is such a part.
     """
-    steps = [name for name in folders if _DEEPSPEED.fullmatch(name)]
+    steps = [name for name in folders if name.startswith("global_step")]
     if steps and "zero_to_fp32.py" not in files:  # which is there where the weights are in parts
-        newest = max(steps, key=lambda name: int(name.removeprefix("global_step")))
+        newest = max(steps, key=lambda name: int(re.sub(r"[^0-9]", "", name) or 0))
         return (
             f"a checkpoint of DeepSpeed; pass the file of the model in it: "
             f"{folder / newest / 'mp_rank_00_model_states.pt'}"

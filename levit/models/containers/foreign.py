@@ -69,9 +69,9 @@ _NOTHING_KNOWN: Final = (
 )
 
 _CHECKPOINTS: Final = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pth.tar")
-# Members of the tar files of PyTorch's first versions.
 # Types of what stands before the files of a tar: extended headers, long names, folders.
 _NO_FILES: Final = (b"x", b"g", b"L", b"5")
+# Members of the tar files of PyTorch's first versions.
 _OLD_MEMBERS: Final = ("sys_info", "pickle", "storages", "tensors")
 
 # Of ONNX's ModelProto: the number of the field that holds the graph, and of those around it.

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from levit.errors import CheckpointError
+from levit.models.containers.listing import listing
 from levit.models.containers.restricted_pickle import Global, Inert
 
 __all__ = ["STATED", "Said", "stated_values"]
@@ -100,15 +101,20 @@ def stated_values(saved: object, file: str) -> Said:
             found[key] = value
         lost += [f"{name} of {key}" for name in reader.lost if name in _NOTED]
     nameless = tuple(
-        f"{key}.{_NAMELESS}: averaged weights, which are not read, as they have no names"
+        f"{listing([f'{key}.{_NAMELESS}'])}: averaged weights, which are not read, as they have no "
+        f"names"
         for key, value in saved.items()
-        if isinstance(value, Mapping) and value.get(_NAMELESS) and str(key).isidentifier()
+        if isinstance(key, str) and isinstance(value, Mapping) and _is_filled(value.get(_NAMELESS))
     )
     notes = tuple(
         f"{name}, stated beside the weights, is a tensor or an object and is not read"
         for name in lost
     )
     return Said(values=found, notes=(*notes, *nameless))
+
+
+def _is_filled(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) > 0
 
 
 class _Reader:
