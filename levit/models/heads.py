@@ -51,7 +51,7 @@ class HeadKeymap(Protocol):
 
     @property
     def normed_heads(self) -> bool:
-        """Whether the source's own classifiers have a BatchNorm before the Linear."""
+        """True where the source's own classifiers have a BatchNorm before the Linear."""
         ...
 
     def head_names(self, which: int, *, norm: bool) -> HeadNames:

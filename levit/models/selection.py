@@ -58,7 +58,7 @@ class _Choice:
 
     @property
     def name(self) -> str:
-        """What ``--weights`` takes for it: a key, a prefix, or both."""
+        """Its name for ``--weights``: a key, a prefix, or both."""
         key = self.weights.key or ""
         if key and (self.alone or not self.prefix):
             return key

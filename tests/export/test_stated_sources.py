@@ -1,4 +1,4 @@
-"""What checkpoints say of themselves is what runs: files that the real libraries have written.
+"""Statements of checkpoints decide what runs: files that the real libraries have written.
 
 timm's ``CheckpointSaver`` with the arguments of train.py, mmengine's ``save_checkpoint``,
 transformers' ``save_pretrained`` and ``AutoImageProcessor``, and a dict as Lightning writes it.

@@ -1,4 +1,4 @@
-"""What a PyTorch file says beside its weights comes out as plain Python, and nothing is made."""
+"""Values beside the weights of a PyTorch file come out as plain Python, and nothing is made."""
 
 import argparse
 import pickle

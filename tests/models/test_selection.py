@@ -61,7 +61,7 @@ def factor_of(source, state):
 
 
 def notes(source):
-    """What is said about the weights; these files do not state an activation."""
+    """Words about the weights; these files do not state an activation."""
     return tuple(text for text in source.assumed if not text.startswith("activation"))
 
 

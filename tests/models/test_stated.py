@@ -1,4 +1,4 @@
-"""What checkpoints say of themselves: translated, compared, and refused in one line."""
+"""Statements of checkpoints about themselves: translated, compared, and refused in one line."""
 
 import time
 

@@ -60,7 +60,7 @@ _NUMBERS: Final = {
 
 @dataclass(frozen=True, kw_only=True)
 class Said:
-    """What a file states beside its weights.
+    """Statements of a file beside its weights.
 
     Attributes:
         values: plain Python, by key.

@@ -14,7 +14,7 @@ __all__ = ["Statement", "colours", "image_size"]
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What one place of a checkpoint states.
+    """Statements of one place in a checkpoint.
 
     Attributes:
         values: as in a ``config.json``, for `hints_from_config`.

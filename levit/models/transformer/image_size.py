@@ -20,7 +20,7 @@ __all__ = ["Grid", "infer_grid", "size_without_positions"]
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What a table of position embeddings belongs to.
+    """A reading of a table of position embeddings.
 
     Attributes:
         image_size: (height, width) in pixels.
