@@ -48,8 +48,11 @@ _NAMELESS: Final = "shadow_params"
 
 # Classes whose attributes are their values.
 _RECORDS: Final = ("argparse.Namespace", "types.SimpleNamespace")
-_POSIX: Final = ("pathlib.PosixPath", "pathlib._local.PosixPath", "pathlib.PurePosixPath")
-_WINDOWS: Final = ("pathlib.WindowsPath", "pathlib._local.WindowsPath")
+_PATHS: Final = ("pathlib", "pathlib._local")  # the second in Python 3.13
+_POSIX: Final = tuple(f"{at}.{kind}" for at in _PATHS for kind in ("PosixPath", "PurePosixPath"))
+_WINDOWS: Final = tuple(
+    f"{at}.{kind}" for at in _PATHS for kind in ("WindowsPath", "PureWindowsPath")
+)
 _NUMPY: Final = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 # NumPy's names of numbers → `struct`'s.
 _NUMBERS: Final = {
