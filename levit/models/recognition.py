@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
 
 from levit.errors import CheckpointError, ConfigError
 from levit.json_values import shown
@@ -20,8 +19,6 @@ from levit.models.transformer.features import find_feature
 from levit.models.whole_models import WholeModel, find_models
 
 __all__ = ["SeveralFamiliesError", "recognise"]
-
-_PLAIN: Final = "plain vision transformer"  # what `looks_like` says of most
 
 
 class SeveralFamiliesError(ConfigError):
