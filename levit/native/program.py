@@ -1,0 +1,264 @@
+"""Programs: a network as a flat list of frozen steps, each of which is one kernel.
+
+`interpreter` says in NumPy what each step means, `check` what a program must fulfil before the
+library sees it. Shapes are those of one image, static but for the batch.
+
+Values between steps lie in *buffers* of float32. A buffer is a matrix, tokens × channels, whose
+rows begin every `stride` floats: a whole number of vectors on every CPU, so that no kernel has a
+tail. What is used within one stage only is laid out by liveness in memory that the next stage uses
+again; what goes from stage to stage is *carried*. A stage runs for a group of images before the
+next begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+__all__ = [
+    "LANES",
+    "VERSION",
+    "Attention",
+    "Buffer",
+    "Conv",
+    "Input",
+    "Linear",
+    "Mean",
+    "Output",
+    "Part",
+    "Program",
+    "Project",
+    "Step",
+    "Subsample",
+    "View",
+    "padded",
+]
+
+VERSION: Final = 1
+# Rows of buffers are padded to these floats: one AVX-512 vector, two of AVX2, four of NEON.
+LANES: Final = 16
+
+
+def padded(columns: int) -> int:
+    """Round up to whole vectors: ``padded(40) == 48``."""
+    return -(-columns // LANES) * LANES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffer:
+    """Float32 values of one image between steps, a matrix of `rows` × `columns`.
+
+    Attributes:
+        stride: floats from row to row, ``padded(columns)``; of a grid, `columns`.
+        offset: of the first float, in the memory of the stage or of what is carried.
+        carried: whether a later stage reads it.
+        grid: (height, width) of an image between convolutions, channels last, with a border of
+            one zero pixel above and at the left: ``rows == (height + 1) * (width + 1)``. None for
+            tokens.
+    """
+
+    rows: int
+    columns: int
+    stride: int
+    offset: int
+    carried: bool = False
+    grid: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> int:
+        """Floats of one image."""
+        return self.rows * self.stride
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """The batch that a caller brings.
+
+    Attributes:
+        dtype: ``float32``, (B, C, H, W); or ``uint8`` pixels, (B, H, W, C).
+        scale, shift: per channel, applied to pixels: ``x * scale + shift``; None for float32.
+    """
+
+    name: str
+    dtype: str
+    channels: int
+    height: int
+    width: int
+    scale: tuple[float, ...] | None = None
+    shift: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv:
+    """3×3 convolution with stride 2 and zero padding of 1, then the activation.
+
+    Attributes:
+        name: of the layer, its path in the model's tree, as for all steps.
+        stage: of the program.
+        source: number of a buffer with a grid; None for the input.
+        target: number of a buffer with a grid; or of tokens, after the last convolution.
+        weight: name of an array, (O, I, 3, 3).
+        bias: name of an array, (O,), or None.
+        activation: ``hard_swish``, ``silu``, ``gelu``, or None.
+    """
+
+    name: str
+    stage: int
+    source: int | None
+    target: int
+    weight: str
+    bias: str | None
+    activation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """``activation(source @ weight.T + bias) + residual``, token by token.
+
+    Attributes:
+        weight: name of an array, (O, I).
+        residual: number of a buffer, which may be the target itself; None for none.
+    """
+
+    name: str
+    stage: int
+    source: int
+    target: int
+    weight: str
+    bias: str | None
+    activation: str | None = None
+    residual: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the Linears that are computed together: queries, keys or values of all heads.
+
+    Attributes:
+        weight: name of an array, (heads · width, I), head by head.
+        bias: name of an array, (heads · width,), or None.
+        width: of one head.
+    """
+
+    weight: str
+    bias: str | None
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project:
+    """Linears of one source into one target, part after part and head after head.
+
+    Each head begins at a multiple of `LANES` in the target: it has
+    ``sum(heads * padded(part.width))`` columns.
+    """
+
+    name: str
+    stage: int
+    source: int
+    target: int
+    heads: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """Queries, keys or values of all heads: those of a `Part` in the target of a `Project`.
+
+    Attributes:
+        buffer: number of that target.
+        column: of the first head; the next begins ``padded(width)`` further on.
+        width: of one head.
+    """
+
+    buffer: int
+    column: int
+    width: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """For each head, ``activation(softmax₂(q @ k.T + table) @ v)`` into its columns of the target.
+
+    softmax₂ is that of powers of two: ``2^(s - max) / sum``. Log₂e is in the queries and the table.
+
+    Attributes:
+        target: its rows are the queries', its columns heads · values' width, not padded between
+            heads.
+        table: name of an array, (heads, queries, keys); None for none.
+    """
+
+    name: str
+    stage: int
+    queries: View
+    keys: View
+    values: View
+    target: int
+    heads: int
+    table: str | None
+    activation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subsample:
+    """Every `step`-th row and column of a grid of tokens, from the first.
+
+    Attributes:
+        grid: (height, width) of the source's tokens.
+    """
+
+    name: str
+    stage: int
+    source: int
+    target: int
+    grid: tuple[int, int]
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """Mean over all tokens, into a target of one row."""
+
+    name: str
+    stage: int
+    source: int
+    target: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Copy a buffer into the caller's memory, (B, rows, columns) or (B, columns, rows).
+
+    Attributes:
+        name: of the output.
+        transposed: columns first, as the channels of a grid.
+        shape: of one image, with as many values as the buffer.
+    """
+
+    name: str
+    stage: int
+    source: int
+    transposed: bool
+    shape: tuple[int, ...]
+
+
+Step: TypeAlias = Conv | Linear | Project | Attention | Subsample | Mean | Output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A network, with names in place of its arrays.
+
+    Attributes:
+        arrays: shape of each float32 array by name.
+    """
+
+    input: Input
+    buffers: tuple[Buffer, ...]
+    steps: tuple[Step, ...]
+    arrays: Mapping[str, tuple[int, ...]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary, with the version."""
+        raise NotImplementedError

@@ -1,0 +1,73 @@
+// The C ABI, as levit/native/abi.py mirrors it. Everything that comes in here has been checked in
+// Python (levit/native/check.py): sizes, offsets, ranges, aliasing.
+#pragma once
+#include <stdint.h>
+
+#define LEVIT_ABI 1 // raised with every change of what follows
+#define LEVIT_API __attribute__((visibility("default")))
+
+extern "C" {
+
+enum levit_kind { LEVIT_CONV, LEVIT_LINEAR, LEVIT_PROJECT, LEVIT_ATTENTION, LEVIT_SUBSAMPLE,
+                  LEVIT_MEAN, LEVIT_OUTPUT };
+enum levit_activation { LEVIT_IDENTITY, LEVIT_HARD_SWISH, LEVIT_SILU, LEVIT_GELU };
+enum levit_status { LEVIT_OK, LEVIT_NO_MEMORY, LEVIT_NO_THREADS };
+
+struct levit_input {
+  int64_t is_uint8; // (H, W, C) pixels; else (C, H, W) float32
+  int64_t channels, height, width;
+};
+
+struct levit_buffer {
+  int64_t rows, columns, stride, offset, carried;
+  int64_t grid_height, grid_width; // 0 for tokens
+};
+
+struct levit_view {
+  int64_t buffer, column, width;
+};
+
+struct levit_step {
+  int64_t kind, stage, activation;
+  int64_t source, target, residual;       // buffers; -1 for none, and for the input
+  int64_t heads, parts;                   // of a project: parts; of an attention: heads
+  levit_view queries, keys, values;       // of an attention
+  int64_t grid_height, grid_width, step;  // of a subsample
+  int64_t output, transposed;             // of an output: number of the caller's array
+};
+
+struct levit_program {
+  levit_input input;
+  int64_t buffers, steps, stages, outputs;
+  int64_t local_floats, carried_floats; // of one image
+  const levit_buffer *buffer;
+  const levit_step *step;
+};
+
+struct levit_engine;
+
+LEVIT_API int levit_abi();
+
+// Instruction sets, the best first; usable: 1 where this CPU has it.
+LEVIT_API int levit_isa_count();
+LEVIT_API const char *levit_isa_name(int isa);
+LEVIT_API int levit_isa_usable(int isa);
+// Multiply-adds per second that this thread reaches in registers alone, times two.
+LEVIT_API double levit_isa_peak(int isa, double seconds);
+
+// Copies the program; null where there is no memory.
+LEVIT_API levit_engine *levit_open(const levit_program *program, int isa, int threads);
+// Packs one layer: (weight, bias) of a conv (part 0), a linear (part 0) or a part of a project of
+// `width` a head; or (table, null) of an attention. bias may be null.
+LEVIT_API int levit_pack(levit_engine *engine, int step, int part, int64_t width,
+                         const float *weight, const float *bias);
+// Scale and shift of uint8 pixels, per channel.
+LEVIT_API int levit_set_pixels(levit_engine *engine, const float *scale, const float *shift);
+// Runs `images`; outputs[i] holds images x the size of output i. Any number of threads may call.
+LEVIT_API int levit_run(levit_engine *engine, const void *input, int64_t images,
+                        float *const *outputs);
+// Seconds that one image has spent in each step, on the first thread; off where seconds is null.
+LEVIT_API int levit_profile(levit_engine *engine, const void *input, int64_t images,
+                            float *const *outputs, double *seconds);
+LEVIT_API void levit_close(levit_engine *engine);
+}
