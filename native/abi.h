@@ -30,7 +30,7 @@ struct levit_view {
 struct levit_step {
   int64_t kind, stage, activation;
   int64_t source, target, residual;       // buffers; -1 for none, and for the input
-  int64_t heads, parts;                   // of a project: parts; of an attention: heads
+  int64_t heads, parts;                   // parts: how often `levit_pack` is called for it
   levit_view queries, keys, values;       // of an attention
   int64_t grid_height, grid_width, step;  // of a subsample
   int64_t output, transposed;             // of an output: number of the caller's array
@@ -38,8 +38,7 @@ struct levit_step {
 
 struct levit_program {
   levit_input input;
-  int64_t buffers, steps, stages, outputs;
-  int64_t local_floats, carried_floats; // of one image
+  int64_t buffers, steps, stages;
   const levit_buffer *buffer;
   const levit_step *step;
 };
@@ -57,16 +56,18 @@ LEVIT_API double levit_isa_peak(int isa, double seconds);
 
 // Copies the program; null where there is no memory.
 LEVIT_API levit_engine *levit_open(const levit_program *program, int isa, int threads);
-// Packs one layer: (weight, bias) of a conv (part 0), a linear (part 0) or a part of a project of
-// `width` a head; or (table, null) of an attention. bias may be null.
-LEVIT_API int levit_pack(levit_engine *engine, int step, int part, int64_t width,
-                         const float *weight, const float *bias);
+// Starts the threads: LEVIT_NO_THREADS where the system gives fewer.
+LEVIT_API int levit_start(levit_engine *engine);
+// Packs one layer, part by part in their order: (weight, bias) of a conv or a linear, or of a part of
+// a project with `width` columns a head; or (table, null) of an attention. bias may be null.
+LEVIT_API int levit_pack(levit_engine *engine, int64_t step, int64_t width, const float *weight,
+                         const float *bias);
 // Scale and shift of uint8 pixels, per channel.
-LEVIT_API int levit_set_pixels(levit_engine *engine, const float *scale, const float *shift);
+LEVIT_API void levit_set_pixels(levit_engine *engine, const float *scale, const float *shift);
 // Runs `images`; outputs[i] holds images x the size of output i. Any number of threads may call.
 LEVIT_API int levit_run(levit_engine *engine, const void *input, int64_t images,
                         float *const *outputs);
-// Seconds that one image has spent in each step, on the first thread; off where seconds is null.
+// The same on all threads together, and adds up the seconds of each step on the first of them.
 LEVIT_API int levit_profile(levit_engine *engine, const void *input, int64_t images,
                             float *const *outputs, double *seconds);
 LEVIT_API void levit_close(levit_engine *engine);

@@ -1,0 +1,99 @@
+"""Mirror of the C ABI in ``native/abi.h``."""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import POINTER, Structure, c_char_p, c_double, c_float, c_int, c_int64, c_void_p
+from typing import Any, Final
+
+__all__ = [
+    "ABI",
+    "ACTIVATIONS",
+    "KINDS",
+    "NO_MEMORY",
+    "NO_THREADS",
+    "CBuffer",
+    "CInput",
+    "CProgram",
+    "CStep",
+    "CView",
+    "declare",
+]
+
+ABI: Final = 1
+# In the order of `levit_kind` and `levit_activation`.
+KINDS: Final = ("Conv", "Linear", "Project", "Attention", "Subsample", "Mean", "Output")
+ACTIVATIONS: Final = (None, "hard_swish", "silu", "gelu")
+NO_MEMORY: Final = 1
+NO_THREADS: Final = 2
+
+
+def _fields(*names: str) -> list[tuple[str, Any]]:
+    return [(name, c_int64) for name in names]
+
+
+class CInput(Structure):
+    """``levit_input``."""
+
+    _fields_ = _fields("is_uint8", "channels", "height", "width")
+
+
+class CBuffer(Structure):
+    """``levit_buffer``."""
+
+    _fields_ = _fields(
+        "rows", "columns", "stride", "offset", "carried", "grid_height", "grid_width"
+    )
+
+
+class CView(Structure):
+    """``levit_view``."""
+
+    _fields_ = _fields("buffer", "column", "width")
+
+
+class CStep(Structure):
+    """``levit_step``."""
+
+    _fields_ = [
+        *_fields("kind", "stage", "activation", "source", "target", "residual", "heads", "parts"),
+        ("queries", CView),
+        ("keys", CView),
+        ("values", CView),
+        *_fields("grid_height", "grid_width", "step", "output", "transposed"),
+    ]
+
+
+class CProgram(Structure):
+    """``levit_program``."""
+
+    _fields_ = [
+        ("input", CInput),
+        *_fields("buffers", "steps", "stages"),
+        ("buffer", POINTER(CBuffer)),
+        ("step", POINTER(CStep)),
+    ]
+
+
+# (result, arguments) by function; arrays are passed as addresses.
+_FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
+    "levit_abi": (c_int, []),
+    "levit_isa_count": (c_int, []),
+    "levit_isa_name": (c_char_p, [c_int]),
+    "levit_isa_usable": (c_int, [c_int]),
+    "levit_isa_peak": (c_double, [c_int, c_double]),
+    "levit_open": (c_void_p, [POINTER(CProgram), c_int, c_int]),
+    "levit_start": (c_int, [c_void_p]),
+    "levit_pack": (c_int, [c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
+    "levit_set_pixels": (None, [c_void_p, POINTER(c_float), POINTER(c_float)]),
+    "levit_run": (c_int, [c_void_p, c_void_p, c_int64, c_void_p]),
+    "levit_profile": (c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),
+    "levit_close": (None, [c_void_p]),
+}
+
+
+def declare(library: ctypes.CDLL) -> None:
+    """Give every function of the library its types; raises ``AttributeError`` if one is missing."""
+    for name, (result, arguments) in _FUNCTIONS.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments

@@ -1,0 +1,108 @@
+"""The compiled library: found beside this package, loaded once, asked for its instruction sets."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from levit.errors import BackendUnavailableError, ConfigError, brief
+from levit.native.abi import ABI, declare
+
+__all__ = ["Library", "load_library"]
+
+_FILE: Final = "_levit.so"
+# Another library than the one that is installed, for sanitizers and other builds.
+_NAMED_BY: Final = "LEVIT_NATIVE_LIBRARY"
+_ISA_NAMED_BY: Final = "LEVIT_NATIVE_ISA"
+_REMEDY: Final = "pip install --force-reinstall --no-binary levit levit"
+
+
+class Library:
+    """The engine's functions.
+
+    ::
+
+        library = load_library()
+        library.isas            # ("avx512", "avx2", "portable")
+
+    Attributes:
+        functions: the library itself, with typed functions.
+        isas: instruction sets that this CPU has, the best first.
+    """
+
+    def __init__(self, functions: ctypes.CDLL) -> None:
+        self.functions = functions
+        self._names = [
+            functions.levit_isa_name(number).decode()
+            for number in range(functions.levit_isa_count())
+        ]
+        self.isas = tuple(
+            name for number, name in enumerate(self._names) if functions.levit_isa_usable(number)
+        )
+
+    def chosen_isa(self) -> str:
+        """The best instruction set here, or the one that ``LEVIT_NATIVE_ISA`` names.
+
+        Raises:
+            ConfigError: this CPU or this build does not have it.
+        """
+        name = os.environ.get(_ISA_NAMED_BY) or self.isas[0]
+        if name not in self.isas:
+            raise ConfigError(
+                f"{_ISA_NAMED_BY}={name}: not on this machine; there are: {', '.join(self.isas)}"
+            )
+        return name
+
+    def number(self, isa: str) -> int:
+        """The number of an instruction set in the library's own order."""
+        return self._names.index(isa)
+
+    def peak(self, isa: str, seconds: float = 0.2) -> float:
+        """Measure what one thread reaches in registers alone, in FLOP/s: a multiply-add is two."""
+        return float(self.functions.levit_isa_peak(self.number(isa), seconds))
+
+
+def load_library() -> Library:
+    """Load the library, once in a process.
+
+    Raises:
+        BackendUnavailableError: it is not there, or does not load; says why, and what to do.
+    """
+    return _load(os.environ.get(_NAMED_BY) or _beside_this_package())
+
+
+def _beside_this_package() -> str:
+    """Find the library: in an editable install it lies elsewhere than this file."""
+    spec = find_spec("levit.native")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    for folder in folders:
+        path = Path(folder) / _FILE
+        if path.is_file():
+            return str(path)
+    return ""
+
+
+@cache
+def _load(path: str) -> Library:
+    if not path:
+        raise BackendUnavailableError(
+            f"the native engine is not in this installation of levit (built without a compiler, or "
+            f"for another system than {sys.platform}): {_REMEDY}"
+        )
+    try:
+        functions = ctypes.CDLL(path)
+        declare(functions)
+    except (OSError, AttributeError) as error:
+        raise BackendUnavailableError(
+            f"the native engine cannot be loaded ({brief(error)}): {_REMEDY}"
+        ) from error
+    if functions.levit_abi() != ABI:
+        raise BackendUnavailableError(
+            f"the native engine is of another release than this package ({path}): {_REMEDY}"
+        )
+    return Library(functions)

@@ -1,0 +1,16 @@
+// Instruction sets that this library was built with, the best first, and whether the CPU has them.
+#pragma once
+#include "kernels.h"
+
+namespace levit {
+
+struct Isa {
+  const char *name;
+  const Kernels *kernels;
+};
+
+int isa_count();
+const Isa &isa(int number);
+bool is_usable(int number);
+
+} // namespace levit

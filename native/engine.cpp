@@ -1,0 +1,327 @@
+// Engines: opened, packed, run by any number of callers, and closed; the functions of abi.h.
+#include "engine.h"
+
+#include <new>
+
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "cpu.h"
+
+namespace levit {
+
+namespace {
+
+// `new` is the C++ library's, which this library does without.
+template <class T> T *make() {
+  void *memory = aligned_alloc(alignof(T) < 64 ? 64 : alignof(T), (sizeof(T) + 63) / 64 * 64);
+  return memory ? new (memory) T() : nullptr;
+}
+
+template <class T> void destroy(T *value) {
+  if (value) value->~T();
+  free(value);
+}
+
+template <class T> T *copied(const T *values, int64_t count) {
+  T *copy = (T *)calloc((size_t)count + 1, sizeof(T));
+  if (copy && values) memcpy(copy, values, (size_t)count * sizeof(T));
+  return copy;
+}
+
+// Results too small for float32's normal range take a CPU a hundred cycles each; they become 0, in
+// here only: the caller's setting comes back.
+class FlushToZero {
+public:
+#if defined(__x86_64__)
+  FlushToZero() : before_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(before_ | 0x8040); }
+  ~FlushToZero() { __builtin_ia32_ldmxcsr(before_); }
+#elif defined(__aarch64__)
+  FlushToZero() {
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before_));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before_ | (1ull << 24)));
+  }
+  ~FlushToZero() { __asm__ volatile("msr fpcr, %0" : : "r"(before_)); }
+#endif
+
+private:
+  unsigned long before_ = 0;
+};
+
+} // namespace
+
+Arena *Arenas::take() {
+  while (held_.exchange(true, std::memory_order_acquire)) sched_yield();
+  Arena *arena = first_;
+  if (arena) first_ = arena->next;
+  held_.store(false, std::memory_order_release);
+  return arena ? arena : make<Arena>();
+}
+
+void Arenas::give_back(Arena *arena) {
+  while (held_.exchange(true, std::memory_order_acquire)) sched_yield();
+  arena->next = first_;
+  first_ = arena;
+  held_.store(false, std::memory_order_release);
+}
+
+void Arenas::release_all() {
+  while (first_) {
+    Arena *next = first_->next;
+    destroy(first_);
+    first_ = next;
+  }
+}
+
+namespace {
+
+bool fit(const levit_engine &engine, Arena &arena, int64_t images) {
+  if (images > arena.images) {
+    int64_t local = 0;
+    for (int64_t s = 0; s < engine.stages; s++) {
+      const Stage &stage = engine.stage[s];
+      const int64_t floats = stage.local_floats * (images < stage.group ? images : stage.group);
+      if (floats > local) local = floats;
+    }
+    arena.images = 0;
+    if (!arena.local.allocate((size_t)local + LANES)) return false;
+    if (!arena.carried.allocate((size_t)(engine.carried_floats * images) + LANES)) return false;
+    arena.images = images;
+  }
+  return arena.scratch.floats() || arena.scratch.allocate((size_t)engine.scratch_floats + LANES);
+}
+
+// Arenas of one run, one a thread.
+class Borrowed {
+public:
+  explicit Borrowed(levit_engine &engine) : engine_(engine) {}
+  ~Borrowed() {
+    for (int i = 0; i < count_; i++) engine_.arenas->give_back(arena_[i]);
+    if (arena_ != &single_) free(arena_);
+  }
+  bool take(int count, int64_t images) {
+    if (count > 1) arena_ = (Arena **)calloc((size_t)count, sizeof(Arena *));
+    for (int i = 0; arena_ && i < count; i++) {
+      if (!(arena_[i] = engine_.arenas->take())) return false;
+      count_ = i + 1;
+      if (!fit(engine_, *arena_[i], images)) return false;
+    }
+    return arena_;
+  }
+  const Arena &operator[](int thread) const { return *arena_[thread]; }
+
+private:
+  levit_engine &engine_;
+  Arena *single_ = nullptr, **arena_ = &single_;
+  int count_ = 0;
+};
+
+struct Run {
+  const levit_engine &engine;
+  Batch batch;
+  const Borrowed &arenas;
+  double *seconds;
+};
+
+// Whole images on each thread.
+void run_images(void *context, int thread, int threads) {
+  const FlushToZero flush;
+  const Run &run = *(const Run *)context;
+  const int64_t end = run.batch.first + run.batch.images * (thread + 1) / threads;
+  Batch batch = run.batch;
+  batch.first += run.batch.images * thread / threads;
+  for (; batch.first < end; batch.first += batch.images) {
+    batch.images = end - batch.first < run.engine.chunk ? end - batch.first : run.engine.chunk;
+    const Arena &arena = run.arenas[thread];
+    run_chunk(run.engine, batch, arena, arena.scratch.floats(), 0, 1, threads > 1 ? nullptr : run.seconds);
+  }
+}
+
+// All threads on the same images.
+void run_together(void *context, int thread, int threads) {
+  const FlushToZero flush;
+  const Run &run = *(const Run *)context;
+  Batch batch = run.batch;
+  const int64_t end = batch.first + batch.images;
+  for (; batch.first < end; batch.first += batch.images) {
+    batch.images = end - batch.first < run.engine.chunk ? end - batch.first : run.engine.chunk;
+    run_chunk(run.engine, batch, run.arenas[0], run.arenas[thread].scratch.floats(), thread, threads,
+              thread ? nullptr : run.seconds);
+  }
+}
+
+// In a forked child neither the threads nor the arenas that they had are there: new ones are made,
+// once, by whichever of the child's threads comes first.
+int start_here(levit_engine &engine) {
+  const int here = getpid();
+  for (;;) {
+    int seen = engine.process.load(std::memory_order_acquire);
+    if (seen == here) return LEVIT_OK;
+    if (seen == -here || !engine.process.compare_exchange_strong(seen, -here)) {
+      sched_yield();
+      continue;
+    }
+    Team *team = make<Team>();
+    Arenas *arenas = make<Arenas>();
+    const bool started = team && arenas && team->start(engine.threads);
+    if (!started) {
+      destroy(team);
+      destroy(arenas);
+      engine.process.store(0, std::memory_order_release);
+      return team && arenas ? LEVIT_NO_THREADS : LEVIT_NO_MEMORY;
+    }
+    engine.team = team, engine.arenas = arenas; // those of the parent stay as they are
+    engine.process.store(here, std::memory_order_release);
+  }
+}
+
+int run(levit_engine &engine, const void *input, int64_t images, float *const *outputs,
+        double *seconds) {
+  const int status = start_here(engine);
+  if (status != LEVIT_OK) return status;
+  Team &team = *engine.team;
+  // Callers that come while the team works run on their own threads.
+  const bool claimed = team.threads() > 1 && team.try_claim();
+  const int threads = claimed ? team.threads() : 1;
+  // As many images as all threads can take; those that are left over are divided within layers.
+  const int64_t divided = seconds && threads > 1 ? 0 : images / threads * threads;
+  const int64_t together = images - divided;
+  Borrowed arenas(engine);
+  int64_t most = divided / threads > together ? divided / threads : together;
+  most = most < engine.chunk ? most : engine.chunk;
+  const bool fits = arenas.take(threads, most);
+  if (fits) {
+    Run part{engine, {(const char *)input, outputs, 0, divided}, arenas, seconds};
+    if (!claimed) {
+      run_images(&part, 0, 1);
+    } else {
+      if (divided) team.run(run_images, &part);
+      part.batch.first = divided, part.batch.images = together;
+      if (together) team.run(run_together, &part);
+    }
+  }
+  if (claimed) team.release();
+  return fits ? LEVIT_OK : LEVIT_NO_MEMORY;
+}
+
+} // namespace
+
+} // namespace levit
+
+using namespace levit;
+
+extern "C" {
+
+int levit_abi() { return LEVIT_ABI; }
+int levit_isa_count() { return isa_count(); }
+const char *levit_isa_name(int number) { return isa(number).name; }
+int levit_isa_usable(int number) { return is_usable(number); }
+
+double levit_isa_peak(int number, double seconds) {
+  timespec start, end;
+  double done = 0, passed = 0;
+  clock_gettime(CLOCK_MONOTONIC, &start);
+  while (passed < seconds) {
+    done += isa(number).kernels->multiply_adds(1 << 16);
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    passed = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
+  }
+  return 2 * done / passed;
+}
+
+levit_engine *levit_open(const levit_program *program, int number, int threads) {
+  levit_engine *engine = make<levit_engine>();
+  if (!engine) return nullptr;
+  engine->input = program->input;
+  engine->buffers = program->buffers, engine->steps = program->steps;
+  engine->stages = program->stages;
+  engine->buffer = copied(program->buffer, program->buffers);
+  engine->step = copied(program->step, program->steps);
+  engine->layer = copied<Layer>(nullptr, program->steps);
+  engine->stage = copied<Stage>(nullptr, program->stages);
+  engine->kernels = isa(number).kernels;
+  engine->threads = threads;
+  if (engine->buffer && engine->step && engine->layer && engine->stage && plan(*engine)) {
+    return engine;
+  }
+  levit_close(engine);
+  return nullptr;
+}
+
+int levit_start(levit_engine *engine) { return start_here(*engine); }
+
+int levit_pack(levit_engine *engine, int64_t number, int64_t width, const float *weight,
+               const float *bias) {
+  const levit_step &step = engine->step[number];
+  Layer &layer = engine->layer[number];
+  const Kernels &kernels = *engine->kernels;
+  if (step.kind == LEVIT_ATTENTION) {
+    const int64_t rows = step.parts ? layer.depth : 1;
+    const int64_t keys = engine->buffer[step.keys.buffer].rows;
+    for (int64_t row = 0; row < rows; row++) {
+      float *to = layer.weight + row * layer.columns;
+      if (weight) memcpy(to, weight + row * keys, (size_t)keys * sizeof(float));
+      for (int64_t key = keys; key < layer.columns; key++) to[key] = -1e30f;
+    }
+    return LEVIT_OK;
+  }
+  const bool conv = step.kind == LEVIT_CONV, project = step.kind == LEVIT_PROJECT;
+  int32_t *order = nullptr;
+  if (conv) { // (channel, window) → (window, channel)
+    order = (int32_t *)calloc((size_t)layer.depth, sizeof(int32_t));
+    if (!order) return LEVIT_NO_MEMORY;
+    const int64_t channels = layer.depth / 9;
+    for (int64_t k = 0; k < layer.depth; k++) {
+      order[k] = (int32_t)(k % channels * 9 + k / channels);
+    }
+  }
+  // Heads of a project begin at a multiple of 16 columns.
+  const int64_t heads = project ? step.heads : 1;
+  const int64_t count = project ? width : engine->buffer[step.target].columns;
+  for (int64_t head = 0; head < heads; head++) {
+    kernels.pack(weight + head * count * layer.depth, count, layer.depth, order, layer.packed,
+                 layer.columns, layer.weight);
+    if (bias) {
+      memcpy(layer.bias + layer.packed, bias + head * count, (size_t)count * sizeof(float));
+    }
+    layer.packed += padded(count);
+  }
+  free(order);
+  return LEVIT_OK;
+}
+
+void levit_set_pixels(levit_engine *engine, const float *scale, const float *shift) {
+  for (int64_t i = 0; i < 48; i++) {
+    engine->pixel_scale[i] = scale[i % engine->input.channels];
+    engine->pixel_shift[i] = shift[i % engine->input.channels];
+  }
+}
+
+int levit_run(levit_engine *engine, const void *input, int64_t images, float *const *outputs) {
+  return run(*engine, input, images, outputs, nullptr);
+}
+
+int levit_profile(levit_engine *engine, const void *input, int64_t images, float *const *outputs,
+                  double *seconds) {
+  return run(*engine, input, images, outputs, seconds);
+}
+
+void levit_close(levit_engine *engine) {
+  if (!engine) return;
+  // In a child that never ran, the team's threads are the parent's.
+  if (engine->team && engine->process.load() == getpid()) {
+    engine->team->stop();
+    engine->arenas->release_all();
+    destroy(engine->team);
+    destroy(engine->arenas);
+  }
+  free(engine->buffer);
+  free(engine->step);
+  free(engine->layer);
+  free(engine->stage);
+  destroy(engine);
+}
+}

@@ -1,0 +1,82 @@
+// A program with packed weights, the memory that runs of it use, and its threads.
+#pragma once
+#include <atomic>
+
+#include "abi.h"
+#include "kernels.h"
+#include "memory.h"
+#include "team.h"
+
+namespace levit {
+
+// Packed weights and bias of a step, or an attention's table.
+struct Layer {
+  float *weight = nullptr, *bias = nullptr;
+  int64_t depth = 0, columns = 0; // columns are padded
+  int64_t packed = 0;             // columns that are there already
+};
+
+// Images that run through a stage together: as many as fill tiles and keep weights in use, few enough
+// that their values stay in the second level of cache.
+struct Stage {
+  int64_t first_step = 0, steps = 0, group = 1, local_floats = 0;
+};
+
+// Memory of one run on one thread, or on a team.
+struct Arena {
+  Memory local, carried, scratch;
+  Arena *next = nullptr;
+  int64_t images = 0; // that it is large enough for
+};
+
+// Arenas that no run is using.
+class Arenas {
+public:
+  // Null where there is no memory.
+  Arena *take();
+  void give_back(Arena *arena);
+  void release_all();
+
+private:
+  std::atomic<bool> held_{false}; // for some instructions only
+  Arena *first_ = nullptr;
+};
+
+} // namespace levit
+
+struct levit_engine {
+  levit_input input;
+  int64_t buffers, steps, stages;
+  levit_buffer *buffer;
+  levit_step *step;
+  levit::Layer *layer; // of each step
+  levit::Stage *stage;
+  const levit::Kernels *kernels;
+  levit::Memory weights;
+  float pixel_scale[48], pixel_shift[48]; // for channels in turn
+  int64_t chunk;                          // images that a thread takes at once
+  int64_t carried_floats, scratch_floats;
+  int threads;
+  levit::Team *team;
+  levit::Arenas *arenas;
+  std::atomic<int> process; // whose threads and arenas these are
+};
+
+namespace levit {
+
+// Sizes of layers and stages, and one memory for all weights; false where there is none.
+bool plan(levit_engine &engine);
+
+// Images that run through the program, and the place of their values.
+struct Batch {
+  const char *input;
+  float *const *outputs;
+  int64_t first, images; // of the caller's
+};
+
+// Runs a chunk of at most `engine.chunk` images in `arena`, as one of `threads` threads that all do
+// so. `scratch` is the thread's own.
+void run_chunk(const levit_engine &engine, const Batch &batch, const Arena &arena, float *scratch,
+               int thread, int threads, double *seconds);
+
+} // namespace levit

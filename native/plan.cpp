@@ -1,0 +1,86 @@
+// What follows from a program before it runs: sizes of layers, and groups of images for each stage.
+#include "engine.h"
+
+namespace levit {
+
+namespace {
+
+int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+void size_layer(const levit_engine &engine, const levit_step &step, Layer &layer) {
+  const levit_buffer *buffer = engine.buffer;
+  switch (step.kind) {
+  case LEVIT_CONV:
+    layer.depth = 9 * (step.source < 0 ? engine.input.channels : buffer[step.source].columns);
+    layer.columns = padded(buffer[step.target].columns);
+    break;
+  case LEVIT_LINEAR:
+  case LEVIT_PROJECT:
+    layer.depth = buffer[step.source].columns;
+    layer.columns = padded(buffer[step.target].columns);
+    break;
+  case LEVIT_ATTENTION: // one row where there is no table
+    layer.depth = step.parts ? step.heads * buffer[step.target].rows : 1;
+    layer.columns = padded(buffer[step.keys.buffer].rows);
+    break;
+  }
+}
+
+int64_t scratch_of(const levit_engine &engine, const levit_step &step) {
+  if (step.kind == LEVIT_CONV && step.source < 0) {
+    return 3 * padded((engine.input.width + 1) * engine.input.channels);
+  }
+  if (step.kind != LEVIT_ATTENTION) return 0;
+  // Keys in panels, and a tile of scores.
+  const int64_t keys = padded(engine.buffer[step.keys.buffer].rows);
+  return padded(step.keys.width) * keys + engine.kernels->rows * (keys + 16);
+}
+
+// 49 tokens run four images at a time, 16 tokens eight: 196 and 128 rows.
+int64_t group_for(int64_t rows) {
+  int64_t group = 1;
+  while (group < 8 && group * rows < 112) group *= 2;
+  return group;
+}
+
+} // namespace
+
+bool plan(levit_engine &engine) {
+  int64_t floats = 0, rows = 0;
+  engine.chunk = 1, engine.scratch_floats = 0, engine.carried_floats = 0;
+  for (int64_t i = 0; i < engine.steps; i++) {
+    const levit_step &step = engine.step[i];
+    Layer &layer = engine.layer[i];
+    size_layer(engine, step, layer);
+    floats += layer.depth * layer.columns + layer.columns;
+    engine.scratch_floats = larger(engine.scratch_floats, scratch_of(engine, step));
+    Stage &stage = engine.stage[step.stage];
+    if (!stage.steps++) stage.first_step = i, rows = 0;
+    const bool product = step.kind == LEVIT_LINEAR || step.kind == LEVIT_PROJECT;
+    if (product) rows = larger(rows, engine.buffer[step.source].rows);
+    stage.group = rows ? group_for(rows) : 1;
+    const int64_t used[] = {step.source, step.target, step.residual, step.queries.buffer,
+                            step.keys.buffer, step.values.buffer};
+    for (int64_t number : used) {
+      if (number < 0) continue;
+      const levit_buffer &buffer = engine.buffer[number];
+      const int64_t end = buffer.offset + buffer.rows * buffer.stride;
+      int64_t &most = buffer.carried ? engine.carried_floats : stage.local_floats;
+      most = larger(most, end);
+    }
+  }
+  for (int64_t s = 0; s < engine.stages; s++) {
+    engine.chunk = larger(engine.chunk, engine.stage[s].group);
+  }
+  if (!engine.weights.allocate((size_t)floats)) return false;
+  float *next = engine.weights.floats();
+  for (int64_t i = 0; i < engine.steps; i++) {
+    Layer &layer = engine.layer[i];
+    layer.weight = next;
+    layer.bias = next + layer.depth * layer.columns;
+    next = layer.bias + layer.columns;
+  }
+  return true;
+}
+
+} // namespace levit

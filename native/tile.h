@@ -1,0 +1,112 @@
+// The register tile: ROWS x VECTORS accumulators, and one template for every product.
+//
+// ROWS broadcasts of the left operand meet VECTORS vectors of the right one at each step, so that
+// ROWS * VECTORS multiply-adds need ROWS + VECTORS loads. Rows are read through one pointer for
+// three of them (p, p + stride, p + 2 * stride): with a pointer a row compilers run out of registers.
+#pragma once
+#include "vector.h"
+
+namespace {
+
+template <int ROWS, int VECTORS> struct Tile {
+  Vec at[ROWS][VECTORS];
+};
+
+// The left operand: rows of `depth` floats in `segments`, such as the three rows of a 3x3 window.
+struct Left {
+  const float *p;
+  int64_t row_stride, depth, segments, segment_stride;
+};
+
+// The right operand as `pack` writes it, or as a matrix in blocks of 16 columns.
+template <int VECTORS> struct Packed {
+  const float *p;
+  static constexpr bool PREFETCHES = true;
+  LEVIT_INLINE Vec vector(int k, int v) const { return load(p + (k * VECTORS + v) * WIDTH); }
+  LEVIT_INLINE void prefetch(int k, int v) const {
+    // 8 KB ahead: where weights stream from the second or third level of cache.
+    __builtin_prefetch(p + (k * VECTORS + v) * WIDTH + 2048);
+  }
+  LEVIT_INLINE void advance(int k) { p += k * VECTORS * WIDTH; }
+};
+
+template <int VECTORS> struct Blocked {
+  const float *p;
+  int64_t block; // floats from one block of 16 columns to the next
+  static constexpr bool PREFETCHES = false;
+  LEVIT_INLINE Vec vector(int k, int v) const {
+    return load(p + k * 16 + (v * WIDTH / 16) * block + v * WIDTH % 16);
+  }
+  LEVIT_INLINE void prefetch(int, int) const {}
+  LEVIT_INLINE void advance(int k) { p += k * 16; }
+};
+
+template <int ROWS, int VECTORS, class Right, int STEPS>
+LEVIT_INLINE void multiply_steps(Tile<ROWS, VECTORS> &sum, const float *(&row)[(ROWS + 2) / 3],
+                                 int64_t stride, Right &right) {
+  LEVIT_UNROLL for (int k = 0; k < STEPS; k++) {
+    Vec w[VECTORS];
+    LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
+      w[v] = right.vector(k, v);
+      if (STEPS > 1 && Right::PREFETCHES && v * WIDTH % 16 == 0) right.prefetch(k, v);
+    }
+    LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
+      Vec x = pinned(splat(row[r / 3][r % 3 * stride + k]));
+      LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) sum.at[r][v] += x * w[v];
+    }
+  }
+  LEVIT_UNROLL for (int i = 0; i < (ROWS + 2) / 3; i++) row[i] += STEPS;
+  right.advance(STEPS);
+}
+
+template <int ROWS, int VECTORS, class Right>
+LEVIT_INLINE void multiply(Tile<ROWS, VECTORS> &sum, const Left &left, Right right) {
+  for (int64_t s = 0; s < left.segments; s++) {
+    const float *row[(ROWS + 2) / 3];
+    LEVIT_UNROLL for (int i = 0; i < (ROWS + 2) / 3; i++) {
+      row[i] = left.p + 3 * i * left.row_stride + s * left.segment_stride;
+    }
+    int64_t k = 0;
+    for (; k + 4 <= left.depth; k += 4) {
+      multiply_steps<ROWS, VECTORS, Right, 4>(sum, row, left.row_stride, right);
+    }
+    for (; k < left.depth; k++) {
+      multiply_steps<ROWS, VECTORS, Right, 1>(sum, row, left.row_stride, right);
+    }
+  }
+}
+
+// Where a tile goes: vector v of row r at p + r * row_stride + (v's block) * chunk_stride.
+struct Place {
+  float *p;
+  int64_t row_stride, chunk_stride;
+  LEVIT_INLINE float *at(int r, int v) const {
+    return p + r * row_stride + (v * WIDTH / 16) * chunk_stride + v * WIDTH % 16;
+  }
+};
+
+LEVIT_INLINE Vec hard_swish(Vec x) {
+  Vec gate = x * splat(1.0f / 6) + splat(0.5f);
+  return x * minimum(maximum(gate, pinned(Vec{})), pinned(splat(1.0f)));
+}
+
+LEVIT_INLINE Vec sigmoid(Vec x) {
+  // Of large negative x, 2^126 is enough to give 0.
+  Vec e = exp2(minimum(x * splat(-1.442695041f), pinned(splat(126.0f))));
+  return splat(1.0f) / (splat(1.0f) + e);
+}
+
+// erf by Abramowitz and Stegun's 7.1.26: at most 1.5e-7 off.
+LEVIT_INLINE Vec gelu(Vec x) {
+  Vec z = maximum(x, -x) * splat(0.70710678f);
+  Vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * z);
+  Vec p = splat(1.061405429f) * t + splat(-1.453152027f);
+  p = p * t + splat(1.421413741f);
+  p = p * t + splat(-0.284496736f);
+  p = p * t + splat(0.254829592f);
+  Vec half_tail = splat(0.5f) * p * t * exp2(z * z * splat(-1.442695041f));
+  // Phi(x) is 1 - tail above 0 and tail below.
+  return maximum(x, pinned(Vec{})) - maximum(x, -x) * half_tail;
+}
+
+} // namespace

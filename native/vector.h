@@ -1,0 +1,100 @@
+// Vectors of the instruction set that this file is compiled for, in the compilers' own extensions;
+// intrinsics only where those have no word for it.
+#pragma once
+#include <stdint.h>
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#define LEVIT_INLINE __attribute__((always_inline)) inline
+#define LEVIT_UNROLL _Pragma("GCC unroll 32")
+
+namespace {
+
+// The tile: accumulators fill the registers, less one per vector of weights and one broadcast.
+// PANEL is 16 columns or more, so that a panel fills whole blocks of LANES.
+#if defined(__AVX512F__)
+constexpr int BYTES = 64, TILE_ROWS = 14, TILE_VECTORS = 2; // 28 of 32 registers
+#elif defined(__AVX2__)
+constexpr int BYTES = 32, TILE_ROWS = 6, TILE_VECTORS = 2; // 12 of 16
+#elif defined(__aarch64__)
+constexpr int BYTES = 16, TILE_ROWS = 6, TILE_VECTORS = 4; // 24 of 32
+#else
+constexpr int BYTES = 16, TILE_ROWS = 2, TILE_VECTORS = 4; // 8 of 16
+#endif
+constexpr int WIDTH = BYTES / 4;
+constexpr int PANEL = WIDTH * TILE_VECTORS;
+static_assert(PANEL == 16 || PANEL == 32);
+
+typedef float Vec __attribute__((vector_size(BYTES)));
+typedef int32_t VecInt __attribute__((vector_size(BYTES)));
+typedef float VecLoose __attribute__((vector_size(BYTES), aligned(4), may_alias));
+
+LEVIT_INLINE Vec load(const float *p) { return *(const VecLoose *)p; }
+LEVIT_INLINE void store(float *p, Vec x) { *(VecLoose *)p = x; }
+LEVIT_INLINE Vec splat(float x) { return x - Vec{}; }
+
+// Keeps a broadcast in a register: compilers would fold it into each multiply-add that reads it, and
+// load it once for every vector.
+LEVIT_INLINE Vec pinned(Vec x) {
+#if defined(__x86_64__)
+  __asm__("" : "+v"(x));
+#elif defined(__aarch64__)
+  __asm__("" : "+w"(x));
+#endif
+  return x;
+}
+
+// Compilers know a comparison and a choice as one instruction; GCC only where neither side is a
+// constant, hence `pinned` around those.
+LEVIT_INLINE Vec maximum(Vec a, Vec b) {
+#if defined(__aarch64__)
+  return (Vec)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+LEVIT_INLINE Vec minimum(Vec a, Vec b) {
+#if defined(__aarch64__)
+  return (Vec)vminq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
+// The other half of a vector, of each half of it, and so on, beside every entry: what is combined
+// with them all has the result everywhere.
+template <class Combine> LEVIT_INLINE Vec reduced(Vec x, Combine combine) {
+#if defined(__AVX512F__)
+  x = combine(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  x = combine(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  x = combine(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  return combine(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+#elif defined(__AVX2__)
+  x = combine(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));
+  x = combine(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5));
+  return combine(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6));
+#else
+  x = combine(x, __builtin_shufflevector(x, x, 2, 3, 0, 1));
+  return combine(x, __builtin_shufflevector(x, x, 1, 0, 3, 2));
+#endif
+}
+
+// 2^x for x <= 127, at most 1 ulp off; below -126 it stays 2^-126. x = n + f, |f| <= 1/2: n goes to
+// the exponent, 2^f is a polynomial fitted to the smallest largest relative error.
+LEVIT_INLINE Vec exp2(Vec x) {
+  x = maximum(x, pinned(splat(-126.0f)));
+  const Vec magic = splat(12582912.0f); // 1.5 * 2^23: adding it rounds to a whole number
+  Vec shifted = x + magic;
+  Vec f = x - (shifted - magic);
+  Vec p = f * splat(0.00015353362f) + splat(0.0013398875f);
+  p = p * f + splat(0.00961843692f);
+  p = p * f + splat(0.0555033237f);
+  p = p * f + splat(0.240226477f);
+  p = p * f + splat(0.693147182f);
+  p = p * f + splat(1.0f);
+  return (Vec)((VecInt)p + ((VecInt)shifted << 23));
+}
+
+} // namespace
