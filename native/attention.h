@@ -150,7 +150,12 @@ void attention(const AttentionWork &work, float *scratch) {
       scores.target = {powers + column, stride, 16};
       (half ? TilesOf<16 / WIDTH>::scores : TilesOf<TILE_VECTORS>::scores)[rows - 1](scores);
     }
-    for (int64_t r = 0; r < rows; r++) inverse[r] = softmax_row(powers + r * stride, keys);
+    for (int64_t r = 0; r < rows; r++) {
+      inverse[r] = softmax_row(powers + r * stride, keys);
+      // The next tile's rows of the table: it is read once an image, from beyond L2.
+      const float *next = table + (rows + r) * work.table_stride;
+      for (int64_t i = 0; i < keys; i += 16) __builtin_prefetch(next + i);
+    }
     Values values;
     values.weights = {powers, stride, work.key_count, 1, 0};
     values.value_block = work.value_block;

@@ -22,56 +22,49 @@ struct Left {
 template <int VECTORS> struct Packed {
   const float *p;
   static constexpr bool PREFETCHES = true;
-  LEVIT_INLINE Vec vector(int k, int v) const { return load(p + (k * VECTORS + v) * WIDTH); }
-  LEVIT_INLINE void prefetch(int k, int v) const {
+  LEVIT_INLINE Vec vector(int v) const { return load(p + v * WIDTH); }
+  LEVIT_INLINE void prefetch(int v) const {
     // 8 KB ahead: where weights stream from the second or third level of cache.
-    __builtin_prefetch(p + (k * VECTORS + v) * WIDTH + 2048);
+    __builtin_prefetch(p + v * WIDTH + 2048);
   }
-  LEVIT_INLINE void advance(int k) { p += k * VECTORS * WIDTH; }
+  LEVIT_INLINE void advance() { p += VECTORS * WIDTH; }
 };
 
 template <int VECTORS> struct Blocked {
   const float *p;
   int64_t block; // floats from one block of 16 columns to the next
   static constexpr bool PREFETCHES = false;
-  LEVIT_INLINE Vec vector(int k, int v) const {
-    return load(p + k * 16 + (v * WIDTH / 16) * block + v * WIDTH % 16);
+  LEVIT_INLINE Vec vector(int v) const {
+    return load(p + (v * WIDTH / 16) * block + v * WIDTH % 16);
   }
-  LEVIT_INLINE void prefetch(int, int) const {}
-  LEVIT_INLINE void advance(int k) { p += k * 16; }
+  LEVIT_INLINE void prefetch(int) const {}
+  LEVIT_INLINE void advance() { p += 16; }
 };
 
-template <int ROWS, int VECTORS, class Right, int STEPS>
-LEVIT_INLINE void multiply_steps(Tile<ROWS, VECTORS> &sum, const float *(&row)[(ROWS + 2) / 3],
-                                 int64_t stride, Right &right) {
-  LEVIT_UNROLL for (int k = 0; k < STEPS; k++) {
-    Vec w[VECTORS];
-    LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-      w[v] = right.vector(k, v);
-      if (STEPS > 1 && Right::PREFETCHES && v * WIDTH % 16 == 0) right.prefetch(k, v);
-    }
-    LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
-      Vec x = pinned(splat(row[r / 3][r % 3 * stride + k]));
-      LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) sum.at[r][v] += x * w[v];
-    }
-  }
-  LEVIT_UNROLL for (int i = 0; i < (ROWS + 2) / 3; i++) row[i] += STEPS;
-  right.advance(STEPS);
-}
-
+// One step of K at a time: unrolled by four it is no faster (the loop's own instructions fit beside
+// the multiply-adds), and clang runs out of registers.
 template <int ROWS, int VECTORS, class Right>
 LEVIT_INLINE void multiply(Tile<ROWS, VECTORS> &sum, const Left &left, Right right) {
+  const int64_t stride = left.row_stride;
   for (int64_t s = 0; s < left.segments; s++) {
     const float *row[(ROWS + 2) / 3];
     LEVIT_UNROLL for (int i = 0; i < (ROWS + 2) / 3; i++) {
-      row[i] = left.p + 3 * i * left.row_stride + s * left.segment_stride;
+      row[i] = left.p + 3 * i * stride + s * left.segment_stride;
     }
-    int64_t k = 0;
-    for (; k + 4 <= left.depth; k += 4) {
-      multiply_steps<ROWS, VECTORS, Right, 4>(sum, row, left.row_stride, right);
-    }
-    for (; k < left.depth; k++) {
-      multiply_steps<ROWS, VECTORS, Right, 1>(sum, row, left.row_stride, right);
+    for (int64_t k = 0; k < left.depth; k++) {
+      Vec w[VECTORS];
+      LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
+        w[v] = right.vector(v);
+        if (Right::PREFETCHES && v * WIDTH % 16 == 0) right.prefetch(v);
+      }
+      LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
+        Vec x = pinned(splat(row[r / 3][r % 3 * stride]));
+        LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
+          sum.at[r][v] = multiplied_in(sum.at[r][v], x, w[v]);
+        }
+      }
+      LEVIT_UNROLL for (int i = 0; i < (ROWS + 2) / 3; i++) row[i]++;
+      right.advance();
     }
   }
 }
