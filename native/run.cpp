@@ -83,20 +83,22 @@ void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
   }
 }
 
-// Shares a product's tiles so that the thread with the most has least, and prefers to share columns:
-// then each thread reads a part of the weights.
+// Shares a product's tiles so that the thread with the most has least. Where that leaves a choice: by
+// rows while each thread has some tiles of them, as the step before and the step after do, so that its
+// activations stay in its cache; else by columns, so that each reads a part of the weights.
 void share_product(const Group &group, int64_t rows, int64_t columns, LinearWork &work) {
   const int64_t threads = group.threads, panel = group.engine.kernels->panel;
   const int64_t tiles = (rows + group.engine.kernels->rows - 1) / group.engine.kernels->rows;
   const int64_t panels = (columns + panel - 1) / panel;
-  int64_t best = 0, parts = 1;
+  const bool prefer_rows = tiles >= 4 * threads;
+  int64_t least = 0, parts = 1;
   for (int64_t by_rows = 1; by_rows <= threads; by_rows++) {
     if (threads % by_rows) continue;
     const int64_t by_columns = threads / by_rows;
     const int64_t load =
         ((tiles + by_rows - 1) / by_rows) * ((panels + by_columns - 1) / by_columns);
-    if (best && load >= best) continue;
-    best = load, parts = by_rows;
+    if (least && (load > least || (load == least && !prefer_rows))) continue;
+    least = load, parts = by_rows;
   }
   work.rows = share(rows, group.thread % parts, parts);
   work.panels = share(panels, group.thread / parts, threads / parts);

@@ -40,14 +40,17 @@ private:
     Team *team;
     int thread;
     pthread_t handle;
+    std::atomic<int> cpu;
   };
   static void *work(void *worker);
+  void spread(Worker &worker);
 
   std::atomic<bool> claimed_{false};
   Worker *workers_ = nullptr;
   int threads_ = 1;
   Job job_ = nullptr; // null tells the threads to end
   void *context_ = nullptr;
+  std::atomic<int> first_cpu_{-1}; // of the caller
   alignas(64) Signal job_number_;
   alignas(64) Signal finished_; // jobs
   alignas(64) Signal passed_;   // barriers
