@@ -12,9 +12,12 @@ next begins.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, TypeAlias, TypeVar
+
+from levit.errors import CorruptArtifactError, ManifestVersionError
+from levit.json_values import flag, listed, number, number_pair, shown, table, text, whole
 
 __all__ = [
     "LANES",
@@ -261,4 +264,112 @@ class Program:
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary, with the version."""
-        raise NotImplementedError
+        names = {kind: name for name, kind in _KINDS.items()}
+        return {
+            "version": VERSION,
+            "input": asdict(self.input),
+            "buffers": [asdict(buffer) for buffer in self.buffers],
+            "steps": [{"kind": names[type(step)], **asdict(step)} for step in self.steps],
+            "arrays": {name: list(shape) for name, shape in self.arrays.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, values: Any) -> Program:
+        """The reverse of :meth:`to_dict`, also after JSON.
+
+        Raises:
+            ManifestVersionError: a newer release has written it.
+            CorruptArtifactError: a field is missing, unknown, or of the wrong type. Whether the
+                numbers fit each other, `check` says.
+        """
+        try:
+            version = whole(table(values, "program").get("version"), "version", least=1)
+            if version > VERSION:
+                raise ManifestVersionError(
+                    f"the program has version {version}, this release reads up to {VERSION}: "
+                    f"upgrade levit, or export again with this release"
+                )
+            _require_fields({"version", *(f.name for f in fields(cls))}, values, "program")
+            return cls(
+                input=_read(Input, values["input"], "input"),
+                buffers=tuple(
+                    _read(Buffer, entry, f"buffers[{i}]")
+                    for i, entry in enumerate(listed(values["buffers"], "buffers"))
+                ),
+                steps=tuple(
+                    _read_step(entry, f"steps[{i}]")
+                    for i, entry in enumerate(listed(values["steps"], "steps"))
+                ),
+                arrays={
+                    name: tuple(_count(n, f"arrays[{name!r}]") for n in listed(shape, "arrays"))
+                    for name, shape in table(values["arrays"], "arrays").items()
+                },
+            )
+        except (TypeError, ValueError) as error:
+            raise CorruptArtifactError(
+                f"not a program that levit has written ({error}); export again"
+            ) from error
+
+
+_KINDS: Final[Mapping[str, type[Step]]] = {
+    "conv": Conv,
+    "linear": Linear,
+    "project": Project,
+    "attention": Attention,
+    "subsample": Subsample,
+    "mean": Mean,
+    "output": Output,
+}
+
+_Record = TypeVar("_Record")
+
+
+def _count(value: Any, name: str) -> int:
+    # Far beyond use; what numbers make together stays within 64 bits.
+    return whole(value, name, least=0, most=2**31)
+
+
+def _numbers(value: Any, name: str) -> tuple[float, ...]:
+    return tuple(number(entry, name) for entry in listed(value, name))
+
+
+def _read_step(values: Any, name: str) -> Step:
+    kind = table(values, name).get("kind")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ValueError(f"{name}: a step of kind {shown(kind)} is unknown")
+    rest = {field: value for field, value in values.items() if field != "kind"}
+    step: Step = _read(_KINDS[kind], rest, name)
+    return step
+
+
+# By the type of a field as it stands in the dataclass.
+_GETTERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
+    "str": text,
+    "int": _count,
+    "bool": flag,
+    "tuple[int, int]": lambda value, name: number_pair(value, name, least=1),
+    "tuple[int, ...]": lambda value, name: tuple(_count(n, name) for n in listed(value, name)),
+    "tuple[float, ...]": _numbers,
+    "View": lambda value, name: _read(View, value, name),
+    "tuple[Part, ...]": lambda value, name: tuple(
+        _read(Part, p, name) for p in listed(value, name)
+    ),
+}
+
+
+def _read(record: type[_Record], values: Any, name: str) -> _Record:
+    """Read a dataclass from the dictionary of its fields, all of them and no other."""
+    kinds = {f.name: str(f.type) for f in fields(record)}  # type: ignore[arg-type]
+    _require_fields(set(kinds), table(values, name), name)
+    found = {}
+    for field, kind in kinds.items():
+        value, plain = values[field], kind.removesuffix(" | None")
+        absent = value is None and plain != kind
+        found[field] = None if absent else _GETTERS[plain](value, f"{name}.{field}")
+    return record(**found)
+
+
+def _require_fields(expected: set[str], values: Mapping[str, Any], name: str) -> None:
+    odd = sorted(expected.symmetric_difference(values), key=str)
+    if odd:
+        raise ValueError(f"{name} has missing or unknown fields: {shown(odd)}")

@@ -1,0 +1,36 @@
+"""Lowering: a folded model → a program of the CPU engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from levit.errors import ExportError
+from levit.export.lowering.builder import Lowered
+from levit.export.lowering.levit import lower_levit
+from levit.models.levit.layers import LevitParams
+from levit.models.model import Model
+
+__all__ = ["Lowered", "can_lower", "lower"]
+
+# By the root of a model's tree of layers.
+_LOWERINGS: Final[Mapping[type, Callable[[Model], Lowered]]] = {LevitParams: lower_levit}
+
+
+def can_lower(model: Model) -> bool:
+    """Tell whether there are kernels for such a network."""
+    return type(model.params) in _LOWERINGS
+
+
+def lower(model: Model) -> Lowered:
+    """A model over tokens, under any plan but ``channels_first`` → its program and arrays.
+
+    Raises:
+        ExportError: there are no kernels for such a network.
+    """
+    if not can_lower(model):
+        raise ExportError(
+            f"target 'native' has no kernels for {model.family.title} in this release: "
+            f"use --target onnx or openvino"
+        )
+    return _LOWERINGS[type(model.params)](model)

@@ -1,0 +1,53 @@
+"""Buffers that steps read and write, and how long each must keep its values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from levit.native.program import Attention, Linear, Output, Step
+
+__all__ = ["Lifetime", "lifetimes", "reads", "writes"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lifetime:
+    """Numbers of the first and the last step that use a buffer, and their stages."""
+
+    first: int
+    last: int
+    first_stage: int
+    last_stage: int
+
+    def meets(self, other: Lifetime) -> bool:
+        """Return True where some step needs both: a step's target too must not lie in a source."""
+        return self.first <= other.last and other.first <= self.last
+
+
+def reads(step: Step) -> tuple[int, ...]:
+    """Numbers of the buffers that a step reads; without the input, which is none."""
+    if isinstance(step, Attention):
+        return (step.queries.buffer, step.keys.buffer, step.values.buffer)
+    residual = step.residual if isinstance(step, Linear) else None
+    return tuple(number for number in (step.source, residual) if number is not None)
+
+
+def writes(step: Step) -> int | None:
+    """Number of the buffer that a step writes; None for an output."""
+    return None if isinstance(step, Output) else step.target
+
+
+def lifetimes(steps: Sequence[Step]) -> dict[int, Lifetime]:
+    """The lifetime of every buffer that some step uses, by its number."""
+    found: dict[int, Lifetime] = {}
+    for i, step in enumerate(steps):
+        target = writes(step)
+        for number in (*reads(step), *(() if target is None else (target,))):
+            begin = found.get(number)
+            found[number] = Lifetime(
+                first=i if begin is None else begin.first,
+                last=i,
+                first_stage=step.stage if begin is None else begin.first_stage,
+                last_stage=step.stage,
+            )
+    return found
