@@ -1,0 +1,185 @@
+"""Proof that a program keeps within its memory, before the library sees it.
+
+The library trusts what is found here, and nothing else: numbers of buffers and names of arrays
+that exist, shapes that fit, buffers that do not overlap while some step needs both, values that are
+there before they are read.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from levit.errors import CorruptArtifactError
+from levit.json_values import shown
+from levit.native.lifetimes import lifetimes, reads, writes
+from levit.native.program import LANES, Buffer, Input, Program, Step, padded
+from levit.native.step_shapes import StepShapes, require
+
+__all__ = ["Sizes", "check"]
+
+# Far beyond use: what is computed from numbers within these stays far within 64 bits.
+_MOST_FLOATS: Final = 2**31
+_MOST_ENTRIES: Final = 2**24
+_MOST_STEPS: Final = 2**14
+_LARGEST_FLOAT32: Final = 3.4e38
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Memory that a program needs for one image, in floats, and its number of stages."""
+
+    local_floats: int
+    carried_floats: int
+    stages: int
+
+
+def check(program: Program, arrays: Mapping[str, tuple[int, ...]]) -> Sizes:
+    """Prove that a program can be run.
+
+    Args:
+        arrays: shapes of the float32 arrays that are there.
+
+    Raises:
+        CorruptArtifactError: it cannot be run: the first reason why.
+    """
+    try:
+        _check_arrays(program.arrays, arrays)
+        _check_input(program.input)
+        _check_count(len(program.buffers), "buffers")
+        _check_count(len(program.steps), "steps")
+        for i, buffer in enumerate(program.buffers):
+            _check_buffer(buffer, f"buffer {i}")
+        _check_steps(program)
+        return _check_memory(program)
+    except ValueError as error:
+        raise CorruptArtifactError(f"the program cannot be run ({error}); export again") from error
+
+
+def _check_count(count: int, name: str) -> None:
+    require(1 <= count <= _MOST_STEPS, f"it has {count} {name}")
+
+
+def _check_arrays(
+    stated: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]]
+) -> None:
+    for name in sorted(stated.keys() ^ there.keys()):
+        where = "is missing" if name in stated else "is not of the program"
+        raise ValueError(f"array {shown(name)} {where}")
+    for name, shape in stated.items():
+        found = tuple(there[name])
+        require(found == shape, f"array {shown(name)} has shape {found}, the program says {shape}")
+        sizes = all(1 <= n <= _MOST_ENTRIES for n in shape) and math.prod(shape) <= _MOST_FLOATS
+        require(sizes, f"array {shown(name)} of shape {shown(shape)}")
+
+
+def _check_input(source: Input) -> None:
+    size = (source.channels, source.height, source.width)
+    fits = all(1 <= n <= _MOST_ENTRIES for n in size) and math.prod(size) <= _MOST_FLOATS
+    require(fits, f"an input of {size}")
+    if source.dtype == "float32":
+        require(source.scale is None and source.shift is None, "a scale of a float32 input")
+        return
+    require(source.dtype == "uint8", f"an input of {shown(source.dtype)}")
+    for values in (source.scale, source.shift):
+        require(
+            values is not None
+            and len(values) == source.channels
+            and all(abs(value) <= _LARGEST_FLOAT32 for value in values),
+            f"{shown(values)} is not a scale or shift of {source.channels} channels",
+        )
+
+
+def _check_buffer(buffer: Buffer, name: str) -> None:
+    require(
+        1 <= buffer.rows <= _MOST_ENTRIES and 1 <= buffer.columns <= _MOST_ENTRIES,
+        f"{name} has {buffer.rows} x {buffer.columns} values",
+    )
+    stride = padded(buffer.columns) if buffer.grid is None else buffer.columns
+    require(buffer.stride == stride, f"{name} has a stride of {buffer.stride}, not {stride}")
+    if buffer.grid is not None:
+        height, width = buffer.grid
+        require(
+            1 <= height <= _MOST_ENTRIES
+            and 1 <= width <= _MOST_ENTRIES
+            and buffer.rows == (height + 1) * (width + 1),
+            f"{name} has {buffer.rows} rows for a grid of {shown(buffer.grid)}",
+        )
+    require(
+        buffer.offset >= 0
+        and buffer.offset % LANES == 0
+        and buffer.offset + buffer.size <= _MOST_FLOATS,
+        f"{name} of {buffer.size} floats has the offset {buffer.offset}",
+    )
+
+
+def _check_steps(program: Program) -> None:
+    shapes = StepShapes(program)
+    written: set[int] = set()
+    stage = 0
+    for i, step in enumerate(program.steps):
+        name = f"step {i} {shown(step.name)}"
+        try:
+            # Stages follow each other without a gap, and the first is 0.
+            require(step.stage in ((stage, stage + 1) if i else (0,)), f"stage {step.stage}")
+            stage = step.stage
+            _check_dataflow(program, step, written)
+            shapes.check(i, step)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        target = writes(step)
+        if target is not None:
+            written.add(target)
+    require(bool(shapes.outputs), "it has no output")
+    unread = sorted(program.arrays.keys() - shapes.arrays_read)
+    require(not unread, f"no step reads array {shown(next(iter(unread), None))}")
+
+
+def _check_dataflow(program: Program, step: Step, written: set[int]) -> None:
+    target = writes(step)
+    for number in (*reads(step), *(() if target is None else (target,))):
+        require(0 <= number < len(program.buffers), f"there is no buffer {shown(number)}")
+    for number in reads(step):
+        require(number in written, f"it reads buffer {number}, which nothing has written")
+    in_place = getattr(step, "residual", None)
+    # What is added may be where the sum goes: each value is read before it is written.
+    sources = list(reads(step))
+    if in_place is not None:
+        sources.remove(in_place)
+    require(target not in sources, f"it writes buffer {target}, which it reads")
+
+
+def _check_memory(program: Program) -> Sizes:
+    """No two buffers overlap that some step needs at once, and local ones keep to their stage."""
+    lives = lifetimes(program.steps)
+    ends = {False: 0, True: 0}
+    # (offset, end, number) of the buffers that are needed, in order of their offsets.
+    needed: dict[bool, list[tuple[int, int, int]]] = {False: [], True: []}
+    begins: dict[int, list[int]] = {}
+    for number in range(len(program.buffers)):
+        require(number in lives, f"no step uses buffer {number}")
+        begins.setdefault(lives[number].first, []).append(number)
+    for i, numbers in sorted(begins.items()):
+        for memory in needed.values():
+            memory[:] = [entry for entry in memory if lives[entry[2]].last >= i]
+        for number in numbers:
+            buffer, life = program.buffers[number], lives[number]
+            require(
+                buffer.carried or life.first_stage == life.last_stage,
+                f"buffer {number} is not carried, and stage {life.last_stage} needs it too",
+            )
+            memory, end = needed[buffer.carried], buffer.offset + buffer.size
+            at = bisect(memory, (buffer.offset, end, number))
+            for start, stop, other in memory[max(at - 1, 0) : at + 1]:
+                apart = stop <= buffer.offset or end <= start
+                require(apart, f"buffers {other} and {number} overlap at step {i}")
+            memory.insert(at, (buffer.offset, end, number))
+            ends[buffer.carried] = max(ends[buffer.carried], end)
+    return Sizes(
+        local_floats=padded(ends[False]),
+        carried_floats=padded(ends[True]),
+        stages=program.steps[-1].stage + 1,
+    )
