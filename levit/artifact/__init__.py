@@ -23,6 +23,7 @@ from levit.artifact.names import (
     GRAPH_FILE,
     LABELS_FILE,
     MANIFEST_FILE,
+    NATIVE_FILE,
     OPENVINO_FILE,
     OPENVINO_WEIGHTS_FILE,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "LABELS_FILE",
     "MANIFEST_FILE",
     "MAX_BATCH",
+    "NATIVE_FILE",
     "OPENVINO_FILE",
     "OPENVINO_WEIGHTS_FILE",
     "SCHEMA_VERSION",

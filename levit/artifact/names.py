@@ -10,6 +10,7 @@ __all__ = [
     "GRAPH_FILE",
     "LABELS_FILE",
     "MANIFEST_FILE",
+    "NATIVE_FILE",
     "OPENVINO_FILE",
     "OPENVINO_WEIGHTS_FILE",
 ]
@@ -23,3 +24,4 @@ GRAPH_FILE: Final = "model.onnx"
 OPENVINO_FILE: Final = "model.xml"
 OPENVINO_WEIGHTS_FILE: Final = "model.bin"
 ENGINE_FILE: Final = "model.engine"
+NATIVE_FILE: Final = "model.safetensors"

@@ -140,7 +140,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--target",
         default="onnx",
         metavar="TARGET",
-        help="onnx (default), openvino, trt, trt-rtx, or auto: the fastest of them here",
+        help="onnx (default), openvino, native, trt, trt-rtx, or auto: the fastest of them here",
     )
     result.add_argument(
         "--precision", default="fp32", metavar="P", help="fp32 (default), fp16, bf16 or int8"

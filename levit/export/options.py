@@ -64,8 +64,8 @@ class ExportOptions:
             prefix (``student``) or both (``state_dict.student``); by default what its home takes:
             docs/checkpoints.md.
         random_weights: a seed, for benchmarks and demos.
-        target: ``onnx``, ``openvino``, ``trt``, ``trt-rtx``, or ``auto`` for whichever is the
-            fastest on this machine and keeps the accuracy contract.
+        target: ``onnx``, ``openvino``, ``native``, ``trt``, ``trt-rtx``, or ``auto`` for whichever
+            is the fastest on this machine and keeps the accuracy contract.
         precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``, of the graph between its inputs and
             outputs; at int8 convolutions and Linears multiply integers.
         batch: a fixed size; (min, opt, max); or None for dynamic with the default profile.

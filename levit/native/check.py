@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from levit.errors import CorruptArtifactError
 from levit.json_values import shown
@@ -28,8 +27,7 @@ _MOST_STEPS: Final = 2**14
 _LARGEST_FLOAT32: Final = 3.4e38
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
+class Sizes(NamedTuple):
     """Memory that a program needs for one image, in floats, and its number of stages."""
 
     local_floats: int

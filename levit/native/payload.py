@@ -63,6 +63,7 @@ class Payload:
             weight = payload.read("head.weight")
 
     Attributes:
+        path: of the file.
         metadata: texts by name.
         shapes: of the arrays, by name.
     """
@@ -74,9 +75,9 @@ class Payload:
         metadata: Mapping[str, str],
         places: Mapping[str, tuple[int, tuple[int, ...]]],
     ) -> None:
+        self.path = path
         self.metadata = metadata
         self.shapes = {name: shape for name, (_, shape) in places.items()}
-        self._path = path
         self._file = file
         self._places = places
 
@@ -99,14 +100,14 @@ class Payload:
             self._file.seek(at)
             got = self._file.readinto(array.reshape(-1).view(np.uint8).data)
         except OSError as error:
-            raise _unreadable(self._path, error) from error
+            raise _unreadable(self.path, error) from error
         if got != array.nbytes:
             raise CorruptArtifactError(
-                f"{self._path}: array {shown(name)} is cut short; copy or export it again"
+                f"{self.path}: array {shown(name)} is cut short; copy or export it again"
             )
         if array.size and not (math.isfinite(array.max()) and math.isfinite(array.min())):
             raise CorruptArtifactError(
-                f"{self._path}: array {shown(name)} has values that are not finite; export again"
+                f"{self.path}: array {shown(name)} has values that are not finite; export again"
             )
         return array
 

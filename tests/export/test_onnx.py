@@ -10,7 +10,8 @@ import pytest
 from levit import __version__
 from levit.errors import ExportError
 from levit.export.interface import input_spec, output_specs
-from levit.export.onnx.graph import emit_onnx, metadata_of
+from levit.export.metadata import metadata_of
+from levit.export.onnx.graph import emit_onnx
 from levit.export.onnx.onnxruntime_ops import OnnxruntimeOps
 from levit.export.options import ExportOptions
 from levit.export.passes import run_passes

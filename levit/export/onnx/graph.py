@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Final
 
@@ -17,7 +16,7 @@ from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.precision import choose_opset
 from levit.models.model import Model
 
-__all__ = ["emit_onnx", "metadata_of"]
+__all__ = ["emit_onnx"]
 
 _ELEM_TYPES: Final = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8}
 
@@ -95,24 +94,3 @@ def _name_outputs(ops: OnnxOps, values: Mapping[str, Value]) -> None:
 
 def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(spec.name, _ELEM_TYPES[spec.dtype], list(spec.shape))
-
-
-def metadata_of(
-    preprocess: Mapping[str, object] | None,
-    labels: tuple[str, ...],
-    variant: str,
-    scores: str | None = None,
-) -> dict[str, str]:
-    """Metadata that a graph file carries so that it stands by itself.
-
-    Args:
-        scores: activation of the logits; a softmax is not written, as in files of older releases.
-    """
-    values = {"levit.variant": variant}
-    if preprocess is not None:
-        values["levit.preprocess"] = json.dumps(preprocess)
-    if labels:
-        values["levit.labels"] = json.dumps(list(labels), ensure_ascii=False)
-    if scores not in (None, "softmax"):
-        values["levit.scores"] = scores
-    return values

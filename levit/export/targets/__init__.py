@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from levit.errors import ExportError
+from levit.export.targets.native import NATIVE
 from levit.export.targets.onnx import ONNX
 from levit.export.targets.openvino import OPENVINO
 from levit.export.targets.target import Order, Target, Way, Written
@@ -16,6 +17,7 @@ __all__ = ["TARGETS", "Order", "Target", "Way", "Written", "find_target"]
 TARGETS: Final[Mapping[str, Target]] = {
     "onnx": ONNX,
     "openvino": OPENVINO,
+    "native": NATIVE,
     "trt": TRT,
     "trt-rtx": TRT_RTX,
 }

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import onnx
 
 from levit import __version__
-from levit.export.onnx.graph import emit_onnx, metadata_of
+from levit.export.metadata import metadata_of
+from levit.export.onnx.graph import emit_onnx
 from levit.export.onnx.ops import OnnxOps
 from levit.export.precision import choose_opset
 from levit.export.targets.target import Order

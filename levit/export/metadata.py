@@ -1,0 +1,29 @@
+"""Texts that a payload carries so that it stands by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+__all__ = ["metadata_of"]
+
+
+def metadata_of(
+    preprocess: Mapping[str, object] | None,
+    labels: tuple[str, ...],
+    variant: str,
+    scores: str | None = None,
+) -> dict[str, str]:
+    """Entries by name, for those who have the file without its manifest.
+
+    Args:
+        scores: activation of the logits; a softmax is not written, as in files of older releases.
+    """
+    values = {"levit.variant": variant}
+    if preprocess is not None:
+        values["levit.preprocess"] = json.dumps(preprocess)
+    if labels:
+        values["levit.labels"] = json.dumps(list(labels), ensure_ascii=False)
+    if scores not in (None, "softmax"):
+        values["levit.scores"] = scores
+    return values

@@ -1,0 +1,66 @@
+"""The CPU engine of this package: a program and its arrays, in one file for every CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from levit import __version__
+from levit.artifact import NATIVE_FILE
+from levit.export.lowering import can_lower, lower, require_lowering
+from levit.export.metadata import metadata_of
+from levit.export.targets.target import Order, Target, Way, Written
+from levit.models.model import Model
+from levit.native.program_file import write_program
+from levit.runtime.backends import BACKENDS
+
+__all__ = ["NATIVE"]
+
+
+def prepare_native(model: Model, precision: str) -> Model:
+    """Products over tokens: a token is one row of memory, and so is a pixel between convolutions.
+
+    Raises:
+        ExportError: there are no kernels for such a network.
+    """
+    require_lowering(model)
+    return model.with_plan(channels_first=False)
+
+
+def write_native(order: Order) -> Written:
+    """Write ``model.safetensors``: no code, and nothing of the CPU that runs it."""
+    lowered = lower(order.model)
+    metadata = metadata_of(
+        None if order.preprocess is None else order.preprocess.to_dict(),
+        order.labels,
+        order.variant,
+        order.scores,
+    )
+    write_program(order.folder / NATIVE_FILE, lowered.program, lowered.arrays, metadata)
+    return Written()
+
+
+def _ways(model: Model, precision: str) -> Sequence[Way]:
+    return (Way(),) if can_lower(model) else ()
+
+
+def _unrunnable() -> str:
+    """Why this machine cannot run the program; empty where it can."""
+    backend = BACKENDS.get("native")
+    if backend is None:
+        return "this release has no backend for it"
+    found = backend.obstacle("cpu")
+    return "" if found is None else f"{found.reason}: {found.remedy}"
+
+
+NATIVE: Final = Target(
+    format="native",
+    payload=NATIVE_FILE,
+    precisions=("fp32",),
+    distribution="levit",
+    min_version=__version__,
+    prepare=prepare_native,
+    write=write_native,
+    ways=_ways,
+    unrunnable=_unrunnable,
+)
