@@ -16,14 +16,14 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Final, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
-from levit.errors import InputError
+from levit.errors import InputError, LevitError
 from levit.pictures.preparation import Preparation
 
 __all__ = ["AHEAD", "LINGER_S", "Batch", "Batches", "Pipeline", "Rows"]
@@ -71,20 +71,10 @@ class Pipeline:
             before the next one is read, and prepares it in any thread.
         batch: images per batch.
         workers: threads at most, over all calls; 0 for none.
-        check: raises where the process has forked since: the copy of a lock in a child may be
-            held by a thread that is not there.
     """
 
-    def __init__(
-        self,
-        preparation: Preparation,
-        *,
-        batch: int,
-        workers: int,
-        check: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, preparation: Preparation, *, batch: int, workers: int) -> None:
         self.preparation = preparation
-        self.check = check
         self.batch = batch
         self.workers = workers
         self._threads: list[threading.Thread] = []
@@ -167,7 +157,11 @@ class Batches:
         return self
 
     def __next__(self) -> Rows:
-        self._pipeline.check()
+        if os.getpid() != self._pid:
+            raise LevitError(
+                "this iterator was begun before a fork and its threads are not in this process: "
+                "begin another in the child"
+            )
         most = AHEAD + 1 if self._pipeline.workers else 1
         while not self._exhausted and len(self._ahead) < most:
             self._read_batch()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -80,12 +80,8 @@ class PredictorSettings:
             allow_host_code=self.allow_host_code,
         )
 
-    def pipeline(self, manifest: Manifest, check: Callable[[], None]) -> Pipeline | None:
-        """Make the pipeline from images to batches; None where the model takes tensors only.
-
-        Args:
-            check: raises where the process has forked since, as `Pipeline` takes it.
-        """
+    def pipeline(self, manifest: Manifest) -> Pipeline | None:
+        """Make the pipeline from images to batches; None where the model takes tensors only."""
         if manifest.preprocess is None:
             return None
         preparation = Preparation(
@@ -94,9 +90,7 @@ class PredictorSettings:
             exif=self.exif,
             draft=self.draft,
         )
-        return Pipeline(
-            preparation, batch=manifest.batch.opt, workers=self.image_workers, check=check
-        )
+        return Pipeline(preparation, batch=manifest.batch.opt, workers=self.image_workers)
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, str]) -> None:

@@ -55,6 +55,11 @@ class Session(Protocol):
         """
         ...
 
+    @property
+    def survives_fork(self) -> bool:
+        """True where it answers in a forked child of the process that has opened it."""
+        ...
+
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run one batch: inputs by name → outputs by name."""
         ...

@@ -55,10 +55,11 @@ class Predictor:
     A predictor may be called from many threads at once. Over several images, worker threads
     decode and resize the next ones while the network runs; they end with the call.
 
-    It pickles as its path and settings, and reopens where it is unpickled. After a fork it
-    refuses to answer in the child, where the backend's threads are not: open one in each child,
-    or use spawn. (A child of a process that has used ONNX Runtime must also end with
-    ``os._exit``, as those of multiprocessing do, or it waits for the missing threads.)
+    It pickles as its path and settings, and reopens where it is unpickled. After a fork a `native`
+    artifact answers in the child too. Others refuse to, as their backends' threads are not there:
+    open one in each child, or use spawn. (A child of a process that has used ONNX Runtime must
+    also end with ``os._exit``, as those of multiprocessing do, or it waits for the missing
+    threads.)
 
     All settings, ``exif`` and ``draft`` too, belong to the constructor, not to the methods.
 
@@ -127,8 +128,9 @@ class Predictor:
         self._labels = checked_labels(self._artifact)
         session = open_session(self._artifact, options)
         self._session: Session | None = session
+        self._survives_fork = session.survives_fork
         self._pid = os.getpid()
-        self._pipeline = self._settings.pipeline(self.manifest, self._check_process)
+        self._pipeline = self._settings.pipeline(self.manifest)
         verification, here = self.manifest.verification, session.machine_class
         seen = (verification.get("cpu_class"), verification.get("gpu_class"))
         if prove and not (here and here in seen):
@@ -360,11 +362,18 @@ class Predictor:
         return self._session
 
     def _check_process(self) -> None:
-        if os.getpid() != self._pid:
+        """Renew the pipeline in a forked child, or raise where the backend is not there."""
+        pid = os.getpid()
+        if pid == self._pid:
+            return
+        if not self._survives_fork:
             raise LevitError(
                 "this Predictor was opened before a fork and its threads are not in this "
                 "process: open a Predictor in the child, or start workers with 'spawn'"
             )
+        # Locks of the old one may be held by threads that are not in this process.
+        self._pipeline = self._settings.pipeline(self.manifest)
+        self._pid = pid
 
     def _require_output(self, name: str, purpose: str) -> None:
         names = [output.name for output in self.manifest.outputs]
@@ -379,6 +388,7 @@ class Predictor:
         return pipeline.batches(as_images(images, pipeline.preparation.spec.image_mode), on_error)
 
     def _images(self) -> Pipeline:
+        self._check_process()
         if self._pipeline is None:
             raise InputError(
                 f"{self.path.name} takes tensors of shape {self.manifest.inputs[0].shape}, not "

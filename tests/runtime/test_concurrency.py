@@ -146,7 +146,7 @@ FORKED = """
                     use()
                     os._exit(1)
                 except Exception as error:
-                    if "opened before a fork" not in str(error):
+                    if "before a fork" not in str(error):
                         os._exit(2)
             del stream
             with Predictor(sys.argv[1], threads=2, workers=2) as own:

@@ -82,6 +82,8 @@ class OpenVinoSession:
     and again. With a fixed size OpenVINO plans memory and fuses better (docs/decisions.md).
     """
 
+    survives_fork = False
+
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         manifest = artifact.manifest
         require_version(artifact, "OpenVINO", openvino.__version__, "pip install -U openvino")

@@ -111,6 +111,8 @@ def unreadable(artifact: Artifact, error: BaseException) -> CorruptArtifactError
 class OrtSession:
     """An ``onnxruntime.InferenceSession`` on the CPU; it may be run from many threads."""
 
+    survives_fork = False
+
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         check_file(artifact)
         if artifact.manifest.precision == "bf16":

@@ -41,6 +41,8 @@ class OrtCudaSession:
     CUDA graph when it is opened: hundreds of small kernels then start as one.
     """
 
+    survives_fork = False
+
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         check_file(artifact)
         gpu = look_for_gpu()

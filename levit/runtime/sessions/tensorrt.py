@@ -47,6 +47,8 @@ class TensorrtSession:
     copy.
     """
 
+    survives_fork = False
+
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         module = MODULES[artifact.manifest.format]
         needs = engine_needs(artifact)
