@@ -25,7 +25,6 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from levit.artifact.arrays import read_arrays
 from levit.artifact.manifest import Manifest
 from levit.artifact.names import GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE
 from levit.errors import ArtifactError, CorruptArtifactError
@@ -77,6 +76,8 @@ class Artifact:
         Raises:
             CorruptArtifactError: the file is not an archive of plain arrays.
         """
+        from levit.artifact.arrays import read_arrays  # zipfile takes 5 ms, and few ask for these
+
         path = self.path / GOLDEN_FILE
         try:
             return read_arrays(path)

@@ -13,7 +13,11 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-__all__ = ["MAX_SCANS", "count_scans", "tile_sizes"]
+__all__ = ["MAX_PIXELS", "MAX_SCANS", "count_scans", "tile_sizes"]
+
+# A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
+# limit is a process-wide setting that belongs to the application, so it is left alone.
+MAX_PIXELS: Final = 89_478_485
 
 # Encoders write ten or so; those who fuzz libjpeg have its tools stop at 500.
 MAX_SCANS: Final = 100

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from levit.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL import Image  # takes 20 ms, which those who bring tensors need not spend
 
 __all__ = ["MODES", "Mode", "check_array", "convert_image", "default_mode", "image_from_array"]
 
@@ -94,6 +96,8 @@ def convert_image(image: Image.Image, mode: str, name: str) -> Image.Image:
 
 
 def _sixteen_bits(image: Image.Image, name: str) -> Image.Image:
+    from PIL import Image
+
     if image.mode == "F":
         raise InputError(f"{name}: a picture of fractions has no known white; save it with 16 bits")
     if not image.mode.startswith("I"):
@@ -138,6 +142,8 @@ def _hint(array: NDArray[Any], wanted: Mode) -> str:
 
 def image_from_array(array: NDArray[Any], mode: str) -> Image.Image:
     """Make a Pillow image of an array that :func:`check_array` has passed."""
+    from PIL import Image
+
     if MODES[mode].channels == 1:
         array = array.reshape(array.shape[:2])
     if mode == "I;16":

@@ -19,12 +19,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from numpy.typing import NDArray
 
 from levit.errors import InputError, LevitError
-from levit.pictures.preparation import Preparation
+
+if TYPE_CHECKING:
+    from levit.pictures.preparation import Preparation
 
 __all__ = ["AHEAD", "LINGER_S", "Batch", "Batches", "Pipeline", "Rows"]
 

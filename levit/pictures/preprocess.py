@@ -13,16 +13,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from levit.errors import ConfigError, InputError
 from levit.json_values import listed, number, number_pair, text
+from levit.pictures.limits import MAX_PIXELS
 from levit.pictures.modes import MODES
-from levit.pictures.reading import MAX_PIXELS
+
+if TYPE_CHECKING:
+    from PIL import Image  # takes 20 ms, which those who bring tensors need not spend
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -42,14 +44,8 @@ IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 MAX_SIDE: Final = 65_535
 
-INTERPOLATIONS: Final[Mapping[str, Image.Resampling]] = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+# Filters of Pillow, in small letters.
+INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
 def _half_to_even(resized: int, crop: int) -> int:
@@ -251,6 +247,8 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[Any]:
             make it exceed 89 megapixels; or it is smaller than the crop where the flavour
             does not pad.
     """
+    from PIL import Image
+
     width, height = resized_size(image.size, spec)
     # Pillow resizes one axis after the other: in between, the old height may still stand.
     if width * max(height, image.height) > MAX_PIXELS:
@@ -268,7 +266,8 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[Any]:
     top, left = rules.offset(height, crop_height), rules.offset(width, crop_width)
     # Resizing whole and cropping afterwards: which axis Pillow resizes first, rounding in
     # between, depends on its release and on the shape of what it is given.
-    resized = image.resize((width, height), resample=INTERPOLATIONS[spec.interpolation])
+    resample = Image.Resampling[spec.interpolation.upper()]
+    resized = image.resize((width, height), resample=resample)
     cropped = resized.crop((left, top, left + crop_width, top + crop_height))
     pixels = np.asarray(cropped)
     return pixels.reshape(crop_height, crop_width, spec.channels)

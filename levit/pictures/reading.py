@@ -23,7 +23,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
-from levit.pictures.limits import MAX_SCANS, count_scans, tile_sizes
+from levit.pictures.limits import MAX_PIXELS, MAX_SCANS, count_scans, tile_sizes
 from levit.pictures.modes import MODES, check_array, convert_image, image_from_array
 
 __all__ = [
@@ -39,10 +39,6 @@ __all__ = [
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]"
 Size: TypeAlias = tuple[int, int]
-
-# A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
-# limit is a process-wide setting that belongs to the application, so it is left alone.
-MAX_PIXELS: Final = 89_478_485
 
 # Limit of a caller's file or pipe: as many pixels, uncompressed, four channels of 16 bits.
 MAX_BYTES: Final = 2**30

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from levit.artifact import Manifest
 from levit.errors import ConfigError, InputError
 from levit.pictures.modes import MODES
 from levit.pictures.pipeline import Pipeline
-from levit.pictures.preparation import Preparation
-from levit.pictures.reading import ImageLike
+from levit.pictures.preprocess import PreprocessSpec
 from levit.runtime.backends import SessionOptions
 from levit.runtime.cpus import available_cpus
+
+if TYPE_CHECKING:
+    from levit.pictures.reading import ImageLike
 
 __all__ = ["MAX_THREADS", "PredictorSettings", "as_images", "check_path", "is_count"]
 
@@ -80,12 +82,13 @@ class PredictorSettings:
             allow_host_code=self.allow_host_code,
         )
 
-    def pipeline(self, manifest: Manifest) -> Pipeline | None:
-        """Make the pipeline from images to batches; None where the model takes tensors only."""
-        if manifest.preprocess is None:
-            return None
+    def pipeline(self, manifest: Manifest, spec: PreprocessSpec) -> Pipeline:
+        """Make the pipeline from images to batches, of a model that takes them by `spec`."""
+        # Pillow is imported where there are pictures, and takes 20 ms.
+        from levit.pictures.preparation import Preparation
+
         preparation = Preparation(
-            spec=manifest.preprocess,
+            spec=spec,
             dtype=manifest.inputs[0].dtype,
             exif=self.exif,
             draft=self.draft,

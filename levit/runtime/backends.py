@@ -7,7 +7,6 @@ in ``probes``.
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -111,6 +110,8 @@ class Backend:
         """Version of the installed package; None where there is none."""
         if not self.installed:
             return None
+        import importlib.metadata  # takes 10 ms, of which opening an artifact has no use
+
         for name in self.distributions:
             try:
                 return importlib.metadata.version(name)

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from levit.artifact import GOLDEN_FILE, Manifest
 from levit.errors import CorruptArtifactError, VerificationError
-from levit.pictures.preparation import to_tensor
 from levit.relative_error import errors_of
 
 __all__ = ["GoldenReport", "compare_outputs", "run_golden"]
@@ -148,6 +147,8 @@ def _tensor_error(
     spec = manifest.preprocess
     if spec is None or not images:
         return None
+    from levit.pictures.preparation import to_tensor
+
     dtype = manifest.inputs[0].dtype
     tensors = np.stack([to_tensor(image.tobytes(), spec, dtype) for image in images])
     stored = batch[: len(tensors)]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from levit.artifact import Artifact, Manifest, open_artifact
 from levit.errors import ConfigError, InputError, LevitError, VerificationError
 from levit.pictures.pipeline import Batches, Pipeline
-from levit.pictures.reading import ImageLike
 from levit.runtime.arguments import PredictorSettings, as_images, check_path, is_count
 from levit.runtime.backends import Session, open_session
 from levit.runtime.batching import check_batch, run_in_chunks
@@ -22,9 +21,12 @@ from levit.runtime.compatibility import checked_labels
 from levit.runtime.golden import GoldenReport, run_golden
 from levit.runtime.prediction import Prediction, top_predictions
 
+if TYPE_CHECKING:
+    from levit.pictures.reading import ImageLike
+
 __all__ = ["Prediction", "Predictor"]
 
-Images: TypeAlias = Iterable[ImageLike]
+Images: TypeAlias = "Iterable[ImageLike]"
 Answers: TypeAlias = list[Prediction]
 AnswersOrErrors: TypeAlias = list[Prediction | InputError]
 Raise: TypeAlias = Literal["raise"]
@@ -55,11 +57,10 @@ class Predictor:
     A predictor may be called from many threads at once. Over several images, worker threads
     decode and resize the next ones while the network runs; they end with the call.
 
-    It pickles as its path and settings, and reopens where it is unpickled. After a fork a `native`
-    artifact answers in the child too. Others refuse to, as their backends' threads are not there:
-    open one in each child, or use spawn. (A child of a process that has used ONNX Runtime must
-    also end with ``os._exit``, as those of multiprocessing do, or it waits for the missing
-    threads.)
+    It pickles as its path and settings, and reopens where it is unpickled. After a fork one of a
+    `native` artifact answers in the child too; others refuse to, as their backends' threads are not
+    there: open one in each child, or use spawn. (A child of a process that has used ONNX Runtime
+    must end with ``os._exit``, as those of multiprocessing do, or it waits for those threads.)
 
     All settings, ``exif`` and ``draft`` too, belong to the constructor, not to the methods.
 
@@ -128,13 +129,13 @@ class Predictor:
         self._labels = checked_labels(self._artifact)
         session = open_session(self._artifact, options)
         self._session: Session | None = session
-        self._survives_fork = session.survives_fork
-        self._pid = os.getpid()
-        self._pipeline = self._settings.pipeline(self.manifest)
-        verification, here = self.manifest.verification, session.machine_class
-        seen = (verification.get("cpu_class"), verification.get("gpu_class"))
+        self._pid = None if session.survives_fork else os.getpid()
+        # By process: the locks of a parent's may be held by threads that are not in its child.
+        self._pipelines: dict[int, Pipeline] = {}
+        here = session.machine_class
+        seen = [self.manifest.verification.get(name) for name in ("cpu_class", "gpu_class")]
         if prove and not (here and here in seen):
-            self._prove()
+            self._prove(here)
 
     @property
     def manifest(self) -> Manifest:
@@ -330,12 +331,11 @@ class Predictor:
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (str(self.path), asdict(self._settings))
 
-    def _prove(self) -> None:
-        here = self._open_session().machine_class or "unknown"
+    def _prove(self, here: str) -> None:
         report = self.check()
         if not report.passed:
             self.close()
-            raise report.error(self.path, here)
+            raise report.error(self.path, here or "unknown")
 
     def _run(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
         session = self._open_session()
@@ -362,18 +362,11 @@ class Predictor:
         return self._session
 
     def _check_process(self) -> None:
-        """Renew the pipeline in a forked child, or raise where the backend is not there."""
-        pid = os.getpid()
-        if pid == self._pid:
-            return
-        if not self._survives_fork:
+        if self._pid not in (None, os.getpid()):
             raise LevitError(
                 "this Predictor was opened before a fork and its threads are not in this "
                 "process: open a Predictor in the child, or start workers with 'spawn'"
             )
-        # Locks of the old one may be held by threads that are not in this process.
-        self._pipeline = self._settings.pipeline(self.manifest)
-        self._pid = pid
 
     def _require_output(self, name: str, purpose: str) -> None:
         names = [output.name for output in self.manifest.outputs]
@@ -389,12 +382,17 @@ class Predictor:
 
     def _images(self) -> Pipeline:
         self._check_process()
-        if self._pipeline is None:
+        spec = self.manifest.preprocess
+        if spec is None:
             raise InputError(
                 f"{self.path.name} takes tensors of shape {self.manifest.inputs[0].shape}, not "
                 f"images: call forward()"
             )
-        return self._pipeline
+        pid = os.getpid()
+        if pid not in self._pipelines:
+            # Threads that come at once all get the one that is set first.
+            self._pipelines.setdefault(pid, self._settings.pipeline(self.manifest, spec))
+        return self._pipelines[pid]
 
 
 def _reopen(path: str, settings: dict[str, Any]) -> Predictor:
