@@ -1,0 +1,55 @@
+"""Work of a program, step by step: multiply-accumulates, and bytes of weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from levit.native.program import Attention, Conv, Linear, Part, Program, Project, Step
+
+__all__ = ["kind_of", "macs_of", "weight_bytes_of"]
+
+_FLOAT_BYTES: Final = 4
+
+
+def kind_of(step: Step) -> str:
+    """Name a step's kernel: ``attention``."""
+    return type(step).__name__.lower()
+
+
+def macs_of(program: Program, step: Step) -> int:
+    """Count multiply-accumulates of one image: 0 for a step that only moves or adds values.
+
+    Softmax and activations do not count, nor does padding: the same rule as
+    `levit.models.counting`.
+    """
+    if isinstance(step, Conv):
+        target = program.buffers[step.target]
+        places = target.rows if target.grid is None else math.prod(target.grid)
+        return places * math.prod(program.arrays[step.weight])
+    if isinstance(step, Linear):
+        return program.buffers[step.target].rows * math.prod(program.arrays[step.weight])
+    if isinstance(step, Project):
+        rows = program.buffers[step.target].rows
+        return rows * sum(math.prod(program.arrays[part.weight]) for part in step.parts)
+    if isinstance(step, Attention):
+        queries = program.buffers[step.target].rows
+        keys = program.buffers[step.keys.buffer].rows
+        return step.heads * queries * keys * (step.queries.width + step.values.width)
+    return 0
+
+
+def weight_bytes_of(program: Program, step: Step) -> int:
+    """Count bytes of the arrays that a step reads: weights, biases, an attention's table."""
+    names: list[str | None] = []
+    if isinstance(step, Conv | Linear):
+        names = [step.weight, step.bias]
+    elif isinstance(step, Project):
+        names = [name for part in step.parts for name in _names(part)]
+    elif isinstance(step, Attention):
+        names = [step.table]
+    return _FLOAT_BYTES * sum(math.prod(program.arrays[name]) for name in names if name)
+
+
+def _names(part: Part) -> tuple[str, str | None]:
+    return part.weight, part.bias
