@@ -16,6 +16,7 @@ from typing import Final
 from levit.benchmarks.intervals import Interval, median_interval
 from levit.benchmarks.published import PUBLISHED, is_efficientnet
 from levit.benchmarks.record import Contender
+from levit.benchmarks.summary import comparable
 
 __all__ = ["REFERENCE_TOP1", "Headline", "Lead", "headlines", "leads"]
 
@@ -87,7 +88,7 @@ def headlines(measured: Iterable[tuple[Contender, Sequence[float]]]) -> tuple[He
     """Return the headline of every engine that ran LeViTs beside EfficientNets, ours first.
 
     A peer is compared with itself. Ours runs no EfficientNet, so it is compared with each peer
-    that does in the same runtime at the same precision.
+    that does in the same runtime at the same precision; where no peer has that runtime, in any.
 
     Args:
         measured: contenders of one protocol with the images per second of each round.
@@ -101,7 +102,7 @@ def headlines(measured: Iterable[tuple[Contender, Sequence[float]]]) -> tuple[He
         levits = {name: r for name, r in own_rates.items() if name.startswith("levit_")}
         for other, other_rates in engines.values():
             bases = {name: r for name, r in other_rates.items() if is_efficientnet(name)}
-            same = (runner.runtime, runner.precision) == (other.runtime, other.precision)
+            same = comparable(runner, other)
             if runner.kind == "peer":
                 same = (runner.engine, runner.precision) == (other.engine, other.precision)
             if not (levits and bases and same):

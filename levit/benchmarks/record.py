@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
 __all__ = [
+    "REGISTERS",
     "SCHEMA",
     "SCHEMA_VERSION",
     "Contender",
@@ -25,6 +26,9 @@ __all__ = [
 SCHEMA: Final = "levit-bench"
 SCHEMA_VERSION: Final = 1
 
+# Model of the ceiling that multiplies and adds in registers alone.
+REGISTERS: Final = "registers"
+
 Kind: TypeAlias = Literal["ours", "peer", "ceiling"]
 Status: TypeAlias = Literal["ok", "failed", "wrong", "skipped"]
 
@@ -35,11 +39,12 @@ class Contender:
 
     Attributes:
         name: unique in its run, for people: ``levit_128s · levit · ONNX Runtime fp32``.
-        model: timm's name, or that of an artifact's folder, or ``matmul`` for a ceiling.
+        model: timm's name, or that of an artifact's folder, or of a ceiling ``matmul``
+            or ``registers``.
         engine: key of ``ENGINES``.
         title: display name of the engine: ``levit → ONNX Runtime``.
         runtime: library that does the arithmetic: ``onnxruntime``, ``openvino``, ``pytorch``.
-        kind: ``ours``, ``peer``, or ``ceiling`` (a plain matrix product).
+        kind: ``ours``, ``peer``, or ``ceiling`` (a plain matrix product, or registers alone).
         precision: ``fp32``, ``fp16``, ``bf16``, ``int8``.
         image_size: (height, width) in pixels.
         macs: multiply-accumulates of one image (of one product, for a ceiling), or None.

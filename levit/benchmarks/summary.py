@@ -7,10 +7,11 @@ process gave nothing) do not count; where no round is left, there is no figure e
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from levit.benchmarks.engines import ENGINES
 from levit.benchmarks.intervals import (
     Interval,
     Verdict,
@@ -19,7 +20,7 @@ from levit.benchmarks.intervals import (
     ratio_interval,
     verdict_of,
 )
-from levit.benchmarks.record import Contender, Measurement, Record, Round
+from levit.benchmarks.record import REGISTERS, Contender, Measurement, Record, Round
 
 __all__ = [
     "SEARCHED",
@@ -27,13 +28,16 @@ __all__ = [
     "Comparison",
     "Summary",
     "ceilings",
+    "comparable",
     "comparisons",
     "headline_rates",
     "images_per_second",
     "latency_ms",
     "ok",
+    "over_best_peers",
     "paper_images_per_second",
     "peak_mb",
+    "register_peaks",
     "stages_ms",
     "start_s",
     "summaries",
@@ -48,6 +52,8 @@ _CALLS: Final = ("paper", "latency", "throughput", "end-to-end")
 _SINGLE: Final = ("latency", "end-to-end")
 # Settings that a protocol finds instead of taking: `throughput` is the best of batch × streams.
 SEARCHED: Final[Mapping[str, frozenset[str]]] = {"throughput": frozenset({"batch", "streams"})}
+# Runtimes that peers use too. An engine of ours on another has no peer of its own runtime.
+_SHARED_RUNTIMES: Final = frozenset(e.runtime for e in ENGINES.values() if e.kind == "peer")
 # Quantity that a protocol compares, less of which is better; speed if it is not here.
 _QUANTITIES: Final = {"latency": "latency", "cold-start": "start", "memory": "memory"}
 
@@ -67,6 +73,7 @@ class Summary:
         peak_mb: largest resident memory, in 10^6 bytes.
         gflop_per_s: 2 · multiply-accumulates, per second.
         ceiling_fraction: ÷ this machine's matrix products at that precision and threads.
+        register_fraction: ÷ its register peak, likewise.
     """
 
     contender: Contender
@@ -79,6 +86,7 @@ class Summary:
     peak_mb: Interval | None = None
     gflop_per_s: Interval | None = None
     ceiling_fraction: float | None = None
+    register_fraction: float | None = None
 
     @property
     def rounds(self) -> int:
@@ -100,6 +108,7 @@ class Comparison:
         ratio: above 1 ours is better: median over pairs of neighbouring rounds.
         verdict: the claim that the ratio allows; for ``memory`` read "faster" as "smaller".
         pairs: number of rounds that both have.
+        is_best_peer: the peer is the best of those of the same precision.
     """
 
     ours: Contender
@@ -110,6 +119,17 @@ class Comparison:
     ratio: Interval
     verdict: Verdict
     pairs: int
+    is_best_peer: bool = False
+
+    @property
+    def is_judged(self) -> bool:
+        """True for the peers that ``--fail-under`` is about: the same precision and runtime.
+
+        Where no peer can have ours' runtime, the best peer is.
+        """
+        return comparable(self.ours, self.peer) and (
+            self.ours.runtime == self.peer.runtime or self.is_best_peer
+        )
 
 
 # ------------------------------------------------------------------------- one measurement
@@ -190,15 +210,24 @@ def _gflops(contender: Contender, measurement: Measurement) -> Interval | None:
 
 def summaries(record: Record) -> tuple[Summary, ...]:
     """Every measurement of the record in figures, in the record's order."""
-    tops = ceilings(record)
-    return tuple(_summary(c, m, tops) for c, m in _measured(record))
+    tops, peaks = ceilings(record), register_peaks(record)
+    return tuple(_summary(c, m, tops, peaks) for c, m in _measured(record))
 
 
 def ceilings(record: Record) -> dict[tuple[str, int], float]:
     """Best measured matrix products in GFLOP/s, by (precision, threads)."""
+    return _tops(record, lambda contender: contender.model != REGISTERS)
+
+
+def register_peaks(record: Record) -> dict[tuple[str, int], float]:
+    """Multiply-adds in registers alone in GFLOP/s, by (precision, threads)."""
+    return _tops(record, lambda contender: contender.model == REGISTERS)
+
+
+def _tops(record: Record, wanted: Callable[[Contender], bool]) -> dict[tuple[str, int], float]:
     best: dict[tuple[str, int], float] = {}
     for contender, measurement in _measured(record):
-        if contender.kind != "ceiling" or measurement.status != "ok":
+        if contender.kind != "ceiling" or measurement.status != "ok" or not wanted(contender):
             continue
         if (speed := _gflops(contender, measurement)) is not None:
             key = (contender.precision, _setting(measurement, "threads"))
@@ -234,13 +263,17 @@ def _measured(record: Record) -> Iterator[tuple[Contender, Measurement]]:
 
 
 def _summary(
-    contender: Contender, measurement: Measurement, tops: Mapping[tuple[str, int], float]
+    contender: Contender,
+    measurement: Measurement,
+    tops: Mapping[tuple[str, int], float],
+    peaks: Mapping[tuple[str, int], float],
 ) -> Summary:
     if measurement.status != "ok":
         return Summary(contender=contender, measurement=measurement)
     is_model = contender.kind != "ceiling"
     speed = _gflops(contender, measurement)
-    top = tops.get((contender.precision, _setting(measurement, "threads")))
+    case = (contender.precision, _setting(measurement, "threads"))
+    top, peak = tops.get(case), peaks.get(case)
     return Summary(
         contender=contender,
         measurement=measurement,
@@ -252,6 +285,7 @@ def _summary(
         peak_mb=peak_mb(measurement),
         gflop_per_s=speed,
         ceiling_fraction=speed.median / top if speed is not None and top else None,
+        register_fraction=speed.median / peak if speed is not None and peak else None,
     )
 
 
@@ -268,14 +302,35 @@ def comparisons(record: Record) -> tuple[Comparison, ...]:
         if measurement.status == "ok" and contender.kind != "ceiling":
             case = (contender.model, measurement.protocol, _asked_for(measurement))
             by_case.setdefault(case, []).append((contender, measurement))
-    found = []
+    found: list[Comparison] = []
     for same in by_case.values():
         ours = [(c, m) for c, m in same if c.kind == "ours"]
         peers = [(c, m) for c, m in same if c.kind == "peer"]
         for number, one in enumerate(ours):
             # A model that entered twice, or two artifacts of one: each beside those before it.
-            found += [_compare(*one, *other) for other in (*peers, *ours[:number])]
-    return tuple(c for c in found if c is not None)
+            beside = [_compare(*one, *other) for other in (*peers, *ours[:number])]
+            found += _with_best_peer([c for c in beside if c is not None])
+    return tuple(found)
+
+
+def over_best_peers(found: Iterable[Comparison]) -> list[Comparison]:
+    """Comparisons of ours with the best peer of the same model, protocol, settings, precision."""
+    return [comparison for comparison in found if comparison.is_best_peer]
+
+
+def comparable(ours: Contender, peer: Contender) -> bool:
+    """Tell whether a peer is one that ours is judged by, or can be if it is the best."""
+    shared = ours.runtime in _SHARED_RUNTIMES
+    return ((ours.kind, peer.kind, ours.precision) == ("ours", "peer", peer.precision)) and (
+        ours.runtime == peer.runtime or not shared
+    )
+
+
+def _with_best_peer(beside: list[Comparison]) -> list[Comparison]:
+    """Mark the peer that ours leads by the least, which is the best one."""
+    peers = [c for c in beside if c.peer.kind == "peer" and c.peer.precision == c.ours.precision]
+    best = min(peers, key=lambda c: c.ratio.median, default=None)
+    return [replace(c, is_best_peer=True) if c is best else c for c in beside]
 
 
 def _asked_for(measurement: Measurement) -> str:

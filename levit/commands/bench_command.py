@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import os
 import platform
 import sys
@@ -24,7 +25,7 @@ from levit.benchmarks.record_file import read_record, write_record
 from levit.benchmarks.report import write_csv, write_html, write_markdown, write_png
 from levit.benchmarks.report.png import require_matplotlib
 from levit.benchmarks.runner import Plan, run_benchmark
-from levit.benchmarks.summary import comparisons
+from levit.benchmarks.summary import comparable, comparisons
 from levit.commands.bench_tables import print_comparison, print_record, record_json
 from levit.commands.output import print_json, printable
 from levit.commands.progress import Progress
@@ -189,28 +190,22 @@ def _command() -> list[str]:
 
 
 def _require_peers(lineup: Lineup) -> None:
-    """Refuse --fail-under where no peer runs beside ours at the same precision and runtime."""
-    kinds: dict[tuple[str, str, str], set[str]] = {}
-    for contender in lineup.contenders:
-        case = contender.model, contender.runtime, contender.precision
-        kinds.setdefault(case, set()).add(contender.kind)
-    if not any({"ours", "peer"} <= found for found in kinds.values()):
+    """Refuse --fail-under where ours runs beside no peer that it is judged by."""
+    pairs = itertools.product(lineup.contenders, repeat=2)
+    if not any(ours.model == peer.model and comparable(ours, peer) for ours, peer in pairs):
         raise ConfigError(
-            "--fail-under compares ours with peers of the same model, runtime and precision, and "
-            "there are none: give --peers, or name --engines"
+            "--fail-under compares ours with peers of the same model, runtime and precision (our "
+            "own runtime with any), and there are none: give --peers, or name --engines"
         )
 
 
 def _below(least: float, record: Record) -> list[str]:
-    """Return a line where ours is surely below `least` times a peer of its kind."""
+    """Return a line where ours is surely below `least` times a peer that it is judged by."""
     return [
         f"{found.ours.name} is {found.ratio.median:.3f} [{found.ratio.low:.3f}, "
         f"{found.ratio.high:.3f}] of {found.peer.title} ({found.protocol}), asked for is {least:g}"
         for found in comparisons(record)
-        if found.peer.kind == "peer"
-        and (found.ours.runtime, found.ours.precision) == (found.peer.runtime, found.peer.precision)
-        and found.pairs >= FEWEST
-        and found.ratio.high < least
+        if found.is_judged and found.pairs >= FEWEST and found.ratio.high < least
     ]
 
 

@@ -11,12 +11,19 @@ from levit.benchmarks.report import Context, gathered
 from levit.benchmarks.report.figures import figure
 from levit.benchmarks.report.tables import (
     Table,
+    best_peer_table,
     headline_table,
     protocol_tables,
     ratio_tables,
     refused_table,
 )
-from levit.benchmarks.summary import Summary, ceilings, comparisons, summaries
+from levit.benchmarks.summary import (
+    Summary,
+    ceilings,
+    comparisons,
+    register_peaks,
+    summaries,
+)
 from levit.commands.output import print_table, printable
 
 __all__ = ["print_comparison", "print_record", "record_json"]
@@ -26,14 +33,19 @@ def print_record(record: Record) -> None:
     """Print every table of a run."""
     context = gathered(record)
     items = summaries(record)
-    tables = [*protocol_tables(items, context).values(), *ratio_tables(comparisons(record))]
-    tables += [table for table in (headline_table(context), refused_table(items)) if table]
+    found = comparisons(record)
+    tables = [*protocol_tables(items, context).values(), *ratio_tables(found)]
+    others = (best_peer_table(found), headline_table(context), refused_table(items))
+    tables += [table for table in others if table]
     for table in tables:
         _print(table)
-    for (precision, threads), top in sorted(ceilings(record).items()):
-        count = "1 thread" if threads == 1 else f"{threads} threads"
-        said = f"ceiling, {precision}, {count}: {top:.0f} GFLOP/s (the best matrix product)"
-        print(printable(said))
+    for name, what, tops in (
+        ("ceiling", "the best matrix product", ceilings(record)),
+        ("register peak", "multiply-adds in registers alone", register_peaks(record)),
+    ):
+        for (precision, threads), top in sorted(tops.items()):
+            count = "1 thread" if threads == 1 else f"{threads} threads"
+            print(printable(f"{name}, {precision}, {count}: {top:.0f} GFLOP/s ({what})"))
     because = f": {'; '.join(context.reasons)}" if context.reasons else ""
     print(f"the machine was {context.quietness}{because}")
 
@@ -113,4 +125,5 @@ def _summary_json(summary: Summary, context: Context) -> dict[str, Any]:
         "peak_mb": summary.peak_mb,
         "gflop_per_s": summary.gflop_per_s,
         "ceiling_fraction": summary.ceiling_fraction,
+        "register_fraction": summary.register_fraction,
     }

@@ -8,12 +8,15 @@ from levit.benchmarks.intervals import percentile_intervals
 from levit.benchmarks.record import Contender, Measurement, Record, Round
 from levit.benchmarks.summary import (
     ceilings,
+    comparable,
     comparisons,
     headline_rates,
     images_per_second,
     latency_ms,
+    over_best_peers,
     paper_images_per_second,
     peak_mb,
+    register_peaks,
     stages_ms,
     start_s,
     summaries,
@@ -234,3 +237,74 @@ def test_rates_for_the_headline():
     assert {c.model for c, _ in found} == {"levit_128s", "efficientnet_b0"}
     assert all(len(rates) == 4 and c.kind != "ceiling" for c, rates in found)
     assert headline_rates(r, "memory") == []
+
+
+def rounds_of(ms, count=6):
+    """Rounds of one call each, of so many milliseconds."""
+    return [Round(elapsed_ns=int(ms * MS), values=(int(ms * MS),)) for _ in range(count)]
+
+
+def side_by_side(protocol="paper"):
+    """Ours on a runtime of its own and on a shared one, beside peers of two precisions."""
+    entries = {
+        "shared": ("ours", "onnxruntime", "fp32", 9),
+        "native": ("ours", "native", "fp32", 5),
+        "slow": ("peer", "onnxruntime", "fp32", 12),
+        "fast": ("peer", "openvino", "fp32", 8),
+        "bf16": ("peer", "openvino", "bf16", 4),
+    }
+    found = [
+        contender(name, kind, runtime=runtime, precision=precision)
+        for name, (kind, runtime, precision, _) in entries.items()
+    ]
+    taken = [measured(name, rounds_of(entry[3]), protocol) for name, entry in entries.items()]
+    return record(found, taken)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "latency"])
+def test_the_best_peer_is_the_fastest_of_the_same_precision(protocol):
+    found = over_best_peers(comparisons(side_by_side(protocol)))
+    assert [(c.ours.name, c.peer.name) for c in found] == [("shared", "fast"), ("native", "fast")]
+    assert [c.ratio.median for c in found] == pytest.approx([8 / 9, 8 / 5])
+
+
+def test_an_engine_on_a_runtime_of_its_own_is_judged_by_the_best_peer():
+    judged = [(c.ours.name, c.peer.name) for c in comparisons(side_by_side()) if c.is_judged]
+    assert judged == [("shared", "slow"), ("native", "fast")]
+
+
+def test_ours_beside_ours_is_compared_and_not_judged():
+    found = comparisons(side_by_side())
+    (own,) = [c for c in found if c.peer.kind == "ours"]
+    assert (own.ours.name, own.peer.name) == ("native", "shared")
+    assert own.ratio.median == pytest.approx(9 / 5)
+    assert not own.is_judged
+
+
+def test_peers_of_another_precision_or_runtime_cannot_be_compared():
+    ours = contender("native", runtime="native")
+    assert comparable(ours, contender("peer", "peer"))
+    assert not comparable(ours, contender("peer", "peer", precision="bf16"))
+    assert not comparable(ours, contender("other"))  # ours
+    assert not comparable(contender("shared"), contender("peer", "peer", runtime="openvino"))
+
+
+def test_registers_are_a_ceiling_apart_from_the_products():
+    top = dict(macs=10**9, engine="m")
+    found = record(
+        [
+            contender("ours"),
+            contender("product", "ceiling", model="matmul", **top),
+            contender("peak", "ceiling", model="registers", **top),
+        ],
+        [
+            measured("ours", rounds_of(160)),  # 100 images/s of a GFLOP each
+            measured("product", rounds_of(10), settings={"batch": 1, "threads": 1}),
+            measured("peak", rounds_of(8), settings={"batch": 1, "threads": 1}),
+        ],
+    )
+    assert ceilings(found) == {("fp32", 1): pytest.approx(200)}
+    assert register_peaks(found) == {("fp32", 1): pytest.approx(250)}
+    ours = summaries(found)[0]
+    assert ours.ceiling_fraction == pytest.approx(0.5)
+    assert ours.register_fraction == pytest.approx(0.4)

@@ -63,6 +63,7 @@ _COLUMNS: Final = (
     *_intervals("peak_mb"),
     *_intervals("gflop_per_s"),
     "ceiling_fraction",
+    "register_fraction",
 )
 
 
@@ -99,6 +100,7 @@ def _cells(item: Summary) -> dict[str, Any]:
         **_three("peak_mb", item.peak_mb),
         **_three("gflop_per_s", item.gflop_per_s),
         "ceiling_fraction": item.ceiling_fraction,
+        "register_fraction": item.register_fraction,
     }
 
 

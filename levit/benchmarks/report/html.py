@@ -11,11 +11,11 @@ from levit.benchmarks.intervals import Interval
 from levit.benchmarks.record import Record
 from levit.benchmarks.report.accuracy_plot import axes_of, panel_figure
 from levit.benchmarks.report.context import Context
-from levit.benchmarks.report.figures import figure
 from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.markup import Markup, tag
 from levit.benchmarks.report.model_charts import bar_charts, distribution_charts, stage_charts
 from levit.benchmarks.report.row_charts import noise_plot
+from levit.benchmarks.report.sections import Section, cards, section
 from levit.benchmarks.report.series import panels
 from levit.benchmarks.report.style import STYLE
 from levit.benchmarks.report.table_markup import folded, table_box
@@ -23,14 +23,20 @@ from levit.benchmarks.report.tables import (
     Table,
     command_line,
     gpu_table,
-    headline_table,
     machine_table,
     one_batch,
     protocol_tables,
     ratio_tables,
     refused_table,
 )
-from levit.benchmarks.summary import STAGES, Summary, comparisons, ok, summaries
+from levit.benchmarks.report.tiles import best_peer_section, headline_section
+from levit.benchmarks.summary import (
+    STAGES,
+    Summary,
+    comparisons,
+    ok,
+    summaries,
+)
 from levit.whole_file import write_whole
 
 __all__ = ["to_html", "write_html"]
@@ -56,7 +62,8 @@ def to_html(record: Record, context: Context | None = None) -> str:
     sections = [
         section
         for section in (
-            _headline(context),
+            headline_section(context),
+            best_peer_section(record),
             _accuracy(items, context, tables.get("paper")),
             *_row_sections(items, tables),
             _ratios(record),
@@ -97,20 +104,6 @@ def to_html(record: Record, context: Context | None = None) -> str:
         ),
     )
     return f"<!doctype html>\n{page}\n"
-
-
-_Section = tuple[str, str, Markup]
-
-
-def _section(key: str, title: str, said: str, *children: str) -> _Section:
-    heading = tag("h2", {"id": f"{key}-heading"}, title)
-    intro = tag("p", {"class": "note"}, said)
-    attributes = {"id": key, "aria-labelledby": f"{key}-heading", "class": "long"}
-    return key, title, tag("section", attributes, heading, intro, *children)
-
-
-def _cards(charts: Sequence[str], classes: str = "cards") -> Markup:
-    return tag("div", {"class": classes}, *charts)
 
 
 # ------------------------------------------------------------------------------------ the top
@@ -159,40 +152,10 @@ def _header(record: Record, context: Context) -> Markup:
     )
 
 
-def _headline(context: Context) -> _Section | None:
-    table = headline_table(context)
-    if table is None or not any(row.ratio for row in context.headline):
-        return None
-    tiles = []
-    at_reference = [row for row in context.headline if not row.model] or context.headline
-    for row in at_reference:
-        if row.ratio is None:
-            continue
-        ahead = "tile lead-on" if row.ratio.low > 1 else "tile"
-        lower, upper = figure(row.ratio.low), figure(row.ratio.high)
-        tiles.append(
-            tag(
-                "div",
-                {"class": ahead},
-                tag("p", {"class": "engine"}, row.engine),
-                tag("div", {"class": "big"}, f"{figure(row.ratio.median)} ×"),
-                tag("p", {}, f"{row.over} at {row.top1:.1f} % top-1; 95 %: {lower} to {upper}"),
-            )
-        )
-    return _section(
-        "headline",
-        "LeViT at equal accuracy",
-        "Images per second of LeViT over those of another architecture on the same engine, at "
-        "the same published top-1, interpolated on the curves below. Above 1 LeViT leads.",
-        _cards(tiles, "tiles"),
-        table_box(table),
-    )
-
-
 # -------------------------------------------------------------------------------- the figures
 
 
-def _accuracy(items: Sequence[Summary], context: Context, table: Table | None) -> _Section | None:
+def _accuracy(items: Sequence[Summary], context: Context, table: Table | None) -> Section | None:
     found = panels(items, context)
     if table is None:
         return None
@@ -209,17 +172,17 @@ def _accuracy(items: Sequence[Summary], context: Context, table: Table | None) -
     )
     if len(found) > 1 and any(c.ours for panel in found for c in panel.curves):
         said += " The faint line in the other panels is ours."
-    return _section(
+    return section(
         "accuracy",
         "Accuracy against speed",
         said,
-        _cards(charts, "cards wide"),
-        _cards(bar_charts(items, "paper", "images/s", lambda s: s.images_per_s, "speed")),
+        cards(charts, "cards wide"),
+        cards(bar_charts(items, "paper", "images/s", lambda s: s.images_per_s, "speed")),
         table_box(table),
     )
 
 
-def _row_sections(items: Sequence[Summary], tables: dict[str, Table]) -> list[_Section | None]:
+def _row_sections(items: Sequence[Summary], tables: dict[str, Table]) -> list[Section | None]:
     latency = distribution_charts(items)
     stage_key = tag(
         "ul",
@@ -232,11 +195,11 @@ def _row_sections(items: Sequence[Summary], tables: dict[str, Table]) -> list[_S
 
     def made(
         protocol: str, title: str, said: str, charts: Sequence[str], *more: str
-    ) -> _Section | None:
+    ) -> Section | None:
         table = tables.get(protocol)
         if table is None:
             return None
-        return _section(protocol, title, said, *more, _cards(charts), folded(table))
+        return section(protocol, title, said, *more, cards(charts), folded(table))
 
     return [
         made(
@@ -280,7 +243,7 @@ def _at_a_time(items: Sequence[Summary]) -> str:
     return {1: "One image", None: "One call"}.get(batch, f"{batch} images")
 
 
-def _ceiling(items: Sequence[Summary]) -> _Section | None:
+def _ceiling(items: Sequence[Summary]) -> Section | None:
     def percent(item: Summary) -> Interval | None:
         fraction = item.ceiling_fraction
         return None if fraction is None else Interval(*(100 * fraction,) * 3)
@@ -288,23 +251,23 @@ def _ceiling(items: Sequence[Summary]) -> _Section | None:
     charts = bar_charts(items, "paper", "% of the ceiling", percent, "ceiling", 100.0)
     if not charts:
         return None
-    return _section(
+    return section(
         "ceiling",
         "How near to the machine's ceiling",
         "Arithmetic per second over that of the fastest plain matrix product measured here at "
         "the same precision and threads.",
-        _cards(charts),
+        cards(charts),
     )
 
 
 # ------------------------------------------------------------------------------------ the rest
 
 
-def _ratios(record: Record) -> _Section | None:
+def _ratios(record: Record) -> Section | None:
     tables = ratio_tables(comparisons(record))
     if not tables:
         return None
-    return _section(
+    return section(
         "ratios",
         "Ours beside its peers",
         "Paired by round. Faster or slower is said where the interval leaves out 1 and the "
@@ -314,11 +277,11 @@ def _ratios(record: Record) -> _Section | None:
     )
 
 
-def _refused(items: Sequence[Summary]) -> _Section | None:
+def _refused(items: Sequence[Summary]) -> Section | None:
     table = refused_table(items)
     if table is None:
         return None
-    return _section(
+    return section(
         "refused",
         "Not measured",
         "What failed, was skipped, or answers differently from the reference: correctness comes "
@@ -327,7 +290,7 @@ def _refused(items: Sequence[Summary]) -> _Section | None:
     )
 
 
-def _machine(record: Record, context: Context) -> _Section:
+def _machine(record: Record, context: Context) -> Section:
     parts: list[str] = []
     if context.quietness:
         reasons = "; ".join(context.reasons)
@@ -340,16 +303,16 @@ def _machine(record: Record, context: Context) -> _Section:
     if gpu := gpu_table(record):
         parts.append(table_box(gpu))
     parts.append(table_box(machine_table(record), narrow=True))
-    return _section("machine", "The machine", "What the run was measured on.", *parts)
+    return section("machine", "The machine", "What the run was measured on.", *parts)
 
 
-def _again(record: Record) -> _Section:
+def _again(record: Record) -> Section:
     versions = record.machine.get("versions") or {}
     shown = ", ".join(f"{name} {v}" for name, v in versions.items() if v)
     revision = record.machine.get("revision") or {}
     commit = revision.get("commit") if isinstance(revision, dict) else revision
     said = [f"Versions: {shown}." if shown else "", f"Revision {commit}." if commit else ""]
-    return _section(
+    return section(
         "again",
         "Measure it again",
         "The command of this run:",

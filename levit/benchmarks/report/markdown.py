@@ -11,6 +11,7 @@ from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.tables import (
     Table,
+    best_peer_table,
     command_line,
     headline_table,
     machine_table,
@@ -63,7 +64,10 @@ def to_markdown(
         parts += _section(heading, headline)
     for table in protocol_tables(items, context).values():
         parts += _section(heading, table)
-    if ratios := ratio_tables(comparisons(record)):
+    found = comparisons(record)
+    if best := best_peer_table(found):
+        parts += _section(heading, best)
+    if ratios := ratio_tables(found):
         parts.append(f"{heading} Ours beside its peers")
         for table in ratios:
             parts += _section(f"{heading}#", table)

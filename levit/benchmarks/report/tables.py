@@ -12,11 +12,13 @@ from levit.benchmarks.record import Record
 from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.figures import figure, interval_text, percent_text
 from levit.benchmarks.report.series import by_model, engine_label, model_order
-from levit.benchmarks.summary import Comparison, Summary, ok
+from levit.benchmarks.summary import Comparison, Summary, ok, over_best_peers
 
 __all__ = [
     "Column",
     "Table",
+    "best_peer_table",
+    "case_text",
     "command_line",
     "gpu_table",
     "headline_table",
@@ -67,7 +69,7 @@ class Table:
 def protocol_tables(items: Sequence[Summary], context: Context) -> dict[str, Table]:
     """A table for each protocol that has been measured."""
     found = {}
-    for protocol, (columns, cells) in _protocols(context).items():
+    for protocol, (columns, cells) in _protocols(context, items).items():
         rows: list[tuple[str, ...]] = []
         where = f"published: {context.published_title}" if "published" in str(columns) else ""
         ours = set()
@@ -102,11 +104,21 @@ def _title(protocol: str, settings: Sequence[Mapping[str, Any]]) -> str:
     return _TITLES[protocol] + (f" of {batch} images" if (batch or 1) > 1 else "")
 
 
-def _protocols(context: Context) -> dict[str, tuple[tuple[str, ...], Any]]:
+def _protocols(
+    context: Context, items: Sequence[Summary]
+) -> dict[str, tuple[tuple[str, ...], Any]]:
+    titles: tuple[str, ...] = ("of ceiling",)
+    if any(s.register_fraction is not None for s in items):
+        titles += ("of register peak",)
+
+    def fractions(s: Summary) -> tuple[str, ...]:
+        found = (s.ceiling_fraction, s.register_fraction)
+        return tuple(percent_text(fraction) for fraction in found[: len(titles)])
+
     paper_columns: tuple[str, ...] = ("top-1, %", "images/s", "batch ÷ mean time")
     if context.published:
         paper_columns += ("published, images/s",)
-    paper_columns += ("GFLOP/s", "of ceiling", "error")
+    paper_columns += ("GFLOP/s", *titles, "error")
 
     def paper(s: Summary) -> tuple[str, ...]:
         cells = [_top1(s), interval_text(s.images_per_s), figure(s.paper_images_per_s)]
@@ -114,25 +126,25 @@ def _protocols(context: Context) -> dict[str, tuple[tuple[str, ...], Any]]:
             known = context.published.get(s.contender.model)
             cells.append(figure(known.images_per_s) if known else "–")
         cells.append(figure(s.gflop_per_s.median) if s.gflop_per_s else "–")
-        return (*cells, percent_text(s.ceiling_fraction), _error(s))
+        return (*cells, *fractions(s), _error(s))
 
     return {
         "paper": (paper_columns, paper),
         "latency": (
-            ("p50, ms", "p90, ms", "p99, ms", "of ceiling", "error"),
+            ("p50, ms", "p90, ms", "p99, ms", *titles, "error"),
             lambda s: (
                 *(interval_text(s.latency_ms.get(p)) for p in (50, 90, 99)),
-                percent_text(s.ceiling_fraction),
+                *fractions(s),
                 _error(s),
             ),
         ),
         "throughput": (
-            ("images/s", "batch", "streams", "of ceiling", "error"),
+            ("images/s", "batch", "streams", *titles, "error"),
             lambda s: (
                 interval_text(s.images_per_s),
                 str(s.measurement.settings.get("batch", "–")),
                 str(s.measurement.settings.get("streams", "–")),
-                percent_text(s.ceiling_fraction),
+                *fractions(s),
                 _error(s),
             ),
         ),
@@ -211,6 +223,50 @@ def ratio_tables(found: Sequence[Comparison]) -> list[Table]:
             )
         )
     return tables
+
+
+def best_peer_table(found: Sequence[Comparison]) -> Table | None:
+    """Ours over the best peer at the same precision, of all models and protocols."""
+    chosen = over_best_peers(found)
+    if not chosen:
+        return None
+    models = model_order(c.ours for c in chosen)
+    protocols = list(_TITLES)
+    chosen.sort(key=lambda c: (protocols.index(c.protocol), models.index(c.ours.model)))
+    rows = tuple(
+        (
+            case_text(c),
+            c.ours.model,
+            engine_label(c.ours),
+            engine_label(c.peer),
+            interval_text(c.ratio),
+            _SMALLER.get(c.verdict, c.verdict) if c.quantity == "memory" else c.verdict,
+        )
+        for c in chosen
+    )
+    return Table(
+        title="Ours over the best peer",
+        columns=(
+            Column(title="measured", numeric=False),
+            Column(title="model", numeric=False),
+            Column(title="ours", numeric=False),
+            Column(title="best peer", numeric=False),
+            Column(title="ratio"),
+            Column(title="ours is", numeric=False),
+        ),
+        rows=rows,
+        note="best of those measured at the same precision; above 1 ours is better",
+    )
+
+
+def case_text(comparison: Comparison) -> str:
+    """``latency, batch 1, 2 threads``: the protocol, and what of its settings stands for it."""
+    parts = [comparison.protocol]
+    if comparison.protocol in ("paper", "latency"):
+        parts.append(f"batch {comparison.settings.get('batch', 1)}")
+    threads = comparison.settings.get("threads", 1)
+    parts.append(f"{threads} thread" + ("" if threads == 1 else "s"))
+    return ", ".join(parts)
 
 
 def headline_table(context: Context) -> Table | None:
