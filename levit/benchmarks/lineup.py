@@ -69,6 +69,7 @@ def choose_lineup(
     artifacts: Sequence[Path],
     engines: Sequence[str] | None,
     peers: bool,
+    precisions: Sequence[str] | None = None,
     quick: bool = False,
 ) -> Lineup:
     """Choose every contender of a run.
@@ -80,10 +81,11 @@ def choose_lineup(
         engines: keys of ``ENGINES``; by default ours, each at the fastest precision of this
             machine, and with `peers` all at every precision.
         peers: True to add the engines that people would use instead.
+        precisions: only these, of each engine.
         quick: True to take only the first engine of ours by default.
 
     Raises:
-        ConfigError: an unknown model or engine, or nothing is left.
+        ConfigError: an unknown model, engine or precision, or nothing is left.
         BackendUnavailableError: an engine that was named is not installed.
         ArtifactError: a folder is no artifact.
     """
@@ -96,6 +98,8 @@ def choose_lineup(
     if engines is None:
         allowed = ("ours", "peer") if peers else ("ours",)
         chosen = {n: e for n, e in chosen.items() if not e.by_name_only and e.kind in allowed}
+    if precisions is not None:
+        chosen = _at_precisions(chosen, precisions)
     missing = {e.title: install for e in chosen.values() if (install := e.missing())}
     if engines and missing:
         title, install = next(iter(missing.items()))
@@ -103,6 +107,8 @@ def choose_lineup(
     usable = _installed(chosen)
     if models is None and not artifacts:
         models = COMPARED if peers else SIZES
+    if not models:
+        missing = {}  # an artifact says itself what it needs
     exporting = models and any(engine.target for engine in usable.values())
     if exporting and importlib.util.find_spec("onnx") is None:  # an artifact does without
         raise BackendUnavailableError(
@@ -129,11 +135,27 @@ def choose_lineup(
     return Lineup(contenders=tuple(_with_unique_names(found)), missing=missing)
 
 
+def _at_precisions(engines: Mapping[str, Engine], wanted: Sequence[str]) -> dict[str, Engine]:
+    """Engines with those of their precisions that are wanted, at least one."""
+    known = list(dict.fromkeys(p for e in ENGINES.values() for p in e.precisions))
+    if unknown := [name for name in wanted if name not in known]:
+        raise ConfigError(f"unknown precision {unknown[0]!r}; there are: {', '.join(known)}")
+    found = {}
+    for name, engine in engines.items():
+        if kept := tuple(p for p in engine.precisions if p in wanted):
+            found[name] = replace(engine, precisions=kept)
+    if not found:
+        raise ConfigError(f"no engine of this run computes at {' or '.join(wanted)}")
+    return found
+
+
 def ceilings(contenders: Iterable[Contender], device: str) -> list[RunnableContender]:
-    """Plain matrix products at every precision of the contenders, in every library that is here."""
+    """Products and register peaks at every precision of the contenders, where they can run."""
     wanted = {c.precision for c in contenders}
     return [
-        replace(_contender("matmul", name, engine, precision, (SIDE, SIDE)), macs=MACS)
+        replace(
+            _contender(engine.models or "matmul", name, engine, precision, (SIDE, SIDE)), macs=MACS
+        )
         for name, engine in _installed(ENGINES).items()
         if engine.kind == "ceiling" and device in engine.devices
         for precision in engine.precisions
@@ -184,6 +206,9 @@ def _of_artifact(folder: Path, place: str, engines: dict[str, Engine]) -> list[R
         if engine.target == manifest.target and manifest.precision in engine.precisions
     ]
     if not found:
+        for engine in ENGINES.values():
+            if engine.target == manifest.target and (lacking := engine.missing()):
+                raise BackendUnavailableError(f"{folder}: {engine.title} cannot run: {lacking}")
         raise ConfigError(
             f"{folder}: no engine of this run takes a {manifest.precision} artifact for target "
             f"{manifest.target!r}"

@@ -38,6 +38,12 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "export, NNCF; and the paper's other architectures (needs 'levit[peers]')",
     )
     who.add_argument("--engines", type=_some_names, metavar="LIST", help="only these, with commas")
+    who.add_argument(
+        "--precision",
+        type=_some_names,
+        metavar="LIST",
+        help="only these of each engine: fp32,bf16,…",
+    )
 
     how = parser.add_argument_group("protocols (default: paper and latency, within five minutes)")
     how.add_argument(
@@ -75,7 +81,8 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--fail-under",
         type=ratio,
         metavar="RATIO",
-        help="exit 1 where ours is surely slower than RATIO times a peer of the same runtime",
+        help="exit 1 where ours is surely slower than RATIO times a peer of the same runtime and "
+        "precision; of our own engine, than RATIO times the best peer",
     )
     add_json_flag(parser)
 

@@ -61,6 +61,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         artifacts=[Path(folder) for folder in arguments.artifact],
         engines=arguments.engines,
         peers=arguments.peers,
+        precisions=arguments.precision,
         quick=arguments.quick,
     )
     if arguments.fail_under is not None:

@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,18 @@ from levit.benchmarks.engines.ceiling import (
     operands,
     reference,
 )
+from levit.benchmarks.engines.registers import open_turn
+from levit.benchmarks.record import REGISTERS
+from levit.benchmarks.worker import Slot
 from levit.errors import BackendUnavailableError
+from levit.native.library import load_library
 from levit.runtime.openvino_module import openvino_core
 
-CEILINGS = {name: engine for name, engine in ENGINES.items() if engine.kind == "ceiling"}
+CEILINGS = {
+    name: engine
+    for name, engine in ENGINES.items()
+    if engine.kind == "ceiling" and engine.models != REGISTERS
+}
 # Largest difference over the largest value: an exact sum of integers, and roundings of inputs
 # (and of PyTorch's output) to 8 bits of mantissa.
 TOLERANCE = {"fp32": 5e-6, "bf16": 1e-2, "int8": 0}
@@ -133,3 +142,41 @@ def test_operands_do_not_saturate_two_int8_products():
     assert int(left.max()) * int(np.abs(right.astype(int)).max()) * 2 < 2**15
     assert left.max() <= 127  # PyTorch takes them as int8
     assert left.shape[0] * left.shape[1] * right.shape[1] == MACS
+
+
+@pytest.fixture
+def native():
+    try:
+        return load_library()
+    except BackendUnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_register_peak_is_that_of_all_threads_at_once(native, threads, monkeypatch):
+    running, most = [], []
+
+    def peak(self, isa, seconds):
+        running.append(isa)
+        found = measured(self, isa, seconds)
+        most.append(len(running))
+        running.pop()
+        return found
+
+    measured = type(native).peak
+    monkeypatch.setattr(type(native), "peak", peak)
+    elapsed = open_turn(replace(job("fp32"), threads=threads))(0.05)
+    assert most[0] == threads
+    # Between a multiply-add of one lane a cycle and all that is built.
+    assert 1e9 < 2 * MACS / elapsed * 1e9 < threads * 2e12
+
+
+def test_a_ceiling_that_measures_itself_is_one_call_of_its_work(native):
+    request = {"code": "levit.benchmarks.engines.registers", "streams": 1, "check": True}
+    request["job"] = {**asdict(job("fp32")), "files": ""}
+    slot = Slot(request)
+    turn = slot.turn(0.01)
+    slot.close()
+    assert turn["values"] == [turn["elapsed_ns"]]
+    assert turn["elapsed_ns"] > 0
+    assert (slot.error, slot.wrong) == (None, "")

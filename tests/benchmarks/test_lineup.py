@@ -37,9 +37,10 @@ def test_by_default_each_engine_takes_part_at_its_fastest_precision(monkeypatch)
         return {c.engine: c.precision for c in contenders}
 
     monkeypatch.setattr(lineup_module, "cpu_features", lambda: ("avx2", "avx512_bf16"))
-    assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "bf16"}
+    native = {} if ENGINES["levit-native"].missing() else {"levit-native": "fp32"}
+    assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "bf16", **native}
     monkeypatch.setattr(lineup_module, "cpu_features", lambda: ("avx2",))
-    assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "fp32"}
+    assert precisions() == {"levit-onnx": "fp32", "levit-openvino": "fp32", **native}
     assert precisions(quick=True) == {"levit-onnx": "fp32"}
     named = choose(models=["levit_128s"], engines=["levit-openvino"], quick=True).contenders
     assert [c.precision for c in named] == ["fp32", "bf16"]
@@ -98,6 +99,46 @@ def test_an_int8_artifact_takes_part_unasked_and_a_model_by_name(tiny_artifact, 
     assert named.artifact == "artifact-openvino-int8"
 
 
+def test_a_run_can_be_of_one_precision():
+    found = choose(models=["levit_128s"], engines=["levit-onnx", "levit-openvino"],
+                   precisions=["fp32"]).contenders  # fmt: skip
+    assert [(c.engine, c.precision) for c in found] == [
+        ("levit-onnx", "fp32"), ("levit-openvino", "fp32")
+    ]  # fmt: skip
+    by_default = choose(models=["levit_128s"], precisions=["bf16"]).contenders
+    assert {c.engine for c in by_default} == {"levit-openvino"}
+
+
+def test_the_register_peak_is_a_ceiling_where_the_library_loads(monkeypatch):
+    def models(obstacle):
+        engine = replace(ENGINES["ceiling-registers"], obstacle=lambda: obstacle)
+        monkeypatch.setattr(lineup_module, "ENGINES", {**ENGINES, "ceiling-registers": engine})
+        return {c.model for c in ceilings(choose(engines=["levit-onnx"]).contenders, "cpu")}
+
+    assert models("") == {"matmul", "registers"}
+    assert models("no library: build one") == {"matmul"}
+
+
+def test_a_library_that_does_not_load_is_missing_with_its_reason(tmp_path, monkeypatch):
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"no library")
+    monkeypatch.setenv("LEVIT_NATIVE_LIBRARY", str(broken))
+    title = ENGINES["levit-native"].title
+    assert "cannot be loaded" in choose().missing[title]
+    assert "levit-native" not in {c.engine for c in choose().contenders}
+    with pytest.raises(BackendUnavailableError, match="cannot be loaded"):
+        choose(engines=["levit-native"])
+
+
+def test_an_artifact_of_an_engine_that_is_not_here_says_so(tiny_artifact, tmp_path, monkeypatch):
+    monkeypatch.setenv("LEVIT_NATIVE_LIBRARY", "nowhere.so")
+    folder = shutil.copytree(tiny_artifact, tmp_path / "native")
+    write_manifest(folder, replace(open_artifact(folder).manifest, target="native"))
+    with pytest.raises(BackendUnavailableError, match=r"native engine cannot run: .*loaded"):
+        choose(artifacts=[folder])
+    assert choose(artifacts=[tiny_artifact]).missing == {}  # which it does not need
+
+
 def test_ceilings_are_those_of_the_precisions_that_take_part():
     found = ceilings(choose(engines=["levit-onnx"]).contenders, "cpu")
     assert {c.precision for c in found} == {"fp32"}
@@ -115,6 +156,12 @@ def test_ceilings_are_those_of_the_precisions_that_take_part():
             dict(engines=["levit-onnx"], models=["resnet50"]),
             ConfigError,
             "no engine of this run takes resnet50",
+        ),
+        (dict(precisions=["fp8"]), ConfigError, "unknown precision 'fp8'; there are: fp32"),
+        (
+            dict(engines=["levit-onnx"], precisions=["bf16"]),
+            ConfigError,
+            "no engine of this run computes at bf16",
         ),
     ],
 )
@@ -145,7 +192,7 @@ def lacking(monkeypatch):
 
 def test_a_backend_that_is_not_installed_is_named(lacking):
     found = choose()
-    assert found.missing == {"levit → Nowhere": "pip install nowhere"}
+    assert found.missing["levit → Nowhere"] == "pip install nowhere"
     assert found.contenders  # the others run
     with pytest.raises(BackendUnavailableError, match="pip install nowhere"):
         choose(engines=["levit-nowhere"])

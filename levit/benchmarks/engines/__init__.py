@@ -10,6 +10,11 @@ that no engine shares threads or memory with another:
 ``open_image_runner(job) -> ImageRunner``
     The same from the bytes of a JPEG: returns the top-1 class and the nanoseconds of each stage.
 
+or with one, for a ceiling that measures itself:
+
+``open_turn(job) -> Callable[[float], int]``
+    Seconds to measure for → nanoseconds that the contender's multiply-accumulates take.
+
 and for the protocols that start a process each time
 
 ``script(job) -> str``
@@ -30,7 +35,9 @@ from typing import Any, Final, TypeAlias
 
 from numpy.typing import NDArray
 
-from levit.benchmarks.record import Kind
+from levit.benchmarks.record import REGISTERS, Kind
+from levit.errors import BackendUnavailableError
+from levit.native.library import load_library
 
 __all__ = ["ENGINES", "Engine", "ImageRunner", "Job", "Runner", "image_runner"]
 
@@ -97,15 +104,17 @@ class Engine:
 
     Attributes:
         title: display name.
-        runtime: library that does the arithmetic; engines of one runtime are compared.
+        runtime: library that does the arithmetic; ours is judged by peers of the same one, or, on
+            one that no peer has, by the best of all.
         kind: ``ours``, ``peer`` or ``ceiling``.
         code: place of its functions, ``MODULE`` or ``MODULE:OBJECT``.
         needs: imports, each with the command that installs it.
+        obstacle: says why it cannot run here although its imports are there; empty if it can.
         precisions: that can be asked for, the slowest first.
         devices: ``cpu``, ``gpu``.
         target: for ours, the target that its artifacts are exported for.
         formats: for a peer, the prepared files that it loads (keys of ``peer_files.FORMATS``).
-        models: beginning of the names of its models.
+        models: beginning of the names of its models; of a ceiling, the whole name of its own.
         by_name_only: True if it runs only when it is named.
     """
 
@@ -114,6 +123,7 @@ class Engine:
     kind: Kind
     code: str
     needs: Mapping[str, str]
+    obstacle: Callable[[], str] | None = None
     precisions: tuple[str, ...] = ("fp32",)
     devices: tuple[str, ...] = ("cpu",)
     target: str = ""
@@ -126,11 +136,22 @@ class Engine:
         return pkgutil.resolve_name(self.code)
 
     def missing(self) -> str:
-        """The install command of the first import that is not here; empty if none lacks."""
+        """The install command of the first import that is not here; empty if it can run.
+
+        Of the native engine it is the whole reason: the library may be there and not load.
+        """
         for name, install in self.needs.items():
             if importlib.util.find_spec(name) is None:
                 return install
-        return ""
+        return "" if self.obstacle is None else self.obstacle()
+
+
+def _native_obstacle() -> str:
+    try:
+        load_library()
+    except BackendUnavailableError as error:
+        return str(error)
+    return ""
 
 
 _PEERS: Final = "pip install 'levit[peers]'"
@@ -161,6 +182,13 @@ ENGINES: Final[Mapping[str, Engine]] = {
     "levit-onnx": _LEVIT_ONNX,
     # Its fp16 keeps float16 weights and computes in float32: nothing to time.
     "levit-openvino": replace(_LEVIT_OPENVINO, precisions=("fp32", "bf16")),
+    "levit-native": _levit(
+        title="levit → native engine",
+        runtime="native",
+        needs={},
+        obstacle=_native_obstacle,
+        target="native",
+    ),
     # By name only: their cost in accuracy is not seen on random weights, and calibrating takes
     # a minute for each model.
     "levit-onnx-int8": replace(_LEVIT_ONNX, precisions=("int8",), by_name_only=True),
@@ -197,6 +225,15 @@ ENGINES: Final[Mapping[str, Engine]] = {
         code=f"{__name__}.ceiling:IN_TORCH",
         needs={"torch": _PEERS},
         precisions=("fp32", "bf16", "int8"),
+    ),
+    "ceiling-registers": Engine(
+        title="register peak",
+        runtime="native",
+        kind="ceiling",
+        code=f"{__name__}.registers",
+        needs={},
+        obstacle=_native_obstacle,
+        models=REGISTERS,
     ),
     "null": Engine(
         title="nothing (the runner's own overhead)",
