@@ -25,6 +25,8 @@ _MOST_FLOATS: Final = 2**31
 _MOST_ENTRIES: Final = 2**24
 _MOST_STEPS: Final = 2**14
 _LARGEST_FLOAT32: Final = 3.4e38
+# The library keeps a row of 48 scales, in which these numbers of channels repeat.
+_MOST_PIXEL_CHANNELS: Final = 4
 
 
 class Sizes(NamedTuple):
@@ -82,6 +84,7 @@ def _check_input(source: Input) -> None:
         require(source.scale is None and source.shift is None, "a scale of a float32 input")
         return
     require(source.dtype == "uint8", f"an input of {shown(source.dtype)}")
+    require(source.channels <= _MOST_PIXEL_CHANNELS, f"uint8 pixels of {source.channels} channels")
     for values in (source.scale, source.shift):
         require(
             values is not None

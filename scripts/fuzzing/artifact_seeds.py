@@ -30,7 +30,7 @@ BASES = {
 }
 
 
-def export_bases(folder: Path) -> dict[str, Path]:
+def export_bases(folder: Path, target: str = "onnx") -> dict[str, Path]:
     """Export every base below `folder`: in other processes, so that this one can still fork."""
     config = folder / "config.json"
     config.write_text(json.dumps(_CONFIG), encoding="utf-8")
@@ -38,6 +38,7 @@ def export_bases(folder: Path) -> dict[str, Path]:
     for name, flags in BASES.items():
         found[name] = folder / name
         command = ["export", "--random-weights", "3", "--config", str(config), *flags]
+        command += ["--target", target]
         subprocess.run(
             [sys.executable, "-m", "levit", *command, "--output", str(found[name])],
             check=True,

@@ -84,6 +84,7 @@ WRONG = {
     "input size": (lambda p: with_input(p, height=0), "an input of (3, 0, 96)"),
     "large input": (lambda p: with_input(p, height=2**20, width=2**20), "an input of"),
     "input type": (lambda p: with_input(p, dtype="int8"), "an input of 'int8'"),
+    "pixels of five channels": (lambda p: with_input(p, channels=5), "pixels of 5 channels"),
     "scale of floats": (lambda p: with_input(p, dtype="float32"), "a scale of a float32 input"),
     "no scale": (lambda p: with_input(p, scale=None), "None is not a scale or shift"),
     "two shifts": (lambda p: with_input(p, shift=(0.0, 1.0)), "not a scale or shift of 3 channels"),
