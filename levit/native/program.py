@@ -119,6 +119,8 @@ class Conv:
 class Linear:
     """``activation(source @ weight.T + bias) + residual``, token by token.
 
+    No kernel has both an activation and a residual, and no network asks for it.
+
     Attributes:
         weight: name of an array, (O, I).
         residual: number of a buffer, which may be the target itself; None for none.

@@ -118,6 +118,7 @@ class StepShapes:
         self._holds(step.target, source.rows, target.columns)
         if step.residual is not None:
             self._holds(step.residual, target.rows, target.columns)
+            require(step.activation is None, "an activation and a residual at once")
         self._array(step.weight, target.columns, source.columns)
         self._array(step.bias, target.columns)
         _check_activation(step.activation)

@@ -139,6 +139,9 @@ WRONG = {
     "rows of a Linear": (
         lambda p: with_step(p, Linear, -1, source=23), "buffer 30 has 1 x 10 values, not 4 x 10"
     ),
+    "activation and residual": (
+        lambda p: with_step(p, Linear, activation="silu"), "an activation and a residual at once"
+    ),
     "no heads": (lambda p: with_step(p, Project, heads=0), "0 heads"),
     "heads": (lambda p: with_step(p, Project, heads=4), "not (64, 32)"),
     "many heads": (lambda p: with_step(p, Attention, heads=5000), "5000 heads"),
