@@ -19,6 +19,7 @@ from levit.models.ops import NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import random_model
 from levit.models.registry import FAMILIES
+from levit.runtime.backends import BACKENDS
 from levit.runtime.cpus import available_cpus
 
 
@@ -35,7 +36,16 @@ class Need:
         return modules + [name for name in self.programs if shutil.which(name) is None]
 
 
+class NeedEngine(Need):
+    """Our own engine, which the installation has compiled or not."""
+
+    def missing(self):
+        obstacle = BACKENDS["native"].obstacle("cpu")
+        return [] if obstacle is None else [obstacle.reason]
+
+
 NEEDED = {
+    "native": NeedEngine(install=BACKENDS["native"].places["cpu"].install),
     "peers": Need(
         modules=(
             "torch",

@@ -232,6 +232,8 @@ def _finite(arrays: Arrays, name: str | None) -> NDArray[np.float32] | None:
         return None
     array = arrays(name)
     # A sum is a third of the work, and finite where all of it is; or it has overflowed.
-    if not np.isfinite(array.sum()) and not np.isfinite(array).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = array.sum()
+    if not np.isfinite(total) and not np.isfinite(array).all():
         raise CorruptArtifactError(f"array {name!r} holds values that are no finite numbers")
     return array

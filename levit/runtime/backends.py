@@ -134,6 +134,14 @@ class Backend:
         return found
 
 
+class _OwnEngine(Backend):
+    """levit's own: its library is in this package where that was installed with a compiler."""
+
+    @property
+    def version(self) -> str | None:
+        return None if self.obstacle("cpu") else str(_named("levit:__version__"))
+
+
 BACKENDS: Final[Mapping[str, Backend]] = {
     "onnx": Backend(
         name="ONNX Runtime",
@@ -161,6 +169,18 @@ BACKENDS: Final[Mapping[str, Backend]] = {
                 session="levit.runtime.sessions.openvino:OpenVinoSession",
                 install="pip install 'levit[openvino]'",
                 probe="levit.runtime.probes:openvino_cpu",
+            ),
+        },
+    ),
+    "native": _OwnEngine(
+        name="levit native",
+        module="levit.native",
+        distributions=("levit",),
+        places={
+            "cpu": Place(
+                session="levit.runtime.sessions.native:NativeSession",
+                install="pip install --force-reinstall --no-binary levit levit",
+                probe="levit.runtime.probes:native_cpu",
             ),
         },
     ),

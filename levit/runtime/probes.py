@@ -9,19 +9,26 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import importlib.metadata
 import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from levit.errors import brief
+from levit.errors import BackendUnavailableError, brief
+from levit.native.library import load_library
 from levit.runtime.gpus import Gpu, look_for_gpu
 from levit.runtime.obstacle import Obstacle
 from levit.runtime.openvino_module import openvino_core
 
-__all__ = ["CUDA_PROVIDER", "imports", "onnxruntime_cpu", "onnxruntime_cuda", "openvino_cpu"]
+__all__ = [
+    "CUDA_PROVIDER",
+    "imports",
+    "native_cpu",
+    "onnxruntime_cpu",
+    "onnxruntime_cuda",
+    "openvino_cpu",
+]
 
 CUDA_PROVIDER: Final = "CUDAExecutionProvider"
 
@@ -77,6 +84,16 @@ def openvino_cpu() -> Obstacle | None:
             reason=f"cannot be imported ({brief(error)})",
             remedy="pip install --force-reinstall openvino",
         )
+    return None
+
+
+def native_cpu() -> Obstacle | None:
+    """Probe levit's own engine."""
+    try:
+        load_library()
+    except BackendUnavailableError as error:
+        reason, _, remedy = str(error).rpartition(": ")  # it says both
+        return Obstacle(reason=reason, remedy=remedy)
     return None
 
 
@@ -148,6 +165,8 @@ def _loading_error(folder: Path) -> OSError | None:
 
 
 def _distributions() -> list[str]:
+    import importlib.metadata
+
     found = []
     for name in _ONNXRUNTIMES:
         try:

@@ -1,0 +1,100 @@
+"""levit's own engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit.artifact import Artifact
+from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError
+from levit.native.engine import Engine
+from levit.native.payload import open_payload
+from levit.native.program import Output, Program
+from levit.native.program_file import read_program
+from levit.runtime.backends import BACKENDS, SessionOptions
+from levit.runtime.compatibility import Tensor, check_interface, require_version
+from levit.runtime.cpus import known_cpu_class
+
+__all__ = ["NativeSession"]
+
+
+class NativeSession:
+    """A program on levit's own engine; it may be run from many threads, and after a fork."""
+
+    survives_fork = True
+
+    def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
+        present = BACKENDS[artifact.manifest.format].version or ""
+        require_version(artifact, "levit", present, "pip install -U levit")
+        try:
+            program, engine = _opened(artifact, options.threads)
+        except MemoryError as error:
+            raise BackendUnavailableError(
+                f"{artifact.path.name}: there is not enough memory to open it: free some"
+            ) from error
+        self._engine: Engine | None = engine
+        self._input = program.input.name
+        self._row = _row(program)
+        self._dtype = np.dtype(program.input.dtype)
+
+    @property
+    def machine_class(self) -> str:
+        """The CPU's."""
+        return known_cpu_class()
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run one batch of any size."""
+        engine = self._engine
+        if engine is None:
+            raise InputError("the session is closed")
+        batch = feeds[self._input]
+        if batch.shape[1:] != self._row or batch.dtype != self._dtype:
+            raise InputError(
+                f"the network takes (N, {', '.join(map(str, self._row))}) {self._dtype}, not "
+                f"{batch.shape} {batch.dtype}"
+            )
+        flags = batch.flags
+        if not (flags.c_contiguous and flags.aligned):
+            batch = np.array(batch, order="C")
+        return engine.run(batch)
+
+    def close(self) -> None:
+        """Release the engine; runs that are under way in other threads end undisturbed."""
+        self._engine = None
+
+
+def _opened(artifact: Artifact, threads: int) -> tuple[Program, Engine]:
+    with open_payload(artifact.payload) as payload:
+        program = read_program(payload)
+        inputs, outputs = [_input(artifact, program)], _outputs(artifact, program)
+        check_interface(artifact, inputs, outputs, payload.metadata)
+        try:
+            return program, Engine(program, payload.read, threads=threads)
+        except CorruptArtifactError as error:
+            raise CorruptArtifactError(f"{artifact.payload}: {error}; export again") from error
+
+
+def _row(program: Program) -> tuple[int, ...]:
+    """Shape of one image."""
+    source = program.input
+    if source.dtype == "uint8":
+        return source.height, source.width, source.channels
+    return source.channels, source.height, source.width
+
+
+def _input(artifact: Artifact, program: Program) -> Tensor:
+    return program.input.name, program.input.dtype, (_batch(artifact), *_row(program))
+
+
+def _outputs(artifact: Artifact, program: Program) -> list[Tensor]:
+    steps = [step for step in program.steps if isinstance(step, Output)]
+    return [(step.name, "float32", (_batch(artifact), *step.shape)) for step in steps]
+
+
+def _batch(artifact: Artifact) -> int | str:
+    """The batch in shapes: a program itself takes any."""
+    batch = artifact.manifest.batch
+    return batch.max if batch.static else "batch"
