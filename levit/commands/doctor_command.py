@@ -12,6 +12,7 @@ from typing import Any
 
 from levit import __version__
 from levit.commands.output import print_json, print_table
+from levit.native.library import load_library
 from levit.runtime.backends import BACKENDS, Backend
 from levit.runtime.cpus import available_cpus, cpu_features, cpu_model, cpu_precisions
 from levit.runtime.gpus import Gpu, look_for_gpu
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         "cpu_precisions": {name: list(by) for name, by in cpu_precisions(features).items()},
         "cpus": available_cpus(),
         "cpus_of_the_host": os.cpu_count(),
+        "native_isas": _native_isas(),
         "gpu": _gpu(gpu) if isinstance(gpu, Gpu) else None,
         "gpu_missing": None if isinstance(gpu, Gpu) else gpu.reason,
         "backends": [
@@ -65,6 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
             ["precisions", _computes(values["cpu_precisions"])],
             ["cpus", f"{values['cpus']} usable of {values['cpus_of_the_host']}"],
             ["gpu", _described(gpu)],
+            ["native", _taken(values["native_isas"])],
         ]
     )
     print()
@@ -103,6 +106,15 @@ def _backend(backend: Backend, format_name: str, device: str) -> dict[str, Any]:
     }
 
 
+def _native_isas() -> list[str]:
+    """List the instruction sets that levit's own engine has here, first the one that it takes."""
+    if BACKENDS["native"].obstacle("cpu") is not None:
+        return []
+    library = load_library()
+    isa = library.chosen_isa()
+    return [isa, *(other for other in library.isas if other != isa)]
+
+
 def _part(module: str, distribution: str, purpose: str, install: str) -> dict[str, Any]:
     version = None
     if importlib.util.find_spec(module) is not None:
@@ -126,6 +138,14 @@ def _computes(precisions: Mapping[str, Sequence[str]]) -> str:
         for name, by in precisions.items()
     ]
     return "; ".join(["fp32", *parts])
+
+
+def _taken(isas: Sequence[str]) -> str:
+    """``avx512; avx2, portable would run too``."""
+    if not isas:
+        return "not usable, see below"
+    isa, *others = isas
+    return f"{isa}; {', '.join(others)} would run too" if others else isa
 
 
 def _gpu(gpu: Gpu) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from levit.errors import BackendUnavailableError, brief
+from levit.errors import BackendUnavailableError, ConfigError, brief
 from levit.native.library import load_library
 from levit.runtime.gpus import Gpu, look_for_gpu
 from levit.runtime.obstacle import Obstacle
@@ -90,10 +90,12 @@ def openvino_cpu() -> Obstacle | None:
 def native_cpu() -> Obstacle | None:
     """Probe levit's own engine."""
     try:
-        load_library()
+        load_library().chosen_isa()
     except BackendUnavailableError as error:
         reason, _, remedy = str(error).rpartition(": ")  # it says both
         return Obstacle(reason=reason, remedy=remedy)
+    except ConfigError as error:
+        return Obstacle(reason=str(error), remedy="unset it")
     return None
 
 

@@ -19,6 +19,7 @@ from levit.cli import build_parser
 from levit.commands import doctor_command
 from levit.errors import BackendUnavailableError
 from levit.export import ExportOptions, export
+from levit.native.library import load_library
 from levit.runtime.backends import BACKENDS
 from levit.runtime.gpus import first_gpu
 
@@ -718,6 +719,14 @@ def test_doctor_says_what_is_here(levit):
     table = levit("doctor").stdout
     for row in rows.values():
         assert f"{row['reason']}  {row['advice']}".strip() in re.sub(" {2,}", "  ", table)
+    if rows["native", "cpu"]["usable"]:
+        isa = values["native_isas"][0]
+        assert isa == load_library().chosen_isa()
+        assert sorted(values["native_isas"]) == sorted(load_library().isas)
+    else:
+        assert values["native_isas"] == []
+        isa = "not usable, see below"
+    assert f"native      {isa}" in table
     used = {feature for by in values["cpu_precisions"].values() for feature in by}
     assert used <= set(values["cpu_features"])
 
