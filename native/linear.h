@@ -23,7 +23,7 @@ struct Product {
   const float *weight, *bias;
   Place target;
   const float *residual; // at the target's place; null for none
-  int64_t activation;
+  int64_t activation;    // none beside a residual
 };
 
 // SiLU and GELU are rare and long: a second pass over a tile that lies in L1, and only there.
@@ -33,11 +33,7 @@ __attribute__((noinline)) void activate_stored(const Product &product) {
     for (int v = 0; v < VECTORS; v++) {
       float *p = product.target.at(r, v);
       Vec x = load(p);
-      x = product.activation == LEVIT_SILU   ? x * sigmoid(x)
-          : product.activation == LEVIT_GELU ? gelu(x)
-                                             : hard_swish(x);
-      if (product.residual) x += load(product.residual + (p - product.target.p));
-      store(p, x);
+      store(p, product.activation == LEVIT_SILU ? x * sigmoid(x) : gelu(x));
     }
   }
 }
@@ -52,7 +48,7 @@ __attribute__((noinline)) void product_tile(const Product &product) {
   Vec bias[VECTORS];
   LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) bias[v] = load(product.bias + v * WIDTH);
   const Place &target = product.target;
-  if (product.activation == LEVIT_HARD_SWISH && !product.residual) {
+  if (product.activation == LEVIT_HARD_SWISH) {
     LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
       LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
         store(target.at(r, v), hard_swish(sum.at[r][v] + bias[v]));
@@ -60,7 +56,7 @@ __attribute__((noinline)) void product_tile(const Product &product) {
     }
     return;
   }
-  if (product.activation == LEVIT_IDENTITY && product.residual) {
+  if (product.residual) {
     LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
       LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
         float *p = target.at(r, v);
