@@ -32,7 +32,7 @@ template <int ROWS, int VECTORS> __attribute__((noinline)) void scores_tile(cons
       sum.at[r][v] = load(scores.table + r * scores.table_stride + v * WIDTH);
     }
   }
-  multiply(sum, scores.queries, Packed<VECTORS>{scores.keys});
+  multiply(sum, scores.queries, Packed<VECTORS>{scores.keys, scores.keys, 0});
   LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
     LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) store(scores.target.at(r, v), sum.at[r][v]);
   }

@@ -21,6 +21,8 @@ constexpr int64_t ROWS_A_PANEL = 112;
 struct Product {
   Left left;
   const float *weight, *bias;
+  const float *ahead; // weights that are wanted next
+  int64_t ahead_stride;
   Place target;
   const float *residual; // at the target's place; null for none
   int64_t activation;    // none beside a residual
@@ -44,7 +46,7 @@ __attribute__((noinline)) void product_tile(const Product &product) {
   LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
     LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) sum.at[r][v] = Vec{};
   }
-  multiply(sum, product.left, Packed<VECTORS>{product.weight});
+  multiply(sum, product.left, Packed<VECTORS>{product.weight, product.ahead, product.ahead_stride});
   Vec bias[VECTORS];
   LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) bias[v] = load(product.bias + v * WIDTH);
   const Place &target = product.target;
@@ -114,6 +116,11 @@ void linear(const LinearWork &work) {
         const int64_t begin = rows * tile / tiles, end = rows * (tile + 1) / tiles;
         const int64_t row = first + begin;
         const int64_t at = row * work.row_stride + column / 16 * work.chunk_stride;
+        // The first two tiles fetch half of the next panel each: streaming it within one tile would
+        // ask for more than the third level of cache gives.
+        const float *next = product.weight + columns * work.depth;
+        product.ahead = tiles == 1 ? next : tile < 2 ? next + tile * 16 * work.depth : product.weight;
+        product.ahead_stride = tiles == 1 ? 32 : tile < 2 ? 16 : 0;
         product.left = {work.source + row * work.source_stride, work.source_stride, work.depth, 1, 0};
         product.target = {work.target + at, work.row_stride, work.chunk_stride};
         product.residual = work.residual ? work.residual + at : nullptr;
@@ -132,6 +139,7 @@ LEVIT_INLINE void conv_row(const ConvWork &work, const float *source, float *tar
   Product product;
   product.weight = work.weight + column * 3 * depth;
   product.bias = work.bias + column;
+  product.ahead = product.weight, product.ahead_stride = 0; // they are in L1 already
   product.residual = nullptr;
   product.activation = work.activation;
   alignas(64) float whole[TILE_ROWS * PANEL];

@@ -21,23 +21,22 @@ struct Left {
 // The right operand as `pack` writes it, or as a matrix in blocks of 16 columns.
 template <int VECTORS> struct Packed {
   const float *p;
-  static constexpr bool PREFETCHES = true;
+  const float *ahead;    // what is wanted next, fetched one line a step
+  int64_t ahead_stride;
   LEVIT_INLINE Vec vector(int v) const { return load(p + v * WIDTH); }
-  LEVIT_INLINE void prefetch(int v) const {
-    // 8 KB ahead: where weights stream from the second or third level of cache.
-    __builtin_prefetch(p + v * WIDTH + 2048);
+  LEVIT_INLINE void advance() {
+    p += VECTORS * WIDTH;
+    __builtin_prefetch(ahead);
+    ahead += ahead_stride;
   }
-  LEVIT_INLINE void advance() { p += VECTORS * WIDTH; }
 };
 
 template <int VECTORS> struct Blocked {
   const float *p;
   int64_t block; // floats from one block of 16 columns to the next
-  static constexpr bool PREFETCHES = false;
   LEVIT_INLINE Vec vector(int v) const {
     return load(p + (v * WIDTH / 16) * block + v * WIDTH % 16);
   }
-  LEVIT_INLINE void prefetch(int) const {}
   LEVIT_INLINE void advance() { p += 16; }
 };
 
@@ -53,10 +52,7 @@ LEVIT_INLINE void multiply(Tile<ROWS, VECTORS> &sum, const Left &left, Right rig
     }
     for (int64_t k = 0; k < left.depth; k++) {
       Vec w[VECTORS];
-      LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-        w[v] = right.vector(v);
-        if (Right::PREFETCHES && v * WIDTH % 16 == 0) right.prefetch(v);
-      }
+      LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) w[v] = right.vector(v);
       LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
         Vec x = pinned(splat(row[r / 3][r % 3 * stride]));
         LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
