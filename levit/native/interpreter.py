@@ -40,66 +40,70 @@ def interpret(
     """Run a program: (B, C, H, W) float32, or (B, H, W, C) uint8 → outputs by name."""
     weights: dict[str | None, Array] = {None: np.zeros((), dtype)}  # no bias, no table
     weights |= {name: np.asarray(array, dtype) for name, array in arrays.items()}
-    values: dict[int | None, Array] = {}  # (B, rows, columns), or (B, h, w, C) of a grid
-    outputs = {}
-    x = batch.astype(dtype) if program.input.dtype == "uint8" else batch.transpose(0, 2, 3, 1)
-    if program.input.scale is not None and program.input.shift is not None:
-        x = x * np.asarray(program.input.scale, dtype) + np.asarray(program.input.shift, dtype)
-    values[None] = x.astype(dtype)  # (B, H, W, C)
-    for s in program.steps:
-        match s:
+    values: dict[int | None, Array] = {None: _input(program.input, batch, dtype)}
+    outputs: dict[str, Array] = {}
+    for step in program.steps:
+        if isinstance(step, p.Output):
+            y = values[step.source].swapaxes(1, 2) if step.transposed else values[step.source]
+            outputs[step.name] = y.reshape(-1, *step.shape)
+            continue
+        activate = ACTIVATIONS[getattr(step, "activation", None)]
+        match step:
             case p.Conv():
-                taps, x = (
-                    weights[s.weight],
-                    np.pad(values[s.source], ((0, 0), (1, 1), (1, 1), (0, 0))),
+                y = activate(
+                    _convolved(values[step.source], weights[step.weight]) + weights[step.bias]
                 )
-                h, w = x.shape[1] - 2, x.shape[2] - 2
-                y = sum(
-                    x[:, i : i + h : 2, j : j + w : 2] @ taps[:, :, i, j].T
-                    for i in range(3)
-                    for j in range(3)
-                )
-                y = ACTIVATIONS[s.activation](y + weights[s.bias])  # (B, h/2, w/2, O)
-                on_grid = program.buffers[s.target].grid is not None
-                values[s.target] = y if on_grid else y.reshape(len(y), -1, y.shape[-1])
+                if program.buffers[step.target].grid is None:
+                    y = y.reshape(len(y), -1, y.shape[-1])  # (B, h · w, O)
             case p.Linear():
-                y = ACTIVATIONS[s.activation](
-                    values[s.source] @ weights[s.weight].T + weights[s.bias]
-                )
-                values[s.target] = y if s.residual is None else y + values[s.residual]
+                y = activate(values[step.source] @ weights[step.weight].T + weights[step.bias])
+                y = y if step.residual is None else y + values[step.residual]
             case p.Project():
-                values[s.target] = np.concatenate(
-                    [_part(values[s.source], weights, part, s.heads) for part in s.parts], axis=-1
-                )
+                x = values[step.source]
+                y = np.concatenate([_part(x, weights, part, step.heads) for part in step.parts], -1)
             case p.Attention():
-                q, k, v = (_heads(values, v, s.heads) for v in (s.queries, s.keys, s.values))
-                scores = q @ k.swapaxes(-1, -2) + weights[s.table]  # (B, H, Nq, N)
-                powers = np.exp2(scores - scores.max(axis=-1, keepdims=True))
-                y = powers / powers.sum(axis=-1, keepdims=True) @ v  # (B, H, Nq, Dv)
-                y = y.swapaxes(1, 2)
-                values[s.target] = ACTIVATIONS[s.activation](y.reshape(*y.shape[:2], -1))
+                views = (step.queries, step.keys, step.values)
+                q, k, v = (_of_heads(values[view.buffer], view, step.heads) for view in views)
+                scores = q @ k.swapaxes(-1, -2) + weights[step.table]  # (B, H, Nq, N)
+                powers = np.exp2(scores - scores.max(-1, keepdims=True))
+                y = powers / powers.sum(-1, keepdims=True) @ v  # (B, H, Nq, Dv)
+                y = activate(y.swapaxes(1, 2).reshape(len(y), y.shape[2], -1))
             case p.Subsample():
-                x = values[s.source]
-                y = x.reshape(len(x), *s.grid, -1)[:, :: s.step, :: s.step]
-                values[s.target] = y.reshape(len(x), -1, x.shape[-1])
+                x = values[step.source]
+                y = x.reshape(len(x), *step.grid, -1)[:, :: step.step, :: step.step]
+                y = y.reshape(len(x), -1, x.shape[-1])
             case p.Mean():
-                values[s.target] = values[s.source].mean(axis=1, keepdims=True)
-            case p.Output():
-                y = values[s.source].swapaxes(1, 2) if s.transposed else values[s.source]
-                outputs[s.name] = y.reshape(-1, *s.shape)
+                y = values[step.source].mean(1, keepdims=True)
+        values[step.target] = y  # (B, rows, columns), or (B, h, w, columns) of a grid
     return outputs
+
+
+def _input(source: p.Input, batch: Array, dtype: DTypeLike) -> Array:
+    """(B, H, W, C), normalised."""
+    x = batch.astype(dtype)
+    if source.dtype == "float32":
+        return x.transpose(0, 2, 3, 1)
+    y: Array = x * np.asarray(source.scale, dtype) + np.asarray(source.shift, dtype)
+    return y
+
+
+def _convolved(x: Array, weight: Array) -> Array:
+    """3×3, stride 2, a border of zeros: (B, h, w, I) → (B, h/2, w/2, O)."""
+    height, width = x.shape[1:3]
+    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    taps = [(i, j) for i in range(3) for j in range(3)]
+    rows = [x[:, i : i + height : 2, j : j + width : 2] @ weight[:, :, i, j].T for i, j in taps]
+    return np.sum(rows, axis=0)
 
 
 def _part(x: Array, weights: Mapping[str | None, Array], part: p.Part, heads: int) -> Array:
     """One part of a projection, each head filled up with zeros: (B, N, H · padded)."""
-    y = x @ weights[part.weight].T + weights[part.bias]
-    y = y.reshape(*x.shape[:2], heads, part.width)
+    y = (x @ weights[part.weight].T + weights[part.bias]).reshape(*x.shape[:2], heads, -1)
     y = np.pad(y, ((0, 0), (0, 0), (0, 0), (0, p.padded(part.width) - part.width)))
     return y.reshape(*x.shape[:2], -1)
 
 
-def _heads(values: Mapping[int | None, Array], view: p.View, heads: int) -> Array:
+def _of_heads(x: Array, view: p.View, heads: int) -> Array:
     """(B, N, columns) → (B, H, N, width)."""
-    x, stride = values[view.buffer], p.padded(view.width)
-    x = x[..., view.column : view.column + heads * stride]
-    return x.reshape(*x.shape[:2], heads, stride)[..., : view.width].swapaxes(1, 2)
+    x = x[..., view.column : view.column + heads * p.padded(view.width)]
+    return x.reshape(*x.shape[:2], heads, -1)[..., : view.width].swapaxes(1, 2)

@@ -1,6 +1,9 @@
 """Target `native`: its file, its manifest, and what it refuses."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -93,6 +96,13 @@ def test_precisions_that_it_has_not(tmp_path):
         )
 
 
+def test_an_opset_means_nothing_to_it(tmp_path):
+    with pytest.raises(ExportError, match="writes no ONNX: leave out --opset"):
+        export(
+            ExportOptions(model="levit_digits", target="native", opset=17, output=tmp_path / "out")
+        )
+
+
 @pytest.mark.parametrize(("name", "ways"), [("levit_digits", 1), ("deit_tiny", 0)])
 def test_auto_tries_it_where_it_has_kernels(make_small, seed, name, ways):
     model = make_small("tiny")
@@ -135,3 +145,24 @@ def test_program_that_cannot_be_run(artifact, tmp_path, change, kind, message):
     with open_payload(path) as payload, pytest.raises(kind, match=message) as caught:
         read_program(payload)
     assert str(caught.value).startswith(str(path))
+
+
+def test_machine_without_the_library_writes_it_unverified(tmp_path):
+    environment = {**os.environ, "LEVIT_NATIVE_LIBRARY": str(tmp_path / "nothing.so")}
+    command = ["export", "--model", "levit_digits", "--target", "native"]
+    result = subprocess.run(
+        [sys.executable, "-m", "levit", *command, "--output", str(tmp_path / "out")],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "nothing.so" in result.stderr
+    verification = open_artifact(tmp_path / "out").manifest.verification
+    assert verification["status"] == "unverified"
+    assert "the native engine cannot be loaded" in verification["unverified_because"]
+
+
+@pytest.mark.native
+def test_engine_proves_it(tmp_path):
+    artifact = export(ExportOptions(model="levit_digits", target="native", output=tmp_path / "out"))
+    assert artifact.manifest.verification["status"] == "passed"
+    assert artifact.manifest.verification["max_relative_error"] < 1e-5

@@ -7,6 +7,7 @@ from typing import Final
 
 from levit import __version__
 from levit.artifact import NATIVE_FILE
+from levit.errors import ExportError
 from levit.export.lowering import can_lower, lower, require_lowering
 from levit.export.metadata import metadata_of
 from levit.export.targets.target import Order, Target, Way, Written
@@ -28,7 +29,13 @@ def prepare_native(model: Model, precision: str) -> Model:
 
 
 def write_native(order: Order) -> Written:
-    """Write ``model.safetensors``: no code, and nothing of the CPU that runs it."""
+    """Write ``model.safetensors``: no code, and nothing of the CPU that runs it.
+
+    Raises:
+        ExportError: there are no kernels for such a network, or an opset is asked for.
+    """
+    if order.options.opset is not None:
+        raise ExportError("target 'native' writes no ONNX: leave out --opset")
     lowered = lower(order.model)
     metadata = metadata_of(
         None if order.preprocess is None else order.preprocess.to_dict(),
@@ -46,10 +53,7 @@ def _ways(model: Model, precision: str) -> Sequence[Way]:
 
 def _unrunnable() -> str:
     """Why this machine cannot run the program; empty where it can."""
-    backend = BACKENDS.get("native")
-    if backend is None:
-        return "this release has no backend for it"
-    found = backend.obstacle("cpu")
+    found = BACKENDS["native"].obstacle("cpu")
     return "" if found is None else f"{found.reason}: {found.remedy}"
 
 
