@@ -93,7 +93,8 @@ def _convolved(x: Array, weight: Array) -> Array:
     x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     taps = [(i, j) for i in range(3) for j in range(3)]
     rows = [x[:, i : i + height : 2, j : j + width : 2] @ weight[:, :, i, j].T for i, j in taps]
-    return np.sum(rows, axis=0)
+    y: Array = np.sum(rows, axis=0)
+    return y
 
 
 def _part(x: Array, weights: Mapping[str | None, Array], part: p.Part, heads: int) -> Array:
