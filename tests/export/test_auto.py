@@ -14,8 +14,10 @@ from levit.artifact import MANIFEST_FILE
 from levit.errors import ArtifactError, CalibrationError, ConfigError, ExportError
 from levit.export import ExportOptions, auto, export, prepare, timing
 from levit.export.quantization import compiler
+from levit.export.targets import TARGETS
 from levit.models.registry import digits_folder
 from levit.pictures import preparation
+from levit.runtime.backends import BACKENDS
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
 
@@ -81,6 +83,8 @@ def test_without_pictures_nothing_below_fp32_is_tried(tmp_path, monkeypatch):
     _, tried = tried_of(artifact.path)
     assert {c["precision"] for c in tried["candidates"]} == {"fp32"}
     assert {c["batch"] for c in tried["candidates"]} == {2, None}
+    native = any(c["target"] == "native" for c in tried["candidates"])
+    assert native == (BACKENDS["native"].obstacle("cpu") is None)
     assert artifact.path.name in {
         f"levit_digits-{target}-fp32" for target in ("onnx", "openvino", "native")
     }
@@ -129,7 +133,9 @@ def test_a_family_without_a_grid_has_no_form_to_choose(tmp_path):
     }
 
 
-def test_where_nothing_can_be_written_the_first_reason_is_told(tmp_path):
+def test_where_nothing_can_be_written_the_first_reason_is_told(tmp_path, monkeypatch):
+    graphs = {name: TARGETS[name] for name in ("onnx", "openvino")}  # native has no opset
+    monkeypatch.setattr(auto, "TARGETS", graphs)
     with pytest.raises(ExportError, match="opset must be"):
         export(ExportOptions(model="levit_digits", target="auto", opset=3, output=tmp_path / "out"))
     assert list(tmp_path.iterdir()) == []
