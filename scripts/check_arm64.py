@@ -8,6 +8,8 @@ Run as root on a Linux machine of another architecture that reaches Debian's mir
     python scripts/check_arm64.py                            # the five sizes, and levit_digits
     python scripts/check_arm64.py --cpu cortex-a72 --cpu max --json report.json
     python scripts/check_arm64.py levit_128s-onnx-fp32       # an artifact of yours
+    python scripts/build_wheels.py manylinux_2_17_aarch64    # our own engine, compiled for aarch64
+    python scripts/check_arm64.py --wheel dist/levit-*_aarch64.whl
 
 The first run unpacks Debian's Python for arm64 and the aarch64 wheels of NumPy, Pillow and ONNX
 Runtime, in the versions that this machine has, into ``--tree`` (about 220 MB, half a minute); later
@@ -253,6 +255,15 @@ def unpack_wheels(folder: Path, versions: Mapping[str, str]) -> None:
                 archive.extractall(folder)
 
 
+def unpacked_levit(wheel: Path | None, work: Path) -> Path:
+    """The package in a wheel; without one that of this process, whose engine is not for aarch64."""
+    if wheel is None:
+        return Path(levit.__file__).parent
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(work / "wheel")
+    return work / "wheel" / "levit"
+
+
 def cpuinfo(cpu: str) -> str:
     """/proc/cpuinfo of a machine with as many of these CPUs as this one has."""
     implementer, part, features = CPUS[cpu]
@@ -264,19 +275,27 @@ def cpuinfo(cpu: str) -> str:
     )
 
 
-def emulated_python(trees: tuple[Path, Path], cpu: str, work: Path, artifact: Path) -> list[str]:
-    """The command line of Python in the tree, with the wheels, this levit and the artifact."""
-    tree, packages = trees
+@dataclass(frozen=True, kw_only=True)
+class Trees:
+    """Folders that are mounted: Debian, the wheels of others, and levit."""
+
+    debian: Path
+    packages: Path
+    levit: Path
+
+
+def emulated_python(trees: Trees, cpu: str, work: Path, artifact: Path) -> list[str]:
+    """The command line of Python in the tree, with the wheels, levit and the artifact."""
     mounts = {
         QEMU: Path(shutil.which("qemu-aarch64-static") or ""),
         CPUINFO: work / f"{cpu}.cpuinfo",
-        "/opt/packages": packages,
-        "/opt/checkout/levit": Path(levit.__file__).parent,
+        "/opt/packages": trees.packages,
+        "/opt/checkout/levit": trees.levit,
         ARTIFACT: artifact,
         PICTURE: work / "picture.jpg",
     }
     pairs = [word for at, source in mounts.items() for word in (str(source.resolve()), at)]
-    enter = ["sh", "-c", ENTER, "sh", str(tree.resolve()), *pairs, "--"]
+    enter = ["sh", "-c", ENTER, "sh", str(trees.debian.resolve()), *pairs, "--"]
     return [*APART, *enter, QEMU, "-cpu", cpu, "/usr/bin/python3"]
 
 
@@ -342,17 +361,18 @@ def line_of(result: Result) -> str:
 # ------------------------------------------------------------------------- running
 
 
-def artifacts(named: list[Path], work: Path) -> Iterator[Path]:
+def artifacts(named: list[Path], target: str, work: Path) -> Iterator[Path]:
     """Artifacts that the user has named, or else one of each model, exported in its turn."""
     yield from named
     for model in () if named else MODELS:
         seed = None if model == "levit_digits" else 0
-        yield export(ExportOptions(model=model, random_weights=seed, output=work / model)).path
+        options = ExportOptions(
+            model=model, target=target, random_weights=seed, output=work / model
+        )
+        yield export(options).path
 
 
-def check(
-    trees: tuple[Path, Path], cpus: list[str], work: Path, artifact: Path
-) -> Iterator[Result]:
+def check(trees: Trees, cpus: list[str], work: Path, artifact: Path) -> Iterator[Result]:
     """One result for each CPU."""
     name = artifact.resolve().name
     try:
@@ -374,9 +394,10 @@ def run(arguments: argparse.Namespace, work: Path) -> int:
     versions = {name: metadata.version(name) for name in PACKAGES}
     key = "-".join(f"{name}-{version}" for name, version in versions.items())
     with locked(arguments.tree):
-        trees = (
-            made(arguments.tree / f"debian-{SUITE}", unpack_debian),
-            made(arguments.tree / key, lambda part: unpack_wheels(part, versions)),
+        trees = Trees(
+            debian=made(arguments.tree / f"debian-{SUITE}", unpack_debian),
+            packages=made(arguments.tree / key, lambda part: unpack_wheels(part, versions)),
+            levit=unpacked_levit(arguments.wheel, work),
         )
     qemu = command(["qemu-aarch64-static", "--version"], "qemu").splitlines()[0]
     print(f"{qemu}; Debian {SUITE}; {', '.join(f'{n} {v}' for n, v in versions.items())}")
@@ -386,10 +407,11 @@ def run(arguments: argparse.Namespace, work: Path) -> int:
     cpus = list(dict.fromkeys(arguments.cpu or ["neoverse-n1"]))
     for cpu in cpus:
         (work / f"{cpu}.cpuinfo").write_text(cpuinfo(cpu))
-    # The same levit on both sides, from wherever this process has it.
+    # This side's levit is the one that this process has.
     os.environ["PYTHONPATH"] = str(Path(levit.__file__).parents[1])
     results = []
-    for artifact in artifacts(arguments.artifacts, work):
+    target = "native" if arguments.wheel else "onnx"
+    for artifact in artifacts(arguments.artifacts, target, work):
         for result in check(trees, cpus, work, artifact):
             results.append(result)
             print(line_of(result), flush=True)
@@ -406,6 +428,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("artifacts", nargs="*", type=Path, metavar="ARTIFACT")
     parser.add_argument("--cpu", action="append", choices=CPUS, help="default: neoverse-n1")
+    about = "levit in a wheel for aarch64; models are then exported to its engine"
+    parser.add_argument("--wheel", metavar="FILE", type=Path, help=about)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report there too")
     cache = Path.home() / ".cache" / "levit" / "arm64"
     parser.add_argument("--tree", type=Path, default=cache, metavar="FOLDER")
@@ -413,6 +437,8 @@ def main() -> int:
     for path in arguments.artifacts:
         if not (path / "manifest.json").is_file():
             parser.error(f"{path}: not an artifact, it holds no manifest.json")
+    if arguments.wheel and not arguments.wheel.name.endswith("_aarch64.whl"):
+        parser.error(f"{arguments.wheel}: not a wheel for aarch64")
     # SIGTERM as Ctrl-C: running commands are ended, and temporary folders are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -104,7 +104,9 @@ def test_without_its_tools_it_ends_in_one_line(tmp_path):
         assert "apt-get install mmdebstrap qemu-user-static" in result.stderr
 
 
-@pytest.mark.parametrize("words", [["{folder}"], ["--cpu", "z80"], ["{folder}/none"]])
+@pytest.mark.parametrize(
+    "words", [["{folder}"], ["--cpu", "z80"], ["{folder}/none"], ["--wheel", "levit-any.whl"]]
+)
 def test_usage_errors(tmp_path, words):
     result = script(*(word.format(folder=tmp_path) for word in words))
     assert result.returncode == 2
