@@ -72,6 +72,13 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--no-cache", action="store_true", help="do not keep the peers' networks between runs"
     )
 
+    how.add_argument(
+        "--profile",
+        action="store_true",
+        help="time each step of one network on the native engine instead, with --batch, --threads, "
+        "--seconds, --report and --json",
+    )
+
     results = parser.add_argument_group("results")
     results.add_argument(
         "--output", metavar="FILE.json", help="default: ./levit-bench-DEVICE-DATE-TIME.json"

@@ -26,6 +26,7 @@ from levit.benchmarks.report import write_csv, write_html, write_markdown, write
 from levit.benchmarks.report.png import require_matplotlib
 from levit.benchmarks.runner import Plan, run_benchmark
 from levit.benchmarks.summary import comparable, comparisons
+from levit.commands.bench_profile import run_profile
 from levit.commands.bench_tables import print_comparison, print_record, record_json
 from levit.commands.output import print_json, printable
 from levit.commands.progress import Progress
@@ -49,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
+    if arguments.profile:
+        return run_profile(arguments)
     device = _device(arguments.device)
     protocols = _chosen_protocols(arguments)
     now = datetime.now().strftime("%Y%m%d-%H%M%S")

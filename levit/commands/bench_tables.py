@@ -26,7 +26,7 @@ from levit.benchmarks.summary import (
 )
 from levit.commands.output import print_table, printable
 
-__all__ = ["print_comparison", "print_record", "record_json"]
+__all__ = ["print_comparison", "print_one_table", "print_record", "record_json"]
 
 
 def print_record(record: Record) -> None:
@@ -38,7 +38,7 @@ def print_record(record: Record) -> None:
     others = (best_peer_table(found), headline_table(context), refused_table(items))
     tables += [table for table in others if table]
     for table in tables:
-        _print(table)
+        print_one_table(table)
     for name, what, tops in (
         ("ceiling", "the best matrix product", ceilings(record)),
         ("register peak", "multiply-adds in registers alone", register_peaks(record)),
@@ -50,7 +50,8 @@ def print_record(record: Record) -> None:
     print(f"the machine was {context.quietness}{because}")
 
 
-def _print(table: Table) -> None:
+def print_one_table(table: Table) -> None:
+    """Print the columns of a table that hold anything, and an empty line."""
     print(printable(table.title + (f" ({table.note})" if table.note else "")))
     header = [column.title for column in table.columns]
     rows = [list(row) for row in table.rows]

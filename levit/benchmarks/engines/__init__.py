@@ -36,8 +36,7 @@ from typing import Any, Final, TypeAlias
 from numpy.typing import NDArray
 
 from levit.benchmarks.record import REGISTERS, Kind
-from levit.errors import BackendUnavailableError
-from levit.native.library import load_library
+from levit.runtime.backends import BACKENDS
 
 __all__ = ["ENGINES", "Engine", "ImageRunner", "Job", "Runner", "image_runner"]
 
@@ -147,11 +146,8 @@ class Engine:
 
 
 def _native_obstacle() -> str:
-    try:
-        load_library()
-    except BackendUnavailableError as error:
-        return str(error)
-    return ""
+    found = BACKENDS["native"].obstacle("cpu")
+    return "" if found is None else f"{found.reason}: {found.remedy}"
 
 
 _PEERS: Final = "pip install 'levit[peers]'"

@@ -6,37 +6,48 @@ that of the product beside it, so that records hold both in the same terms.
 
 from __future__ import annotations
 
+import statistics
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from levit.benchmarks.engines import Job
 from levit.benchmarks.engines.ceiling import MACS
 from levit.native.library import load_library
 
-__all__ = ["open_turn"]
+__all__ = ["open_turn", "peak_of"]
+
+_WINDOW_S: Final = 0.001
 
 
 def open_turn(job: Job) -> Callable[[float], int]:
-    """Return a turn of all threads at once, since clocks drop where all CPUs work.
-
-    Returns:
-        Seconds of measuring → nanoseconds of `MACS` multiply-adds at the rate of all threads.
+    """Return a turn: seconds of measuring → nanoseconds of `MACS` multiply-adds on all threads.
 
     Raises:
         BackendUnavailableError: the library does not load.
     """
+    load_library()
+    return lambda seconds: round(2 * MACS / peak_of(job.threads, seconds) * 1e9)
+
+
+def peak_of(threads: int, seconds: float) -> float:
+    """Measure FLOP/s in registers, of all threads at once: clocks drop where all CPUs work.
+
+    The median of windows shorter than a turn of the scheduler: other work falls into few of them.
+    """
     library = load_library()
     isa = library.chosen_isa()
-    threads = ThreadPoolExecutor(job.threads)
+    windows = max(1, round(seconds / _WINDOW_S))
+    barrier = threading.Barrier(threads)
 
-    def turn(seconds: float) -> int:
-        barrier = threading.Barrier(job.threads)
-
-        def one(_: int) -> float:
+    def one(_: int) -> list[float]:
+        found = []
+        for _ in range(windows):
             barrier.wait()
-            return library.peak(isa, seconds)
+            found.append(library.peak(isa, seconds / windows))
+        return found
 
-        return round(2 * MACS / sum(threads.map(one, range(job.threads))) * 1e9)
-
-    return turn
+    with ThreadPoolExecutor(threads) as pool:
+        together = zip(*pool.map(one, range(threads)), strict=True)
+        return statistics.median(map(sum, together))

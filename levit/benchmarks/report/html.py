@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
 from levit.benchmarks.intervals import Interval
 from levit.benchmarks.record import Record
@@ -15,9 +14,8 @@ from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.markup import Markup, tag
 from levit.benchmarks.report.model_charts import bar_charts, distribution_charts, stage_charts
 from levit.benchmarks.report.row_charts import noise_plot
-from levit.benchmarks.report.sections import Section, cards, section
+from levit.benchmarks.report.sections import Section, cards, document, section
 from levit.benchmarks.report.series import panels
-from levit.benchmarks.report.style import STYLE
 from levit.benchmarks.report.table_markup import folded, table_box
 from levit.benchmarks.report.tables import (
     Table,
@@ -40,9 +38,6 @@ from levit.benchmarks.summary import (
 from levit.whole_file import write_whole
 
 __all__ = ["to_html", "write_html"]
-
-# Nothing may be loaded and nothing run, whatever a name in the record says.
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def write_html(record: Record, path: Path | str, context: Context | None = None) -> None:
@@ -75,35 +70,19 @@ def to_html(record: Record, context: Context | None = None) -> str:
     ]
     title = f"LeViT benchmark, {_machine_name(record)}"
     links = [tag("li", {}, tag("a", {"href": f"#{key}"}, name)) for key, name, _ in sections]
-    page = tag(
-        "html",
-        {"lang": "en"},
+    return document(
+        title,
+        _header(record, context),
+        tag("nav", {"aria-label": "Contents"}, tag("ul", {}, *links)),
+        tag("main", {}, *(body for _, _, body in sections)),
         tag(
-            "head",
+            "footer",
             {},
-            tag("meta", {"charset": "utf-8"}),
-            tag("meta", {"http-equiv": "Content-Security-Policy", "content": _POLICY}),
-            tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
-            tag("meta", {"name": "color-scheme", "content": "light dark"}),
-            tag("title", {}, title),
-            tag("style", {}, Markup(STYLE)),
-        ),
-        tag(
-            "body",
-            {},
-            _header(record, context),
-            tag("nav", {"aria-label": "Contents"}, tag("ul", {}, *links)),
-            tag("main", {}, *(body for _, _, body in sections)),
-            tag(
-                "footer",
-                {},
-                "Medians over interleaved rounds; whiskers and brackets are 95 % intervals "
-                "without an assumed distribution. Every raw value stands in the JSON file from "
-                "which this page was made.",
-            ),
+            "Medians over interleaved rounds; whiskers and brackets are 95 % intervals "
+            "without an assumed distribution. Every raw value stands in the JSON file from "
+            "which this page was made.",
         ),
     )
-    return f"<!doctype html>\n{page}\n"
 
 
 # ------------------------------------------------------------------------------------ the top

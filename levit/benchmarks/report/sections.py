@@ -1,16 +1,40 @@
-"""Sections of a page, and the boxes in them."""
+"""A page: the document, its sections, and the boxes in them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from levit.benchmarks.report.markup import Markup, tag
+from levit.benchmarks.report.style import STYLE
 
-__all__ = ["Section", "cards", "section"]
+__all__ = ["Section", "cards", "document", "section"]
+
+# Nothing may be loaded and nothing run, whatever a name in the record says.
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 
 # Key of its place on the page, title, contents.
 Section: TypeAlias = tuple[str, str, Markup]
+
+
+def document(title: str, *body: str, style: str = "") -> str:
+    """Make a page; `style` is what it needs beside the style of all."""
+    page = tag(
+        "html",
+        {"lang": "en"},
+        tag(
+            "head",
+            {},
+            tag("meta", {"charset": "utf-8"}),
+            tag("meta", {"http-equiv": "Content-Security-Policy", "content": _POLICY}),
+            tag("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}),
+            tag("meta", {"name": "color-scheme", "content": "light dark"}),
+            tag("title", {}, title),
+            tag("style", {}, Markup(STYLE + style)),
+        ),
+        tag("body", {}, *body),
+    )
+    return f"<!doctype html>\n{page}\n"
 
 
 def section(key: str, title: str, said: str, *children: str) -> Section:
