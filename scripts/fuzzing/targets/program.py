@@ -78,8 +78,8 @@ class ProgramTarget:
                 return
             largest = np.abs(expected).max()
             error = np.abs(single[name] - expected).max() / largest
-            # Where float32 itself is lost, so is the engine.
-            if not error < 1e-4 or not 1e-30 < largest < 1e30:
+            # Where float32 itself is lost, so is the engine: scores of 1e16 tie by rounding.
+            if not error < 1e-5 or not 1e-4 < largest < 1e4:
                 continue
             found = np.abs(answer[name] - expected).max() / largest
             if not found <= 1e-3:
