@@ -220,7 +220,7 @@ def rename(arrays):
         (lambda a, m, p: p["steps"][3].update(kind="shell"), "shell"),
         (lambda a, m, p: p["input"].update(dtype="float64"), "float64"),
         (lambda a, m, p: first(p["steps"], "attention").update(heads=2**31), "heads"),
-        (lambda a, m, p: first(p["steps"], "linear").update(activation="relu"), "relu"),
+        (lambda a, m, p: first(p["steps"], "conv").update(activation="relu"), "relu"),
     ],
 )
 def test_programs_that_cannot_be(changed, change, words):
