@@ -105,15 +105,15 @@ def lacks_cmake() -> bool:
 
 def zig_options() -> list[str]:
     """Options of CMake for zig, which compiles for the very CPU that it runs on unless told."""
+    wanted = wheel_platform() or this_platform().replace("linux", "manylinux_2_17")
+    found = re.fullmatch(r"manylinux_(\d+)_(\d+)_(x86_64|aarch64)", wanted)
+    if not found:
+        raise CannotBuildError(f"LEVIT_WHEEL_PLATFORM={wanted}: not manylinux_2_17_x86_64 or alike")
     try:
         import ziglang
     except ImportError:
         raise CannotBuildError(f"zig is missing: pip install '{ZIG}'") from None
     zig = Path(ziglang.__file__).with_name("zig")
-    wanted = wheel_platform() or this_platform().replace("linux", "manylinux_2_17")
-    found = re.fullmatch(r"manylinux_(\d+)_(\d+)_(x86_64|aarch64)", wanted)
-    if not found:
-        raise CannotBuildError(f"LEVIT_WHEEL_PLATFORM={wanted}: not manylinux_2_17_x86_64 or alike")
     major, minor, machine = found.groups()
     musl = not wheel_platform() and platform.libc_ver()[0] != "glibc"
     libc = "musl" if musl else f"gnu.{major}.{minor}"

@@ -1,11 +1,38 @@
 """Files that describe the package agree with it."""
 
+import importlib.util
+import os
 import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
 from pathlib import Path
+
+import pytest
 
 import levit
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def hook():
+    """hatch_build.py, which only a build imports."""
+    pytest.importorskip("hatchling")
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def no_compiler(monkeypatch, tmp_path):
+    """A PATH without any program."""
+    for name in ("CXX", "LEVIT_ZIG", "LEVIT_WHEEL_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
 
 
 def test_the_citation_has_the_version_of_the_package():
@@ -33,3 +60,55 @@ def test_contributing_names_paths_that_exist():
     paths = re.findall(r"(?<![\w/.])((?:levit|scripts|docs|tests|\.ci)/[\w./-]*\w)", text)
     assert [path for path in paths if not (ROOT / path).exists()] == []
     assert len(paths) > 10
+
+
+def test_every_source_of_the_engine_is_compiled():
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    named = re.findall(r"\bnative/\w+\.cpp\b", text)
+    assert sorted(named) == sorted(f"native/{path.name}" for path in ROOT.glob("native/*.cpp"))
+
+
+def test_zig_compiles_where_there_is_no_compiler(hook, no_compiler, monkeypatch):
+    assert hook.wants_zig()
+    monkeypatch.setenv("LEVIT_ZIG", "0")
+    assert not hook.wants_zig()
+    monkeypatch.delenv("LEVIT_ZIG")
+    monkeypatch.setenv("CXX", "/opt/clang++")  # a choice, even where it is not there
+    assert not hook.wants_zig()
+    monkeypatch.setenv("LEVIT_ZIG", "1")
+    assert hook.wants_zig()
+
+
+def test_a_build_without_tools_says_so_in_a_line(hook, no_compiler, monkeypatch, tmp_path):
+    assert hook.lacks_cmake()
+    monkeypatch.setenv("LEVIT_ZIG", "0")
+    with pytest.raises(hook.CannotBuildError, match=r"\A(cmake: .+|it is for Linux .+)\Z"):
+        hook.build(ROOT, tmp_path / "build", tmp_path)
+
+
+def test_a_platform_that_no_wheel_is_for_is_refused(hook, monkeypatch):
+    monkeypatch.setenv("LEVIT_WHEEL_PLATFORM", "win_amd64")
+    with pytest.raises(hook.CannotBuildError, match=r"\ALEVIT_WHEEL_PLATFORM=win_amd64: not .+\Z"):
+        hook.zig_options()
+
+
+@pytest.mark.slow
+def test_a_source_distribution_is_enough_for_a_wheel_with_the_engine(tmp_path):
+    if sysconfig.get_platform() not in ("linux-x86_64", "linux-aarch64"):
+        pytest.skip("the engine is for Linux on x86-64 and aarch64")
+    # The wheel is built from the source distribution, not from the checkout.
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)],
+        capture_output=True, text=True, env={**os.environ, "LEVIT_REQUIRE_NATIVE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sources,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(sources) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"CMakeLists.txt", "hatch_build.py", "native/isa.cpp", "tests/conftest.py"} <= held
+    assert "levit/native/_levit.so" not in held
+    platform = sysconfig.get_platform().replace("-", "_")
+    (wheel,) = tmp_path.glob(f"levit-{levit.__version__}-py3-none-{platform}.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert "levit/native/_levit.so" in archive.namelist()
+        assert not any(name.startswith("native/") for name in archive.namelist())
