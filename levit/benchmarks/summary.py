@@ -305,6 +305,8 @@ def comparisons(record: Record) -> tuple[Comparison, ...]:
     found: list[Comparison] = []
     for same in by_case.values():
         ours = [(c, m) for c, m in same if c.kind == "ours"]
+        # The engine of our own is set beside our others, wherever it was named.
+        ours.sort(key=lambda pair: pair[0].runtime not in _SHARED_RUNTIMES)
         peers = [(c, m) for c, m in same if c.kind == "peer"]
         for number, one in enumerate(ours):
             # A model that entered twice, or two artifacts of one: each beside those before it.

@@ -273,8 +273,12 @@ def test_an_engine_on_a_runtime_of_its_own_is_judged_by_the_best_peer():
     assert judged == [("shared", "slow"), ("native", "fast")]
 
 
-def test_ours_beside_ours_is_compared_and_not_judged():
-    found = comparisons(side_by_side())
+@pytest.mark.parametrize("turned", [False, True], ids=["named last", "named first"])
+def test_ours_beside_ours_is_compared_and_not_judged(turned):
+    run = side_by_side()
+    if turned:
+        run = dataclasses.replace(run, measurements=run.measurements[::-1])
+    found = comparisons(run)
     (own,) = [c for c in found if c.peer.kind == "ours"]
     assert (own.ours.name, own.peer.name) == ("native", "shared")
     assert own.ratio.median == pytest.approx(9 / 5)
