@@ -33,8 +33,8 @@ from levit.benchmarks.report.markdown import to_markdown
 from levit.benchmarks.report.markup import Markup, fitted, tag, text_width
 from levit.benchmarks.report.model_charts import distribution_charts
 from levit.benchmarks.report.series import architecture, panels, short_name
-from levit.benchmarks.report.tables import machine_table
-from levit.benchmarks.summary import summaries
+from levit.benchmarks.report.tables import best_peer_table, machine_table, protocol_tables
+from levit.benchmarks.summary import comparisons, summaries
 from levit.errors import BackendUnavailableError, ConfigError
 
 SMALL = records.build(models=("levit_128s", "levit_192", "efficientnet_b0"), rounds=3)
@@ -211,6 +211,47 @@ def test_the_published_column_takes_its_top1_from_the_run_where_it_has_none():
     (curve,) = panels(summaries(SMALL), context)[-1].curves
     assert curve.points[0].top1 == 80.0
     assert curve.points[0].speed == Interval(65.0, 65.0, 65.0)
+
+
+def test_the_best_peer_has_a_table_of_every_protocol():
+    table = best_peer_table(comparisons(SMALL))
+    assert table.rows[0][0] == "paper, batch 16, 1 thread"
+    assert {row[2] for row in table.rows} == {"levit → ONNX Runtime · fp32"}
+    # Of the invented speeds OpenVINO's is the highest at fp32.
+    speeds = [row for row in table.rows if row[0].startswith(("paper", "latency"))]
+    assert {row[3] for row in speeds} == {"timm → ONNX → OpenVINO · fp32"}
+    assert {row[5] for row in table.rows if row[0].startswith("memory")} <= {
+        "smaller", "larger", "equal", "cannot tell"
+    }  # fmt: skip
+    assert best_peer_table([]) is None
+
+
+def test_the_page_begins_with_ours_over_the_best_peer():
+    text = to_html(SMALL)
+    top = text.partition('id="best-peers"')[2].partition("</section>")[0]
+    for one in comparisons(SMALL):
+        if one.is_best_peer and one.protocol == "paper":
+            assert f"{figure(one.ratio.median)} ×" in top
+    assert "over timm → ONNX → OpenVINO · fp32; paper, batch 16, 1 thread" in top
+
+
+def test_the_register_peak_has_a_column_only_where_it_was_measured():
+    def columns(record):
+        table = protocol_tables(summaries(record), records.context())["paper"]
+        return [column.title for column in table.columns]
+
+    assert "of register peak" not in columns(SMALL)
+    (product,) = [c for c in SMALL.contenders if c.model == "matmul" and c.precision == "fp32"]
+    (taken,) = [m for m in SMALL.measurements if m.contender == product.name]
+    peak = dataclasses.replace(
+        SMALL,
+        contenders=(
+            *SMALL.contenders,
+            dataclasses.replace(product, name="peak", model="registers"),
+        ),
+        measurements=(*SMALL.measurements, dataclasses.replace(taken, contender="peak")),
+    )
+    assert "of register peak" in columns(peak)
 
 
 # --------------------------------------------------------------------------------------- page

@@ -53,7 +53,7 @@ def best_peer_section(record: Record) -> Section | None:
         _tile(
             f"{one.ours.model}, {engine_label(one.ours)}",
             one.ratio,
-            f"{engine_label(one.peer)}; {case_text(one)}",
+            f"over {engine_label(one.peer)}; {case_text(one)}",
         )
         for one in leads.values()
         if one.protocol in ("paper", "latency") and one.ours.model.startswith("levit")
