@@ -37,12 +37,12 @@ void mean(const float *source, int64_t rows, int64_t stride, levit::Range column
 
 double multiply_adds(int64_t rounds) {
   constexpr int CHAINS = 12; // more than latency times units of any CPU, fewer than registers
-  Vec sum[CHAINS], x = splat(1e-3f), y = splat(1.0f);
+  Vec sum[CHAINS], x = pinned(splat(1e-3f)), y = pinned(splat(1.0f));
   LEVIT_UNROLL for (int i = 0; i < CHAINS; i++) sum[i] = Vec{};
   for (int64_t round = 0; round < rounds; round++) {
     LEVIT_UNROLL for (int i = 0; i < CHAINS; i++) {
-      sum[i] += x * y;
-      sum[i] = pinned(sum[i]); // or the compiler would add them all up beforehand
+      sum[i] = multiplied_in(sum[i], x, y);
+      sum[i] = pinned(sum[i]); // or a compiler would find the sum beforehand
     }
   }
   LEVIT_UNROLL for (int i = 1; i < CHAINS; i++) sum[0] += sum[i];
