@@ -48,6 +48,7 @@ int64_t group_for(int64_t rows) {
 bool plan(levit_engine &engine) {
   int64_t floats = 0, rows = 0;
   engine.chunk = 1, engine.scratch_floats = 0, engine.carried_floats = 0;
+  for (int64_t s = 0; s < engine.stages; s++) engine.stage[s] = Stage();
   for (int64_t i = 0; i < engine.steps; i++) {
     const levit_step &step = engine.step[i];
     Layer &layer = engine.layer[i];

@@ -13,13 +13,14 @@ from typing import Final
 from levit.errors import BackendUnavailableError, ConfigError, brief
 from levit.native.abi import ABI, declare
 
-__all__ = ["Library", "load_library"]
+__all__ = ["INSTALL", "Library", "load_library"]
 
 _FILE: Final = "_levit.so"
 # Another library than the one that is installed, for sanitizers and other builds.
 _NAMED_BY: Final = "LEVIT_NATIVE_LIBRARY"
 _ISA_NAMED_BY: Final = "LEVIT_NATIVE_ISA"
-_REMEDY: Final = "pip install --force-reinstall --no-binary levit levit"
+# levit is installed from a clone, or from a wheel that somebody has built from one.
+INSTALL: Final = "LEVIT_ZIG=1 LEVIT_REQUIRE_NATIVE=1 pip install --force-reinstall --no-deps ."
 
 
 class Library:
@@ -91,18 +92,18 @@ def _beside_this_package() -> str:
 def _load(path: str) -> Library:
     if not path:
         raise BackendUnavailableError(
-            f"the native engine is not in this installation of levit (built without a compiler, or "
-            f"for another system than {sys.platform}): {_REMEDY}"
+            f"this installation of levit has no native engine, which is compiled on Linux, and here is "
+            f"{sys.platform}: {INSTALL}"
         )
     try:
         functions = ctypes.CDLL(path)
         declare(functions)
     except (OSError, AttributeError) as error:
         raise BackendUnavailableError(
-            f"the native engine cannot be loaded ({brief(error)}): {_REMEDY}"
+            f"the native engine cannot be loaded ({brief(error)}): {INSTALL}"
         ) from error
     if functions.levit_abi() != ABI:
         raise BackendUnavailableError(
-            f"the native engine is of another release than this package ({path}): {_REMEDY}"
+            f"the native engine is of another release than this package ({path}): {INSTALL}"
         )
     return Library(functions)

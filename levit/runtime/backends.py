@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError
+from levit.native.library import INSTALL
 from levit.runtime.obstacle import Obstacle
 
 __all__ = ["BACKENDS", "Backend", "Place", "Session", "SessionOptions", "open_session"]
@@ -179,7 +180,7 @@ BACKENDS: Final[Mapping[str, Backend]] = {
         places={
             "cpu": Place(
                 session="levit.runtime.sessions.native:NativeSession",
-                install="pip install --force-reinstall --no-binary levit levit",
+                install=INSTALL,
                 probe="levit.runtime.probes:native_cpu",
             ),
         },

@@ -41,7 +41,7 @@ def test_without_the_engine_it_is_one_line(levit, artifact, monkeypatch):
         assert (result.status, result.stdout) == (1, "")
         assert result.stderr.count("\n") == 1
         assert "/nowhere.so: cannot open" in result.stderr
-        assert "pip install --force-reinstall" in result.stderr
+        assert "pip install --force-reinstall --no-deps ." in result.stderr
 
 
 def test_an_export_without_the_engine_is_unverified(levit, tmp_path, monkeypatch):
