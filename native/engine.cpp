@@ -264,7 +264,7 @@ int levit_pack(levit_engine *engine, int64_t number, int64_t width, const float 
     for (int64_t row = 0; row < rows; row++) {
       float *to = layer.weight + row * layer.columns;
       if (weight) memcpy(to, weight + row * keys, (size_t)keys * sizeof(float));
-      for (int64_t key = keys; key < layer.columns; key++) to[key] = -1e30f;
+      for (int64_t key = keys; key < layer.columns; key++) to[key] = -__builtin_inff();
     }
     return LEVIT_OK;
   }

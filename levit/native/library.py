@@ -92,8 +92,8 @@ def _beside_this_package() -> str:
 def _load(path: str) -> Library:
     if not path:
         raise BackendUnavailableError(
-            f"this installation of levit has no native engine, which is compiled on Linux, and here is "
-            f"{sys.platform}: {INSTALL}"
+            f"this installation of levit has no native engine, which is compiled on Linux (here is "
+            f"{sys.platform}): {INSTALL}"
         )
     try:
         functions = ctypes.CDLL(path)
