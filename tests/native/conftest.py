@@ -1,7 +1,9 @@
 import pytest
 
+from levit.errors import BackendUnavailableError
 from levit.export.lowering import lower
 from levit.export.passes import run_passes
+from levit.native.library import load_library
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,17 @@ def lowered(make_small):
         return made[key]
 
     return make
+
+
+def _isas():
+    """Instruction sets that this CPU has; without the library the marker `native` skips."""
+    try:
+        return load_library().isas
+    except BackendUnavailableError:
+        return ("none",)
+
+
+@pytest.fixture(params=_isas())
+def isa(request):
+    """Each of them in turn."""
+    return request.param
