@@ -78,18 +78,23 @@ void Arenas::release_all() {
 
 namespace {
 
-bool fit(const levit_engine &engine, Arena &arena, int64_t images) {
-  if (images > arena.images) {
+// Makes an arena large enough for so many images at once, in groups or as one group.
+bool fit(const levit_engine &engine, Arena &arena, int64_t images, int64_t together) {
+  if (images > arena.images || together > arena.together) {
+    images = images > arena.images ? images : arena.images;
+    together = together > arena.together ? together : arena.together;
     int64_t local = 0;
     for (int64_t s = 0; s < engine.stages; s++) {
       const Stage &stage = engine.stage[s];
-      const int64_t floats = stage.local_floats * (images < stage.group ? images : stage.group);
+      const int64_t grouped = images < stage.group ? images : stage.group;
+      const int64_t floats = stage.local_floats * (grouped > together ? grouped : together);
       if (floats > local) local = floats;
     }
-    arena.images = 0;
+    const int64_t carried = engine.carried_floats * (images > together ? images : together);
+    arena.images = arena.together = 0;
     if (!arena.local.allocate((size_t)local + LANES)) return false;
-    if (!arena.carried.allocate((size_t)(engine.carried_floats * images) + LANES)) return false;
-    arena.images = images;
+    if (!arena.carried.allocate((size_t)carried + LANES)) return false;
+    arena.images = images, arena.together = together;
   }
   return arena.scratch.floats() || arena.scratch.allocate((size_t)engine.scratch_floats + LANES);
 }
@@ -102,16 +107,16 @@ public:
     for (int i = 0; i < count_; i++) engine_.arenas->give_back(arena_[i]);
     if (arena_ != &single_) free(arena_);
   }
-  bool take(int count, int64_t images) {
+  bool take(int count, int64_t images, int64_t together) {
     if (count > 1) arena_ = (Arena **)calloc((size_t)count, sizeof(Arena *));
     for (int i = 0; arena_ && i < count; i++) {
       if (!(arena_[i] = engine_.arenas->take())) return false;
       count_ = i + 1;
-      if (!fit(engine_, *arena_[i], images)) return false;
+      if (!fit(engine_, *arena_[i], images, i ? 0 : together)) return false;
     }
     return arena_;
   }
-  const Arena &operator[](int thread) const { return *arena_[thread]; }
+  Arena *const *all() const { return arena_; }
 
 private:
   levit_engine &engine_;
@@ -120,37 +125,50 @@ private:
 };
 
 struct Run {
-  const levit_engine &engine;
+  const levit_engine *engine;
   Batch batch;
-  const Borrowed &arenas;
+  Arena *const *arenas;
   double *seconds;
 };
 
-// Whole images on each thread.
-void run_images(void *context, int thread, int threads) {
-  const FlushToZero flush;
-  const Run &run = *(const Run *)context;
-  const int64_t end = run.batch.first + run.batch.images * (thread + 1) / threads;
+// Images [first, end) of a run, as many at once as weights are read for.
+void run_alone(const Run &run, const Arena &arena, Range images, double *seconds) {
   Batch batch = run.batch;
-  batch.first += run.batch.images * thread / threads;
-  for (; batch.first < end; batch.first += batch.images) {
-    batch.images = end - batch.first < run.engine.chunk ? end - batch.first : run.engine.chunk;
-    const Arena &arena = run.arenas[thread];
-    run_chunk(run.engine, batch, arena, arena.scratch.floats(), 0, 1, threads > 1 ? nullptr : run.seconds);
+  const int64_t chunk = run.engine->chunk;
+  for (batch.first = images.begin; batch.first < images.end; batch.first += batch.images) {
+    batch.images = images.end - batch.first < chunk ? images.end - batch.first : chunk;
+    run_chunk(*run.engine, batch, arena, arena.scratch.floats(), nullptr, seconds);
   }
 }
 
-// All threads on the same images.
-void run_together(void *context, int thread, int threads) {
+// Whole images on each thread: a piece is as many as it takes at once.
+void share_images(void *context, Member &member) {
+  if (!member.enter()) return;
   const FlushToZero flush;
-  const Run &run = *(const Run *)context;
-  Batch batch = run.batch;
-  const int64_t end = batch.first + batch.images;
-  for (; batch.first < end; batch.first += batch.images) {
-    batch.images = end - batch.first < run.engine.chunk ? end - batch.first : run.engine.chunk;
-    run_chunk(run.engine, batch, run.arenas[0], run.arenas[thread].scratch.floats(), thread, threads,
-              thread ? nullptr : run.seconds);
+  const Run run = *(const Run *)context;
+  const Arena &arena = *run.arenas[member.thread()];
+  member.leave();
+  const int64_t each = run.batch.images / member.threads(), chunk = run.engine->chunk;
+  const int pieces = (int)((each + chunk - 1) / chunk);
+  int owner, piece;
+  while (member.take(0, pieces, owner, piece)) {
+    const int64_t first = run.batch.first + owner * each;
+    const Range images = share(each, piece, pieces);
+    run_alone(run, arena, {first + images.begin, first + images.end}, nullptr);
+    member.finish(0, pieces);
   }
+  member.wait(0, pieces);
+}
+
+// All threads on the same images.
+void share_steps(void *context, Member &member) {
+  if (!member.enter()) return;
+  const FlushToZero flush;
+  const Run run = *(const Run *)context;
+  const Arena &arena = *run.arenas[0];
+  float *scratch = run.arenas[member.thread()]->scratch.floats();
+  member.leave();
+  run_chunk(*run.engine, run.batch, arena, scratch, &member, member.thread() ? nullptr : run.seconds);
 }
 
 // In a forked child neither the threads nor the arenas that they had are there: new ones are made,
@@ -166,7 +184,7 @@ int start_here(levit_engine &engine) {
     }
     Team *team = make<Team>();
     Arenas *arenas = make<Arenas>();
-    const bool started = team && arenas && team->start(engine.threads);
+    const bool started = team && arenas && team->start(engine.threads, engine.steps);
     if (!started) {
       destroy(team);
       destroy(arenas);
@@ -186,21 +204,25 @@ int run(levit_engine &engine, const void *input, int64_t images, float *const *o
   // Callers that come while the team works run on their own threads.
   const bool claimed = team.threads() > 1 && team.try_claim();
   const int threads = claimed ? team.threads() : 1;
-  // As many images as all threads can take; those that are left over are divided within layers.
+  // As many images as all threads can take; those that are left over are divided within steps.
   const int64_t divided = seconds && threads > 1 ? 0 : images / threads * threads;
-  const int64_t together = images - divided;
+  const int64_t left = images - divided, each = divided / threads;
+  const int64_t alone = each < engine.chunk ? each : engine.chunk;
+  const int64_t together = left < engine.chunk ? left : engine.chunk;
   Borrowed arenas(engine);
-  int64_t most = divided / threads > together ? divided / threads : together;
-  most = most < engine.chunk ? most : engine.chunk;
-  const bool fits = arenas.take(threads, most);
+  const bool fits = arenas.take(threads, alone, together);
   if (fits) {
-    Run part{engine, {(const char *)input, outputs, 0, divided}, arenas, seconds};
+    Run part{&engine, {(const char *)input, outputs, 0, divided}, arenas.all(), seconds};
     if (!claimed) {
-      run_images(&part, 0, 1);
+      const FlushToZero flush;
+      run_alone(part, **arenas.all(), {0, images}, seconds);
     } else {
-      if (divided) team.run(run_images, &part);
-      part.batch.first = divided, part.batch.images = together;
-      if (together) team.run(run_together, &part);
+      if (divided) team.run(share_images, &part, 1);
+      for (part.batch.first = divided; part.batch.first < images; part.batch.first += together) {
+        const int64_t rest = images - part.batch.first;
+        part.batch.images = rest < together ? rest : together;
+        team.run(share_steps, &part, engine.steps);
+      }
     }
   }
   if (claimed) team.release();

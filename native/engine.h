@@ -26,7 +26,7 @@ struct Stage {
 struct Arena {
   Memory local, carried, scratch;
   Arena *next = nullptr;
-  int64_t images = 0; // that it is large enough for
+  int64_t images = 0, together = 0; // that it is large enough for, in groups and as one group
 };
 
 // Arenas that no run is using.
@@ -74,9 +74,12 @@ struct Batch {
   int64_t first, images; // of the caller's
 };
 
-// Runs a chunk of at most `engine.chunk` images in `arena`, as one of `threads` threads that all do
-// so. `scratch` is the thread's own.
+// The part-th of so many equal parts of `count` things.
+Range share(int64_t count, int64_t part, int64_t parts);
+
+// Runs a chunk of at most `engine.chunk` images in `arena`: alone, or with the other members of a team.
+// `scratch` is the thread's own.
 void run_chunk(const levit_engine &engine, const Batch &batch, const Arena &arena, float *scratch,
-               int thread, int threads, double *seconds);
+               Member *member, double *seconds);
 
 } // namespace levit

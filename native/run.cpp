@@ -6,11 +6,11 @@
 
 namespace levit {
 
-namespace {
-
 Range share(int64_t count, int64_t part, int64_t parts) {
   return {count * part / parts, count * (part + 1) / parts};
 }
+
+namespace {
 
 double now() {
   timespec time;
@@ -18,14 +18,18 @@ double now() {
   return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-// A group of a chunk's images in one stage, on one thread.
+// Pieces into which each thread's share of a step is cut, for others to take.
+constexpr int PIECES = 2;
+
+// A group of a chunk's images in one stage, and the part of the work on them that is to be done.
 struct Group {
   const levit_engine &engine;
   const Batch &batch;
   const Arena &arena;
   float *scratch;
-  int64_t first, images; // in the chunk
-  int thread, threads;
+  int64_t first, images;        // in the chunk
+  int share, shares;            // one for each thread
+  int piece = 0, pieces = 1;    // of the share
 
   // Number of images whose values lie side by side in a buffer's memory, and the first of ours.
   int64_t neighbours(const levit_buffer &b) const { return b.carried ? batch.images : images; }
@@ -36,6 +40,13 @@ struct Group {
   // The first of the group's images in a buffer of rows.
   float *rows(const levit_buffer &b) const { return memory(b) + place(b) * b.rows * b.stride; }
   const levit_buffer &buffer(int64_t number) const { return engine.buffer[number]; }
+  // The part of so many equal things.
+  Range part_of(int64_t count) const { return cut(levit::share(count, share, shares)); }
+  // The piece of a share.
+  Range cut(Range whole) const {
+    const Range piece_of_it = levit::share(whole.end - whole.begin, piece, pieces);
+    return {whole.begin + piece_of_it.begin, whole.begin + piece_of_it.end};
+  }
 };
 
 void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
@@ -54,7 +65,7 @@ void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
   conv.pixel_stride = target.stride;
   conv.target_pitch = (width + grid) * target.stride;
   const int64_t border = grid ? conv.target_pitch + target.stride : 0;
-  const Range all = share(group.images * height, group.thread, group.threads);
+  const Range all = group.part_of(group.images * height);
   for (int64_t row = all.begin; row < all.end; row += conv.rows.end - conv.rows.begin) {
     const int64_t image = row / height, y = row % height;
     conv.rows = {y, all.end - row < height - y ? y + all.end - row : height};
@@ -87,7 +98,7 @@ void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
 // rows while each thread has some tiles of them, as the step before and the step after do, so that its
 // activations stay in its cache; else by columns, so that each reads a part of the weights.
 void share_product(const Group &group, int64_t rows, int64_t columns, LinearWork &work) {
-  const int64_t threads = group.threads, panel = group.engine.kernels->panel;
+  const int64_t threads = group.shares, panel = group.engine.kernels->panel;
   const int64_t tiles = (rows + group.engine.kernels->rows - 1) / group.engine.kernels->rows;
   const int64_t panels = (columns + panel - 1) / panel;
   const bool prefer_rows = tiles >= 4 * threads;
@@ -100,8 +111,11 @@ void share_product(const Group &group, int64_t rows, int64_t columns, LinearWork
     if (least && (load > least || (load == least && !prefer_rows))) continue;
     least = load, parts = by_rows;
   }
-  work.rows = share(rows, group.thread % parts, parts);
-  work.panels = share(panels, group.thread / parts, threads / parts);
+  work.rows = share(rows, group.share % parts, parts);
+  work.panels = share(panels, group.share / parts, threads / parts);
+  // A panel is the least that can be cut off without reading weights twice.
+  Range &cut = work.panels.end - work.panels.begin < group.pieces ? work.rows : work.panels;
+  cut = group.cut(cut);
 }
 
 void run_linear(const Group &group, const levit_step &step, const Layer &layer) {
@@ -155,14 +169,14 @@ void run_attention(const Group &group, const levit_step &step, const Layer &laye
   work.activation = step.activation;
   const int64_t rows = group.engine.kernels->rows;
   const int64_t tiles = (work.query_count + rows - 1) / rows;
-  work.tiles = share(step.heads * group.images * tiles, group.thread, group.threads);
+  work.tiles = group.part_of(step.heads * group.images * tiles);
   group.engine.kernels->attention(work, group.scratch);
 }
 
 void run_subsample(const Group &group, const levit_step &step) {
   const levit_buffer &source = group.buffer(step.source), &target = group.buffer(step.target);
   const int64_t width = (step.grid_width + step.step - 1) / step.step;
-  const Range all = share(group.images * target.rows, group.thread, group.threads);
+  const Range all = group.part_of(group.images * target.rows);
   for (int64_t row = all.begin; row < all.end; row++) {
     const int64_t image = row / target.rows, token = row % target.rows;
     const int64_t from = token / width * step.step * step.grid_width + token % width * step.step;
@@ -174,7 +188,7 @@ void run_subsample(const Group &group, const levit_step &step) {
 
 void run_mean(const Group &group, const levit_step &step) {
   const levit_buffer &source = group.buffer(step.source), &target = group.buffer(step.target);
-  Range columns = share(target.stride / LANES, group.thread, group.threads);
+  Range columns = group.part_of(target.stride / LANES);
   columns = {columns.begin * LANES, columns.end * LANES};
   for (int64_t image = 0; image < group.images; image++) {
     group.engine.kernels->mean(group.rows(source) + image * source.rows * source.stride, source.rows,
@@ -185,7 +199,7 @@ void run_mean(const Group &group, const levit_step &step) {
 void run_output(const Group &group, const levit_step &step) {
   const levit_buffer &source = group.buffer(step.source);
   const int64_t first = group.batch.first + group.first, size = source.rows * source.columns;
-  const Range images = share(group.images, group.thread, group.threads);
+  const Range images = group.part_of(group.images);
   for (int64_t image = images.begin; image < images.end; image++) {
     const float *from = group.rows(source) + image * source.rows * source.stride;
     float *to = group.batch.outputs[step.output] + (first + image) * size;
@@ -216,20 +230,30 @@ void run_step(const Group &group, int64_t number) {
 } // namespace
 
 void run_chunk(const levit_engine &engine, const Batch &batch, const Arena &arena, float *scratch,
-               int thread, int threads, double *seconds) {
+               Member *member, double *seconds) {
   double before = seconds ? now() : 0;
   for (int64_t s = 0; s < engine.stages; s++) {
     const Stage &stage = engine.stage[s];
-    for (int64_t first = 0; first < batch.images; first += stage.group) {
+    // What all threads do together is one group: each step then has one set of pieces.
+    const int64_t most = member ? batch.images : stage.group;
+    for (int64_t first = 0; first < batch.images; first += most) {
       const int64_t left = batch.images - first;
-      const Group group{engine,  batch, arena, scratch, first, left < stage.group ? left : stage.group,
-                        thread, threads};
-      for (int64_t i = 0; i < stage.steps; i++) {
-        run_step(group, stage.first_step + i);
-        if (threads > 1) engine.team->barrier();
+      const int shares = member ? member->threads() : 1;
+      Group group{engine, batch, arena, scratch, first, left < most ? left : most, 0, shares};
+      for (int64_t i = stage.first_step; i < stage.first_step + stage.steps; i++) {
+        if (member) {
+          group.pieces = PIECES;
+          while (member->take(i, PIECES, group.share, group.piece)) {
+            run_step(group, i);
+            member->finish(i, PIECES);
+          }
+          if (!member->wait(i, PIECES)) return;
+        } else {
+          run_step(group, i);
+        }
         if (!seconds) continue;
         const double after = now();
-        seconds[stage.first_step + i] += after - before;
+        seconds[i] += after - before;
         before = after;
       }
     }
