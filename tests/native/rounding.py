@@ -24,7 +24,7 @@ def added(x, y, *terms):
     value, squares = x @ y, np.square(x) @ np.square(y)
     for term in terms:
         if term is not None:
-            value, squares = value + term, squares + np.square(term)
+            value, squares = value + term, squares + np.square(term, dtype=np.float64)
     return value, roundings(x.shape[-1] + len(terms)) * (np.abs(value) + np.sqrt(squares))
 
 
@@ -70,7 +70,7 @@ def attention(q, k, v, table, activation=None):
     share = np.exp2(-below)
     share /= share.sum(-1, keepdims=True)
     # Of a power of two: its exponent's rounding, and two units in its last place.
-    exponent = off + UNIT * np.minimum(below, 126)
+    exponent = np.where(below < 126, off + UNIT * below, 0)
     power = share * (np.expm1(np.log(2) * exponent) + 4 * UNIT)
     value, error = added(share, v)
     error += power @ np.abs(v) + np.abs(value) * (power.sum(-1, keepdims=True) + 3 * UNIT)
