@@ -10,6 +10,7 @@ from levit.export.write import write
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
 CELLS = [
+    pytest.param("native", "fp32", marks=pytest.mark.native),
     ("onnx", "fp32"),
     ("onnx", "fp16"),
     ("openvino", "fp32"),

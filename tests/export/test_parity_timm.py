@@ -5,13 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from parity import relative_error, run_artifact
+from parity import deployments, relative_error, run_artifact
 from safetensors.numpy import save_file
 
-from levit.export import ExportOptions
+from levit.export import ExportOptions, export
 from levit.export.prepare import prepare
-from levit.export.targets import find_target
-from levit.export.write import write
 from levit.models.checkpoint import StrictWeights
 from levit.models.levit.config import levit_config
 from levit.models.model import Model, Plan
@@ -19,6 +17,7 @@ from levit.models.ops import NumpyOps
 from levit.models.pictures import smooth_pictures, standardized
 from levit.models.random_weights import flatten, random_model
 from levit.models.registry import FAMILIES
+from levit.runtime.backends import SessionOptions, open_session
 
 pytestmark = pytest.mark.peers
 
@@ -78,19 +77,25 @@ def evaluate(network, x, functions):
     return {name: (exact[name], relative_error(single[name], exact[name])) for name in exact}
 
 
-def compare(name, config, seed, folder, *, outputs=("logits",)):
+FUNCTIONS = {
+    "logits": lambda net, t: net(t),
+    "embedding": lambda net, t: net.forward_head(net.forward_features(t), pre_logits=True),
+    "features": lambda net, t: net.forward_features(t),
+    "logits_head": lambda net, t: both_heads(net, t)[0],
+    "logits_dist": lambda net, t: both_heads(net, t)[1],
+}
+
+
+def drawn(name, config, seed, folder):
+    """timm's network of weights that are drawn anew, and a checkpoint of them in the folder."""
     model = random_model(LEVIT, replace(config, conv=False), seed)
-    keymap = next(k for k in LEVIT.keymaps if k.conv == config.conv)
-    state = flatten(model, keymap)
+    state = flatten(model, next(k for k in LEVIT.keymaps if k.conv == config.conv))
     save_file(state, folder / "model.safetensors")
-    network = timm_network(name, config, state)
-    functions = {
-        "logits": lambda net, t: net(t),
-        "embedding": lambda net, t: net.forward_head(net.forward_features(t), pre_logits=True),
-        "features": lambda net, t: net.forward_features(t),
-        "logits_head": lambda net, t: both_heads(net, t)[0],
-        "logits_dist": lambda net, t: both_heads(net, t)[1],
-    }
+    return timm_network(name, config, state)
+
+
+def compare(name, config, seed, folder, *, outputs=("logits",)):
+    network = drawn(name, config, seed, folder)
     pictures = smooth_pictures(
         np.random.default_rng(seed), 2, config.image_size, config.in_channels
     )
@@ -106,17 +111,18 @@ def compare(name, config, seed, folder, *, outputs=("logits",)):
     assert prepared.source.variant == name
     reference = prepared.trained.forward(NumpyOps(), x.astype(np.float64))
     assert set(reference) == set(outputs)
-    deployed = run_artifact(write(prepared, find_target("onnx", "fp32"), options), x)
-    evaluated = evaluate(network, x, {output: functions[output] for output in outputs})
+    deployed = {a.manifest.target: run_artifact(a, x) for a in deployments(prepared)}
+    evaluated = evaluate(network, x, {output: FUNCTIONS[output] for output in outputs})
     for output, (expected, single) in evaluated.items():
         at = f"{name} {config.image_size} {output}, LEVIT_TEST_SEED={seed}"
         assert np.ptp(expected, axis=0).max() > 0.05 * np.abs(expected).max(), f"deaf: {at}"
         error = relative_error(reference[output], expected)
         assert error <= REFERENCE, f"reference off by {error:.1e}: {at}"
-        error = relative_error(deployed[output], expected)
-        assert error <= max(DEPLOYED, 2 * single), (
-            f"artifact off by {error:.1e}, timm's own float32 is by {single:.1e}: {at}"
-        )
+        for target, found in deployed.items():
+            error = relative_error(found[output], expected)
+            assert error <= max(DEPLOYED, 2 * single), (
+                f"{target} off by {error:.1e}, timm's own float32 is by {single:.1e}: {at}"
+            )
 
 
 def both_heads(network, x):
@@ -164,6 +170,40 @@ def test_a_headless_variant(name, seed, folder):
     # Without heads a distilled model cannot be told from a plain one.
     config = replace(VARIANTS[name].config, image_size=(80, 80), num_classes=0, distilled=False)
     compare(name, config, seed, folder, outputs=("embedding", "features"))
+
+
+@pytest.mark.native
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] * (not v.hub_id)) for n, v in VARIANTS.items()],
+)
+def test_every_batch_and_number_of_threads(name, seed, folder):
+    """Every output, by tensors and by pixels: our engine divides batches in ways of its own."""
+    config = VARIANTS[name].config
+    config = replace(config, image_size=small_size(config), num_classes=50)
+    network = drawn(name, config, seed, folder)
+    pixels = smooth_pictures(np.random.default_rng(seed), 33, config.image_size)
+    batches = {"float32": standardized(pixels), "uint8": pixels}
+    outputs = LEVIT.outputs(config)
+    evaluated = evaluate(network, batches["float32"], {key: FUNCTIONS[key] for key in outputs})
+    for dtype, batch in batches.items():
+        options = ExportOptions(
+            checkpoint=folder / "model.safetensors", image_size=config.image_size,
+            outputs=outputs, target="native", input=dtype, mean=[127.5 / 255], std=[64 / 255],
+            verify="none", output=folder / dtype,
+        )  # fmt: skip
+        artifact = export(options)
+        for threads in range(1, 5):
+            session = open_session(artifact, SessionOptions(threads=threads))
+            # Every batch on some number of threads, and some on every one.
+            for images in (1, 2, *range(2 + threads, 34, 4)):
+                found = session.run({artifact.manifest.inputs[0].name: batch[:images]})
+                for output, (expected, single) in evaluated.items():
+                    off = np.abs(found[output] - expected[:images]).max() / np.abs(expected).max()
+                    assert off <= max(DEPLOYED, 2 * single), (
+                        f"{output} of {images} {dtype} on {threads} threads is off by {off:.1e}, "
+                        f"timm's own float32 by {single:.1e}: {name}, LEVIT_TEST_SEED={seed}"
+                    )
 
 
 @pytest.mark.parametrize("channels", [1, 5])
