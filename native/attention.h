@@ -76,19 +76,13 @@ template <int ROWS, int VECTORS> __attribute__((noinline)) void values_tile(cons
   }
 }
 
-template <int VECTORS, int... ROWS> struct AttentionTiles {
-  static constexpr void (*scores[])(const Scores &) = {scores_tile<ROWS + 1, VECTORS>...};
-  static constexpr void (*values[])(const Values &) = {values_tile<ROWS + 1, VECTORS>...};
+template <int VECTORS, class ALL> struct AttentionTiles;
+template <int VECTORS, int... ROWS> struct AttentionTiles<VECTORS, Heights<ROWS...>> {
+  static constexpr void (*scores[])(const Scores &) = {scores_tile<ROWS, VECTORS>...};
+  static constexpr void (*values[])(const Values &) = {values_tile<ROWS, VECTORS>...};
 };
-
-#if defined(__AVX512F__)
-template <int VECTORS>
-using TilesOf = AttentionTiles<VECTORS, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13>;
-#elif defined(__AVX2__) || defined(__aarch64__)
-template <int VECTORS> using TilesOf = AttentionTiles<VECTORS, 0, 1, 2, 3, 4, 5>;
-#else
-template <int VECTORS> using TilesOf = AttentionTiles<VECTORS, 0, 1>;
-#endif
+typedef AttentionTiles<TILE_VECTORS, AllHeights> WholeTiles;
+typedef AttentionTiles<HALF, AllHeights> HalfTiles;
 
 // Scores of one row → powers of two, the largest of which is 1. Returns 1 / their sum.
 LEVIT_INLINE float softmax_row(float *row, int64_t count) {
@@ -148,7 +142,7 @@ void attention(const AttentionWork &work, float *scratch) {
       scores.keys = packed + column * key_width;
       scores.table = table + column;
       scores.target = {powers + column, stride, 16};
-      (half ? TilesOf<16 / WIDTH>::scores : TilesOf<TILE_VECTORS>::scores)[rows - 1](scores);
+      (half ? HalfTiles::scores : WholeTiles::scores)[rows - 1](scores);
     }
     for (int64_t r = 0; r < rows; r++) {
       inverse[r] = softmax_row(powers + r * stride, keys);
@@ -169,7 +163,7 @@ void attention(const AttentionWork &work, float *scratch) {
       values.values = work.values + (head * value_width + column) / 16 * work.value_block +
                       image * work.key_count * 16;
       values.target = fits ? Place{target + column, work.target_stride, 16} : Place{whole, PANEL, 16};
-      (columns < PANEL ? TilesOf<16 / WIDTH>::values : TilesOf<TILE_VECTORS>::values)[rows - 1](values);
+      (columns < PANEL ? HalfTiles::values : WholeTiles::values)[rows - 1](values);
       if (fits) continue;
       // Channels that fill no whole vector: storing one would write into the next head's.
       const size_t bytes = (size_t)(work.value_width - column) * sizeof(float);

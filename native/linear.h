@@ -75,27 +75,14 @@ __attribute__((noinline)) void product_tile(const Product &product) {
   if (product.activation != LEVIT_IDENTITY) activate_stored<ROWS, VECTORS>(product);
 }
 
-// One function for each number of rows, and for whole panels and the half one of 16 columns, so
-// that rows can be distributed evenly: 49 are 12 + 12 + 12 + 13, not 14 + 14 + 14 + 7.
-typedef void (*ProductTile)(const Product &);
-constexpr int HALF = 16 / WIDTH;
-
-template <int VECTORS, int... ROWS> struct ProductTiles {
-  static constexpr ProductTile of_rows[] = {product_tile<ROWS + 1, VECTORS>...};
+template <int VECTORS, class ALL> struct ProductTiles;
+template <int VECTORS, int... ROWS> struct ProductTiles<VECTORS, Heights<ROWS...>> {
+  static constexpr void (*of_rows[])(const Product &) = {product_tile<ROWS, VECTORS>...};
 };
 
-template <int VECTORS> LEVIT_INLINE ProductTile product_of(int64_t rows) {
-#if defined(__AVX512F__)
-  return ProductTiles<VECTORS, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13>::of_rows[rows - 1];
-#elif defined(__AVX2__) || defined(__aarch64__)
-  return ProductTiles<VECTORS, 0, 1, 2, 3, 4, 5>::of_rows[rows - 1];
-#else
-  return ProductTiles<VECTORS, 0, 1>::of_rows[rows - 1];
-#endif
-}
-
 LEVIT_INLINE void multiply_panel(const Product &product, int64_t rows, int64_t columns) {
-  (columns == PANEL ? product_of<TILE_VECTORS> : product_of<HALF>)(rows)(product);
+  (columns == PANEL ? ProductTiles<TILE_VECTORS, AllHeights>::of_rows
+                    : ProductTiles<HALF, AllHeights>::of_rows)[rows - 1](product);
 }
 
 void linear(const LinearWork &work) {

@@ -12,6 +12,17 @@ template <int ROWS, int VECTORS> struct Tile {
   Vec at[ROWS][VECTORS];
 };
 
+// 1, 2, … TILE_ROWS: a kernel has a function for each number of rows, so that rows can be distributed
+// evenly: 49 are 12 + 12 + 12 + 13, not 14 + 14 + 14 + 7.
+template <int... ROWS> struct Heights {};
+template <int LAST, int... ROWS> struct HeightsTo : HeightsTo<LAST - 1, LAST, ROWS...> {};
+template <int... ROWS> struct HeightsTo<0, ROWS...> {
+  typedef Heights<ROWS...> type;
+};
+typedef HeightsTo<TILE_ROWS>::type AllHeights;
+// And for whole panels and the half one of 16 columns.
+constexpr int HALF = 16 / WIDTH;
+
 // The left operand: rows of `depth` floats in `segments`, such as the three rows of a 3x3 window.
 struct Left {
   const float *p;
