@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from levit.native.program import Attention, Linear, Output, Step
 
@@ -12,7 +12,7 @@ __all__ = ["Lifetime", "lifetimes", "reads", "writes"]
 
 @dataclass(frozen=True, kw_only=True)
 class Lifetime:
-    """Numbers of the first and the last step that use a buffer, and their stages."""
+    """Numbers of the first and the last step that need a buffer's memory, and their stages."""
 
     first: int
     last: int
@@ -38,7 +38,12 @@ def writes(step: Step) -> int | None:
 
 
 def lifetimes(steps: Sequence[Step]) -> dict[int, Lifetime]:
-    """The lifetime of every buffer that some step uses, by its number."""
+    """The lifetime of every buffer that some step uses, by its number.
+
+    A buffer of several stages needs its memory for all of the first and all of the last: a stage
+    runs for one group of images after another, and the last steps of one group come before the
+    first steps of the next.
+    """
     found: dict[int, Lifetime] = {}
     for i, step in enumerate(steps):
         target = writes(step)
@@ -49,5 +54,12 @@ def lifetimes(steps: Sequence[Step]) -> dict[int, Lifetime]:
                 last=i,
                 first_stage=step.stage if begin is None else begin.first_stage,
                 last_stage=step.stage,
+            )
+    begins = {step.stage: i for i, step in reversed(list(enumerate(steps)))}
+    ends = {step.stage: i for i, step in enumerate(steps)}
+    for number, life in found.items():
+        if life.first_stage != life.last_stage:
+            found[number] = replace(
+                life, first=begins[life.first_stage], last=ends[life.last_stage]
             )
     return found

@@ -50,6 +50,8 @@ class StepShapes:
         self._program = program
         # By buffer: what the last Project has left there, (column, width, heads) of each part.
         self._projected: dict[int, set[tuple[int, int, int]]] = {}
+        # Their values lie in blocks of columns, over all images: only an attention finds them.
+        self._in_blocks = {step.target for step in program.steps if isinstance(step, Project)}
 
     def check(self, number: int, step: Step) -> None:
         """Check one step, whose buffers exist; raises ``ValueError``."""
@@ -77,15 +79,16 @@ class StepShapes:
             case Mean():
                 self._holds(step.target, 1, self._tokens(step.source).columns)
 
-    def _tokens(self, number: int) -> Buffer:
+    def _tokens(self, number: int, in_blocks: bool = False) -> Buffer:
         """The buffer of this number, of tokens."""
         buffer = self._program.buffers[number]
         require(buffer.grid is None, f"buffer {number} holds a grid")
+        require((number in self._in_blocks) == in_blocks, f"buffer {number} is for attention alone")
         return buffer
 
-    def _holds(self, number: int, rows: int, columns: int) -> None:
+    def _holds(self, number: int, rows: int, columns: int, in_blocks: bool = False) -> None:
         """Require a buffer of so many tokens and channels."""
-        buffer = self._tokens(number)
+        buffer = self._tokens(number, in_blocks)
         require(
             (buffer.rows, buffer.columns) == (rows, columns),
             f"buffer {number} has {buffer.rows} x {buffer.columns} values, not {rows} x {columns}",
@@ -141,7 +144,7 @@ class StepShapes:
             self._array(part.bias, step.heads * part.width)
             parts.add((column, part.width, step.heads))
             column += step.heads * padded(part.width)
-        self._holds(step.target, source.rows, column)
+        self._holds(step.target, source.rows, column, in_blocks=True)
         self._projected[step.target] = parts
 
     def _attention(self, step: Attention) -> None:

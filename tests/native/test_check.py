@@ -135,6 +135,12 @@ WRONG = {
     "spare array": (lambda p: with_array(p, "spare", (3,)), "no step reads array 'spare'"),
     "bias left out": (lambda p: with_step(p, Conv, bias=None), "no step reads array 'stem.0.bias'"),
     "activation": (lambda p: with_step(p, Conv, activation="relu"), "no activation 'relu'"),
+    "blocks as rows": (
+        lambda p: with_step(p, Output, source=step_of(p, Project).target), "for attention alone"
+    ),
+    "rows where blocks are": (
+        lambda p: with_step(p, Attention, target=step_of(p, Project).target), "which it reads"
+    ),
     "rows of a Linear": (
         lambda p: with_step(p, Linear, -1, source=23), "buffer 30 has 1 x 10 values, not 4 x 10"
     ),
