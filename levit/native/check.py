@@ -160,13 +160,17 @@ def _check_memory(program: Program) -> Sizes:
     # (offset, end, number) of the buffers that are needed, in order of their offsets.
     needed: dict[bool, list[tuple[int, int, int]]] = {False: [], True: []}
     begins: dict[int, list[int]] = {}
+    ends_before: dict[int, list[int]] = {}
     for number in range(len(program.buffers)):
         require(number in lives, f"no step uses buffer {number}")
         begins.setdefault(lives[number].first, []).append(number)
-    for i, numbers in sorted(begins.items()):
-        for memory in needed.values():
-            memory[:] = [entry for entry in memory if lives[entry[2]].last >= i]
-        for number in numbers:
+        ends_before.setdefault(lives[number].last + 1, []).append(number)
+    for i in range(len(program.steps)):
+        for number in ends_before.get(i, ()):
+            buffer = program.buffers[number]
+            memory = needed[buffer.carried]
+            del memory[bisect(memory, (buffer.offset, buffer.offset + buffer.size, number)) - 1]
+        for number in begins.get(i, ()):
             buffer, life = program.buffers[number], lives[number]
             require(
                 buffer.carried or life.first_stage == life.last_stage,

@@ -9,6 +9,7 @@ from levit.errors import CorruptArtifactError
 from levit.native.check import check
 from levit.native.program import (
     Attention,
+    Buffer,
     Conv,
     Linear,
     Mean,
@@ -175,7 +176,7 @@ WRONG = {
     "output of a grid": (lambda p: with_step(p, Output, source=0), "buffer 0 holds a grid"),
     "heads as tokens": (
         lambda p: with_step(p, Linear, source=step_of(p, Project).target),
-        "holds heads, which attention alone reads",
+        "is for attention alone",
     ),
     "no outputs": (
         lambda p: replace(p, steps=tuple(s for s in p.steps if not isinstance(s, Output))),
@@ -220,3 +221,25 @@ def test_every_small_program_is_sound(small, lowered, small_configs):
         assert (sizes.carried_floats > 0) == (sizes.stages > 1)
         again = Program.from_dict(program.to_dict())
         assert check(again, again.arrays) == sizes
+
+
+def test_thousands_of_buffers_that_all_live_to_the_end(program):
+    count = 8000
+    grown = replace(
+        program,
+        input=replace(program.input, height=4, width=4),
+        buffers=tuple(Buffer(rows=4, columns=4, stride=16, offset=64 * i) for i in range(count)),
+        steps=(
+            Conv(name="c", stage=0, source=None, target=0, weight="c", bias=None),
+            *(
+                Linear(name="l", stage=0, source=0, target=i, weight="l", bias=None)
+                for i in range(1, count)
+            ),
+            *(
+                Output(name=f"{i}", stage=0, source=i, transposed=False, shape=(4, 4))
+                for i in range(1, count)
+            ),
+        ),
+        arrays={"c": (4, 3, 3, 3), "l": (4, 4)},
+    )
+    assert check(grown, grown.arrays) == (64 * count, 0, 1)

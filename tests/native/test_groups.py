@@ -21,8 +21,8 @@ from levit.native.interpreter import interpret
 def growing():
     """A network whose values between the last stages are more than those before."""
     config = levit_config(
-        widths=(16, 160, 32), key_dim=8, heads=(2, 3, 4), depths=(1, 1, 1),
-        image_size=(64, 64), stem_convs=3, num_classes=3,
+        widths=(16, 16, 160), key_dim=8, heads=(2, 3, 4), depths=(1, 1, 1),
+        image_size=(128, 128), stem_convs=3, num_classes=3,
     )  # fmt: skip
     return lower(run_passes(random_model(FAMILIES["levit"], config, 0))[-1].model)
 
@@ -31,7 +31,7 @@ def growing():
 def test_values_of_one_group_stay_while_another_runs(growing, rng):
     arrays = {name: np.asarray(a, np.float32, "C") for name, a in growing.arrays.items()}
     engine = Engine(growing.program, arrays.__getitem__, threads=1)
-    x = rng.standard_normal((16, 3, 64, 64)).astype(np.float32)
+    x = rng.standard_normal((16, 3, 128, 128)).astype(np.float32)
     expected = interpret(growing.program, growing.arrays, x)["logits"]
     found = engine.run(x)["logits"]
     assert np.abs(found - expected).max() < 1e-5 * np.abs(expected).max()
@@ -42,7 +42,7 @@ def test_values_of_one_group_stay_while_another_runs(growing, rng):
 def test_an_image_has_the_same_answer_wherever_it_stands(growing, rng, threads):
     arrays = {name: np.asarray(a, np.float32, "C") for name, a in growing.arrays.items()}
     engine = Engine(growing.program, arrays.__getitem__, threads=threads)
-    x = rng.standard_normal((17, 3, 64, 64)).astype(np.float32)
+    x = rng.standard_normal((17, 3, 128, 128)).astype(np.float32)
     whole = engine.run(x)["logits"]
     for size in (1, 3, 8):
         for i in range(0, 17 - size, 3):
