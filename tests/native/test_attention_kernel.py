@@ -153,7 +153,7 @@ def test_scores_that_differ_beyond_reason(isa):
 
 
 @pytest.mark.parametrize("keys", [1, 5, 16, 49])
-@pytest.mark.parametrize("size", [0.0, 80.0, -80.0, 1e4, -1e4, -1e29, 1e30])
+@pytest.mark.parametrize("size", [0.0, 80.0, -80.0, 1e4, -1e4, -3e38, 3e38])
 def test_all_scores_alike_and_large(isa, rng, size, keys):
     """Every token is looked at as much as every other, however large the scores are."""
     sketch = Sketch.of_tokens((1, keys), 8)
