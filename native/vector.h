@@ -100,7 +100,7 @@ template <class Combine> LEVIT_INLINE Vec reduced(Vec x, Combine combine) {
 // 2^x for x <= 127, at most 1 ulp off; below -126 it stays 2^-126. x = n + f, |f| <= 1/2: n goes to
 // the exponent, 2^f is a polynomial fitted to the smallest largest relative error.
 LEVIT_INLINE Vec exp2(Vec x) {
-  x = maximum(x, pinned(splat(-126.0f)));
+  x = maximum(pinned(splat(-126.0f)), x); // in this order NaN stays NaN
   const Vec magic = splat(12582912.0f); // 1.5 * 2^23: adding it rounds to a whole number
   Vec shifted = x + magic;
   Vec f = x - (shifted - magic);
