@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
+import struct
 import sys
 from functools import cache
 from importlib.util import find_spec
@@ -21,6 +23,8 @@ _NAMED_BY: Final = "LEVIT_NATIVE_LIBRARY"
 _ISA_NAMED_BY: Final = "LEVIT_NATIVE_ISA"
 # levit is installed from a clone, or from a wheel that somebody has built from one.
 INSTALL: Final = "LEVIT_ZIG=1 LEVIT_REQUIRE_NATIVE=1 pip install --force-reinstall --no-deps ."
+# Numbers of CPUs in an ELF file.
+_MACHINES: Final = {"x86_64": 62, "aarch64": 183}
 
 
 class Library:
@@ -96,9 +100,11 @@ def _load(path: str) -> Library:
             f"{sys.platform}): {INSTALL}"
         )
     try:
+        if Path(path).is_file():
+            _require_loadable(Path(path).read_bytes())
         functions = ctypes.CDLL(path)
         declare(functions)
-    except (OSError, AttributeError) as error:
+    except (OSError, AttributeError, ValueError) as error:
         raise BackendUnavailableError(
             f"the native engine cannot be loaded ({brief(error)}): {INSTALL}"
         ) from error
@@ -107,3 +113,25 @@ def _load(path: str) -> Library:
             f"the native engine is of another release than this package ({path}): {INSTALL}"
         )
     return Library(functions)
+
+
+def _require_loadable(library: bytes) -> None:
+    """Raise ``ValueError`` for a library that ends the process when it is loaded, or unexplained.
+
+    The system maps the segments that an ELF file lists without asking whether the file reaches so
+    far, and of one for another CPU it says that there is no such file. Source: elf(5).
+    """
+    if library[:5] != b"\x7fELF\x02":
+        return  # which the system says well
+    try:
+        (machine,) = struct.unpack_from("<H", library, 18)
+        (table,) = struct.unpack_from("<Q", library, 32)
+        entry, count = struct.unpack_from("<HH", library, 54)
+        places = [table + entry * i for i in range(count)]
+        segments = [struct.unpack_from("<8xQ16xQ", library, place) for place in places]
+    except struct.error:
+        raise ValueError("it is cut short") from None
+    if machine != _MACHINES.get(platform.machine(), machine):
+        raise ValueError(f"it is built for another CPU than {platform.machine()}")
+    if any(offset + size > len(library) for offset, size in segments):
+        raise ValueError("it is cut short")

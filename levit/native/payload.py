@@ -27,8 +27,8 @@ __all__ = ["Payload", "open_payload", "write_payload"]
 _METADATA: Final = "__metadata__"
 _ALIGNMENT: Final = 64
 _ITEM: Final = 4
-# The format's own limit, and far beyond a program of a thousand blocks.
-_LONGEST_HEADER: Final = 100_000_000
+# A program of a thousand blocks has half of it; the format's own limit is a half-minute of parsing.
+_LONGEST_HEADER: Final = 2**24
 _MOST_BYTES: Final = 2**40
 
 
