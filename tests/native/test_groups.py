@@ -59,3 +59,16 @@ def test_buffers_carried_into_and_out_of_a_stage_lie_apart(growing):
     buffers[second] = replace(buffers[second], offset=buffers[first].offset)
     with pytest.raises(CorruptArtifactError, match=re.escape(f"buffers {first} and {second} over")):
         check(replace(program, buffers=tuple(buffers)), program.arrays)
+
+
+@pytest.mark.native
+@pytest.mark.xfail(reason="the engine's exp2 turns NaN into a number", strict=True)
+def test_answers_that_overflow_are_not_finite(growing, rng):
+    """Scores of 1e60 are beyond float32, and softmax of them is nothing."""
+    arrays = {name: np.asarray(a, np.float32, "C") for name, a in growing.arrays.items()}
+    engine = Engine(growing.program, arrays.__getitem__, threads=1)
+    x = np.float32(1e30) * rng.standard_normal((1, 3, 128, 128)).astype(np.float32)
+    with np.errstate(all="ignore"):
+        expected = interpret(growing.program, arrays, x, np.float32)["logits"]
+    assert not np.isfinite(expected).any()
+    assert not np.isfinite(engine.run(x)["logits"]).any()
