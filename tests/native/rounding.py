@@ -39,7 +39,7 @@ def activated(y, error, name):
         case "silu":  # e^-x is as far off as its exponent is rounded; below e^-87 it stays there
             gate = np.exp(-np.logaddexp(0, -y))
             off = (1 - gate) * (2 * size + 4) + 3
-            return value, 1.1 * error + UNIT * off * size * gate + SMALLEST * size
+            return value, 1.1 * error + (UNIT * off * gate + 1.01 * SMALLEST) * size
         case "gelu":  # erf is taken from a formula that is 1.5e-7 off
             return value, 1.13 * error + (0.75e-7 + 5 * UNIT) * size
     raise ValueError(name)

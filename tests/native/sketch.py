@@ -1,12 +1,10 @@
 """Small programs for the kernels' own tests: steps on given arrays, each value there to be seen."""
 
-from dataclasses import replace
-
 import numpy as np
 
+from levit.export.lowering.memory import place
 from levit.native.check import check
 from levit.native.engine import Engine
-from levit.native.lifetimes import lifetimes
 from levit.native.program import (
     Attention,
     Buffer,
@@ -25,7 +23,7 @@ from levit.native.program import (
 
 
 class Sketch:
-    """A program in the making. Buffers lie one after another, so that every value stays.
+    """A program in the making; buffers lie where the compiler would put them.
 
     Attributes:
         stage: of the steps that come next.
@@ -142,17 +140,13 @@ class Sketch:
 
     def build(self):
         """The program, which `check` has passed, and its arrays."""
-        lives = lifetimes(self._steps)
-        buffers, ends = [], {False: 0, True: 0}
-        for number, buffer in enumerate(self._buffers):
-            carried = lives[number].first_stage != lives[number].last_stage
-            buffers.append(replace(buffer, carried=carried, offset=ends[carried]))
-            ends[carried] += padded(buffer.size)
         arrays = self._arrays
         program = Program(
-            input=self.input, buffers=tuple(buffers), steps=tuple(self._steps),
+            input=self.input,
+            buffers=place(self._buffers, self._steps),
+            steps=tuple(self._steps),
             arrays={name: array.shape for name, array in arrays.items()},
-        )  # fmt: skip
+        )
         check(program, program.arrays)
         return program, arrays
 

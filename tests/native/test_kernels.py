@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from rounding import convolution, excess, product
+from rounding import SMALLEST, activated, convolution, excess, product
 from sketch import Sketch
 
 pytestmark = pytest.mark.native
@@ -107,9 +107,9 @@ def test_activations_everywhere(isa):
     row.tokens = x
     for activation in ("hard_swish", "silu", "gelu"):
         weight = np.ones((1, 1), np.float32)
-        value, bound = product(x, weight, None, activation)
+        value, bound = activated(x.astype(np.float64), 0, activation)
         target = row.sketch.linear(0, weight, None, activation)
-        row.show(target, (value, bound), activation)
+        row.show(target, (value, bound + SMALLEST), activation)
     row.check(isa)
 
 
@@ -183,7 +183,9 @@ def test_conv_to_a_grid(isa, rng, columns):
         weight, bias = normal(rng, columns, 3, 3, 3), normal(rng, columns)
         sketch = Sketch(3, 2 * height, 2 * width)
         grid = sketch.conv(None, weight, bias, "hard_swish", to_grid=True)
-        sketch.output(sketch.conv(grid, windows(columns)))
+        shown = sketch.conv(grid, windows(columns))
+        # Lies where the grid was, and makes its border anything but zeros.
+        sketch.output(sketch.linear(shown, np.eye(9 * columns)))
         batch = normal(rng, 2, 3, 2 * height, 2 * width)
         value, bound = convolution(batch.transpose(0, 2, 3, 1), weight, bias, "hard_swish")
         shape = (2, height, width, columns)
