@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from levit.errors import ArtifactError, CorruptArtifactError
 from levit.json_values import listed, shown, table, text, whole
 
-__all__ = ["Payload", "open_payload", "write_payload"]
+__all__ = ["Payload", "open_payload", "unique", "write_payload"]
 
 _METADATA: Final = "__metadata__"
 _ALIGNMENT: Final = 64
@@ -145,20 +145,23 @@ def _read_header(
     if len(begin) < 8:
         raise ValueError("it is too short")
     (length,) = struct.unpack("<Q", begin)
-    if length > min(size - 8, _LONGEST_HEADER):
+    if length > size - 8:
         raise ValueError(f"it states a header of {length} bytes, and has {size} in all")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes is beyond any program's")
     words = file.read(length)
     if len(words) < length:
         raise ValueError("it is cut short")
-    header = dict(table(json.loads(words.decode(), object_pairs_hook=_unique), "header"))
+    header = dict(table(json.loads(words.decode(), object_pairs_hook=unique), "header"))
     metadata = {name: text(value, name) for name, value in table(header.pop(_METADATA, {})).items()}
     return metadata, _places(header, 8 + length, size)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Build a JSON object whose names are unique: readers differ in which of two they take."""
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice in its header")
+        raise ValueError("a name stands twice in an object")
     return found
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from levit.errors import ArtifactError, CorruptArtifactError
 from levit.native.check import check
-from levit.native.payload import Payload, write_payload
+from levit.native.payload import Payload, unique, write_payload
 from levit.native.program import Program
 
 __all__ = ["PROGRAM", "read_program", "write_program"]
@@ -44,7 +44,7 @@ def read_program(payload: Payload) -> Program:
     if words is None:
         raise CorruptArtifactError(f"{payload.path}: holds arrays and no program; export again")
     try:
-        program = Program.from_dict(json.loads(words))
+        program = Program.from_dict(json.loads(words, object_pairs_hook=unique))
         check(program, payload.shapes)
     except ArtifactError as error:
         raise type(error)(f"{payload.path}: {error}") from error

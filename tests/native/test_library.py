@@ -38,10 +38,10 @@ def library():
     return Path(load_library().functions._name).read_bytes()
 
 
-@pytest.mark.parametrize("length", [0, 5, 16, 64, 100, 1000, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("length", [0, 5, 16, 64, 100, 1000, 4096, 20_000])
 def test_a_library_that_is_cut_short(library, tmp_path, length):
     path = tmp_path / "cut.so"
-    path.write_bytes(library[: length if isinstance(length, int) else int(length * len(library))])
+    path.write_bytes(library[:length])
     found = loaded(str(path))
     assert found.startswith("BackendUnavailableError the native engine cannot be loaded (")
     assert "pip install" in found

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from levit.errors import ArtifactError, CorruptArtifactError
 from levit.native.payload import open_payload, write_payload
+from levit.native.program_file import PROGRAM, read_program, write_program
 
 METADATA = {"program": '{"version": 1}', "levit.labels": '["鯉", "a\\nb"]'}
 
@@ -87,6 +88,7 @@ WRONG = {
     "short": (b"\0" * 7, "it is too short"),
     "header too long": (of_header({}, length=2**63), "a header of 9223372036854775808 bytes"),
     "header cut": (of_header({"a": entry()}, 0, length=500), "states a header of 500 bytes"),
+    "header of a giant": (of_header(b"{" + b" " * 2**24 + b"}"), "is beyond any program's"),
     "no JSON": (of_header(b"{"), "not a .safetensors file"),
     "no UTF-8": (of_header(b'{"\xff": 1}'), "not a .safetensors file"),
     "list": (of_header([]), "header: expected an object"),
@@ -138,3 +140,18 @@ def test_file_that_becomes_shorter(tmp_path):
             file.truncate(path.stat().st_size - 4)
         with pytest.raises(CorruptArtifactError, match="'a' is cut short"):
             payload.read("a")
+
+
+def test_a_program_in_which_a_name_stands_twice(tmp_path, lowered):
+    path = tmp_path / "model.safetensors"
+    made = lowered()
+    write_program(path, made.program, made.arrays, {})
+    with open_payload(path) as payload:
+        assert read_program(payload) == made.program
+        words, arrays = payload.metadata[PROGRAM], {n: payload.read(n) for n in payload.shapes}
+    write_payload(path, arrays, {PROGRAM: words.replace('"version":1', '"version":1,"version":1')})
+    with (
+        open_payload(path) as payload,
+        pytest.raises(CorruptArtifactError, match=r"is no JSON \(a name stands twice"),
+    ):
+        read_program(payload)

@@ -23,7 +23,7 @@ from levit.native.program_file import read_program
 __all__ = ["ProgramTarget"]
 
 _PAYLOAD = "model.safetensors"
-_IMAGES = 3
+_IMAGES = 9  # more than one group of any stage
 
 
 class ProgramTarget:
