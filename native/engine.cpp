@@ -7,13 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "cpu.h"
 
 namespace levit {
 
 namespace {
+
+// Forks from the first process to this one: threads and arenas belong to one of them. Numbers of
+// processes are no good for that: a container's first child may have its parent's.
+std::atomic<int> forks{1};
+
+__attribute__((constructor)) void count_forks() {
+  pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+}
 
 // `new` is the C++ library's, which this library does without.
 template <class T> T *make() {
@@ -174,7 +181,7 @@ void share_steps(void *context, Member &member) {
 // In a forked child neither the threads nor the arenas that they had are there: new ones are made,
 // once, by whichever of the child's threads comes first.
 int start_here(levit_engine &engine) {
-  const int here = getpid();
+  const int here = forks.load(std::memory_order_relaxed);
   for (;;) {
     int seen = engine.process.load(std::memory_order_acquire);
     if (seen == here) return LEVIT_OK;
@@ -334,7 +341,7 @@ int levit_profile(levit_engine *engine, const void *input, int64_t images, float
 void levit_close(levit_engine *engine) {
   if (!engine) return;
   // In a child that never ran, the team's threads are the parent's.
-  if (engine->team && engine->process.load() == getpid()) {
+  if (engine->team && engine->process.load() == forks.load()) {
     engine->team->stop();
     engine->arenas->release_all();
     destroy(engine->team);

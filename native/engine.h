@@ -59,7 +59,7 @@ struct levit_engine {
   int threads;
   levit::Team *team;
   levit::Arenas *arenas;
-  std::atomic<int> process; // whose threads and arenas these are
+  std::atomic<int> process; // by its number of forks: whose threads and arenas these are; 0: nobody's
 };
 
 namespace levit {
