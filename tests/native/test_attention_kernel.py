@@ -128,7 +128,7 @@ def two_keys(isa, scores):
 
 
 def test_powers_of_two_are_at_most_two_units_off(isa, rng):
-    """Of both keys' shares the larger power is 1: their ratio is the other, rounded once."""
+    """The larger power of two keys is 1: the ratio of their shares is the other, rounded once."""
     whole = np.arange(-126, 0, dtype=np.float32)
     halves = whole + np.float32(0.5)
     near = [np.nextafter(x, np.float32(to)) for x in (whole, halves) for to in (-200, 1)]
