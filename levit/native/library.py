@@ -21,8 +21,8 @@ _FILE: Final = "_levit.so"
 # Another library than the one that is installed, for sanitizers and other builds.
 _NAMED_BY: Final = "LEVIT_NATIVE_LIBRARY"
 _ISA_NAMED_BY: Final = "LEVIT_NATIVE_ISA"
-# levit is installed from a clone, or from a wheel that somebody has built from one.
-INSTALL: Final = "LEVIT_ZIG=1 LEVIT_REQUIRE_NATIVE=1 pip install --force-reinstall --no-deps ."
+# In a clone: levit is on no index.
+INSTALL: Final = "pip install --force-reinstall --no-deps ."
 # Numbers of CPUs in an ELF file.
 _MACHINES: Final = {"x86_64": 62, "aarch64": 183}
 
