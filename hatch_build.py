@@ -36,7 +36,7 @@ class CannotBuildError(Exception):
     """One line: why there is no engine."""
 
 
-class EngineHook(BuildHookInterface):  # type: ignore[type-arg]
+class EngineHook(BuildHookInterface[Any]):
     """Compile for a wheel; for an editable one, into the checkout."""
 
     def dependencies(self) -> list[str]:
