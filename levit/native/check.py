@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from levit.errors import CorruptArtifactError
 from levit.json_values import shown
@@ -18,7 +18,7 @@ from levit.native.lifetimes import lifetimes, reads, writes
 from levit.native.program import LANES, Buffer, Input, Program, Step, padded
 from levit.native.step_shapes import StepShapes, require
 
-__all__ = ["Sizes", "check"]
+__all__ = ["check"]
 
 # Far beyond use: what is computed from numbers within these stays far within 64 bits.
 _MOST_FLOATS: Final = 2**31
@@ -29,15 +29,7 @@ _LARGEST_FLOAT32: Final = 3.4e38
 _MOST_PIXEL_CHANNELS: Final = 4
 
 
-class Sizes(NamedTuple):
-    """Memory that a program needs for one image, in floats, and its number of stages."""
-
-    local_floats: int
-    carried_floats: int
-    stages: int
-
-
-def check(program: Program, arrays: Mapping[str, tuple[int, ...]]) -> Sizes:
+def check(program: Program, arrays: Mapping[str, tuple[int, ...]]) -> None:
     """Prove that a program can be run.
 
     Args:
@@ -54,7 +46,7 @@ def check(program: Program, arrays: Mapping[str, tuple[int, ...]]) -> Sizes:
         for i, buffer in enumerate(program.buffers):
             _check_buffer(buffer, f"buffer {i}")
         _check_steps(program)
-        return _check_memory(program)
+        _check_memory(program)
     except ValueError as error:
         raise CorruptArtifactError(f"the program cannot be run ({error}); export again") from error
 
@@ -153,10 +145,9 @@ def _check_dataflow(program: Program, step: Step, written: set[int]) -> None:
     require(target not in sources, f"it writes buffer {target}, which it reads")
 
 
-def _check_memory(program: Program) -> Sizes:
+def _check_memory(program: Program) -> None:
     """No two buffers overlap that some step needs at once, and local ones keep to their stage."""
     lives = lifetimes(program.steps)
-    ends = {False: 0, True: 0}
     # (offset, end, number) of the buffers that are needed, in order of their offsets.
     needed: dict[bool, list[tuple[int, int, int]]] = {False: [], True: []}
     begins: dict[int, list[int]] = {}
@@ -182,9 +173,3 @@ def _check_memory(program: Program) -> Sizes:
                 apart = stop <= buffer.offset or end <= start
                 require(apart, f"buffers {other} and {number} overlap at step {i}")
             memory.insert(at, (buffer.offset, end, number))
-            ends[buffer.carried] = max(ends[buffer.carried], end)
-    return Sizes(
-        local_floats=padded(ends[False]),
-        carried_floats=padded(ends[True]),
-        stages=program.steps[-1].stage + 1,
-    )
