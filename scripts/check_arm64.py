@@ -10,13 +10,15 @@ Run as root on a Linux machine of another architecture that reaches Debian's mir
     python scripts/check_arm64.py levit_128s-onnx-fp32       # an artifact of yours
     python scripts/build_wheels.py manylinux_2_17_aarch64    # our own engine, compiled for aarch64
     python scripts/check_arm64.py --wheel dist/levit-*_aarch64.whl
+    python scripts/check_arm64.py --wheel dist/… ARTIFACT --tests tests/native/test_isas.py
 
 The first run unpacks Debian's Python for arm64 and the aarch64 wheels of NumPy, Pillow and ONNX
 Runtime, in the versions that this machine has, into ``--tree`` (about 220 MB, half a minute); later
 runs need no network (delete the folder for newer packages of Debian). In it, under qemu: ``levit
 check`` and ``levit predict`` of each artifact, and its outputs for its golden inputs and for a
 JPEG, which must be this machine's within the artifact's tolerance, with the same first classes and
-the same preprocessing.
+the same preprocessing. With ``--tests`` pytest runs tests of this checkout there too, on the first
+CPU, with the engine in the wheel.
 
 **It is about right and wrong only. Under emulation times mean nothing, and none are printed.** To
 measure, copy the artifacts to a machine with an Arm CPU and measure there.
@@ -58,6 +60,7 @@ MODELS = ("levit_128s", "levit_128", "levit_192", "levit_256", "levit_384", "lev
 
 SUITE, PYTHON = "bookworm", "3.11"
 PACKAGES = ("numpy", "pillow", "onnxruntime")
+TEST_PACKAGES = ("pytest", "hypothesis", "onnx", "safetensors", "scipy")  # what tests import
 # Tags of these wheels, now and before, that pip takes on Debian 12 (glibc 2.36).
 WHEEL_PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
@@ -114,10 +117,14 @@ ENTER = """
 set -e
 tree=$1; shift
 mount -t proc proc "$tree/proc"
-while [ "$1" != -- ]; do mount --bind -o ro "$1" "$tree$2"; shift 2; done
+while [ "$1" != -- ]; do
+    if [ -d "$1" ]; then mkdir -p "$tree$2"; else [ -e "$tree$2" ] || touch "$tree$2"; fi
+    mount --bind -o ro "$1" "$tree$2"
+    shift 2
+done
 shift
 exec env -i PATH=/usr/bin:/bin HOME=/tmp LANG=C.UTF-8 PYTHONPATH=/opt/packages:/opt/checkout \
-    PYTHONPYCACHEPREFIX=/tmp/bytecode "$(command -v chroot)" "$tree" "$@"
+    LEVIT_REQUIRE_NATIVE=1 PYTHONPYCACHEPREFIX=/tmp/bytecode "$(command -v chroot)" "$tree" "$@"
 """
 # Killed with the script, and all that runs in the namespaces with it.
 APART = (
@@ -126,6 +133,7 @@ APART = (
 )
 
 QEMU, CPUINFO, ARTIFACT, PICTURE = "/opt/qemu", "/proc/cpuinfo", "/opt/artifact", "/opt/picture.jpg"
+CHECKOUT = "/opt/checkout"
 
 
 class CannotRunError(Exception):
@@ -178,14 +186,21 @@ def obstacle(
     return None
 
 
-def command(line: list[str], problem: str) -> str:
-    """Run it; its standard output. Not to end in LIMIT_S is a problem too."""
+def ended(
+    line: list[str], problem: str, *, capture: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run it to its end. Not to end in LIMIT_S is a problem too."""
     try:
-        done = subprocess.run(line, capture_output=True, text=True, timeout=LIMIT_S)
+        return subprocess.run(line, capture_output=capture, text=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
         raise CannotRunError(f"{problem}: no answer in {LIMIT_S} s, so it was ended") from None
     except OSError as error:
         raise CannotRunError(f"{problem}: {error}") from error
+
+
+def command(line: list[str], problem: str) -> str:
+    """Run it; its standard output."""
+    done = ended(line, problem)
     # An artifact out of tolerance has a status of 1 too, and is a report.
     reported = done.returncode == 1 and done.stdout.startswith("{")
     if done.returncode != 0 and not reported:
@@ -232,10 +247,8 @@ def unpack_debian(folder: Path) -> None:
     include = "--include=base-files,python3,libstdc++6"
     line = [*APART, "--mount-proc", *build, include, SUITE, str(folder)]
     command(line, f"Debian {SUITE} for arm64 cannot be unpacked")
-    for name in ("proc", "tmp", "opt/packages", "opt/checkout/levit", ARTIFACT[1:]):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    for name in (QEMU, PICTURE):
-        (folder / name[1:]).touch()
+    for name in ("proc", "tmp", "opt"):
+        (folder / name).mkdir(exist_ok=True)
 
 
 def unpack_wheels(folder: Path, versions: Mapping[str, str]) -> None:
@@ -284,15 +297,14 @@ class Trees:
     levit: Path
 
 
-def emulated_python(trees: Trees, cpu: str, work: Path, artifact: Path) -> list[str]:
-    """The command line of Python in the tree, with the wheels, levit and the artifact."""
+def emulated_python(trees: Trees, cpu: str, work: Path, more: Mapping[str, Path]) -> list[str]:
+    """The command line of Python in the tree, with the wheels, levit and more that is mounted."""
     mounts = {
         QEMU: Path(shutil.which("qemu-aarch64-static") or ""),
         CPUINFO: work / f"{cpu}.cpuinfo",
         "/opt/packages": trees.packages,
-        "/opt/checkout/levit": trees.levit,
-        ARTIFACT: artifact,
-        PICTURE: work / "picture.jpg",
+        f"{CHECKOUT}/levit": trees.levit,
+        **more,
     }
     pairs = [word for at, source in mounts.items() for word in (str(source.resolve()), at)]
     enter = ["sh", "-c", ENTER, "sh", str(trees.debian.resolve()), *pairs, "--"]
@@ -380,18 +392,30 @@ def check(trees: Trees, cpus: list[str], work: Path, artifact: Path) -> Iterator
     except CannotRunError as error:
         yield Result(name=name, cpu="this machine", passed=False, problem=str(error))
         return
+    mounts = {ARTIFACT: artifact, PICTURE: work / "picture.jpg"}
     for cpu in cpus:
         try:
-            there = answers(emulated_python(trees, cpu, work, artifact), ARTIFACT, PICTURE)
+            there = answers(emulated_python(trees, cpu, work, mounts), ARTIFACT, PICTURE)
         except CannotRunError as error:
             yield Result(name=name, cpu=cpu, passed=False, problem=str(error))
         else:
             yield compare(name, cpu, there, here)
 
 
+def tests_pass(trees: Trees, cpu: str, work: Path, tests: list[str]) -> bool:
+    """Run tests of this checkout in the tree; pytest prints what it finds."""
+    root = Path(__file__).resolve().parents[1]
+    mounts = {f"{CHECKOUT}/{name}": root / name for name in ("tests", "pyproject.toml")}
+    python = emulated_python(trees, cpu, work, mounts)
+    named = [f"{CHECKOUT}/{test}" for test in tests]
+    line = [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *named]
+    return ended(line, "tests", capture=False).returncode == 0
+
+
 def run(arguments: argparse.Namespace, work: Path) -> int:
     command([*APART, "true"], "this root may not mount (in a container: start it --privileged)")
-    versions = {name: metadata.version(name) for name in PACKAGES}
+    names = (*PACKAGES, *(TEST_PACKAGES if arguments.tests else ()))
+    versions = {name: metadata.version(name) for name in names}
     key = "-".join(f"{name}-{version}" for name, version in versions.items())
     with locked(arguments.tree):
         trees = Trees(
@@ -409,6 +433,7 @@ def run(arguments: argparse.Namespace, work: Path) -> int:
         (work / f"{cpu}.cpuinfo").write_text(cpuinfo(cpu))
     # This side's levit is the one that this process has.
     os.environ["PYTHONPATH"] = str(Path(levit.__file__).parents[1])
+    tested = not arguments.tests or tests_pass(trees, cpus[0], work, arguments.tests)
     results = []
     target = "native" if arguments.wheel else "onnx"
     for artifact in artifacts(arguments.artifacts, target, work):
@@ -421,7 +446,7 @@ def run(arguments: argparse.Namespace, work: Path) -> int:
         report = {**about, "results": [asdict(result) for result in results]}
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
     print(f"{passed} of {len(results)} answer on aarch64 as here; {OF_NO_MEANING}")
-    return 0 if passed == len(results) else 1
+    return 0 if tested and passed == len(results) else 1
 
 
 def main() -> int:
@@ -430,6 +455,8 @@ def main() -> int:
     parser.add_argument("--cpu", action="append", choices=CPUS, help="default: neoverse-n1")
     about = "levit in a wheel for aarch64; models are then exported to its engine"
     parser.add_argument("--wheel", metavar="FILE", type=Path, help=about)
+    about = "tests to run there, as pytest names them from the checkout's root"
+    parser.add_argument("--tests", nargs="+", metavar="TEST", default=[], help=about)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the report there too")
     cache = Path.home() / ".cache" / "levit" / "arm64"
     parser.add_argument("--tree", type=Path, default=cache, metavar="FOLDER")
@@ -439,6 +466,8 @@ def main() -> int:
             parser.error(f"{path}: not an artifact, it holds no manifest.json")
     if arguments.wheel and not arguments.wheel.name.endswith("_aarch64.whl"):
         parser.error(f"{arguments.wheel}: not a wheel for aarch64")
+    if arguments.tests and not arguments.wheel:
+        parser.error("--tests: of the engine in a wheel, so name one with --wheel")
     # SIGTERM as Ctrl-C: running commands are ended, and temporary folders are removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

@@ -105,7 +105,11 @@ def test_without_its_tools_it_ends_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["{folder}"], ["--cpu", "z80"], ["{folder}/none"], ["--wheel", "levit-any.whl"]]
+    "words",
+    [
+        *(["{folder}"], ["--cpu", "z80"], ["{folder}/none"]),
+        *(["--wheel", "levit-any.whl"], ["--tests", "tests/native"]),
+    ],
 )
 def test_usage_errors(tmp_path, words):
     result = script(*(word.format(folder=tmp_path) for word in words))
