@@ -23,6 +23,8 @@ _NAMED_BY: Final = "LEVIT_NATIVE_LIBRARY"
 _ISA_NAMED_BY: Final = "LEVIT_NATIVE_ISA"
 # In a clone: levit is on no index.
 INSTALL: Final = "pip install --force-reinstall --no-deps ."
+# Python that is started in a clone takes levit from there, whatever has been installed.
+_INSTALL_IN_CLONE: Final = "LEVIT_REQUIRE_NATIVE=1 pip install --no-deps -e ."
 # Numbers of CPUs in an ELF file.
 _MACHINES: Final = {"x86_64": 62, "aarch64": 183}
 
@@ -95,6 +97,12 @@ def _beside_this_package() -> str:
 @cache
 def _load(path: str) -> Library:
     if not path:
+        clone = Path(__file__).parents[2]
+        if (clone / "CMakeLists.txt").is_file():
+            raise BackendUnavailableError(
+                f"Python takes levit from the clone {clone}, in which no native engine has been "
+                f"compiled: {_INSTALL_IN_CLONE}"
+            )
         raise BackendUnavailableError(
             f"this installation of levit has no native engine, which is compiled on Linux (here is "
             f"{sys.platform}): {INSTALL}"

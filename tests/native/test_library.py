@@ -1,12 +1,14 @@
 """Libraries that are not ours, or no longer: one line that says why, and a process that goes on."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import levit
 from levit.native.library import load_library
 
 pytestmark = pytest.mark.native
@@ -63,3 +65,24 @@ def test_the_library_itself(library, tmp_path):
     path = tmp_path / "again.so"
     path.write_bytes(library)
     assert loaded(str(path)) == ""
+
+
+def test_a_clone_without_a_library_says_so(tmp_path):
+    """Python that is started in a clone takes levit from there, whatever has been installed."""
+    package = Path(levit.__file__).parent
+    shutil.copytree(package, tmp_path / "levit", ignore=shutil.ignore_patterns("*.so", "data"))
+    environment = {**os.environ, "LEVIT_NATIVE_LIBRARY": ""}
+    environment.pop("PYTHONPATH", None)
+    for name, words in (
+        (None, "this installation of levit has no native engine"),
+        ("CMakeLists.txt", f"Python takes levit from the clone {tmp_path}, in which no native"),
+    ):
+        if name is not None:
+            (tmp_path / name).touch()
+        found = subprocess.run(
+            [sys.executable, "-c", LOAD],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        assert found.startswith(f"BackendUnavailableError {words}")
+        assert found.endswith(" .\n")
+    assert "pip install --no-deps -e ." in found
