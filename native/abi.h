@@ -30,7 +30,7 @@ struct levit_view {
 struct levit_step {
   int64_t kind, stage, activation;
   int64_t source, target, residual;       // buffers; -1 for none, and for the input
-  int64_t heads, parts;                   // parts: how often `levit_pack` is called for it
+  int64_t heads, has_table;               // of a project; of an attention
   levit_view queries, keys, values;       // of an attention
   int64_t grid_height, grid_width, step;  // of a subsample
   int64_t output, transposed;             // of an output: number of the caller's array

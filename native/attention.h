@@ -1,5 +1,5 @@
 // Attention of some queries of one head at a time: scores, softmax, values and the activation, in
-// registers and a scratch that lies in L1.
+// registers and a scratch that lies in L1 (from some 500 keys on partly in L2).
 //
 // The form is the same for any number of keys: a tile of queries meets all keys, panel by panel, and
 // its scores wait in the scratch (14 x 208 floats for 196 keys); a pass over them makes powers of two;
@@ -66,13 +66,8 @@ template <int ROWS, int VECTORS> __attribute__((noinline)) void values_tile(cons
       store(values.target.at(r, v), sum.at[r][v] * splat(values.inverse[r]));
     }
   }
-  if (values.activation == LEVIT_IDENTITY) return;
-  for (int r = 0; r < ROWS; r++) {
-    for (int v = 0; v < VECTORS; v++) {
-      float *p = values.target.at(r, v);
-      Vec x = load(p);
-      store(p, values.activation == LEVIT_SILU ? x * sigmoid(x) : gelu(x));
-    }
+  if (values.activation != LEVIT_IDENTITY) {
+    activate_stored<ROWS, VECTORS>(values.target, values.activation);
   }
 }
 

@@ -53,7 +53,7 @@ struct levit_engine {
   levit::Stage *stage;
   const levit::Kernels *kernels;
   levit::Memory weights;
-  float pixel_scale[48], pixel_shift[48]; // for channels in turn
+  float pixel_scale[levit::PIXEL_LANES], pixel_shift[levit::PIXEL_LANES]; // for channels in turn
   int64_t chunk;                          // images that a thread takes at once
   int64_t carried_floats, scratch_floats;
   int threads;

@@ -7,6 +7,8 @@ namespace levit {
 
 constexpr int64_t LANES = 16; // floats to which rows are padded: levit/native/program.py
 
+constexpr int64_t PIXEL_LANES = 48; // a multiple of 1 to 4 channels: scales and shifts in turn
+
 constexpr int64_t padded(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
 
 struct Range {
@@ -47,7 +49,7 @@ struct ImageWork {
   const void *image;
   bool is_uint8;
   int64_t channels, height, width;
-  const float *scale, *shift; // of uint8, for 48 channels in turn
+  const float *scale, *shift; // of uint8, PIXEL_LANES of each
 };
 
 // softmax2(q k' + table) v of some rows of queries, heads and images.
@@ -71,7 +73,7 @@ struct Kernels {
   int64_t rows;  // of a register tile
   int64_t panel; // columns of a full panel of weights; the last may have 16
   void (*linear)(const LinearWork &);
-  void (*conv)(const ConvWork &, float *scratch);
+  void (*conv)(const ConvWork &);
   void (*image)(const ImageWork &, float *scratch);
   void (*attention)(const AttentionWork &, float *scratch);
   // (count, depth) row-major → columns [first, first + count) of packed panels of `columns` in all;
@@ -81,10 +83,5 @@ struct Kernels {
   void (*mean)(const float *source, int64_t rows, int64_t stride, Range columns, float *target);
   double (*multiply_adds)(int64_t rounds); // how many it has done, in registers alone
 };
-
-// Floats of scratch that `attention` and `image` need.
-inline int64_t attention_scratch(int64_t key_width, int64_t key_count) {
-  return (padded(key_width) + 16) * (padded(key_count) + 16) + 64;
-}
 
 } // namespace levit

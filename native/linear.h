@@ -22,23 +22,11 @@ struct Product {
   Left left;
   const float *weight, *bias;
   const float *ahead; // weights that are wanted next
-  int64_t ahead_stride;
+  int64_t ahead_stride; // floats from one line that is fetched to the next
   Place target;
   const float *residual; // at the target's place; null for none
   int64_t activation;    // none beside a residual
 };
-
-// SiLU and GELU are rare and long: a second pass over a tile that lies in L1, and only there.
-template <int ROWS, int VECTORS>
-__attribute__((noinline)) void activate_stored(const Product &product) {
-  for (int r = 0; r < ROWS; r++) {
-    for (int v = 0; v < VECTORS; v++) {
-      float *p = product.target.at(r, v);
-      Vec x = load(p);
-      store(p, product.activation == LEVIT_SILU ? x * sigmoid(x) : gelu(x));
-    }
-  }
-}
 
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void product_tile(const Product &product) {
@@ -72,7 +60,9 @@ __attribute__((noinline)) void product_tile(const Product &product) {
       store(target.at(r, v), sum.at[r][v] + bias[v]);
     }
   }
-  if (product.activation != LEVIT_IDENTITY) activate_stored<ROWS, VECTORS>(product);
+  if (product.activation != LEVIT_IDENTITY) {
+    activate_stored<ROWS, VECTORS>(target, product.activation);
+  }
 }
 
 template <int VECTORS, class ALL> struct ProductTiles;
@@ -107,7 +97,7 @@ void linear(const LinearWork &work) {
         // ask for more than the third level of cache gives.
         const float *next = product.weight + columns * work.depth;
         product.ahead = tiles == 1 ? next : tile < 2 ? next + tile * 16 * work.depth : product.weight;
-        product.ahead_stride = tiles == 1 ? 32 : tile < 2 ? 16 : 0;
+        product.ahead_stride = tiles == 1 ? PANEL : tile < 2 ? 16 : 0;
         product.left = {work.source + row * work.source_stride, work.source_stride, work.depth, 1, 0};
         product.target = {work.target + at, work.row_stride, work.chunk_stride};
         product.residual = work.residual ? work.residual + at : nullptr;
@@ -149,7 +139,7 @@ LEVIT_INLINE void conv_row(const ConvWork &work, const float *source, float *tar
   }
 }
 
-void conv(const ConvWork &work, float *) {
+void conv(const ConvWork &work) {
   for (int64_t column = 0; column < work.columns; column += PANEL) {
     for (int64_t y = work.rows.begin; y < work.rows.end; y++) {
       conv_row(work, work.source + 2 * y * work.source_pitch, work.target + y * work.target_pitch,
@@ -169,8 +159,8 @@ LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, float *row) {
   if (work.is_uint8) {
     const uint8_t *pixels = (const uint8_t *)work.image + y * count;
     int64_t i = 0;
-    for (; i + 48 <= count; i += 48) { // a multiple of 1, 2, 3 and 4 channels
-      for (int j = 0; j < 48; j++) row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];
+    for (; i + levit::PIXEL_LANES <= count; i += levit::PIXEL_LANES) {
+      for (int64_t j = 0; j < levit::PIXEL_LANES; j++) row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];
     }
     for (int64_t j = 0; i + j < count; j++) {
       row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];

@@ -23,13 +23,13 @@ bool Memory::allocate(size_t floats) {
   if (mapping == MAP_FAILED) return false;
   const uintptr_t start = ((uintptr_t)mapping + page - 1) / page * page;
   if (page == HUGE_PAGE) madvise((void *)start, bytes, MADV_HUGEPAGE);
-  mapping_ = mapping, mapped_ = mapped, floats_ = floats, start_ = (float *)start;
+  mapping_ = mapping, mapped_ = mapped, start_ = (float *)start;
   return true;
 }
 
 void Memory::release() {
   if (mapping_) munmap(mapping_, mapped_);
-  mapping_ = nullptr, mapped_ = floats_ = 0, start_ = nullptr;
+  mapping_ = nullptr, mapped_ = 0, start_ = nullptr;
 }
 
 } // namespace levit

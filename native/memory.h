@@ -15,11 +15,10 @@ public:
   bool allocate(size_t floats);
   void release();
   float *floats() const { return start_; }
-  size_t size() const { return floats_; }
 
 private:
   void *mapping_ = nullptr;
-  size_t mapped_ = 0, floats_ = 0;
+  size_t mapped_ = 0;
   float *start_ = nullptr;
 };
 

@@ -20,7 +20,7 @@ void size_layer(const levit_engine &engine, const levit_step &step, Layer &layer
     layer.columns = padded(buffer[step.target].columns);
     break;
   case LEVIT_ATTENTION: // one row where there is no table
-    layer.depth = step.parts ? step.heads * buffer[step.target].rows : 1;
+    layer.depth = step.has_table ? step.heads * buffer[step.target].rows : 1;
     layer.columns = padded(buffer[step.keys.buffer].rows);
     break;
   }

@@ -81,7 +81,7 @@ void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
       conv.source = group.rows(source) + image * source.rows * source.stride;
       conv.source_channels = source.columns;
       conv.source_pitch = (in_width + 1) * source.stride;
-      engine.kernels->conv(conv, group.scratch);
+      engine.kernels->conv(conv);
       continue;
     }
     const int64_t pixels = engine.input.channels * in_height * in_width;
@@ -128,13 +128,13 @@ void run_linear(const Group &group, const levit_step &step, const Layer &layer) 
   work.residual = step.residual < 0 ? nullptr : group.rows(group.buffer(step.residual));
   work.activation = step.activation;
   if (step.kind == LEVIT_PROJECT) { // in blocks of 16 columns, as attention reads them
-    work.target = group.memory(target) + group.place(target) * target.rows * 16;
-    work.row_stride = 16;
-    work.chunk_stride = group.neighbours(target) * target.rows * 16;
+    work.target = group.memory(target) + group.place(target) * target.rows * LANES;
+    work.row_stride = LANES;
+    work.chunk_stride = group.neighbours(target) * target.rows * LANES;
   } else {
     work.target = group.rows(target);
     work.row_stride = target.stride;
-    work.chunk_stride = 16;
+    work.chunk_stride = LANES;
   }
   share_product(group, group.images * source.rows, layer.columns, work);
   group.engine.kernels->linear(work);
@@ -147,9 +147,9 @@ struct Blocks {
 
 Blocks blocks(const Group &group, const levit_view &view) {
   const levit_buffer &buffer = group.buffer(view.buffer);
-  const int64_t stride = group.neighbours(buffer) * buffer.rows * 16;
-  const float *start = group.memory(buffer) + view.column / 16 * stride;
-  return {start + group.place(buffer) * buffer.rows * 16, stride};
+  const int64_t stride = group.neighbours(buffer) * buffer.rows * LANES;
+  const float *start = group.memory(buffer) + view.column / LANES * stride;
+  return {start + group.place(buffer) * buffer.rows * LANES, stride};
 }
 
 void run_attention(const Group &group, const levit_step &step, const Layer &layer) {
@@ -163,7 +163,7 @@ void run_attention(const Group &group, const levit_step &step, const Layer &laye
   work.key_width = step.keys.width, work.value_width = step.values.width;
   work.images = group.images, work.heads = step.heads;
   work.table = layer.weight;
-  work.table_stride = step.parts ? layer.columns : 0;
+  work.table_stride = step.has_table ? layer.columns : 0;
   work.target = group.rows(target);
   work.target_stride = target.stride;
   work.activation = step.activation;

@@ -4,6 +4,7 @@
 // ROWS * VECTORS multiply-adds need ROWS + VECTORS loads. Rows are read through one pointer for
 // three of them (p, p + stride, p + 2 * stride): with a pointer a row compilers run out of registers.
 #pragma once
+#include "abi.h"
 #include "vector.h"
 
 namespace {
@@ -107,6 +108,18 @@ LEVIT_INLINE Vec gelu(Vec x) {
   Vec half_tail = splat(0.5f) * p * t * exp2(z * z * splat(-1.442695041f));
   // Phi(x) is 1 - tail above 0 and tail below.
   return maximum(x, pinned(Vec{})) - maximum(x, -x) * half_tail;
+}
+
+// SiLU and GELU are rare and long: a second pass over a tile that lies in L1, and only there.
+template <int ROWS, int VECTORS>
+__attribute__((noinline)) void activate_stored(const Place &place, int64_t activation) {
+  for (int r = 0; r < ROWS; r++) {
+    for (int v = 0; v < VECTORS; v++) {
+      float *p = place.at(r, v);
+      Vec x = load(p);
+      store(p, activation == LEVIT_SILU ? x * sigmoid(x) : gelu(x));
+    }
+  }
 }
 
 } // namespace

@@ -45,8 +45,6 @@ LEVIT_INLINE Vec pinned(Vec x) {
   return x;
 }
 
-// Compilers know a comparison and a choice as one instruction; GCC only where neither side is a
-// constant, hence `pinned` around those.
 // sum + x * y, by the instruction itself: from the expression both compilers make code that moves
 // accumulators of a full tile to the stack and back (clang's took 1.6 times as long).
 LEVIT_INLINE Vec multiplied_in(Vec sum, Vec x, Vec y) {

@@ -56,7 +56,7 @@ class CStep(Structure):
     """``levit_step``."""
 
     _fields_ = [
-        *_fields("kind", "stage", "activation", "source", "target", "residual", "heads", "parts"),
+        *_fields("kind", "stage", "activation", "source", "target", "residual", "heads", "has_table"),
         ("queries", CView),
         ("keys", CView),
         ("values", CView),

@@ -179,9 +179,9 @@ def _step(step: Step) -> CStep:
     )
     match step:
         case Project():
-            values.heads, values.parts = step.heads, len(step.parts)
+            values.heads = step.heads
         case Attention():
-            values.heads, values.parts = step.heads, int(step.table is not None)
+            values.heads, values.has_table = step.heads, int(step.table is not None)
             values.queries, values.keys = _view(step.queries), _view(step.keys)
             values.values = _view(step.values)
         case Subsample():
