@@ -8,8 +8,15 @@
 
 extern "C" {
 
-enum levit_kind { LEVIT_CONV, LEVIT_LINEAR, LEVIT_PROJECT, LEVIT_ATTENTION, LEVIT_SUBSAMPLE,
-                  LEVIT_MEAN, LEVIT_OUTPUT };
+enum levit_kind {
+  LEVIT_CONV,
+  LEVIT_LINEAR,
+  LEVIT_PROJECT,
+  LEVIT_ATTENTION,
+  LEVIT_SUBSAMPLE,
+  LEVIT_MEAN,
+  LEVIT_OUTPUT
+};
 enum levit_activation { LEVIT_IDENTITY, LEVIT_HARD_SWISH, LEVIT_SILU, LEVIT_GELU };
 enum levit_status { LEVIT_OK, LEVIT_NO_MEMORY, LEVIT_NO_THREADS };
 
@@ -29,11 +36,11 @@ struct levit_view {
 
 struct levit_step {
   int64_t kind, stage, activation;
-  int64_t source, target, residual;       // buffers; -1 for none, and for the input
-  int64_t heads, has_table;               // of a project; of an attention
-  levit_view queries, keys, values;       // of an attention
-  int64_t grid_height, grid_width, step;  // of a subsample
-  int64_t output, transposed;             // of an output: number of the caller's array
+  int64_t source, target, residual;      // buffers; -1 for none, and for the input
+  int64_t heads, has_table;              // of a project; of an attention
+  levit_view queries, keys, values;      // of an attention
+  int64_t grid_height, grid_width, step; // of a subsample
+  int64_t output, transposed;            // of an output: number of the caller's array
 };
 
 struct levit_program {
@@ -58,8 +65,8 @@ LEVIT_API double levit_isa_peak(int isa, double seconds);
 LEVIT_API levit_engine *levit_open(const levit_program *program, int isa, int threads);
 // Starts the threads: LEVIT_NO_THREADS where the system gives fewer.
 LEVIT_API int levit_start(levit_engine *engine);
-// Packs one layer, part by part in their order: (weight, bias) of a conv or a linear, or of a part of
-// a project with `width` columns a head; or (table, null) of an attention. bias may be null.
+// Packs one layer, part by part in their order: (weight, bias) of a conv or a linear, or of a part
+// of a project with `width` columns a head; or (table, null) of an attention. bias may be null.
 LEVIT_API int levit_pack(levit_engine *engine, int64_t step, int64_t width, const float *weight,
                          const float *bias);
 // Scale and shift of uint8 pixels, per channel.

@@ -1,10 +1,11 @@
 // Attention of some queries of one head at a time: scores, softmax, values and the activation, in
 // registers and a scratch that lies in L1 (from some 500 keys on partly in L2).
 //
-// The form is the same for any number of keys: a tile of queries meets all keys, panel by panel, and
-// its scores wait in the scratch (14 x 208 floats for 196 keys); a pass over them makes powers of two;
-// the same tile then meets the values, and 1 / sum is in its epilogue. Keeping whole rows of scores in
-// registers instead saves that pass a load and a store, but allows fewer rows: docs/native.md.
+// The form is the same for any number of keys: a tile of queries meets all keys, panel by panel,
+// and its scores wait in the scratch (14 x 208 floats for 196 keys); a pass over them makes powers
+// of two; the same tile then meets the values, and 1 / sum is in its epilogue. Keeping whole rows
+// of scores in registers instead saves that pass a load and a store, but allows fewer rows:
+// docs/native.md.
 #pragma once
 #include <string.h>
 
@@ -157,7 +158,8 @@ void attention(const AttentionWork &work, float *scratch) {
       const bool fits = column + columns <= work.value_width;
       values.values = work.values + (head * value_width + column) / 16 * work.value_block +
                       image * work.key_count * 16;
-      values.target = fits ? Place{target + column, work.target_stride, 16} : Place{whole, PANEL, 16};
+      values.target =
+          fits ? Place{target + column, work.target_stride, 16} : Place{whole, PANEL, 16};
       (columns < PANEL ? HalfTiles::values : WholeTiles::values)[rows - 1](values);
       if (fits) continue;
       // Channels that fill no whole vector: storing one would write into the next head's.

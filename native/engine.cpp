@@ -175,7 +175,8 @@ void share_steps(void *context, Member &member) {
   const Arena &arena = *run.arenas[0];
   float *scratch = run.arenas[member.thread()]->scratch.floats();
   member.leave();
-  run_chunk(*run.engine, run.batch, arena, scratch, &member, member.thread() ? nullptr : run.seconds);
+  run_chunk(*run.engine, run.batch, arena, scratch, &member,
+            member.thread() ? nullptr : run.seconds);
 }
 
 // In a forked child neither the threads nor the arenas that they had are there: new ones are made,
@@ -211,8 +212,8 @@ int run(levit_engine &engine, const void *input, int64_t images, float *const *o
   // Callers that come while the team works run on their own threads.
   const bool claimed = team.threads() > 1 && team.try_claim();
   const int threads = claimed ? team.threads() : 1;
-  // As many images as all threads can take; those that are left over are divided within steps: of 33
-  // on 4 threads each takes 8, and then all of them the last.
+  // As many images as all threads can take; those that are left over are divided within steps: of
+  // 33 on 4 threads each takes 8, and then all of them the last.
   const int64_t divided = seconds && threads > 1 ? 0 : images / threads * threads;
   const int64_t left = images - divided, each = divided / threads;
   const int64_t alone = each < engine.chunk ? each : engine.chunk;

@@ -16,8 +16,8 @@ struct Layer {
   int64_t packed = 0;             // columns that are there already
 };
 
-// Images that run through a stage together: as many as fill tiles and keep weights in use, few enough
-// that their values stay in the second level of cache.
+// Images that run through a stage together: as many as fill tiles and keep weights in use, few
+// enough that their values stay in the second level of cache.
 struct Stage {
   int64_t first_step = 0, steps = 0, group = 1, local_floats = 0;
 };
@@ -54,12 +54,13 @@ struct levit_engine {
   const levit::Kernels *kernels;
   levit::Memory weights;
   float pixel_scale[levit::PIXEL_LANES], pixel_shift[levit::PIXEL_LANES]; // for channels in turn
-  int64_t chunk;                          // images that a thread takes at once
+  int64_t chunk; // images that a thread takes at once
   int64_t carried_floats, scratch_floats;
   int threads;
   levit::Team *team;
   levit::Arenas *arenas;
-  std::atomic<int> process; // by its number of forks: whose threads and arenas these are; 0: nobody's
+  // By its number of forks: the process whose threads and arenas these are; 0: nobody's.
+  std::atomic<int> process;
 };
 
 namespace levit {
@@ -77,8 +78,8 @@ struct Batch {
 // The part-th of so many equal parts of `count` things.
 Range share(int64_t count, int64_t part, int64_t parts);
 
-// Runs a chunk of at most `engine.chunk` images in `arena`: alone, or with the other members of a team.
-// `scratch` is the thread's own.
+// Runs a chunk of at most `engine.chunk` images in `arena`: alone, or with the other members of a
+// team. `scratch` is the thread's own.
 void run_chunk(const levit_engine &engine, const Batch &batch, const Arena &arena, float *scratch,
                Member *member, double *seconds);
 

@@ -32,7 +32,7 @@ struct LinearWork {
 
 // 3x3, stride 2, padding 1; the source has its border already, channels last.
 struct ConvWork {
-  const float *source;    // window of output (0, 0)
+  const float *source; // window of output (0, 0)
   int64_t source_channels;
   int64_t source_pitch;   // floats from row to row of the source
   int64_t width, columns; // of the target; columns are its channels, not padded
@@ -54,7 +54,7 @@ struct ImageWork {
 
 // softmax2(q k' + table) v of some rows of queries, heads and images.
 struct AttentionWork {
-  const float *queries, *keys, *values; // in blocks of 16 columns: (blocks, rows, 16)
+  const float *queries, *keys, *values;        // in blocks of 16 columns: (blocks, rows, 16)
   int64_t query_block, key_block, value_block; // floats from block to block
   int64_t query_count, key_count;              // of one image
   int64_t key_width, value_width;

@@ -21,7 +21,7 @@ constexpr int64_t ROWS_A_PANEL = 112;
 struct Product {
   Left left;
   const float *weight, *bias;
-  const float *ahead; // weights that are wanted next
+  const float *ahead;   // weights that are wanted next
   int64_t ahead_stride; // floats from one line that is fetched to the next
   Place target;
   const float *residual; // at the target's place; null for none
@@ -96,9 +96,12 @@ void linear(const LinearWork &work) {
         // The first two tiles fetch half of the next panel each: streaming it within one tile would
         // ask for more than the third level of cache gives.
         const float *next = product.weight + columns * work.depth;
-        product.ahead = tiles == 1 ? next : tile < 2 ? next + tile * 16 * work.depth : product.weight;
+        product.ahead = tiles == 1 ? next
+                        : tile < 2 ? next + tile * 16 * work.depth
+                                   : product.weight;
         product.ahead_stride = tiles == 1 ? PANEL : tile < 2 ? 16 : 0;
-        product.left = {work.source + row * work.source_stride, work.source_stride, work.depth, 1, 0};
+        product.left = {work.source + row * work.source_stride, work.source_stride, work.depth, 1,
+                        0};
         product.target = {work.target + at, work.row_stride, work.chunk_stride};
         product.residual = work.residual ? work.residual + at : nullptr;
         multiply_panel(product, end - begin, columns);
@@ -108,7 +111,8 @@ void linear(const LinearWork &work) {
 }
 
 // One row of a convolution's target, for one panel of its channels.
-LEVIT_INLINE void conv_row(const ConvWork &work, const float *source, float *target, int64_t column) {
+LEVIT_INLINE void conv_row(const ConvWork &work, const float *source, float *target,
+                           int64_t column) {
   const int64_t left_columns = work.columns - column;
   const int64_t columns = left_columns <= 16 ? 16 : PANEL;
   const int64_t depth = 3 * work.source_channels;
@@ -148,7 +152,8 @@ void conv(const ConvWork &work) {
   }
 }
 
-// Row `y` of the image, channels last, after a zero pixel at the left; a row of zeros above the image.
+// Row `y` of the image, channels last, after a zero pixel at the left; a row of zeros above the
+// image.
 LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, float *row) {
   const int64_t count = work.width * work.channels;
   for (int64_t c = 0; c < work.channels; c++) *row++ = 0;
@@ -160,7 +165,8 @@ LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, float *row) {
     const uint8_t *pixels = (const uint8_t *)work.image + y * count;
     int64_t i = 0;
     for (; i + levit::PIXEL_LANES <= count; i += levit::PIXEL_LANES) {
-      for (int64_t j = 0; j < levit::PIXEL_LANES; j++) row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];
+      for (int64_t j = 0; j < levit::PIXEL_LANES; j++)
+        row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];
     }
     for (int64_t j = 0; i + j < count; j++) {
       row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];

@@ -60,8 +60,8 @@ bool plan(levit_engine &engine) {
     const bool product = step.kind == LEVIT_LINEAR || step.kind == LEVIT_PROJECT;
     if (product) rows = larger(rows, engine.buffer[step.source].rows);
     stage.group = rows ? group_for(rows) : 1;
-    const int64_t used[] = {step.source, step.target, step.residual, step.queries.buffer,
-                            step.keys.buffer, step.values.buffer};
+    const int64_t used[] = {step.source,         step.target,      step.residual,
+                            step.queries.buffer, step.keys.buffer, step.values.buffer};
     for (int64_t number : used) {
       if (number < 0) continue;
       const levit_buffer &buffer = engine.buffer[number];

@@ -27,9 +27,9 @@ struct Group {
   const Batch &batch;
   const Arena &arena;
   float *scratch;
-  int64_t first, images;        // in the chunk
-  int share, shares;            // one for each thread
-  int piece = 0, pieces = 1;    // of the share
+  int64_t first, images;     // in the chunk
+  int share, shares;         // one for each thread
+  int piece = 0, pieces = 1; // of the share
 
   // Number of images whose values lie side by side in a buffer's memory, and the first of ours.
   int64_t neighbours(const levit_buffer &b) const { return b.carried ? batch.images : images; }
@@ -94,9 +94,10 @@ void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
   }
 }
 
-// Shares a product's tiles so that the thread with the most has least. Where that leaves a choice: by
-// rows while each thread has some tiles of them, as the step before and the step after do, so that its
-// activations stay in its cache; else by columns, so that each reads a part of the weights.
+// Shares a product's tiles so that the thread with the most has least. Where that leaves a choice:
+// by rows while each thread has some tiles of them, as the step before and the step after do, so
+// that its activations stay in its cache; else by columns, so that each reads a part of the
+// weights.
 void share_product(const Group &group, int64_t rows, int64_t columns, LinearWork &work) {
   const int64_t threads = group.shares, panel = group.engine.kernels->panel;
   const int64_t tiles = (rows + group.engine.kernels->rows - 1) / group.engine.kernels->rows;
@@ -191,8 +192,9 @@ void run_mean(const Group &group, const levit_step &step) {
   Range columns = group.part_of(target.stride / LANES);
   columns = {columns.begin * LANES, columns.end * LANES};
   for (int64_t image = 0; image < group.images; image++) {
-    group.engine.kernels->mean(group.rows(source) + image * source.rows * source.stride, source.rows,
-                               source.stride, columns, group.rows(target) + image * target.stride);
+    group.engine.kernels->mean(group.rows(source) + image * source.rows * source.stride,
+                               source.rows, source.stride, columns,
+                               group.rows(target) + image * target.stride);
   }
 }
 

@@ -51,7 +51,8 @@ template <class Condition> void Event::wait_until(Condition met) {
       pause_cpu();
     }
   } while (now_ns() - start < SPIN_NS);
-  // Sequentially consistent on both sides: either `notify` sees the sleeper, or the sleeper the change.
+  // Sequentially consistent on both sides: either `notify` sees the sleeper, or the sleeper the
+  // change.
   sleepers_.fetch_add(1);
   for (;;) {
     const int number = number_.load();
@@ -141,7 +142,8 @@ void Team::stop() {
 }
 
 void Team::run(Work work, void *context, int64_t steps) {
-  for (int64_t i = 0; i < steps * threads_; i++) taken_[i].value.store(0, std::memory_order_relaxed);
+  for (int64_t i = 0; i < steps * threads_; i++)
+    taken_[i].value.store(0, std::memory_order_relaxed);
   for (int64_t i = 0; i < steps; i++) done_[i].value.store(0, std::memory_order_relaxed);
   work_ = work, context_ = context;
   first_cpu_.store(sched_getcpu(), std::memory_order_relaxed);
@@ -158,9 +160,9 @@ void Team::run(Work work, void *context, int64_t steps) {
   }
 }
 
-// Linux may wake a thread on the CPU of another that waits for it, and leave them there together: each
-// is at work or spins, so neither looks as if it could be moved. A thread that finds another of its
-// team on its CPU goes to one where none is.
+// Linux may wake a thread on the CPU of another that waits for it, and leave them there together:
+// each is at work or spins, so neither looks as if it could be moved. A thread that finds another
+// of its team on its CPU goes to one where none is.
 void Team::spread(Worker &worker) {
   const int here = sched_getcpu();
   worker.cpu.store(here, std::memory_order_relaxed);

@@ -1,11 +1,11 @@
 // Threads that work on one job together without waiting for each other's presence.
 //
-// A job is a list of steps, and each step is cut into pieces, some for each thread. A thread takes its
-// own pieces first, because their values are in its cache, and then those that others have not begun.
-// A step ends when all its pieces are done, whoever did them: a thread that the system has taken off
-// its CPU holds up the others only if it was in the middle of a piece, and at the end of a job it is
-// not waited for. With barriers instead, one busy process on two CPUs made a network take ten times as
-// long (docs/native.md).
+// A job is a list of steps, and each step is cut into pieces, some for each thread. A thread takes
+// its own pieces first, because their values are in its cache, and then those that others have not
+// begun. A step ends when all its pieces are done, whoever did them: a thread that the system has
+// taken off its CPU holds up the others only if it was in the middle of a piece, and at the end of
+// a job it is not waited for. With barriers instead, one busy process on two CPUs made a network
+// take ten times as long (docs/native.md).
 #pragma once
 #include <atomic>
 #include <stdint.h>
@@ -94,7 +94,7 @@ private:
   Work work_ = nullptr;
   void *context_ = nullptr;
   std::atomic<bool> ends_{false};
-  std::atomic<int> first_cpu_{-1};     // of the caller
+  std::atomic<int> first_cpu_{-1};      // of the caller
   alignas(64) std::atomic<int> job_{0}; // odd while one goes on
   alignas(64) Event event_;
 };

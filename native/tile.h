@@ -2,24 +2,21 @@
 //
 // ROWS broadcasts of the left operand meet VECTORS vectors of the right one at each step, so that
 // ROWS * VECTORS multiply-adds need ROWS + VECTORS loads. Rows are read through one pointer for
-// three of them (p, p + stride, p + 2 * stride): with a pointer a row compilers run out of registers.
+// three of them (p, p + stride, p + 2 * stride): with a pointer a row compilers run out of
+// registers.
 #pragma once
 #include "abi.h"
 #include "vector.h"
 
 namespace {
 
-template <int ROWS, int VECTORS> struct Tile {
-  Vec at[ROWS][VECTORS];
-};
+template <int ROWS, int VECTORS> struct Tile { Vec at[ROWS][VECTORS]; };
 
-// 1, 2, … TILE_ROWS: a kernel has a function for each number of rows, so that rows can be distributed
-// evenly: 49 are 12 + 12 + 12 + 13, not 14 + 14 + 14 + 7.
+// 1, 2, … TILE_ROWS: a kernel has a function for each number of rows, so that rows can be
+// distributed evenly: 49 are 12 + 12 + 12 + 13, not 14 + 14 + 14 + 7.
 template <int... ROWS> struct Heights {};
 template <int LAST, int... ROWS> struct HeightsTo : HeightsTo<LAST - 1, LAST, ROWS...> {};
-template <int... ROWS> struct HeightsTo<0, ROWS...> {
-  typedef Heights<ROWS...> type;
-};
+template <int... ROWS> struct HeightsTo<0, ROWS...> { typedef Heights<ROWS...> type; };
 typedef HeightsTo<TILE_ROWS>::type AllHeights;
 // And for whole panels and the half one of 16 columns.
 constexpr int HALF = 16 / WIDTH;
@@ -33,7 +30,7 @@ struct Left {
 // The right operand as `pack` writes it, or as a matrix in blocks of 16 columns.
 template <int VECTORS> struct Packed {
   const float *p;
-  const float *ahead;    // what is wanted next, fetched one line a step
+  const float *ahead; // what is wanted next, fetched one line a step
   int64_t ahead_stride;
   LEVIT_INLINE Vec vector(int v) const { return load(p + v * WIDTH); }
   LEVIT_INLINE void advance() {

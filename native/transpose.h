@@ -17,7 +17,8 @@ LEVIT_INLINE Vec interleaved_low(Vec a, Vec b) {
 
 LEVIT_INLINE Vec interleaved_high(Vec a, Vec b) {
 #if defined(__AVX512F__)
-  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15,
+                                 31);
 #elif defined(__AVX2__)
   return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 #else
@@ -26,8 +27,8 @@ LEVIT_INLINE Vec interleaved_high(Vec a, Vec b) {
 }
 
 // Element (r, c) of `source` to (c, r) of `target`; rows from `rows` on are zeros.
-LEVIT_INLINE void transpose16(const float *source, int64_t source_stride, int64_t rows, float *target,
-                              int64_t target_stride) {
+LEVIT_INLINE void transpose16(const float *source, int64_t source_stride, int64_t rows,
+                              float *target, int64_t target_stride) {
   for (int64_t top = 0; top < 16; top += WIDTH) {
     for (int64_t left = 0; left < 16; left += WIDTH) {
       Vec x[WIDTH], y[WIDTH];

@@ -34,8 +34,8 @@ LEVIT_INLINE Vec load(const float *p) { return *(const VecLoose *)p; }
 LEVIT_INLINE void store(float *p, Vec x) { *(VecLoose *)p = x; }
 LEVIT_INLINE Vec splat(float x) { return x - Vec{}; }
 
-// Keeps a broadcast in a register: compilers would fold it into each multiply-add that reads it, and
-// load it once for every vector.
+// Keeps a broadcast in a register: compilers would fold it into each multiply-add that reads it,
+// and load it once for every vector.
 LEVIT_INLINE Vec pinned(Vec x) {
 #if defined(__x86_64__)
   __asm__("" : "+v"(x));
@@ -81,10 +81,14 @@ LEVIT_INLINE Vec minimum(Vec a, Vec b) {
 // with them all has the result everywhere.
 template <class Combine> LEVIT_INLINE Vec reduced(Vec x, Combine combine) {
 #if defined(__AVX512F__)
-  x = combine(x, __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-  x = combine(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-  x = combine(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-  return combine(x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+  x = combine(x,
+              __builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+  x = combine(x,
+              __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+  x = combine(x,
+              __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  return combine(
+      x, __builtin_shufflevector(x, x, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
 #elif defined(__AVX2__)
   x = combine(x, __builtin_shufflevector(x, x, 4, 5, 6, 7, 0, 1, 2, 3));
   x = combine(x, __builtin_shufflevector(x, x, 2, 3, 0, 1, 6, 7, 4, 5));
@@ -99,7 +103,7 @@ template <class Combine> LEVIT_INLINE Vec reduced(Vec x, Combine combine) {
 // the exponent, 2^f is a polynomial fitted to the smallest largest relative error.
 LEVIT_INLINE Vec exp2(Vec x) {
   x = maximum(pinned(splat(-126.0f)), x); // in this order NaN stays NaN
-  const Vec magic = splat(12582912.0f); // 1.5 * 2^23: adding it rounds to a whole number
+  const Vec magic = splat(12582912.0f);   // 1.5 * 2^23: adding it rounds to a whole number
   Vec shifted = x + magic;
   Vec f = x - (shifted - magic);
   Vec p = f * splat(0.00015353362f) + splat(0.0013398875f);
