@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ class Part:
         name: of the step, its path in the model; of a kind, empty.
         kind: ``conv``, ``linear``, ``project``, ``attention``, ``subsample``, ``mean``, ``output``.
         stage: of the program; of a kind, None.
-        seconds: of one batch, the median over passes.
+        seconds: of one batch, the lower quartile over passes.
         share: of the whole time.
         macs: multiply-accumulates of one batch.
         weight_bytes: of the arrays that it reads.
@@ -108,7 +107,8 @@ def measure_profile(
     passes = _timed(engine, images, seconds)
     # The clock falls as the CPU warms up: the passes lie between the two.
     peak = (before + peak_of(threads, seconds / 8)) / 2
-    typical = [statistics.median(values) for values in zip(*passes, strict=True)]
+    # Beside other work most passes of a long step are interrupted, and so is their median.
+    typical = np.quantile(passes, 0.25, axis=0).tolist()
     return profile_of(
         program,
         typical,

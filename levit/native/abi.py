@@ -56,7 +56,9 @@ class CStep(Structure):
     """``levit_step``."""
 
     _fields_ = [
-        *_fields("kind", "stage", "activation", "source", "target", "residual", "heads", "has_table"),
+        *_fields(
+            "kind", "stage", "activation", "source", "target", "residual", "heads", "has_table"
+        ),
         ("queries", CView),
         ("keys", CView),
         ("values", CView),

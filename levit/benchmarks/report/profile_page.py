@@ -83,7 +83,7 @@ def profile_page(profile: Profile) -> str:
         tag(
             "footer",
             {},
-            f"Medians over {profile.passes} passes. A multiply-accumulate is two operations; "
+            f"Lower quartiles of {profile.passes} passes. A multiply-accumulate is two operations; "
             "softmax and activations do not count. A step's time includes the wait for the other "
             "threads.",
         ),
