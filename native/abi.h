@@ -3,7 +3,7 @@
 #pragma once
 #include <stdint.h>
 
-#define LEVIT_ABI 1 // raised with every change of what follows
+#define LEVIT_ABI 2 // raised with every change of what follows
 #define LEVIT_API __attribute__((visibility("default")))
 
 extern "C" {
@@ -18,16 +18,26 @@ enum levit_kind {
   LEVIT_OUTPUT
 };
 enum levit_activation { LEVIT_IDENTITY, LEVIT_HARD_SWISH, LEVIT_SILU, LEVIT_GELU };
+// Numbers of a buffer. Values of bytes are (byte - zero_point) * scale.
+enum levit_dtype { LEVIT_FLOAT32, LEVIT_BFLOAT16, LEVIT_UINT8, LEVIT_DTYPES };
 enum levit_status { LEVIT_OK, LEVIT_NO_MEMORY, LEVIT_NO_THREADS };
 
 struct levit_input {
   int64_t is_uint8; // (H, W, C) pixels; else (C, H, W) float32
   int64_t channels, height, width;
+  int64_t dtype;               // in which the first step reads it
+  int64_t raw;                 // pixels are read as they are, and `border` has a byte a channel
+  int64_t border;              // beyond the image, in bytes from the lowest on
+  double inverse_scale, shift; // of bytes: round(x * inverse_scale + shift), shift the zero point
 };
 
 struct levit_buffer {
-  int64_t rows, columns, stride, offset, carried;
+  int64_t rows, columns;
+  int64_t stride;                  // bytes from row to row
+  int64_t offset, carried;         // in words of 4 bytes
   int64_t grid_height, grid_width; // 0 for tokens
+  int64_t dtype;
+  double inverse_scale, shift; // as an input's
 };
 
 struct levit_view {
@@ -37,6 +47,7 @@ struct levit_view {
 struct levit_step {
   int64_t kind, stage, activation;
   int64_t source, target, residual;      // buffers; -1 for none, and for the input
+  int64_t copy;                          // a second target, in other numbers; -1 for none
   int64_t heads, has_table;              // of a project; of an attention
   levit_view queries, keys, values;      // of an attention
   int64_t grid_height, grid_width, step; // of a subsample
@@ -58,17 +69,22 @@ LEVIT_API int levit_abi();
 LEVIT_API int levit_isa_count();
 LEVIT_API const char *levit_isa_name(int isa);
 LEVIT_API int levit_isa_usable(int isa);
+// 1 where it has products of these numbers.
+LEVIT_API int levit_isa_multiplies(int isa, int dtype);
 // Multiply-adds per second that this thread reaches in registers alone, times two.
-LEVIT_API double levit_isa_peak(int isa, double seconds);
+LEVIT_API double levit_isa_peak(int isa, int dtype, double seconds);
 
 // Copies the program; null where there is no memory.
 LEVIT_API levit_engine *levit_open(const levit_program *program, int isa, int threads);
 // Starts the threads: LEVIT_NO_THREADS where the system gives fewer.
 LEVIT_API int levit_start(levit_engine *engine);
-// Packs one layer, part by part in their order: (weight, bias) of a conv or a linear, or of a part
-// of a project with `width` columns a head; or (table, null) of an attention. bias may be null.
-LEVIT_API int levit_pack(levit_engine *engine, int64_t step, int64_t width, const float *weight,
-                         const float *bias);
+// Packs one layer, part by part in their order: (weight, bias, scale) of a conv or a linear, or of
+// a part of a project with `width` columns a head. Weights are of the source's numbers: float32;
+// bfloat16; or int8 with an int32 bias and the scale of each column's sums. Of an attention:
+// (table, scale of each head's scores, scale of each column of the values), the scales of bytes
+// only. bias may be null.
+LEVIT_API int levit_pack(levit_engine *engine, int64_t step, int64_t width, const void *weight,
+                         const void *bias, const float *scale);
 // Scale and shift of uint8 pixels, per channel.
 LEVIT_API void levit_set_pixels(levit_engine *engine, const float *scale, const float *shift);
 // Runs `images`; outputs[i] holds images x the size of output i. Any number of threads may call.

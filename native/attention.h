@@ -6,13 +6,15 @@
 // of two; the same tile then meets the values, and 1 / sum is in its epilogue. Keeping whole rows
 // of scores in registers instead saves that pass a load and a store, but allows fewer rows:
 // docs/native.md.
+//
+// In bytes the powers are rounded to 0 … 255 of their row's largest, and divided by the sum of what
+// they were rounded to, so that each row's weights still sum to one.
 #pragma once
 #include <string.h>
 
-#include "abi.h"
-#include "kernels.h"
-#include "tile.h"
-#include "transpose.h"
+#include "pack_heads.h"
+#include "product.h"
+#include "softmax.h"
 
 namespace {
 
@@ -21,55 +23,73 @@ using levit::AttentionWork;
 struct Scores {
   Left queries;
   const float *keys; // a panel
+  const float *start;
   const float *table;
   int64_t table_stride;
-  Place target;
+  float scale; // of integer sums
+  float *target;
+  int64_t target_stride;
 };
 
 template <int ROWS, int VECTORS> __attribute__((noinline)) void scores_tile(const Scores &scores) {
   Tile<ROWS, VECTORS> sum;
   LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
     LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-      sum.at[r][v] = load(scores.table + r * scores.table_stride + v * WIDTH);
+      sum.at[r][v] =
+          (Number::Sum)load(Number::INTEGER ? scores.start + v * WIDTH
+                                            : scores.table + r * scores.table_stride + v * WIDTH);
     }
   }
   multiply(sum, scores.queries, Packed<VECTORS>{scores.keys, scores.keys, 0});
+  const Vec scale = splat(scores.scale);
   LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
-    LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) store(scores.target.at(r, v), sum.at[r][v]);
+    LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
+      Vec x = value_of(sum.at[r][v], scale);
+      if (Number::INTEGER) x += load(scores.table + r * scores.table_stride + v * WIDTH);
+      store(scores.target + r * scores.target_stride + v * WIDTH, x);
+    }
   }
 }
 
 struct Values {
-  Left weights; // rows of powers of two
-  const float *values;
+  Left weights;        // rows of powers of two
+  const float *values; // a panel; of float32 in blocks as they came
   int64_t value_block;
-  const float *inverse; // of the sum of each row
-  Place target;
-  int64_t activation;
+  const float *start, *scale; // of each column, of integers only
+  const float *inverse;       // of the sum of each row
+  Product product;            // its target and activation
 };
 
 template <int ROWS, int VECTORS> __attribute__((noinline)) void values_tile(const Values &values) {
   Tile<ROWS, VECTORS> sum;
-  LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
-    LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) sum.at[r][v] = Vec{};
+  LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
+    const Vec start = Number::INTEGER ? load(values.start + v * WIDTH) : Vec{};
+    LEVIT_UNROLL for (int r = 0; r < ROWS; r++) sum.at[r][v] = (Number::Sum)start;
   }
-  multiply(sum, values.weights, Blocked<VECTORS>{values.values, values.value_block});
-  if (values.activation == LEVIT_HARD_SWISH) {
-    LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
-      LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-        store(values.target.at(r, v), hard_swish(sum.at[r][v] * splat(values.inverse[r])));
+  if constexpr (EACH == 1) {
+    multiply(sum, values.weights, Blocked<VECTORS>{values.values, values.value_block});
+  } else {
+    multiply(sum, values.weights, Packed<VECTORS>{values.values, values.values, 0});
+  }
+  const Store &target = values.product.target;
+  constexpr int OWN = Number::DTYPE;
+  if (values.product.activation == LEVIT_HARD_SWISH && target.dtype == OWN) {
+    for_values(sum, values.scale, [&](int r, int c, Vec *x) {
+      LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
+        x[i] = hard_swish(x[i] * splat(values.inverse[r]));
       }
-    }
+      put<OWN>(target, r, c, x);
+    });
     return;
   }
-  LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
-    LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-      store(values.target.at(r, v), sum.at[r][v] * splat(values.inverse[r]));
+  constexpr int CHUNKS = VECTORS / CHUNK;
+  alignas(64) float found[ROWS * CHUNKS * 16];
+  for_values(sum, values.scale, [&](int r, int c, Vec *x) {
+    LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
+      store(found + (r * CHUNKS + c) * 16 + i * WIDTH, x[i] * splat(values.inverse[r]));
     }
-  }
-  if (values.activation != LEVIT_IDENTITY) {
-    activate_stored<ROWS, VECTORS>(values.target, values.activation);
-  }
+  });
+  finish_stored(values.product, found, ROWS, CHUNKS);
 }
 
 template <int VECTORS, class ALL> struct AttentionTiles;
@@ -80,64 +100,52 @@ template <int VECTORS, int... ROWS> struct AttentionTiles<VECTORS, Heights<ROWS.
 typedef AttentionTiles<TILE_VECTORS, AllHeights> WholeTiles;
 typedef AttentionTiles<HALF, AllHeights> HalfTiles;
 
-// Scores of one row → powers of two, the largest of which is 1. Returns 1 / their sum.
-LEVIT_INLINE float softmax_row(float *row, int64_t count) {
-  Vec largest = load(row);
-  for (int64_t i = WIDTH; i < count; i += WIDTH) largest = maximum(largest, load(row + i));
-  largest = reduced(largest, maximum);
-  Vec sum{};
-  for (int64_t i = 0; i < count; i += WIDTH) {
-    Vec power = exp2(load(row + i) - largest);
-    store(row + i, power);
-    sum += power;
-  }
-  return 1.0f / reduced(sum, [](Vec a, Vec b) { return a + b; })[0];
-}
-
-// Keys of one head → panels of PANEL keys (the last may have 16), each (key_width, keys).
-LEVIT_INLINE void pack_keys(const AttentionWork &work, const float *keys, float *packed) {
-  const int64_t width = levit::padded(work.key_width), count = levit::padded(work.key_count);
-  for (int64_t key = 0; key < work.key_count; key += 16) {
-    const int64_t column = key / PANEL * PANEL;
-    const int64_t columns = count - column < PANEL ? 16 : PANEL;
-    float *panel = packed + column * width + (key - column);
-    for (int64_t block = 0; block < width / 16; block++) {
-      transpose16(keys + block * work.key_block + key * 16, 16, work.key_count - key,
-                  panel + block * 16 * columns, columns);
-    }
-  }
-}
-
 void attention(const AttentionWork &work, float *scratch) {
   const int64_t key_width = levit::padded(work.key_width), keys = levit::padded(work.key_count);
   const int64_t value_width = levit::padded(work.value_width);
   const int64_t tiles = (work.query_count + TILE_ROWS - 1) / TILE_ROWS;
   const int64_t stride = keys + 16; // no power of two, or rows share few sets of the cache
-  float *packed = scratch, *powers = scratch + key_width * keys;
-  alignas(64) float inverse[TILE_ROWS], whole[TILE_ROWS * PANEL];
+  const int64_t size = bytes_of(Number::DTYPE), row = 16 * size;
+  const int64_t key_words = key_width / EACH, token_words = (work.key_count + EACH - 1) / EACH;
+  PackedHead packed;
+  packed.keys = scratch;
+  packed.key_start = packed.keys + key_words * keys;
+  packed.values = packed.key_start + keys;
+  packed.value_start = packed.values + (EACH == 1 ? 0 : token_words * value_width);
+  float *powers = packed.value_start + value_width;
+  alignas(64) float inverse[TILE_ROWS];
+  alignas(64) char aside[TILE_ROWS * PANEL * 4];
   int64_t packed_unit = -1;
   for (int64_t at = work.tiles.begin; at < work.tiles.end; at++) {
     const int64_t unit = at / tiles, tile = at % tiles;
     const int64_t head = unit / work.images, image = unit % work.images;
+    const char *head_values =
+        work.values + head * (value_width / 16) * work.value_block + image * work.key_count * row;
     if (unit != packed_unit) {
-      pack_keys(work,
-                work.keys + head * (key_width / 16) * work.key_block + image * work.key_count * 16,
-                packed);
+      const char *head_keys =
+          work.keys + head * (key_width / 16) * work.key_block + image * work.key_count * row;
+      pack_keys(head_keys, work.key_block, key_width, work.key_count, packed);
+      if constexpr (EACH > 1) {
+        pack_values(head_values, work.value_block, value_width, work.key_count, packed);
+      }
       packed_unit = unit;
     }
     const int64_t first = work.query_count * tile / tiles;
     const int64_t rows = work.query_count * (tile + 1) / tiles - first;
     Scores scores;
     scores.queries = {work.queries + head * (key_width / 16) * work.query_block +
-                          (image * work.query_count + first) * 16,
-                      16, 16, key_width / 16, work.query_block};
+                          (image * work.query_count + first) * row,
+                      row, row / 4, key_width / 16, work.query_block};
     const float *table = work.table + (head * work.query_count + first) * work.table_stride;
     scores.table_stride = work.table_stride;
+    scores.scale = Number::INTEGER ? work.score_scale[head] : 1;
+    scores.target_stride = stride;
     for (int64_t column = 0; column < keys; column += PANEL) {
       const bool half = keys - column < PANEL;
-      scores.keys = packed + column * key_width;
+      scores.keys = packed.keys + column * key_words;
+      scores.start = packed.key_start + column;
       scores.table = table + column;
-      scores.target = {powers + column, stride, 16};
+      scores.target = powers + column;
       (half ? HalfTiles::scores : WholeTiles::scores)[rows - 1](scores);
     }
     for (int64_t r = 0; r < rows; r++) {
@@ -147,25 +155,36 @@ void attention(const AttentionWork &work, float *scratch) {
       for (int64_t i = 0; i < keys; i += 16) __builtin_prefetch(next + i);
     }
     Values values;
-    values.weights = {powers, stride, work.key_count, 1, 0};
-    values.value_block = work.value_block;
+    values.weights = {(const char *)powers, stride * 4, token_words, 1, 0};
+    values.value_block = work.value_block / 4;
     values.inverse = inverse;
-    values.activation = work.activation;
-    float *target = work.target + (image * work.query_count + first) * work.target_stride +
-                    head * work.value_width;
+    values.product.activation = work.activation;
+    values.product.residual = nullptr;
+    values.product.copy.p = nullptr;
+    const int64_t target_size = bytes_of(work.target.dtype);
+    const Store target =
+        from_place(work.target, (image * work.query_count + first) * work.target.row_stride +
+                                    head * work.value_width * target_size);
     for (int64_t column = 0; column < value_width; column += PANEL) {
       const int64_t columns = value_width - column < PANEL ? 16 : PANEL;
       const bool fits = column + columns <= work.value_width;
-      values.values = work.values + (head * value_width + column) / 16 * work.value_block +
-                      image * work.key_count * 16;
-      values.target =
-          fits ? Place{target + column, work.target_stride, 16} : Place{whole, PANEL, 16};
+      values.values = EACH == 1 ? (const float *)(head_values + column / 16 * work.value_block)
+                                : packed.values + column * token_words;
+      values.start = packed.value_start + column;
+      values.scale = Number::INTEGER ? work.value_scale + head * value_width + column : nullptr;
+      Store place = from_place(target, column * target_size);
+      if (!fits) {
+        place.p = aside, place.row_stride = PANEL * target_size;
+        place.chunk_stride = 16 * target_size;
+      }
+      values.product.target = place;
       (columns < PANEL ? HalfTiles::values : WholeTiles::values)[rows - 1](values);
       if (fits) continue;
       // Channels that fill no whole vector: storing one would write into the next head's.
-      const size_t bytes = (size_t)(work.value_width - column) * sizeof(float);
+      const size_t bytes = (size_t)((work.value_width - column) * target_size);
       for (int64_t r = 0; r < rows; r++) {
-        memcpy(target + r * work.target_stride + column, whole + r * PANEL, bytes);
+        memcpy(target.p + r * target.row_stride + column * target_size,
+               aside + r * PANEL * target_size, bytes);
       }
     }
   }

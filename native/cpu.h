@@ -6,7 +6,7 @@ namespace levit {
 
 struct Isa {
   const char *name;
-  const Kernels *kernels;
+  const Kernels *kernels[LEVIT_DTYPES]; // null where it has no products of such numbers
 };
 
 int isa_count();

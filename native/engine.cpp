@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "cpu.h"
+#include "pack.h"
 
 namespace levit {
 
@@ -251,12 +252,14 @@ int levit_isa_count() { return isa_count(); }
 const char *levit_isa_name(int number) { return isa(number).name; }
 int levit_isa_usable(int number) { return is_usable(number); }
 
-double levit_isa_peak(int number, double seconds) {
+int levit_isa_multiplies(int number, int dtype) { return isa(number).kernels[dtype] != nullptr; }
+
+double levit_isa_peak(int number, int dtype, double seconds) {
   timespec start, end;
   double done = 0, passed = 0;
   clock_gettime(CLOCK_MONOTONIC, &start);
   while (passed < seconds) {
-    done += isa(number).kernels->multiply_adds(1 << 16);
+    done += isa(number).kernels[dtype]->multiply_adds(1 << 16);
     clock_gettime(CLOCK_MONOTONIC, &end);
     passed = (double)(end.tv_sec - start.tv_sec) + 1e-9 * (double)(end.tv_nsec - start.tv_nsec);
   }
@@ -284,43 +287,25 @@ levit_engine *levit_open(const levit_program *program, int number, int threads) 
 
 int levit_start(levit_engine *engine) { return start_here(*engine); }
 
-int levit_pack(levit_engine *engine, int64_t number, int64_t width, const float *weight,
-               const float *bias) {
+int levit_pack(levit_engine *engine, int64_t number, int64_t width, const void *weight,
+               const void *bias, const float *scale) {
   const levit_step &step = engine->step[number];
   Layer &layer = engine->layer[number];
-  const Kernels &kernels = *engine->kernels;
   if (step.kind == LEVIT_ATTENTION) {
-    const int64_t rows = step.has_table ? layer.depth : 1;
-    const int64_t keys = engine->buffer[step.keys.buffer].rows;
-    for (int64_t row = 0; row < rows; row++) {
-      float *to = layer.weight + row * layer.columns;
-      if (weight) memcpy(to, weight + row * keys, (size_t)keys * sizeof(float));
-      for (int64_t key = keys; key < layer.columns; key++) to[key] = -__builtin_inff();
-    }
+    pack_attention(*engine, step, layer, (const float *)weight, (const float *)bias, scale);
     return LEVIT_OK;
   }
-  const bool conv = step.kind == LEVIT_CONV, project = step.kind == LEVIT_PROJECT;
-  int32_t *order = nullptr;
-  if (conv) { // (channel, window) → (window, channel)
-    order = (int32_t *)calloc((size_t)layer.depth, sizeof(int32_t));
-    if (!order) return LEVIT_NO_MEMORY;
-    const int64_t channels = layer.depth / 9;
-    for (int64_t k = 0; k < layer.depth; k++) {
-      order[k] = (int32_t)(k % channels * 9 + k / channels);
-    }
-  }
-  // Heads of a project begin at a multiple of 16 columns.
+  const bool project = step.kind == LEVIT_PROJECT;
   const int64_t heads = project ? step.heads : 1;
   const int64_t count = project ? width : engine->buffer[step.target].columns;
-  for (int64_t head = 0; head < heads; head++) {
-    kernels.pack(weight + head * count * layer.depth, count, layer.depth, order, layer.packed,
-                 layer.columns, layer.weight);
-    if (bias) {
-      memcpy(layer.bias + layer.packed, bias + head * count, (size_t)count * sizeof(float));
-    }
-    layer.packed += padded(count);
+  const int64_t values = values_of(*engine, step) * size_of(layer.dtype);
+  for (int64_t head = 0; head < heads; head++) { // each begins at a multiple of 16 columns
+    const int64_t row = head * count;
+    const Columns columns{count, (const char *)weight + row * values,
+                          bias ? (const char *)bias + row * 4 : nullptr,
+                          scale ? scale + row : nullptr};
+    if (!pack_columns(*engine, step, layer, columns)) return LEVIT_NO_MEMORY;
   }
-  free(order);
   return LEVIT_OK;
 }
 

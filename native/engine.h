@@ -9,11 +9,16 @@
 
 namespace levit {
 
-// Packed weights and bias of a step, or an attention's table.
+// Packed weights of a step; or an attention's table, its heads' scales as `start`, and of each
+// column of the values the `scale`.
 struct Layer {
-  float *weight = nullptr, *bias = nullptr;
-  int64_t depth = 0, columns = 0; // columns are padded
+  int64_t dtype = 0; // of the numbers that it multiplies
+  float *weight = nullptr, *start = nullptr, *scale = nullptr;
+  int64_t depth = 0, columns = 0; // words of a column, or of an attention rows; columns are padded
+  int64_t starts = 0, scales = 0; // how many there are of those
   int64_t packed = 0;             // columns that are there already
+
+  Weights weights() const { return {weight, start, scale}; }
 };
 
 // Images that run through a stage together: as many as fill tiles and keep weights in use, few
@@ -51,7 +56,7 @@ struct levit_engine {
   levit_step *step;
   levit::Layer *layer; // of each step
   levit::Stage *stage;
-  const levit::Kernels *kernels;
+  const levit::Kernels *const *kernels; // by numbers
   levit::Memory weights;
   float pixel_scale[levit::PIXEL_LANES], pixel_shift[levit::PIXEL_LANES]; // for channels in turn
   int64_t chunk; // images that a thread takes at once

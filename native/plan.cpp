@@ -7,33 +7,46 @@ namespace {
 
 int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+int64_t dtype_of(const levit_engine &engine, int64_t buffer) {
+  return buffer < 0 ? engine.input.dtype : engine.buffer[buffer].dtype;
+}
+
 void size_layer(const levit_engine &engine, const levit_step &step, Layer &layer) {
   const levit_buffer *buffer = engine.buffer;
+  const bool attention = step.kind == LEVIT_ATTENTION;
+  layer.dtype = dtype_of(engine, attention ? step.queries.buffer : step.source);
   switch (step.kind) {
-  case LEVIT_CONV:
-    layer.depth = 9 * (step.source < 0 ? engine.input.channels : buffer[step.source].columns);
-    layer.columns = padded(buffer[step.target].columns);
+  case LEVIT_CONV: {
+    const int64_t channels = step.source < 0 ? engine.input.channels : buffer[step.source].columns;
+    layer.depth = 9 * words(channels, layer.dtype);
     break;
+  }
   case LEVIT_LINEAR:
-  case LEVIT_PROJECT:
-    layer.depth = buffer[step.source].columns;
-    layer.columns = padded(buffer[step.target].columns);
-    break;
+  case LEVIT_PROJECT: layer.depth = words(buffer[step.source].columns, layer.dtype); break;
   case LEVIT_ATTENTION: // one row where there is no table
     layer.depth = step.has_table ? step.heads * buffer[step.target].rows : 1;
     layer.columns = padded(buffer[step.keys.buffer].rows);
-    break;
+    layer.starts = padded(step.heads);
+    layer.scales = step.heads * padded(step.values.width);
+    return;
+  default: return;
   }
+  layer.columns = layer.starts = layer.scales = padded(buffer[step.target].columns);
 }
 
 int64_t scratch_of(const levit_engine &engine, const levit_step &step) {
   if (step.kind == LEVIT_CONV && step.source < 0) {
-    return 3 * padded((engine.input.width + 1) * engine.input.channels);
+    // Three rows of pixels, and one of floats before they become other numbers.
+    const levit_input &input = engine.input;
+    return 3 * padded((input.width + 1) * words(input.channels, input.dtype)) +
+           padded(input.width * input.channels) + LANES;
   }
   if (step.kind != LEVIT_ATTENTION) return 0;
-  // Keys in panels, and a tile of scores.
+  // Keys and values in panels with the starts of their sums, and a tile of scores.
   const int64_t keys = padded(engine.buffer[step.keys.buffer].rows);
-  return padded(step.keys.width) * keys + engine.kernels->rows * (keys + 16);
+  const int64_t columns = padded(step.keys.width) + padded(step.values.width) + 1;
+  const int64_t rows = engine.kernels[dtype_of(engine, step.queries.buffer)]->rows;
+  return columns * keys + padded(step.values.width) + rows * (keys + 16);
 }
 
 // 49 tokens run four images at a time, 16 tokens eight: 196 and 128 rows.
@@ -46,26 +59,26 @@ int64_t group_for(int64_t rows) {
 } // namespace
 
 bool plan(levit_engine &engine) {
-  int64_t floats = 0, rows = 0;
+  int64_t total = 0, rows = 0;
   engine.chunk = 1, engine.scratch_floats = 0, engine.carried_floats = 0;
   for (int64_t s = 0; s < engine.stages; s++) engine.stage[s] = Stage();
   for (int64_t i = 0; i < engine.steps; i++) {
     const levit_step &step = engine.step[i];
     Layer &layer = engine.layer[i];
     size_layer(engine, step, layer);
-    floats += layer.depth * layer.columns + layer.columns;
+    total += layer.depth * layer.columns + layer.starts + layer.scales;
     engine.scratch_floats = larger(engine.scratch_floats, scratch_of(engine, step));
     Stage &stage = engine.stage[step.stage];
     if (!stage.steps++) stage.first_step = i, rows = 0;
     const bool product = step.kind == LEVIT_LINEAR || step.kind == LEVIT_PROJECT;
     if (product) rows = larger(rows, engine.buffer[step.source].rows);
     stage.group = rows ? group_for(rows) : 1;
-    const int64_t used[] = {step.source,         step.target,      step.residual,
+    const int64_t used[] = {step.source,         step.target,      step.residual,     step.copy,
                             step.queries.buffer, step.keys.buffer, step.values.buffer};
     for (int64_t number : used) {
       if (number < 0) continue;
       const levit_buffer &buffer = engine.buffer[number];
-      const int64_t end = buffer.offset + buffer.rows * buffer.stride;
+      const int64_t end = buffer.offset + buffer.rows * buffer.stride / 4;
       int64_t &most = buffer.carried ? engine.carried_floats : stage.local_floats;
       most = larger(most, end);
     }
@@ -73,13 +86,14 @@ bool plan(levit_engine &engine) {
   for (int64_t s = 0; s < engine.stages; s++) {
     engine.chunk = larger(engine.chunk, engine.stage[s].group);
   }
-  if (!engine.weights.allocate((size_t)floats)) return false;
+  if (!engine.weights.allocate((size_t)total)) return false;
   float *next = engine.weights.floats();
   for (int64_t i = 0; i < engine.steps; i++) {
     Layer &layer = engine.layer[i];
     layer.weight = next;
-    layer.bias = next + layer.depth * layer.columns;
-    next = layer.bias + layer.columns;
+    layer.start = next + layer.depth * layer.columns;
+    layer.scale = layer.start + layer.starts;
+    next = layer.scale + layer.scales;
   }
   return true;
 }

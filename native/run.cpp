@@ -34,11 +34,18 @@ struct Group {
   // Number of images whose values lie side by side in a buffer's memory, and the first of ours.
   int64_t neighbours(const levit_buffer &b) const { return b.carried ? batch.images : images; }
   int64_t place(const levit_buffer &b) const { return b.carried ? first : 0; }
-  float *memory(const levit_buffer &b) const {
-    return (b.carried ? arena.carried : arena.local).floats() + b.offset * neighbours(b);
+  char *memory(const levit_buffer &b) const {
+    return (char *)((b.carried ? arena.carried : arena.local).floats() + b.offset * neighbours(b));
   }
   // The first of the group's images in a buffer of rows.
-  float *rows(const levit_buffer &b) const { return memory(b) + place(b) * b.rows * b.stride; }
+  char *rows(const levit_buffer &b) const { return memory(b) + place(b) * b.rows * b.stride; }
+  // The same as a place to write to; a null one for no buffer.
+  Store store(int64_t number) const {
+    if (number < 0) return {};
+    const levit_buffer &b = buffer(number);
+    return {rows(b),       b.stride, LANES * size_of(b.dtype), b.dtype, (float)b.inverse_scale,
+            (float)b.shift};
+  }
   const levit_buffer &buffer(int64_t number) const { return engine.buffer[number]; }
   // The part of so many equal things.
   Range part_of(int64_t count) const { return cut(levit::share(count, share, shares)); }
@@ -49,48 +56,67 @@ struct Group {
   }
 };
 
+// Puts the border of zeros into rows [begin, end) of an image's grid: the pixel at the left, and
+// above the first row a row of them.
+void put_border(const levit_buffer &grid, char *values, Range rows) {
+  const int64_t pitch = (grid.grid_width + 1) * grid.stride;
+  const int zero = grid.dtype == LEVIT_UINT8 ? (int)grid.shift : 0;
+  if (rows.begin == 0) memset(values, zero, (size_t)pitch);
+  for (int64_t i = rows.begin; i < rows.end; i++) {
+    memset(values + (i + 1) * pitch, zero, (size_t)grid.stride);
+  }
+}
+
+// Where an image's grid or tokens go, from the first pixel on; sets the pitch of rows.
+Store image_store(const Group &group, int64_t number, int64_t image, int64_t width, Range rows,
+                  int64_t &pitch) {
+  Store store_ = group.store(number);
+  if (number < 0) return store_;
+  const levit_buffer &buffer = group.buffer(number);
+  const bool grid = buffer.grid_height > 0;
+  store_.p += image * buffer.rows * buffer.stride;
+  if (grid) put_border(buffer, store_.p, rows);
+  pitch = (width + grid) * buffer.stride;
+  if (grid) store_.p += pitch + buffer.stride;
+  return store_;
+}
+
 void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
   const levit_engine &engine = group.engine;
-  const levit_buffer &target = group.buffer(step.target);
+  const levit_input &input = engine.input;
   const bool first = step.source < 0;
-  const int64_t in_height = first ? engine.input.height : group.buffer(step.source).grid_height;
-  const int64_t in_width = first ? engine.input.width : group.buffer(step.source).grid_width;
+  const int64_t in_height = first ? input.height : group.buffer(step.source).grid_height;
+  const int64_t in_width = first ? input.width : group.buffer(step.source).grid_width;
   const int64_t height = in_height / 2, width = in_width / 2;
-  const bool grid = target.grid_height > 0;
+  const Kernels &kernels = *engine.kernels[layer.dtype];
   ImageWork work;
   ConvWork &conv = work.conv;
-  conv.width = width, conv.columns = target.columns;
-  conv.weight = layer.weight, conv.bias = layer.bias;
+  conv.width = width, conv.columns = group.buffer(step.target).columns;
+  conv.weights = layer.weights();
   conv.activation = step.activation;
-  conv.pixel_stride = target.stride;
-  conv.target_pitch = (width + grid) * target.stride;
-  const int64_t border = grid ? conv.target_pitch + target.stride : 0;
   const Range all = group.part_of(group.images * height);
   for (int64_t row = all.begin; row < all.end; row += conv.rows.end - conv.rows.begin) {
     const int64_t image = row / height, y = row % height;
     conv.rows = {y, all.end - row < height - y ? y + all.end - row : height};
-    float *values = group.rows(target) + image * target.rows * target.stride;
-    if (grid && y == 0) memset(values, 0, (size_t)conv.target_pitch * sizeof(float));
-    for (int64_t i = conv.rows.begin; grid && i < conv.rows.end; i++) {
-      float *left = values + (i + 1) * conv.target_pitch;
-      memset(left, 0, (size_t)target.stride * sizeof(float));
-    }
-    conv.target = values + border;
+    conv.target = image_store(group, step.target, image, width, conv.rows, conv.target_pitch);
+    conv.copy = image_store(group, step.copy, image, width, conv.rows, conv.copy_pitch);
     if (!first) {
       const levit_buffer &source = group.buffer(step.source);
       conv.source = group.rows(source) + image * source.rows * source.stride;
-      conv.source_channels = source.columns;
+      conv.source_pixel = source.stride;
       conv.source_pitch = (in_width + 1) * source.stride;
-      engine.kernels->conv(conv);
+      kernels.conv(conv);
       continue;
     }
-    const int64_t pixels = engine.input.channels * in_height * in_width;
-    work.is_uint8 = engine.input.is_uint8;
+    const int64_t pixels = input.channels * in_height * in_width;
+    work.is_uint8 = input.is_uint8;
     const int64_t bytes = pixels * (work.is_uint8 ? 1 : (int64_t)sizeof(float));
     work.image = group.batch.input + (group.batch.first + group.first + image) * bytes;
-    work.channels = engine.input.channels, work.height = in_height, work.width = in_width;
+    work.channels = input.channels, work.height = in_height, work.width = in_width;
     work.scale = engine.pixel_scale, work.shift = engine.pixel_shift;
-    engine.kernels->image(work, group.scratch);
+    work.raw = input.raw, work.border = (uint32_t)input.border;
+    work.inverse_scale = (float)input.inverse_scale, work.zero = (float)input.shift;
+    kernels.image(work, group.scratch);
   }
 }
 
@@ -98,9 +124,10 @@ void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
 // by rows while each thread has some tiles of them, as the step before and the step after do, so
 // that its activations stay in its cache; else by columns, so that each reads a part of the
 // weights.
-void share_product(const Group &group, int64_t rows, int64_t columns, LinearWork &work) {
-  const int64_t threads = group.shares, panel = group.engine.kernels->panel;
-  const int64_t tiles = (rows + group.engine.kernels->rows - 1) / group.engine.kernels->rows;
+void share_product(const Group &group, const Kernels &kernels, int64_t rows, int64_t columns,
+                   LinearWork &work) {
+  const int64_t threads = group.shares, panel = kernels.panel;
+  const int64_t tiles = (rows + kernels.rows - 1) / kernels.rows;
   const int64_t panels = (columns + panel - 1) / panel;
   const bool prefer_rows = tiles >= 4 * threads;
   int64_t least = 0, parts = 1;
@@ -121,40 +148,42 @@ void share_product(const Group &group, int64_t rows, int64_t columns, LinearWork
 
 void run_linear(const Group &group, const levit_step &step, const Layer &layer) {
   const levit_buffer &source = group.buffer(step.source), &target = group.buffer(step.target);
+  const Kernels &kernels = *group.engine.kernels[layer.dtype];
   LinearWork work;
   work.source = group.rows(source);
   work.source_stride = source.stride;
   work.depth = layer.depth, work.columns = layer.columns;
-  work.weight = layer.weight, work.bias = layer.bias;
-  work.residual = step.residual < 0 ? nullptr : group.rows(group.buffer(step.residual));
+  work.weights = layer.weights();
+  work.residual =
+      step.residual < 0 ? nullptr : (const float *)group.rows(group.buffer(step.residual));
   work.activation = step.activation;
+  work.target = group.store(step.target), work.copy = group.store(step.copy);
   if (step.kind == LEVIT_PROJECT) { // in blocks of 16 columns, as attention reads them
-    work.target = group.memory(target) + group.place(target) * target.rows * LANES;
-    work.row_stride = LANES;
-    work.chunk_stride = group.neighbours(target) * target.rows * LANES;
-  } else {
-    work.target = group.rows(target);
-    work.row_stride = target.stride;
-    work.chunk_stride = LANES;
+    const int64_t row = LANES * size_of(target.dtype);
+    work.target.p = group.memory(target) + group.place(target) * target.rows * row;
+    work.target.row_stride = row;
+    work.target.chunk_stride = group.neighbours(target) * target.rows * row;
   }
-  share_product(group, group.images * source.rows, layer.columns, work);
-  group.engine.kernels->linear(work);
+  share_product(group, kernels, group.images * source.rows, layer.columns, work);
+  kernels.linear(work);
 }
 
 struct Blocks {
-  const float *first;
-  int64_t stride; // floats from block to block
+  const char *first;
+  int64_t stride; // bytes from block to block
 };
 
 Blocks blocks(const Group &group, const levit_view &view) {
   const levit_buffer &buffer = group.buffer(view.buffer);
-  const int64_t stride = group.neighbours(buffer) * buffer.rows * LANES;
-  const float *start = group.memory(buffer) + view.column / LANES * stride;
-  return {start + group.place(buffer) * buffer.rows * LANES, stride};
+  const int64_t row = LANES * size_of(buffer.dtype);
+  const int64_t stride = group.neighbours(buffer) * buffer.rows * row;
+  const char *start = group.memory(buffer) + view.column / LANES * stride;
+  return {start + group.place(buffer) * buffer.rows * row, stride};
 }
 
 void run_attention(const Group &group, const levit_step &step, const Layer &layer) {
   const levit_buffer &target = group.buffer(step.target);
+  const Kernels &kernels = *group.engine.kernels[layer.dtype];
   const Blocks queries = blocks(group, step.queries), keys = blocks(group, step.keys),
                values = blocks(group, step.values);
   AttentionWork work;
@@ -165,36 +194,41 @@ void run_attention(const Group &group, const levit_step &step, const Layer &laye
   work.images = group.images, work.heads = step.heads;
   work.table = layer.weight;
   work.table_stride = step.has_table ? layer.columns : 0;
-  work.target = group.rows(target);
-  work.target_stride = target.stride;
+  work.score_scale = layer.start, work.value_scale = layer.scale;
+  work.target = group.store(step.target);
   work.activation = step.activation;
-  const int64_t rows = group.engine.kernels->rows;
-  const int64_t tiles = (work.query_count + rows - 1) / rows;
+  const int64_t tiles = (work.query_count + kernels.rows - 1) / kernels.rows;
   work.tiles = group.part_of(step.heads * group.images * tiles);
-  group.engine.kernels->attention(work, group.scratch);
+  kernels.attention(work, group.scratch);
 }
 
 void run_subsample(const Group &group, const levit_step &step) {
   const levit_buffer &source = group.buffer(step.source), &target = group.buffer(step.target);
   const int64_t width = (step.grid_width + step.step - 1) / step.step;
   const Range all = group.part_of(group.images * target.rows);
+  Store to = group.store(step.target);
   for (int64_t row = all.begin; row < all.end; row++) {
     const int64_t image = row / target.rows, token = row % target.rows;
     const int64_t from = token / width * step.step * step.grid_width + token % width * step.step;
-    memcpy(group.rows(target) + row * target.stride,
-           group.rows(source) + (image * source.rows + from) * source.stride,
-           (size_t)target.stride * sizeof(float));
+    const char *values = group.rows(source) + (image * source.rows + from) * source.stride;
+    to.p = group.rows(target) + row * target.stride;
+    if (source.dtype == target.dtype) { // and of the same scale
+      memcpy(to.p, values, (size_t)target.stride);
+    } else {
+      group.engine.kernels[target.dtype]->convert((const float *)values,
+                                                  {0, padded(target.columns) / LANES}, to);
+    }
   }
 }
 
 void run_mean(const Group &group, const levit_step &step) {
   const levit_buffer &source = group.buffer(step.source), &target = group.buffer(step.target);
-  Range columns = group.part_of(target.stride / LANES);
-  columns = {columns.begin * LANES, columns.end * LANES};
-  for (int64_t image = 0; image < group.images; image++) {
-    group.engine.kernels->mean(group.rows(source) + image * source.rows * source.stride,
-                               source.rows, source.stride, columns,
-                               group.rows(target) + image * target.stride);
+  const Range chunks = group.part_of(padded(target.columns) / LANES);
+  Store to = group.store(step.target);
+  for (int64_t image = 0; image < group.images; image++, to.p += target.stride) {
+    const char *values = group.rows(source) + image * source.rows * source.stride;
+    group.engine.kernels[target.dtype]->mean((const float *)values, source.rows,
+                                             source.stride / (int64_t)sizeof(float), chunks, to);
   }
 }
 
@@ -203,9 +237,10 @@ void run_output(const Group &group, const levit_step &step) {
   const int64_t first = group.batch.first + group.first, size = source.rows * source.columns;
   const Range images = group.part_of(group.images);
   for (int64_t image = images.begin; image < images.end; image++) {
-    const float *from = group.rows(source) + image * source.rows * source.stride;
+    const char *values = group.rows(source) + image * source.rows * source.stride;
     float *to = group.batch.outputs[step.output] + (first + image) * size;
-    for (int64_t row = 0; row < source.rows; row++, from += source.stride) {
+    for (int64_t row = 0; row < source.rows; row++, values += source.stride) {
+      const float *from = (const float *)values;
       if (step.transposed) {
         for (int64_t c = 0; c < source.columns; c++) to[c * source.rows + row] = from[c];
       } else {

@@ -5,12 +5,31 @@
 // three of them (p, p + stride, p + 2 * stride): with a pointer a row compilers run out of
 // registers.
 #pragma once
-#include "abi.h"
+#include "numbers.h"
 #include "vector.h"
 
 namespace {
 
-template <int ROWS, int VECTORS> struct Tile { Vec at[ROWS][VECTORS]; };
+typedef NUMBERS Number; // those of this compilation
+
+// Accumulators fill the registers, less one per vector of weights and one broadcast; where bytes
+// are widened, less four for the weights' halves and three for a broadcast's.
+// PANEL is 16 columns or more, so that a panel fills whole blocks of LANES.
+constexpr bool WIDENS = sizeof(Number::Left) > BYTES;
+#if defined(__AVX512F__)
+constexpr int TILE_ROWS = WIDENS ? 12 : 14, TILE_VECTORS = 2; // 28 of 32 registers
+#elif defined(__AVX2__)
+constexpr int TILE_ROWS = WIDENS ? 4 : 6, TILE_VECTORS = 2; // 12 of 16
+#elif defined(__aarch64__)
+constexpr int TILE_ROWS = 6, TILE_VECTORS = 4; // 24 of 32
+#else
+constexpr int TILE_ROWS = 2, TILE_VECTORS = 4; // 8 of 16
+#endif
+constexpr int PANEL = WIDTH * TILE_VECTORS;
+static_assert(PANEL == 16 || PANEL == 32);
+constexpr int EACH = Number::EACH; // values in a word
+
+template <int ROWS, int VECTORS> struct Tile { Number::Sum at[ROWS][VECTORS]; };
 
 // 1, 2, … TILE_ROWS: a kernel has a function for each number of rows, so that rows can be
 // distributed evenly: 49 are 12 + 12 + 12 + 13, not 14 + 14 + 14 + 7.
@@ -21,9 +40,10 @@ typedef HeightsTo<TILE_ROWS>::type AllHeights;
 // And for whole panels and the half one of 16 columns.
 constexpr int HALF = 16 / WIDTH;
 
-// The left operand: rows of `depth` floats in `segments`, such as the three rows of a 3x3 window.
+// The left operand: rows of `depth` words in `segments`, such as the three rows of a 3x3 window.
+// Strides in bytes.
 struct Left {
-  const float *p;
+  const char *p;
   int64_t row_stride, depth, segments, segment_stride;
 };
 
@@ -42,7 +62,7 @@ template <int VECTORS> struct Packed {
 
 template <int VECTORS> struct Blocked {
   const float *p;
-  int64_t block; // floats from one block of 16 columns to the next
+  int64_t block; // words from one block of 16 columns to the next
   LEVIT_INLINE Vec vector(int v) const {
     return load(p + (v * WIDTH / 16) * block + v * WIDTH % 16);
   }
@@ -55,7 +75,7 @@ template <int ROWS, int VECTORS, class Right>
 LEVIT_INLINE void multiply(Tile<ROWS, VECTORS> &sum, const Left &left, Right right) {
   const int64_t stride = left.row_stride;
   for (int64_t s = 0; s < left.segments; s++) {
-    const float *row[(ROWS + 2) / 3];
+    const char *row[(ROWS + 2) / 3];
     LEVIT_UNROLL for (int i = 0; i < (ROWS + 2) / 3; i++) {
       row[i] = left.p + 3 * i * stride + s * left.segment_stride;
     }
@@ -63,59 +83,23 @@ LEVIT_INLINE void multiply(Tile<ROWS, VECTORS> &sum, const Left &left, Right rig
       Vec w[VECTORS];
       LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) w[v] = right.vector(v);
       LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
-        Vec x = pinned(splat(row[r / 3][r % 3 * stride]));
+        const Number::Left x = Number::broadcast(row[r / 3] + r % 3 * stride);
         LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-          sum.at[r][v] = multiplied_in(sum.at[r][v], x, w[v]);
+          sum.at[r][v] = Number::dot(sum.at[r][v], x, w[v]);
         }
       }
-      LEVIT_UNROLL for (int i = 0; i < (ROWS + 2) / 3; i++) row[i]++;
+      LEVIT_UNROLL for (int i = 0; i < (ROWS + 2) / 3; i++) row[i] += 4;
       right.advance();
     }
   }
 }
 
-// Where a tile goes: vector v of row r at p + r * row_stride + (v's block) * chunk_stride.
-struct Place {
-  float *p;
-  int64_t row_stride, chunk_stride;
-  LEVIT_INLINE float *at(int r, int v) const {
-    return p + r * row_stride + (v * WIDTH / 16) * chunk_stride + v * WIDTH % 16;
-  }
-};
-
-LEVIT_INLINE Vec hard_swish(Vec x) {
-  Vec gate = x * splat(1.0f / 6) + splat(0.5f);
-  return x * minimum(maximum(gate, pinned(Vec{})), pinned(splat(1.0f)));
-}
-
-LEVIT_INLINE Vec sigmoid(Vec x) {
-  // Of large negative x, 2^126 is enough to give 0.
-  Vec e = exp2(minimum(x * splat(-1.442695041f), pinned(splat(126.0f))));
-  return splat(1.0f) / (splat(1.0f) + e);
-}
-
-// erf by Abramowitz and Stegun's 7.1.26: at most 1.5e-7 off.
-LEVIT_INLINE Vec gelu(Vec x) {
-  Vec z = maximum(x, -x) * splat(0.70710678f);
-  Vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * z);
-  Vec p = splat(1.061405429f) * t + splat(-1.453152027f);
-  p = p * t + splat(1.421413741f);
-  p = p * t + splat(-0.284496736f);
-  p = p * t + splat(0.254829592f);
-  Vec half_tail = splat(0.5f) * p * t * exp2(z * z * splat(-1.442695041f));
-  // Phi(x) is 1 - tail above 0 and tail below.
-  return maximum(x, pinned(Vec{})) - maximum(x, -x) * half_tail;
-}
-
-// SiLU and GELU are rare and long: a second pass over a tile that lies in L1, and only there.
-template <int ROWS, int VECTORS>
-__attribute__((noinline)) void activate_stored(const Place &place, int64_t activation) {
-  for (int r = 0; r < ROWS; r++) {
-    for (int v = 0; v < VECTORS; v++) {
-      float *p = place.at(r, v);
-      Vec x = load(p);
-      store(p, activation == LEVIT_SILU ? x * sigmoid(x) : gelu(x));
-    }
+// What a sum stands for: of integers, that times a scale of their column.
+LEVIT_INLINE Vec value_of(Number::Sum sum, Vec scale) {
+  if constexpr (Number::INTEGER) {
+    return __builtin_convertvector((VecInt)sum, Vec) * scale;
+  } else {
+    return (Vec)sum;
   }
 }
 

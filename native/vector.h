@@ -11,24 +11,22 @@
 
 namespace {
 
-// The tile: accumulators fill the registers, less one per vector of weights and one broadcast.
-// PANEL is 16 columns or more, so that a panel fills whole blocks of LANES.
 #if defined(__AVX512F__)
-constexpr int BYTES = 64, TILE_ROWS = 14, TILE_VECTORS = 2; // 28 of 32 registers
+constexpr int BYTES = 64;
 #elif defined(__AVX2__)
-constexpr int BYTES = 32, TILE_ROWS = 6, TILE_VECTORS = 2; // 12 of 16
-#elif defined(__aarch64__)
-constexpr int BYTES = 16, TILE_ROWS = 6, TILE_VECTORS = 4; // 24 of 32
+constexpr int BYTES = 32;
 #else
-constexpr int BYTES = 16, TILE_ROWS = 2, TILE_VECTORS = 4; // 8 of 16
+constexpr int BYTES = 16;
 #endif
 constexpr int WIDTH = BYTES / 4;
-constexpr int PANEL = WIDTH * TILE_VECTORS;
-static_assert(PANEL == 16 || PANEL == 32);
 
 typedef float Vec __attribute__((vector_size(BYTES)));
 typedef int32_t VecInt __attribute__((vector_size(BYTES)));
+typedef int16_t VecShort __attribute__((vector_size(BYTES)));
+typedef uint16_t VecUshort __attribute__((vector_size(BYTES)));
 typedef float VecLoose __attribute__((vector_size(BYTES), aligned(4), may_alias));
+typedef float Word __attribute__((aligned(1), may_alias));
+typedef int32_t IntWord __attribute__((aligned(1), may_alias));
 
 LEVIT_INLINE Vec load(const float *p) { return *(const VecLoose *)p; }
 LEVIT_INLINE void store(float *p, Vec x) { *(VecLoose *)p = x; }
@@ -113,6 +111,12 @@ LEVIT_INLINE Vec exp2(Vec x) {
   p = p * f + splat(0.693147182f);
   p = p * f + splat(1.0f);
   return (Vec)((VecInt)p + ((VecInt)shifted << 23));
+}
+
+// The nearest whole number, or else the even one, of 0 <= x < 2^22.
+LEVIT_INLINE Vec rounded(Vec x) {
+  const Vec magic = splat(8388608.0f); // 2^23
+  return (x + magic) - magic;
 }
 
 } // namespace

@@ -9,6 +9,7 @@ from typing import Any, Final
 __all__ = [
     "ABI",
     "ACTIVATIONS",
+    "DTYPES",
     "KINDS",
     "NO_MEMORY",
     "NO_THREADS",
@@ -20,10 +21,11 @@ __all__ = [
     "declare",
 ]
 
-ABI: Final = 1
-# In the order of `levit_kind` and `levit_activation`.
+ABI: Final = 2
+# In the order of `levit_kind`, `levit_activation` and `levit_dtype`.
 KINDS: Final = ("Conv", "Linear", "Project", "Attention", "Subsample", "Mean", "Output")
 ACTIVATIONS: Final = (None, "hard_swish", "silu", "gelu")
+DTYPES: Final = ("float32", "bfloat16", "uint8")
 NO_MEMORY: Final = 1
 NO_THREADS: Final = 2
 
@@ -35,15 +37,22 @@ def _fields(*names: str) -> list[tuple[str, Any]]:
 class CInput(Structure):
     """``levit_input``."""
 
-    _fields_ = _fields("is_uint8", "channels", "height", "width")
+    _fields_ = [
+        *_fields("is_uint8", "channels", "height", "width", "dtype", "raw", "border"),
+        ("inverse_scale", c_double),
+        ("shift", c_double),
+    ]
 
 
 class CBuffer(Structure):
     """``levit_buffer``."""
 
-    _fields_ = _fields(
-        "rows", "columns", "stride", "offset", "carried", "grid_height", "grid_width"
-    )
+    _fields_ = [
+        *_fields("rows", "columns", "stride", "offset", "carried", "grid_height", "grid_width"),
+        *_fields("dtype"),
+        ("inverse_scale", c_double),
+        ("shift", c_double),
+    ]
 
 
 class CView(Structure):
@@ -57,7 +66,8 @@ class CStep(Structure):
 
     _fields_ = [
         *_fields(
-            "kind", "stage", "activation", "source", "target", "residual", "heads", "has_table"
+            *("kind", "stage", "activation", "source", "target", "residual", "copy"),
+            *("heads", "has_table"),
         ),
         ("queries", CView),
         ("keys", CView),
@@ -83,10 +93,11 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "levit_isa_count": (c_int, []),
     "levit_isa_name": (c_char_p, [c_int]),
     "levit_isa_usable": (c_int, [c_int]),
-    "levit_isa_peak": (c_double, [c_int, c_double]),
+    "levit_isa_multiplies": (c_int, [c_int, c_int]),
+    "levit_isa_peak": (c_double, [c_int, c_int, c_double]),
     "levit_open": (c_void_p, [POINTER(CProgram), c_int, c_int]),
     "levit_start": (c_int, [c_void_p]),
-    "levit_pack": (c_int, [c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
+    "levit_pack": (c_int, [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p]),
     "levit_set_pixels": (None, [c_void_p, POINTER(c_float), POINTER(c_float)]),
     "levit_run": (c_int, [c_void_p, c_void_p, c_int64, c_void_p]),
     "levit_profile": (c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),

@@ -14,8 +14,18 @@ from typing import Final
 
 from levit.errors import CorruptArtifactError
 from levit.json_values import shown
-from levit.native.lifetimes import lifetimes, reads, writes
-from levit.native.program import LANES, Buffer, Input, Program, Step, padded
+from levit.native.lifetimes import lifetimes, reads, targets
+from levit.native.program import (
+    ITEM_SIZES,
+    LANES,
+    ArraySpec,
+    Buffer,
+    Input,
+    Numbers,
+    Program,
+    Step,
+    padded,
+)
 from levit.native.step_shapes import StepShapes, require
 
 __all__ = ["check"]
@@ -25,15 +35,16 @@ _MOST_FLOATS: Final = 2**31
 _MOST_ENTRIES: Final = 2**24
 _MOST_STEPS: Final = 2**14
 _LARGEST_FLOAT32: Final = 3.4e38
+_SMALLEST_SCALE: Final = 2.0**-126
 # The library keeps a row of 48 scales, in which these numbers of channels repeat.
 _MOST_PIXEL_CHANNELS: Final = 4
 
 
-def check(program: Program, arrays: Mapping[str, tuple[int, ...]]) -> None:
+def check(program: Program, arrays: Mapping[str, ArraySpec]) -> None:
     """Prove that a program can be run.
 
     Args:
-        arrays: shapes of the float32 arrays that are there.
+        arrays: dtypes and shapes of the arrays that are there.
 
     Raises:
         CorruptArtifactError: it cannot be run: the first reason why.
@@ -55,23 +66,50 @@ def _check_count(count: int, name: str) -> None:
     require(1 <= count <= _MOST_STEPS, f"it has {count} {name}")
 
 
-def _check_arrays(
-    stated: Mapping[str, tuple[int, ...]], there: Mapping[str, tuple[int, ...]]
-) -> None:
+def _check_arrays(stated: Mapping[str, ArraySpec], there: Mapping[str, ArraySpec]) -> None:
     for name in sorted(stated.keys() ^ there.keys()):
         where = "is missing" if name in stated else "is not of the program"
         raise ValueError(f"array {shown(name)} {where}")
-    for name, shape in stated.items():
-        found = tuple(there[name])
-        require(found == shape, f"array {shown(name)} has shape {found}, the program says {shape}")
+    for name, spec in stated.items():
+        found = there[name]
+        require(
+            found == spec,
+            f"array {shown(name)} is {found.dtype} of shape {found.shape}, the program says "
+            f"{spec.dtype} of {spec.shape}",
+        )
+        shape = spec.shape
         sizes = all(1 <= n <= _MOST_ENTRIES for n in shape) and math.prod(shape) <= _MOST_FLOATS
         require(sizes, f"array {shown(name)} of shape {shown(shape)}")
+
+
+def _check_numbers(numbers: Numbers, name: str) -> None:
+    require(numbers.dtype in ITEM_SIZES, f"{name} has values of {shown(numbers.dtype)}")
+    if numbers.dtype == "uint8":
+        # The inverse must be a number, too.
+        require(
+            _SMALLEST_SCALE <= numbers.scale <= _LARGEST_FLOAT32 and 0 <= numbers.zero_point <= 255,
+            f"{name} has the scale {numbers.scale} and the zero point {numbers.zero_point}",
+        )
+        return
+    require((numbers.scale, numbers.zero_point) == (1, 0), f"{name} has a scale, and no bytes")
 
 
 def _check_input(source: Input) -> None:
     size = (source.channels, source.height, source.width)
     fits = all(1 <= n <= _MOST_ENTRIES for n in size) and math.prod(size) <= _MOST_FLOATS
     require(fits, f"an input of {size}")
+    _check_numbers(source.numbers, "the input")
+    integers = source.numbers.dtype == "uint8"
+    if source.border is not None:
+        require(
+            source.dtype == "uint8"
+            and source.numbers == Numbers(dtype="uint8")
+            and len(source.border) == source.channels
+            and all(0 <= value <= 255 for value in source.border),
+            f"a border of {shown(source.border)}",
+        )
+    # The border of a pixel is one word.
+    require(not integers or source.channels <= _MOST_PIXEL_CHANNELS, f"bytes of {size[0]} channels")
     if source.dtype == "float32":
         require(source.scale is None and source.shift is None, "a scale of a float32 input")
         return
@@ -91,7 +129,10 @@ def _check_buffer(buffer: Buffer, name: str) -> None:
         1 <= buffer.rows <= _MOST_ENTRIES and 1 <= buffer.columns <= _MOST_ENTRIES,
         f"{name} has {buffer.rows} x {buffer.columns} values",
     )
-    stride = padded(buffer.columns) if buffer.grid is None else buffer.columns
+    _check_numbers(buffer.numbers, name)
+    stride = padded(buffer.columns)
+    if buffer.grid is not None:
+        stride = buffer.numbers.grid_stride(buffer.columns)
     require(buffer.stride == stride, f"{name} has a stride of {buffer.stride}, not {stride}")
     if buffer.grid is not None:
         height, width = buffer.grid
@@ -105,7 +146,7 @@ def _check_buffer(buffer: Buffer, name: str) -> None:
         buffer.offset >= 0
         and buffer.offset % LANES == 0
         and buffer.offset + buffer.size <= _MOST_FLOATS,
-        f"{name} of {buffer.size} floats has the offset {buffer.offset}",
+        f"{name} of {buffer.size} words has the offset {buffer.offset}",
     )
 
 
@@ -123,17 +164,14 @@ def _check_steps(program: Program) -> None:
             shapes.check(i, step)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        target = writes(step)
-        if target is not None:
-            written.add(target)
+        written.update(targets(step))
     require(bool(shapes.outputs), "it has no output")
     unread = sorted(program.arrays.keys() - shapes.arrays_read)
     require(not unread, f"no step reads array {shown(next(iter(unread), None))}")
 
 
 def _check_dataflow(program: Program, step: Step, written: set[int]) -> None:
-    target = writes(step)
-    for number in (*reads(step), *(() if target is None else (target,))):
+    for number in (*reads(step), *targets(step)):
         require(0 <= number < len(program.buffers), f"there is no buffer {shown(number)}")
     for number in reads(step):
         require(number in written, f"it reads buffer {number}, which nothing has written")
@@ -142,7 +180,11 @@ def _check_dataflow(program: Program, step: Step, written: set[int]) -> None:
     sources = list(reads(step))
     if in_place is not None:
         sources.remove(in_place)
-    require(target not in sources, f"it writes buffer {target}, which it reads")
+    written_here = targets(step)
+    for target in written_here:
+        require(target not in sources, f"it writes buffer {target}, which it reads")
+    require(len(set(written_here)) == len(written_here), "it writes one buffer twice")
+    require(in_place is None or in_place not in written_here[1:], "it copies to what it adds")
 
 
 def _check_memory(program: Program) -> None:

@@ -9,7 +9,7 @@ from levit.native.program import Attention, Conv, Linear, Part, Program, Project
 
 __all__ = ["kind_of", "macs_of", "weight_bytes_of"]
 
-_FLOAT_BYTES: Final = 4
+_ITEMS: Final = {"float32": 4, "int32": 4, "bfloat16": 2, "int8": 1}
 
 
 def kind_of(step: Step) -> str:
@@ -26,12 +26,12 @@ def macs_of(program: Program, step: Step) -> int:
     if isinstance(step, Conv):
         target = program.buffers[step.target]
         places = target.rows if target.grid is None else math.prod(target.grid)
-        return places * math.prod(program.arrays[step.weight])
+        return places * math.prod(program.arrays[step.weight].shape)
     if isinstance(step, Linear):
-        return program.buffers[step.target].rows * math.prod(program.arrays[step.weight])
+        return program.buffers[step.target].rows * math.prod(program.arrays[step.weight].shape)
     if isinstance(step, Project):
         rows = program.buffers[step.target].rows
-        return rows * sum(math.prod(program.arrays[part.weight]) for part in step.parts)
+        return rows * sum(math.prod(program.arrays[part.weight].shape) for part in step.parts)
     if isinstance(step, Attention):
         queries = program.buffers[step.target].rows
         keys = program.buffers[step.keys.buffer].rows
@@ -43,13 +43,14 @@ def weight_bytes_of(program: Program, step: Step) -> int:
     """Count bytes of the arrays that a step reads: weights, biases, an attention's table."""
     names: list[str | None] = []
     if isinstance(step, Conv | Linear):
-        names = [step.weight, step.bias]
+        names = [step.weight, step.bias, step.scale]
     elif isinstance(step, Project):
         names = [name for part in step.parts for name in _names(part)]
     elif isinstance(step, Attention):
-        names = [step.table]
-    return _FLOAT_BYTES * sum(math.prod(program.arrays[name]) for name in names if name)
+        names = [step.table, step.score_scale, step.value_scale]
+    specs = [program.arrays[name] for name in names if name]
+    return sum(_ITEMS[spec.dtype] * math.prod(spec.shape) for spec in specs)
 
 
-def _names(part: Part) -> tuple[str, str | None]:
-    return part.weight, part.bias
+def _names(part: Part) -> tuple[str | None, ...]:
+    return part.weight, part.bias, part.scale

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from levit.errors import BackendUnavailableError, CorruptArtifactError
 from levit.native.abi import (
     ACTIVATIONS,
+    DTYPES,
     KINDS,
     NO_MEMORY,
     CBuffer,
@@ -25,6 +26,7 @@ from levit.native.library import Library, load_library
 from levit.native.program import (
     Attention,
     Conv,
+    Input,
     Linear,
     Output,
     Program,
@@ -33,10 +35,11 @@ from levit.native.program import (
     Subsample,
     View,
 )
+from levit.native.widening import widened, widened_array
 
 __all__ = ["Engine"]
 
-Arrays = Callable[[str], NDArray[np.float32]]
+Arrays = Callable[[str], NDArray[Any]]
 
 _NO_VIEW: Final = CView(-1, 0, 0)
 
@@ -54,9 +57,11 @@ class Engine:
 
     Args:
         program: which has passed `levit.native.check`: nothing is checked again.
-        arrays: gives each float32 array by name, contiguous; asked for one at a time.
+        arrays: gives each array by name, contiguous and of the dtype that the program says; asked
+            for one at a time.
         threads: that work on one batch.
-        isa: an instruction set of the library; None for `Library.chosen_isa`.
+        isa: an instruction set of the library; None for `Library.chosen_isa`. One without products
+            of bfloat16 computes in float32 what is bfloat16 in the program.
 
     Raises:
         BackendUnavailableError: the library does not load; there is no memory for the weights, or
@@ -70,6 +75,8 @@ class Engine:
         library = load_library()
         self.isa = library.chosen_isa() if isa is None else isa
         self.threads = threads
+        if not library.multiplies(self.isa, "bfloat16"):
+            program, arrays = widened(program), widened_array(arrays)
         self._program = program
         self._functions = library.functions
         self._outputs = [step for step in program.steps if isinstance(step, Output)]
@@ -140,7 +147,11 @@ def _opened(library: Library, isa: str, program: Program, threads: int) -> int:
     source = program.input
     buffers = (CBuffer * len(program.buffers))(
         *[
-            CBuffer(b.rows, b.columns, b.stride, b.offset, b.carried, *(b.grid or (0, 0)))
+            CBuffer(
+                *(b.rows, b.columns, b.stride * b.numbers.itemsize, b.offset, b.carried),
+                *(b.grid or (0, 0)),
+                *(DTYPES.index(b.numbers.dtype), b.numbers.inverse_scale, b.numbers.zero_point),
+            )
             for b in program.buffers
         ]
     )
@@ -152,7 +163,7 @@ def _opened(library: Library, isa: str, program: Program, threads: int) -> int:
             steps[i].output = outputs
             outputs += 1
     c_program = CProgram(
-        input=CInput(source.dtype == "uint8", source.channels, source.height, source.width),
+        input=_input(source),
         buffers=len(buffers),
         steps=len(steps),
         stages=program.steps[-1].stage + 1,
@@ -165,6 +176,22 @@ def _opened(library: Library, isa: str, program: Program, threads: int) -> int:
     return int(handle)
 
 
+def _input(source: Input) -> CInput:
+    numbers = source.numbers
+    border = source.border
+    if border is None:
+        border = (numbers.zero_point,) * min(source.channels, 4)
+    return CInput(
+        source.dtype == "uint8",
+        *(source.channels, source.height, source.width),
+        DTYPES.index(numbers.dtype),
+        source.border is not None,
+        int.from_bytes(bytes(border), "little"),
+        numbers.inverse_scale,
+        numbers.zero_point,
+    )
+
+
 def _step(step: Step) -> CStep:
     values = CStep(
         kind=KINDS.index(type(step).__name__),
@@ -173,6 +200,7 @@ def _step(step: Step) -> CStep:
         source=_number(getattr(step, "source", None)),
         target=_number(getattr(step, "target", None)),
         residual=_number(getattr(step, "residual", None)),
+        copy=_number(getattr(step, "copy", None)),
         queries=_NO_VIEW,
         keys=_NO_VIEW,
         values=_NO_VIEW,
@@ -205,18 +233,18 @@ def _view(view: View) -> CView:
 def _pack(functions: ctypes.CDLL, handle: int, program: Program, arrays: Arrays) -> None:
     """Hand over the weights, one array after the other: no two are in memory at once."""
     for number, step in enumerate(program.steps):
-        parts: Sequence[tuple[int, str | None, str | None]]
+        parts: Sequence[tuple[int, tuple[str | None, ...]]]
         match step:
             case Conv() | Linear():
-                parts = [(0, step.weight, step.bias)]
+                parts = [(0, (step.weight, step.bias, step.scale))]
             case Project():
-                parts = [(part.width, part.weight, part.bias) for part in step.parts]
+                parts = [(part.width, (part.weight, part.bias, part.scale)) for part in step.parts]
             case Attention():
-                parts = [(0, step.table, None)]
+                parts = [(0, (step.table, step.score_scale, step.value_scale))]
             case _:
                 continue
-        for width, weight, bias in parts:
-            kept = [_finite(arrays, name) for name in (weight, bias)]
+        for width, names in parts:
+            kept = [_finite(arrays, name) for name in names]
             addresses = [None if array is None else array.ctypes.data for array in kept]
             if functions.levit_pack(handle, number, width, *addresses):
                 raise _no_memory()
@@ -227,10 +255,16 @@ def _pack(functions: ctypes.CDLL, handle: int, program: Program, arrays: Arrays)
         functions.levit_set_pixels(handle, *values)
 
 
-def _finite(arrays: Arrays, name: str | None) -> NDArray[np.float32] | None:
+def _finite(arrays: Arrays, name: str | None) -> NDArray[Any] | None:
     if name is None:
         return None
     array = arrays(name)
+    if array.dtype == np.uint16:  # bits of bfloat16, whose exponent is all ones
+        if ((array & 0x7F80) == 0x7F80).any():
+            raise CorruptArtifactError(f"array {name!r} holds values that are no finite numbers")
+        return array
+    if array.dtype != np.float32:
+        return array
     # A sum is a third of the work, and finite where all of it is; or it has overflowed.
     with np.errstate(over="ignore", invalid="ignore"):
         total = array.sum()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from levit.errors import BackendUnavailableError, ConfigError, brief
-from levit.native.abi import ABI, declare
+from levit.native.abi import ABI, DTYPES, declare
 
 __all__ = ["INSTALL", "Library", "load_library"]
 
@@ -69,9 +69,18 @@ class Library:
         """The number of an instruction set in the library's own order."""
         return self._names.index(isa)
 
-    def peak(self, isa: str, seconds: float = 0.2) -> float:
-        """Measure what one thread reaches in registers alone, in FLOP/s: a multiply-add is two."""
-        return float(self.functions.levit_isa_peak(self.number(isa), seconds))
+    def peak(self, isa: str, seconds: float = 0.2, dtype: str = "float32") -> float:
+        """Measure what one thread reaches in registers alone, in FLOP/s: a multiply-add is two.
+
+        Args:
+            dtype: of the numbers that are multiplied.
+        """
+        number = self.number(isa), DTYPES.index(dtype)
+        return float(self.functions.levit_isa_peak(*number, seconds))
+
+    def multiplies(self, isa: str, dtype: str) -> bool:
+        """Tell whether an instruction set multiplies such numbers; all do float32 and uint8."""
+        return bool(self.functions.levit_isa_multiplies(self.number(isa), DTYPES.index(dtype)))
 
 
 def load_library() -> Library:

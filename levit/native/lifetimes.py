@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from levit.native.program import Attention, Linear, Output, Step
 
-__all__ = ["Lifetime", "lifetimes", "reads", "writes"]
+__all__ = ["Lifetime", "lifetimes", "reads", "targets", "writes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,12 @@ def writes(step: Step) -> int | None:
     return None if isinstance(step, Output) else step.target
 
 
+def targets(step: Step) -> tuple[int, ...]:
+    """Numbers of all buffers that a step writes: its target, and a copy in other numbers."""
+    found = (writes(step), getattr(step, "copy", None))
+    return tuple(number for number in found if number is not None)
+
+
 def lifetimes(steps: Sequence[Step]) -> dict[int, Lifetime]:
     """The lifetime of every buffer that some step uses, by its number.
 
@@ -46,8 +52,7 @@ def lifetimes(steps: Sequence[Step]) -> dict[int, Lifetime]:
     """
     found: dict[int, Lifetime] = {}
     for i, step in enumerate(steps):
-        target = writes(step)
-        for number in (*reads(step), *(() if target is None else (target,))):
+        for number in (*reads(step), *targets(step)):
             begin = found.get(number)
             found[number] = Lifetime(
                 first=i if begin is None else begin.first,

@@ -1,7 +1,7 @@
-"""``model.safetensors``: named float32 arrays and texts, written and read without the library.
+"""``model.safetensors``: named arrays and texts, written and read without the library.
 
 Eight bytes of length, a header of JSON, then the arrays one after another. Of what the format
-allows, levit writes one dtype, and the arrays begin at a multiple of 64 bytes. Source:
+allows, levit writes four dtypes, and the arrays begin at a multiple of 64 bytes. Source:
 huggingface.co/docs/safetensors, "Format".
 """
 
@@ -21,12 +21,20 @@ from numpy.typing import NDArray
 
 from levit.errors import ArtifactError, CorruptArtifactError
 from levit.json_values import listed, shown, table, text, whole
+from levit.native.program import ArraySpec
 
-__all__ = ["Payload", "open_payload", "unique", "write_payload"]
+__all__ = ["Payload", "dtype_of", "open_payload", "unique", "write_payload"]
 
 _METADATA: Final = "__metadata__"
 _ALIGNMENT: Final = 64
-_ITEM: Final = 4
+# (name in the file, dtype in NumPy, which has no bfloat16: its bits) of each dtype.
+_DTYPES: Final = {
+    "float32": ("F32", "<f4"),
+    "bfloat16": ("BF16", "<u2"),
+    "int8": ("I8", "i1"),
+    "int32": ("I32", "<i4"),
+}
+_NAMES: Final = {code: name for name, (code, _) in _DTYPES.items()}
 # A program of a thousand blocks has half of it; the format's own limit is a half-minute of parsing.
 _LONGEST_HEADER: Final = 2**24
 _MOST_BYTES: Final = 2**40
@@ -35,13 +43,20 @@ _MOST_BYTES: Final = 2**40
 def write_payload(
     path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
-    """Write arrays, cast once to float32, and texts; the same bytes for the same contents."""
+    """Write arrays and texts; the same bytes for the same contents.
+
+    Args:
+        arrays: of float64 or float32, written as float32; of uint16, the bits of bfloat16; of int8
+            or int32. The largest numbers stand first: each array begins at a multiple of its size.
+    """
+    names = sorted(arrays, key=lambda name: (-_item(dtype_of(arrays[name])), name))
     header: dict[str, Any] = {_METADATA: dict(sorted(metadata.items()))}
     end = 0
-    for name in sorted(arrays):
-        begin, end = end, end + _ITEM * arrays[name].size
+    for name in names:
+        dtype = dtype_of(arrays[name])
+        begin, end = end, end + _item(dtype) * arrays[name].size
         header[name] = {
-            "dtype": "F32",
+            "dtype": _DTYPES[dtype][0],
             "shape": list(arrays[name].shape),
             "data_offsets": [begin, end],
         }
@@ -49,9 +64,21 @@ def write_payload(
     words += b" " * (-(8 + len(words)) % _ALIGNMENT)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(words)) + words)
-        for name in sorted(arrays):
+        for name in names:
             # One at a time: a second copy of all weights is never needed.
-            file.write(np.ascontiguousarray(arrays[name], "<f4").data)
+            kind = _DTYPES[dtype_of(arrays[name])][1]
+            file.write(np.ascontiguousarray(arrays[name], kind).data)
+
+
+def dtype_of(array: NDArray[Any]) -> str:
+    """The dtype as which an array is written: ``float32`` of any float."""
+    if array.dtype == np.uint16:
+        return "bfloat16"
+    return array.dtype.name if array.dtype in (np.int8, np.int32) else "float32"
+
+
+def _item(dtype: str) -> int:
+    return np.dtype(_DTYPES[dtype][1]).itemsize
 
 
 class Payload:
@@ -65,7 +92,7 @@ class Payload:
     Attributes:
         path: of the file.
         metadata: texts by name.
-        shapes: of the arrays, by name.
+        specs: dtype and shape of each array, by name.
     """
 
     def __init__(
@@ -73,11 +100,11 @@ class Payload:
         path: Path,
         file: io.BufferedReader,
         metadata: Mapping[str, str],
-        places: Mapping[str, tuple[int, tuple[int, ...]]],
+        places: Mapping[str, tuple[int, ArraySpec]],
     ) -> None:
         self.path = path
         self.metadata = metadata
-        self.shapes = {name: shape for name, (_, shape) in places.items()}
+        self.specs = {name: spec for name, (_, spec) in places.items()}
         self._file = file
         self._places = places
 
@@ -87,15 +114,15 @@ class Payload:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def read(self, name: str) -> NDArray[np.float32]:
-        """Read one array into memory of its own.
+    def read(self, name: str) -> NDArray[Any]:
+        """Read one array into memory of its own; of bfloat16 its bits, as uint16.
 
         Raises:
             CorruptArtifactError: the file has become shorter.
             ArtifactError: it cannot be read.
         """
-        at, shape = self._places[name]
-        array = np.empty(shape, "<f4")
+        at, spec = self._places[name]
+        array = np.empty(spec.shape, _DTYPES[spec.dtype][1])
         try:
             self._file.seek(at)
             got = self._file.readinto(array.reshape(-1).view(np.uint8).data)
@@ -138,8 +165,8 @@ def _unreadable(path: Path, error: OSError) -> ArtifactError:
 
 def _read_header(
     file: io.BufferedReader,
-) -> tuple[dict[str, str], dict[str, tuple[int, tuple[int, ...]]]]:
-    """(texts by name, (position in the file, shape) of each array by name)."""
+) -> tuple[dict[str, str], dict[str, tuple[int, ArraySpec]]]:
+    """(texts by name, (position in the file, dtype and shape) of each array by name)."""
     size = os.fstat(file.fileno()).st_size
     begin = file.read(8)
     if len(begin) < 8:
@@ -165,24 +192,26 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _places(
-    header: Mapping[str, Any], begin: int, size: int
-) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """Positions and shapes of arrays that fill the rest of the file, one after another."""
+def _places(header: Mapping[str, Any], begin: int, size: int) -> dict[str, tuple[int, ArraySpec]]:
+    """Positions, dtypes and shapes of arrays that fill the rest of the file, one after another."""
     spans = {}
     for name, entry in header.items():
         if set(table(entry, name)) != {"dtype", "shape", "data_offsets"}:
             raise ValueError(f"array {shown(name)} has missing or unknown fields")
-        if entry["dtype"] != "F32":
-            raise ValueError(f"array {shown(name)} is of type {shown(entry['dtype'])}, not F32")
+        dtype = _NAMES.get(text(entry["dtype"], name))
+        if dtype is None:
+            raise ValueError(
+                f"array {shown(name)} is of type {shown(entry['dtype'])}, none of "
+                f"{', '.join(_NAMES)}"
+            )
         shape = tuple(whole(n, name, least=0, most=2**31) for n in listed(entry["shape"], name))
         first, last = (
             whole(n, name, least=0, most=_MOST_BYTES)
             for n in _pair(listed(entry["data_offsets"], name))
         )
-        if len(shape) > 8 or last - first != _ITEM * math.prod(shape):
+        if len(shape) > 8 or last - first != _item(dtype) * math.prod(shape):
             raise ValueError(f"array {shown(name)} has {last - first} bytes for {shown(shape)}")
-        spans[name] = (first, last, shape)
+        spans[name] = (first, last, ArraySpec(dtype=dtype, shape=shape))
     end = 0
     for name, (first, last, _) in sorted(spans.items(), key=lambda item: item[1][:2]):
         if first != end:
@@ -190,7 +219,7 @@ def _places(
         end = last
     if begin + end != size:
         raise ValueError(f"its arrays end at byte {begin + end}, and the file at {size}")
-    return {name: (begin + first, shape) for name, (first, _, shape) in spans.items()}
+    return {name: (begin + first, spec) for name, (first, _, spec) in spans.items()}
 
 
 def _pair(values: Any) -> tuple[Any, Any]:

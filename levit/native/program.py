@@ -3,11 +3,12 @@
 `interpreter` says in NumPy what each step means, `check` what a program must fulfil before the
 library sees it. Shapes are those of one image, static but for the batch.
 
-Values between steps lie in *buffers* of float32. A buffer is a matrix, tokens × channels, whose
-rows begin every `stride` floats: a whole number of vectors on every CPU, so that no kernel has a
-tail. What is used within one stage only is laid out by liveness in memory that the next stage uses
-again; what goes from stage to stage is *carried*. A stage runs for a group of images before the
-next begins.
+Values between steps lie in *buffers*, in the numbers of whatever reads them: float32, bfloat16, or
+bytes on a grid. A buffer is a matrix, tokens × channels, whose rows begin every `stride` values:
+whole blocks of 16 channels, so that no kernel has a tail. A step multiplies in the numbers of its
+source: bytes meet int8 weights with a scale a channel. What is used within one stage only is laid
+out by liveness in memory that the next stage uses again; what goes from stage to stage is
+*carried*. A stage runs for a group of images before the next begins.
 """
 
 from __future__ import annotations
@@ -16,18 +17,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, TypeAlias, TypeVar
 
+import numpy as np
+
 from levit.errors import CorruptArtifactError, ManifestVersionError
 from levit.json_values import flag, listed, number, number_pair, shown, table, text, whole
 
 __all__ = [
+    "FLOAT32",
     "LANES",
     "VERSION",
+    "ArraySpec",
     "Attention",
     "Buffer",
     "Conv",
+    "ITEM_SIZES",
     "Input",
     "Linear",
     "Mean",
+    "Numbers",
     "Output",
     "Part",
     "Program",
@@ -39,22 +46,57 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-# Rows of buffers are padded to these floats: one AVX-512 vector, two of AVX2, four of NEON.
+# Rows of buffers are padded to these columns: of float32 one AVX-512 vector, or four of NEON.
 LANES: Final = 16
+_WORD: Final = 4
 
 
 def padded(columns: int) -> int:
-    """Round up to whole vectors: ``padded(40) == 48``."""
+    """Round up to whole blocks: ``padded(40) == 48``."""
     return -(-columns // LANES) * LANES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Buffer:
-    """Float32 values of one image between steps, a matrix of `rows` × `columns`.
+class Numbers:
+    """Numbers in which values are stored.
 
     Attributes:
-        stride: floats from row to row, ``padded(columns)``; of a grid, `columns`.
-        offset: of the first float, in the memory of the stage or of what is carried.
+        dtype: ``float32``, ``bfloat16`` or ``uint8``.
+        scale, zero_point: of uint8: a byte b stands for ``(b - zero_point) * scale``.
+    """
+
+    dtype: str = "float32"
+    scale: float = 1.0
+    zero_point: int = 0
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a value."""
+        return ITEM_SIZES[self.dtype]
+
+    @property
+    def inverse_scale(self) -> float:
+        """The float32 by which values are multiplied on their way to bytes."""
+        return float(np.float32(1) / np.float32(self.scale))
+
+    def grid_stride(self, channels: int) -> int:
+        """Values from pixel to pixel of a grid: `channels`, filled up to whole words."""
+        each = _WORD // self.itemsize
+        return -(-channels // each) * each
+
+
+ITEM_SIZES: Final[Mapping[str, int]] = {"float32": 4, "bfloat16": 2, "uint8": 1}
+FLOAT32: Final = Numbers()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffer:
+    """Values of one image between steps, a matrix of `rows` × `columns`.
+
+    Attributes:
+        stride: values from row to row, ``padded(columns)``; of a grid, ``grid_stride(columns)``.
+        offset: of the first value, in words of 4 bytes, in the memory of the stage or of what is
+            carried.
         carried: whether a later stage reads it.
         grid: (height, width) of an image between convolutions, channels last, with a border of
             one zero pixel above and at the left: ``rows == (height + 1) * (width + 1)``. None for
@@ -67,11 +109,12 @@ class Buffer:
     offset: int
     carried: bool = False
     grid: tuple[int, int] | None = None
+    numbers: Numbers = FLOAT32
 
     @property
     def size(self) -> int:
-        """Floats of one image."""
-        return self.rows * self.stride
+        """Words of 4 bytes of one image."""
+        return self.rows * self.stride * self.numbers.itemsize // _WORD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +124,10 @@ class Input:
     Attributes:
         dtype: ``float32``, (B, C, H, W); or ``uint8`` pixels, (B, H, W, C).
         scale, shift: per channel, applied to pixels: ``x * scale + shift``; None for float32.
+        numbers: in which the first step reads them.
+        border: where uint8 pixels are read as they are, the byte of each channel that stands for 0
+            around the picture; their scale and shift are in the first step's weights. None where
+            they are not.
     """
 
     name: str
@@ -90,6 +137,16 @@ class Input:
     width: int
     scale: tuple[float, ...] | None = None
     shift: tuple[float, ...] | None = None
+    numbers: Numbers = FLOAT32
+    border: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArraySpec:
+    """An array's dtype (``float32``, ``bfloat16``, ``int8`` or ``int32``) and shape."""
+
+    dtype: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +158,11 @@ class Conv:
         stage: of the program.
         source: number of a buffer with a grid; None for the input.
         target: number of a buffer with a grid; or of tokens, after the last convolution.
-        weight: name of an array, (O, I, 3, 3).
-        bias: name of an array, (O,), or None.
+        weight: name of an array, (O, I, 3, 3); of a source of bytes, int8.
+        bias: name of an array, (O,), or None; of a source of bytes, int32, in units of `scale`.
         activation: ``hard_swish``, ``silu``, ``gelu``, or None.
+        scale: name of an array, (O,), by which integer sums are multiplied; None for other sources.
+        copy: number of a second target like the first, in other numbers; None for none.
     """
 
     name: str
@@ -113,6 +172,8 @@ class Conv:
     weight: str
     bias: str | None
     activation: str | None = None
+    scale: str | None = None
+    copy: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +184,9 @@ class Linear:
 
     Attributes:
         weight: name of an array, (O, I).
-        residual: number of a buffer, which may be the target itself; None for none.
+        residual: number of a buffer, which may be the target itself; None for none. Both are
+            float32.
+        scale, copy: as of a `Conv`.
     """
 
     name: str
@@ -134,6 +197,8 @@ class Linear:
     bias: str | None
     activation: str | None = None
     residual: int | None = None
+    scale: str | None = None
+    copy: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,11 +209,13 @@ class Part:
         weight: name of an array, (heads · width, I), head by head.
         bias: name of an array, (heads · width,), or None.
         width: of one head.
+        scale: name of an array, (heads · width,), as of a `Conv`.
     """
 
     weight: str
     bias: str | None
     width: int
+    scale: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,10 +255,17 @@ class Attention:
 
     softmax₂ is that of powers of two: ``2^(s - max) / sum``. Log₂e is in the queries and the table.
 
+    Of bytes, all with a zero point of 128, integer scores are multiplied by their head's scale
+    before the table is added; powers are rounded to ``round(255 · 2^(s - max))`` and divided by the
+    sum of the rounded ones; and their product with the values is multiplied by the scale of each
+    column.
+
     Attributes:
         target: its rows are the queries', its columns heads · values' width, not padded between
             heads.
         table: name of an array, (heads, queries, keys); None for none.
+        score_scale: name of an array, (heads,); None where the queries are no bytes.
+        value_scale: name of an array, (heads · values' width,); likewise.
     """
 
     name: str
@@ -203,11 +277,13 @@ class Attention:
     heads: int
     table: str | None
     activation: str | None = None
+    score_scale: str | None = None
+    value_scale: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Subsample:
-    """Every `step`-th row and column of a grid of tokens, from the first.
+    """Every `step`-th row and column of a grid of tokens, from the first, in other numbers or not.
 
     Attributes:
         grid: (height, width) of the source's tokens.
@@ -256,13 +332,13 @@ class Program:
     """A network, with names in place of its arrays.
 
     Attributes:
-        arrays: shape of each float32 array by name.
+        arrays: dtype and shape of each array by name.
     """
 
     input: Input
     buffers: tuple[Buffer, ...]
     steps: tuple[Step, ...]
-    arrays: Mapping[str, tuple[int, ...]]
+    arrays: Mapping[str, ArraySpec]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary, with the version."""
@@ -272,7 +348,7 @@ class Program:
             "input": asdict(self.input),
             "buffers": [asdict(buffer) for buffer in self.buffers],
             "steps": [{"kind": names[type(step)], **asdict(step)} for step in self.steps],
-            "arrays": {name: list(shape) for name, shape in self.arrays.items()},
+            "arrays": {name: asdict(spec) for name, spec in self.arrays.items()},
         }
 
     @classmethod
@@ -303,8 +379,8 @@ class Program:
                     for i, entry in enumerate(listed(values["steps"], "steps"))
                 ),
                 arrays={
-                    name: tuple(_count(n, f"arrays[{name!r}]") for n in listed(shape, "arrays"))
-                    for name, shape in table(values["arrays"], "arrays").items()
+                    name: _read(ArraySpec, spec, f"arrays[{name!r}]")
+                    for name, spec in table(values["arrays"], "arrays").items()
                 },
             )
         except (TypeError, ValueError) as error:
@@ -348,10 +424,12 @@ def _read_step(values: Any, name: str) -> Step:
 _GETTERS: Final[Mapping[str, Callable[[Any, str], Any]]] = {
     "str": text,
     "int": _count,
+    "float": number,
     "bool": flag,
     "tuple[int, int]": lambda value, name: number_pair(value, name, least=1),
     "tuple[int, ...]": lambda value, name: tuple(_count(n, name) for n in listed(value, name)),
     "tuple[float, ...]": _numbers,
+    "Numbers": lambda value, name: _read(Numbers, value, name),
     "View": lambda value, name: _read(View, value, name),
     "tuple[Part, ...]": lambda value, name: tuple(
         _read(Part, p, name) for p in listed(value, name)

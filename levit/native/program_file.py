@@ -23,13 +23,13 @@ PROGRAM: Final = "program"
 def write_program(
     path: Path, program: Program, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 ) -> None:
-    """Write a program, its arrays cast to float32, and other texts."""
+    """Write a program, its arrays, floats of which are cast to float32, and other texts."""
     words = json.dumps(program.to_dict(), separators=(",", ":"), sort_keys=True)
     write_payload(path, arrays, {**metadata, PROGRAM: words})
 
 
 def read_program(payload: Payload) -> Program:
-    """Read the program of an open file, proven to fit its arrays; of these only shapes are read.
+    """Read the program of an open file, proven to fit its arrays; of these only the sizes are read.
 
     ::
 
@@ -45,7 +45,7 @@ def read_program(payload: Payload) -> Program:
         raise CorruptArtifactError(f"{payload.path}: holds arrays and no program; export again")
     try:
         program = Program.from_dict(json.loads(words, object_pairs_hook=unique))
-        check(program, payload.shapes)
+        check(program, payload.specs)
     except ArtifactError as error:
         raise type(error)(f"{payload.path}: {error}") from error
     except (ValueError, RecursionError) as error:

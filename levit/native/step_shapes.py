@@ -7,12 +7,15 @@ from typing import Final
 
 from levit.json_values import shown
 from levit.native.program import (
+    FLOAT32,
+    ArraySpec,
     Attention,
     Buffer,
     Conv,
     Linear,
     Mean,
     Output,
+    Part,
     Program,
     Project,
     Step,
@@ -27,6 +30,14 @@ _MOST_HEADS: Final = 4096
 _MOST_PARTS: Final = 16
 _MOST_AXES: Final = 8
 _ACTIVATIONS: Final = (None, "hard_swish", "silu", "gelu")
+# (weights, bias) by the numbers of what they meet.
+_WEIGHTS: Final = {
+    "float32": ("float32", "float32"),
+    "bfloat16": ("bfloat16", "float32"),
+    "uint8": ("int8", "int32"),
+}
+# Bytes of queries, keys and values are signed ones plus this.
+_SIGNED: Final = 128
 
 
 def require(condition: bool, words: str) -> None:
@@ -58,6 +69,9 @@ class StepShapes:
             self._output(step)
             return
         self._projected.pop(step.target, None)
+        copy = getattr(step, "copy", None)
+        if copy is not None:
+            self._copy(copy, self._program.buffers[step.target])
         match step:
             case Conv():
                 self._conv(number, step)
@@ -70,7 +84,7 @@ class StepShapes:
             case Subsample():
                 self._subsample(step)
             case Mean():
-                self._holds(step.target, 1, self._tokens(step.source).columns)
+                self._holds(step.target, 1, self._floats(step.source).columns)
 
     def _tokens(self, number: int, in_blocks: bool = False) -> Buffer:
         """The buffer of this number, of tokens."""
@@ -87,13 +101,39 @@ class StepShapes:
             f"buffer {number} has {buffer.rows} x {buffer.columns} values, not {rows} x {columns}",
         )
 
-    def _array(self, name: str | None, *shape: int) -> None:
-        """Require an array of this shape, where there is one."""
+    def _floats(self, number: int) -> Buffer:
+        """The buffer of this number, of float32 tokens."""
+        buffer = self._tokens(number)
+        require(buffer.numbers.dtype == "float32", f"buffer {number} holds no float32")
+        return buffer
+
+    def _copy(self, number: int, target: Buffer) -> None:
+        """Require a buffer for the same values in other numbers."""
+        copy = self._program.buffers[number]
+        require(number not in self._in_blocks, f"buffer {number} is for attention alone")
+        require(
+            (copy.rows, copy.columns, copy.grid) == (target.rows, target.columns, target.grid),
+            f"buffer {number} holds no copy of {target.rows} x {target.columns} values",
+        )
+
+    def _array(self, name: str | None, *shape: int, dtype: str = "float32") -> None:
+        """Require an array of this dtype and shape, where there is one."""
         if name is None:
             return
         found = self._program.arrays.get(name)
-        require(found == shape, f"array {shown(name)} has shape {shown(found)}, not {shape}")
+        require(
+            found == ArraySpec(dtype=dtype, shape=shape),
+            f"array {shown(name)} is {shown(found)}, not {dtype} of shape {shape}",
+        )
         self.arrays_read.add(name)
+
+    def _weights(self, layer: Conv | Linear | Part, dtype: str, *shape: int) -> None:
+        """Require the arrays of a layer that reads numbers of this dtype."""
+        weight, bias = _WEIGHTS[dtype]
+        self._array(layer.weight, *shape, dtype=weight)
+        self._array(layer.bias, shape[0], dtype=bias)
+        require((layer.scale is not None) == (dtype == "uint8"), "integers and a scale go together")
+        self._array(layer.scale, shape[0])
 
     def _conv(self, number: int, step: Conv) -> None:
         # Only the first step finds the picture in memory, and it does.
@@ -101,19 +141,20 @@ class StepShapes:
         if step.source is None:
             source = self._program.input
             height, width, channels = source.height, source.width, source.channels
+            dtype = source.numbers.dtype
         else:
             grid = self._program.buffers[step.source].grid
             require(grid is not None, f"buffer {step.source} holds no grid")
             assert grid is not None
             (height, width), channels = grid, self._program.buffers[step.source].columns
+            dtype = self._program.buffers[step.source].numbers.dtype
         require(height % 2 == width % 2 == 0, f"a grid of {height}x{width}, which is odd")
         target, halves = self._program.buffers[step.target], (height // 2, width // 2)
         if target.grid is None:
             self._holds(step.target, math.prod(halves), target.columns)
         else:
             require(target.grid == halves, f"a grid of {target.grid}, not {halves}")
-        self._array(step.weight, target.columns, channels, 3, 3)
-        self._array(step.bias, target.columns)
+        self._weights(step, dtype, target.columns, channels, 3, 3)
         _check_activation(step.activation)
 
     def _linear(self, step: Linear) -> None:
@@ -122,8 +163,9 @@ class StepShapes:
         if step.residual is not None:
             self._holds(step.residual, target.rows, target.columns)
             require(step.activation is None, "an activation and a residual at once")
-        self._array(step.weight, target.columns, source.columns)
-        self._array(step.bias, target.columns)
+            self._floats(step.target)
+            self._floats(step.residual)
+        self._weights(step, source.numbers.dtype, target.columns, source.columns)
         _check_activation(step.activation)
 
     def _project(self, step: Project) -> None:
@@ -133,8 +175,7 @@ class StepShapes:
         parts, column = set(), 0
         for part in step.parts:
             require(part.width >= 1, "a part without columns")
-            self._array(part.weight, step.heads * part.width, source.columns)
-            self._array(part.bias, step.heads * part.width)
+            self._weights(part, source.numbers.dtype, step.heads * part.width, source.columns)
             parts.add((column, part.width, step.heads))
             column += step.heads * padded(part.width)
         self._holds(step.target, source.rows, column, in_blocks=True)
@@ -149,6 +190,15 @@ class StepShapes:
         require(keys.rows == values.rows, "keys and values of different tokens")
         self._holds(step.target, queries.rows, step.heads * step.values.width)
         self._array(step.table, step.heads, queries.rows, keys.rows)
+        numbers = [buffer.numbers for buffer in (queries, keys, values)]
+        require(len({n.dtype for n in numbers}) == 1, "queries, keys and values of several dtypes")
+        integers = numbers[0].dtype == "uint8"
+        signed = all(n.zero_point == _SIGNED for n in numbers)
+        require(signed or not integers, f"bytes whose zero point is not {_SIGNED}")
+        for name in (step.score_scale, step.value_scale):
+            require((name is not None) == integers, "integers and their scales go together")
+        self._array(step.score_scale, step.heads)
+        self._array(step.value_scale, step.heads * step.values.width)
         _check_activation(step.activation)
 
     def _view(self, view: View, heads: int) -> Buffer:
@@ -169,9 +219,14 @@ class StepShapes:
         require(step.step >= 1, f"a step of {step.step}")
         rows = -(-height // step.step) * -(-width // step.step)
         self._holds(step.target, rows, source.columns)
+        target = self._program.buffers[step.target]
+        require(
+            source.numbers in (FLOAT32, target.numbers),
+            f"buffer {step.source} holds other numbers than buffer {step.target}",
+        )
 
     def _output(self, step: Output) -> None:
-        source = self._tokens(step.source)
+        source = self._floats(step.source)
         require(step.name not in self.outputs, "there is another output of that name")
         require(
             len(step.shape) <= _MOST_AXES and math.prod(step.shape) == source.rows * source.columns,

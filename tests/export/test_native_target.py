@@ -35,7 +35,7 @@ def test_its_program_gives_the_golden_answers(artifact):
     golden = artifact.golden()
     with open_payload(artifact.payload) as payload:
         program = read_program(payload)
-        arrays = {name: payload.read(name) for name in payload.shapes}
+        arrays = {name: payload.read(name) for name in payload.specs}
     found = interpret(program, arrays, golden["input"])
     assert list(found) == [output.name for output in artifact.manifest.outputs]
     for output in artifact.manifest.outputs:
@@ -115,7 +115,7 @@ def test_auto_tries_it_where_it_has_kernels(make_small, seed, name, ways):
 def rewritten(artifact, path, change):
     """A file whose program is another."""
     with open_payload(artifact.payload) as payload:
-        arrays = {name: payload.read(name) for name in payload.shapes}
+        arrays = {name: payload.read(name) for name in payload.specs}
         texts = dict(payload.metadata)
     change(texts)
     write_payload(path, arrays, texts)

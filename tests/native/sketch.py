@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from levit.export.lowering.memory import place
 from levit.native.check import check
 from levit.native.engine import Engine
+from levit.native.payload import dtype_of
+from levit.native.placement import place
 from levit.native.program import (
+    ArraySpec,
     Attention,
     Buffer,
     Conv,
@@ -145,7 +147,10 @@ class Sketch:
             input=self.input,
             buffers=place(self._buffers, self._steps),
             steps=tuple(self._steps),
-            arrays={name: array.shape for name, array in arrays.items()},
+            arrays={
+                name: ArraySpec(dtype=dtype_of(array), shape=array.shape)
+                for name, array in arrays.items()
+            },
         )
         check(program, program.arrays)
         return program, arrays

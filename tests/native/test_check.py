@@ -8,6 +8,7 @@ import pytest
 from levit.errors import CorruptArtifactError
 from levit.native.check import check
 from levit.native.program import (
+    ArraySpec,
     Attention,
     Buffer,
     Conv,
@@ -54,8 +55,12 @@ def with_input(program, **changes):
     return replace(program, input=replace(program.input, **changes))
 
 
+def of_floats(*shape):
+    return ArraySpec(dtype="float32", shape=shape)
+
+
 def with_array(program, name, shape):
-    return replace(program, arrays={**program.arrays, name: shape})
+    return replace(program, arrays={**program.arrays, name: of_floats(*shape)})
 
 
 def with_view(program, view, **changes):
@@ -200,8 +205,11 @@ def test_wrong_program_is_refused(program, name):
     ("change", "message"),
     [
         (lambda a: a.pop("head.weight"), "array 'head.weight' is missing"),
-        (lambda a: a.update(more=(1,)), "array 'more' is not of the program"),
-        (lambda a: a.update({"head.weight": (64, 10)}), "has shape (64, 10), the program says"),
+        (lambda a: a.update(more=of_floats(1)), "array 'more' is not of the program"),
+        (
+            lambda a: a.update({"head.weight": of_floats(64, 10)}),
+            "is float32 of shape (64, 10)",
+        ),
     ],
 )
 def test_arrays_that_are_others(program, change, message):
@@ -240,7 +248,7 @@ def test_thousands_of_buffers_that_all_live_to_the_end(program):
                 for i in range(1, count)
             ),
         ),
-        arrays={"c": (4, 3, 3, 3), "l": (4, 4)},
+        arrays={"c": of_floats(4, 3, 3, 3), "l": of_floats(4, 4)},
     )
     check(grown, grown.arrays)
     close = replace(grown.buffers[-1], offset=64 * (count - 1) - 16)

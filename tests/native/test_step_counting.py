@@ -2,6 +2,7 @@ import pytest
 
 from levit.native.counting import kind_of, macs_of, weight_bytes_of
 from levit.native.program import (
+    ArraySpec,
     Attention,
     Buffer,
     Conv,
@@ -55,16 +56,16 @@ PROGRAM = Program(
     buffers=BUFFERS,
     steps=tuple(STEPS.values()),
     arrays={
-        "w0": (6, 3, 3, 3),
-        "b0": (6,),
-        "w1": (5, 6, 3, 3),
-        "q": (6, 5),
-        "qb": (6,),
-        "k": (6, 5),
-        "v": (14, 5),
-        "table": (2, 4, 4),
-        "p": (5, 14),
-        "pb": (5,),
+        "w0": ArraySpec(dtype="float32", shape=(6, 3, 3, 3)),
+        "b0": ArraySpec(dtype="float32", shape=(6,)),
+        "w1": ArraySpec(dtype="float32", shape=(5, 6, 3, 3)),
+        "q": ArraySpec(dtype="float32", shape=(6, 5)),
+        "qb": ArraySpec(dtype="float32", shape=(6,)),
+        "k": ArraySpec(dtype="float32", shape=(6, 5)),
+        "v": ArraySpec(dtype="float32", shape=(14, 5)),
+        "table": ArraySpec(dtype="float32", shape=(2, 4, 4)),
+        "p": ArraySpec(dtype="float32", shape=(5, 14)),
+        "pb": ArraySpec(dtype="float32", shape=(5,)),
     },
 )
 

@@ -141,7 +141,7 @@ def changed(tampered, native_artifact):
         def rewrite(folder, values):
             path = folder / NATIVE_FILE
             with open_payload(path) as payload:
-                arrays = {name: payload.read(name) for name in payload.shapes}
+                arrays = {name: payload.read(name) for name in payload.specs}
                 metadata = dict(payload.metadata)
             program = json.loads(metadata["program"])
             change(arrays, metadata, program)

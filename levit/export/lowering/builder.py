@@ -7,12 +7,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from levit.export.lowering.memory import place
 from levit.models.layers import Linear as LinearLayer
 from levit.models.ops import Array
-from levit.native.program import Buffer, Input, Linear, Part, Program, Project, Step, padded
+from levit.native.payload import dtype_of
+from levit.native.placement import place
+from levit.native.program import (
+    ArraySpec,
+    Buffer,
+    Input,
+    Linear,
+    Part,
+    Program,
+    Project,
+    Step,
+    padded,
+)
 
-__all__ = ["Builder", "Lowered"]
+__all__ = ["Builder", "Lowered", "specs_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,9 +143,17 @@ class Builder:
             input=source,
             buffers=place(self._buffers, self._steps),
             steps=tuple(self._steps),
-            arrays={name: tuple(map(int, array.shape)) for name, array in self._arrays.items()},
+            arrays=specs_of(self._arrays),
         )
         return Lowered(program=program, arrays=self._arrays)
+
+
+def specs_of(arrays: Mapping[str, Array]) -> dict[str, ArraySpec]:
+    """The dtype as which each array is written, and its shape."""
+    return {
+        name: ArraySpec(dtype=dtype_of(array), shape=tuple(map(int, array.shape)))
+        for name, array in arrays.items()
+    }
 
 
 def _times(array: Array, factor: float) -> Array:

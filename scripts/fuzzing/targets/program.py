@@ -68,7 +68,7 @@ class ProgramTarget:
     def judge(self, data: bytes, folder: Path, answer: Any) -> None:
         with open_payload(folder / _PAYLOAD) as payload:
             program = read_program(payload)
-            arrays = {name: payload.read(name) for name in payload.shapes}
+            arrays = {name: payload.read(name) for name in payload.specs}
         x = _pictures(program.input)
         with np.errstate(all="ignore"):
             exact = interpret(program, arrays, x)

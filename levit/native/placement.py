@@ -34,7 +34,7 @@ def place(buffers: Sequence[Buffer], steps: Sequence[Step]) -> tuple[Buffer, ...
 
 
 def _lowest(size: int, life: Lifetime, others: Sequence[tuple[Buffer, Lifetime]]) -> int:
-    """The lowest offset with `size` floats that no buffer needs meanwhile."""
+    """The lowest offset with `size` words that no buffer needs meanwhile."""
     offset = 0
     for other in sorted((b for b, theirs in others if life.meets(theirs)), key=lambda b: b.offset):
         if offset + size <= other.offset:

@@ -1,0 +1,122 @@
+// The first convolution: rows of the caller's image become rows of pixels, channels last, in its
+// numbers, as they are needed.
+#pragma once
+#include "conv.h"
+
+namespace {
+
+// Channels of a pixel are filled up to whole words: 3 float32 are, 3 bytes become 4.
+LEVIT_INLINE int64_t pixel_bytes(const ImageWork &work) {
+  return levit::words(work.channels, Number::DTYPE) * 4;
+}
+
+// Pixels of a uint8 row as normalised floats, channels in turn.
+LEVIT_INLINE void normalise(const ImageWork &work, const uint8_t *pixels, float *row) {
+  const int64_t count = work.width * work.channels;
+  int64_t i = 0;
+  for (; i + levit::PIXEL_LANES <= count; i += levit::PIXEL_LANES) {
+    for (int64_t j = 0; j < levit::PIXEL_LANES; j++) {
+      row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];
+    }
+  }
+  for (int64_t j = 0; i + j < count; j++) {
+    row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];
+  }
+}
+
+// Row `y` of planes as floats, channels in turn.
+LEVIT_INLINE void interleave(const ImageWork &work, int64_t y, float *row) {
+  const float *plane = (const float *)work.image + y * work.width;
+  const int64_t next = work.height * work.width;
+  if (work.channels == 3) {
+    for (int64_t x = 0; x < work.width; x++) {
+      row[3 * x] = plane[x];
+      row[3 * x + 1] = plane[next + x];
+      row[3 * x + 2] = plane[2 * next + x];
+    }
+    return;
+  }
+  for (int64_t c = 0; c < work.channels; c++) {
+    for (int64_t x = 0; x < work.width; x++) row[x * work.channels + c] = plane[c * next + x];
+  }
+}
+
+// Row `y` in floats, channels in turn.
+LEVIT_INLINE void float_row(const ImageWork &work, int64_t y, float *row) {
+  if (work.is_uint8) {
+    normalise(work, (const uint8_t *)work.image + y * work.width * work.channels, row);
+  } else {
+    interleave(work, y, row);
+  }
+}
+
+// Numbers of one pixel after another, `channels` each, into pixels of whole words.
+LEVIT_INLINE void spread(const uint8_t *values, int64_t pixels, int64_t channels, char *row,
+                         int64_t pixel, int64_t size) {
+  if (channels == 3 && size == 1) {
+    for (int64_t x = 0; x + 1 < pixels; x++) { // the last has no byte behind it
+      uint32_t word;
+      memcpy(&word, values + 3 * x, 4);
+      word &= 0xffffff;
+      memcpy(row + 4 * x, &word, 4);
+    }
+    memcpy(row + 4 * (pixels - 1), values + 3 * (pixels - 1), 3);
+    return;
+  }
+  for (int64_t x = 0; x < pixels; x++) {
+    memcpy(row + x * pixel, values + x * channels * size, (size_t)(channels * size));
+  }
+}
+
+// Row `y` of the image after a border pixel at the left; a row of border above the image.
+LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, char *row, float *floats) {
+  const int64_t pixel = pixel_bytes(work);
+  const int64_t outside = y < 0 ? work.width + 1 : 1;
+  for (int64_t i = 0; i < outside * pixel; i += 4) {
+    const uint32_t word = Number::INTEGER ? work.border : 0;
+    memcpy(row + i, &word, 4);
+  }
+  if (y < 0) return;
+  row += pixel;
+  if constexpr (Number::DTYPE == LEVIT_FLOAT32) {
+    float_row(work, y, (float *)row);
+    return;
+  }
+  const int64_t count = work.width * work.channels, size = bytes_of(Number::DTYPE);
+  if (work.raw) {
+    spread((const uint8_t *)work.image + y * count, work.width, work.channels, row, pixel, size);
+    return;
+  }
+  float_row(work, y, floats);
+  char *values = (char *)floats; // in place: smaller numbers, read before they are written over
+  const Store store_{values, 0, 16 * size, Number::DTYPE, work.inverse_scale, work.zero};
+  for (int64_t i = 0; i < count; i += 16) {
+    Vec x[CHUNK];
+    LEVIT_UNROLL for (int j = 0; j < CHUNK; j++) x[j] = load(floats + i + j * WIDTH);
+    put<Number::DTYPE>(store_, 0, i / 16, x);
+  }
+  spread((const uint8_t *)values, work.width, work.channels, row, pixel, size);
+}
+
+void image(const ImageWork &work, float *scratch) {
+  ConvWork conv = work.conv;
+  conv.source_pixel = pixel_bytes(work);
+  conv.source_pitch = levit::padded((work.width + 1) * conv.source_pixel / 4) * 4;
+  char *rows[3] = {(char *)scratch, (char *)scratch + conv.source_pitch,
+                   (char *)scratch + 2 * conv.source_pitch};
+  float *floats = (float *)(rows[2] + conv.source_pitch);
+  for (int64_t y = conv.rows.begin; y < conv.rows.end; y++) {
+    if (y == conv.rows.begin) {
+      image_row(work, 2 * y - 1, rows[0], floats);
+    } else {
+      memcpy(rows[0], rows[2], (size_t)conv.source_pitch);
+    }
+    image_row(work, 2 * y, rows[1], floats);
+    image_row(work, 2 * y + 1, rows[2], floats);
+    for (int64_t column = 0; column < conv.columns; column += PANEL) {
+      conv_row(conv, rows[0], y, column);
+    }
+  }
+}
+
+} // namespace

@@ -1,0 +1,26 @@
+// Weights as they come from a file → panels, in the words of the numbers that they meet.
+#pragma once
+#include "engine.h"
+
+namespace levit {
+
+// Some output columns of a layer: rows of weights, and of each column the bias and the scale.
+struct Columns {
+  int64_t count;
+  const char *weight; // count rows of `values_of`
+  const char *bias;   // float32, or int32 of bytes; null for none
+  const float *scale; // of bytes
+};
+
+// Values of one column's weights: 9 windows of a convolution's channels, or a Linear's depth.
+int64_t values_of(const levit_engine &engine, const levit_step &step);
+
+// Appends columns to a layer; false where there is no memory.
+bool pack_columns(const levit_engine &engine, const levit_step &step, Layer &layer,
+                  const Columns &columns);
+
+// The table of an attention, and of bytes the scales of each head's scores and of each value.
+void pack_attention(const levit_engine &engine, const levit_step &step, Layer &layer,
+                    const float *table, const float *score_scale, const float *value_scale);
+
+} // namespace levit
