@@ -148,9 +148,9 @@ void attention(const AttentionWork &work, float *scratch) {
       scores.target = powers + column;
       (half ? HalfTiles::scores : WholeTiles::scores)[rows - 1](scores);
     }
+    softmax(powers, stride, rows, keys, inverse);
+    // The next tile's rows of the table: it is read once an image, from beyond L2.
     for (int64_t r = 0; r < rows; r++) {
-      inverse[r] = softmax_row(powers + r * stride, keys);
-      // The next tile's rows of the table: it is read once an image, from beyond L2.
       const float *next = table + (rows + r) * work.table_stride;
       for (int64_t i = 0; i < keys; i += 16) __builtin_prefetch(next + i);
     }

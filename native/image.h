@@ -68,6 +68,31 @@ LEVIT_INLINE void spread(const uint8_t *values, int64_t pixels, int64_t channels
   }
 }
 
+// Up to WIDTH floats; what is not there is 0.
+LEVIT_INLINE Vec load_some(const float *p, int64_t count) {
+  if (count >= WIDTH) return load(p);
+  Vec values{};
+  memcpy(&values, p, (size_t)count * sizeof(float));
+  return values;
+}
+
+// Row `y` of planes as bytes, a word a pixel: each channel is put into its place in it.
+template <int CHANNELS> void byte_row(const ImageWork &work, int64_t y, char *row) {
+  const float *plane = (const float *)work.image + y * work.width;
+  const int64_t next = work.height * work.width;
+  for (int64_t x = 0; x < work.width; x += WIDTH) {
+    VecInt pixels{};
+    LEVIT_UNROLL for (int c = 0; c < CHANNELS; c++) {
+      const Vec values = load_some(plane + c * next + x, work.width - x);
+      pixels |= nearest_byte(values * splat(work.inverse_scale) + splat(work.zero)) << (8 * c);
+    }
+    store((float *)row + x, (Vec)pixels);
+  }
+}
+
+constexpr void (*byte_rows[])(const ImageWork &, int64_t, char *) = {byte_row<1>, byte_row<2>,
+                                                                     byte_row<3>, byte_row<4>};
+
 // Row `y` of the image after a border pixel at the left; a row of border above the image.
 LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, char *row, float *floats) {
   const int64_t pixel = pixel_bytes(work);
@@ -85,6 +110,10 @@ LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, char *row, float *
   const int64_t count = work.width * work.channels, size = bytes_of(Number::DTYPE);
   if (work.raw) {
     spread((const uint8_t *)work.image + y * count, work.width, work.channels, row, pixel, size);
+    return;
+  }
+  if (Number::INTEGER && !work.is_uint8 && work.channels <= 4) {
+    byte_rows[work.channels - 1](work, y, row);
     return;
   }
   float_row(work, y, floats);

@@ -12,36 +12,45 @@ using levit::Store;
 
 constexpr int CHUNK = 16 / WIDTH; // vectors of 16 columns
 
-// Rounds to the nearest byte, or else the even one; beyond 0 and 255 to these, and NaN to 0.
-LEVIT_INLINE void store_bytes(char *p, const Vec *x) {
-#if defined(__AVX512F__)
-  // As instructions: GCC 12 warns of its own intrinsics.
-  typedef uint8_t Kept __attribute__((vector_size(16), aligned(1), may_alias));
+// The nearest whole number, or else the even one.
+LEVIT_INLINE VecInt nearest(Vec x) {
+#if defined(__AVX512F__) // as an instruction: GCC 12 warns of its own intrinsic
   VecInt whole;
-  __asm__("vcvtps2udq %1, %0" : "=v"(whole) : "v"(maximum(x[0], pinned(Vec{}))));
-  __asm__("vpmovusdb %1, %0" : "=m"(*(Kept *)p) : "v"(whole));
+  __asm__("vcvtps2dq %1, %0" : "=v"(whole) : "v"(x));
+  return whole;
+#elif defined(__AVX2__)
+  return (VecInt)_mm256_cvtps_epi32((__m256)x);
 #elif defined(__aarch64__)
-  uint16x4_t half[4];
-  LEVIT_UNROLL for (int i = 0; i < 4; i++) half[i] = vqmovn_u32(vcvtnq_u32_f32((float32x4_t)x[i]));
-  const uint8x8_t low = vqmovn_u16(vcombine_u16(half[0], half[1]));
-  vst1q_u8((uint8_t *)p, vcombine_u8(low, vqmovn_u16(vcombine_u16(half[2], half[3]))));
+  return (VecInt)vcvtnq_s32_f32((float32x4_t)x);
 #else
-  Vec kept[CHUNK];
-  LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-    kept[i] = minimum(maximum(x[i], pinned(Vec{})), pinned(splat(255.0f)));
-  }
-#if defined(__AVX2__)
-  const __m256i pairs =
-      _mm256_packs_epi32(_mm256_cvtps_epi32((__m256)kept[0]), _mm256_cvtps_epi32((__m256)kept[1]));
+  return (VecInt)_mm_cvtps_epi32((__m128)x);
+#endif
+}
+
+// The nearest byte; beyond 0 and 255 these, and of NaN 0.
+LEVIT_INLINE VecInt nearest_byte(Vec x) {
+  // In this order NaN becomes 0 where a maximum is the second of two that do not compare.
+  return nearest(minimum(maximum(x, pinned(Vec{})), pinned(splat(255.0f))));
+}
+
+// Stores 16 columns of whole numbers from 0 to 255.
+LEVIT_INLINE void store_bytes(char *p, const VecInt *x) {
+#if defined(__AVX512F__)
+  typedef uint8_t Kept __attribute__((vector_size(16), aligned(1), may_alias));
+  __asm__("vpmovdb %1, %0" : "=m"(*(Kept *)p) : "v"(x[0]));
+#elif defined(__AVX2__)
+  const __m256i pairs = _mm256_packs_epi32((__m256i)x[0], (__m256i)x[1]);
   const __m256i bytes = _mm256_packus_epi16(pairs, pairs);
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
   _mm_storeu_si128((__m128i *)p, _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(bytes, order)));
+#elif defined(__aarch64__)
+  int16x4_t half[4];
+  LEVIT_UNROLL for (int i = 0; i < 4; i++) half[i] = vmovn_s32((int32x4_t)x[i]);
+  const uint8x8_t low = vqmovun_s16(vcombine_s16(half[0], half[1]));
+  vst1q_u8((uint8_t *)p, vcombine_u8(low, vqmovun_s16(vcombine_s16(half[2], half[3]))));
 #else
-  __m128i whole[4];
-  LEVIT_UNROLL for (int i = 0; i < 4; i++) whole[i] = _mm_cvtps_epi32((__m128)kept[i]);
-  _mm_storeu_si128((__m128i *)p, _mm_packus_epi16(_mm_packs_epi32(whole[0], whole[1]),
-                                                  _mm_packs_epi32(whole[2], whole[3])));
-#endif
+  _mm_storeu_si128((__m128i *)p, _mm_packus_epi16(_mm_packs_epi32((__m128i)x[0], (__m128i)x[1]),
+                                                  _mm_packs_epi32((__m128i)x[2], (__m128i)x[3])));
 #endif
 }
 
@@ -77,11 +86,11 @@ LEVIT_INLINE void put(const Store &store_, int64_t r, int64_t c, const Vec *x) {
   } else if constexpr (DTYPE == LEVIT_BFLOAT16) {
     store_halves(p, x);
   } else {
-    Vec scaled[CHUNK];
+    VecInt bytes[CHUNK];
     LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-      scaled[i] = x[i] * splat(store_.inverse_scale) + splat(store_.shift);
+      bytes[i] = nearest_byte(x[i] * splat(store_.inverse_scale) + splat(store_.shift));
     }
-    store_bytes(p, scaled);
+    store_bytes(p, bytes);
   }
 }
 

@@ -113,10 +113,4 @@ LEVIT_INLINE Vec exp2(Vec x) {
   return (Vec)((VecInt)p + ((VecInt)shifted << 23));
 }
 
-// The nearest whole number, or else the even one, of 0 <= x < 2^22.
-LEVIT_INLINE Vec rounded(Vec x) {
-  const Vec magic = splat(8388608.0f); // 2^23
-  return (x + magic) - magic;
-}
-
 } // namespace

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
 from levit.models.ops import Array
 
-__all__ = ["Grid", "LayerGrids", "Quantization", "Scheme", "fit_grid"]
+__all__ = ["AttentionGrids", "Grid", "LayerGrids", "Quantization", "Scheme", "fit_grid"]
 
 # Where every value of a range is 0, any scale gives it back.
 _SMALLEST_SCALE: Final = 2.0**-100
+_LOG2_E: Final = math.log2(math.e)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,23 +118,74 @@ class LayerGrids:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionGrids:
+    """Grids of an attention whose products are both of integers.
+
+    Integers are ``clip(rint(x / scale), -128, 127)``. With those of queries and keys, the row of
+    scores to base 2 is ``s = Σ q·k · factors + table·log₂e``. Its probabilities have a grid of
+    their own row, whose largest value is always 255: ``p = rint(255 · 2^(s - max s))``, and the
+    result is ``Σ p·v / Σ p · values``: divided by the sum of the rounded ones, it is a mean.
+
+    Attributes:
+        queries, keys: (H,) float32, a scale a head.
+        values: (H·Dv,) float32, a scale a channel.
+    """
+
+    queries: Array
+    keys: Array
+    values: Array
+
+    def factors(self, scale: float | None = None) -> Array:
+        """(H,) float32: of a sum of products of integers, in the scores to base 2.
+
+        Args:
+            scale: of the scores, where the queries do not hold it.
+        """
+        both = self.queries.astype(np.float64) * self.keys
+        result: Array = (both * (_LOG2_E * (1 if scale is None else scale))).astype(np.float32)
+        return result
+
+    @staticmethod
+    def table(bias: Array) -> Array:
+        """The table of biases to base 2, as float32."""
+        result: Array = (np.asarray(bias, np.float64) * _LOG2_E).astype(np.float32)
+        return result
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Quantization:
     """The int8 part of a model; all the rest stays in floating point.
 
     Attributes:
         layers: by the names that ``ops.scope`` gives them.
+        attentions: by the path of the attention, whose projections are layers of their own.
     """
 
     scheme: Scheme
     layers: Mapping[str, LayerGrids]
+    attentions: Mapping[str, AttentionGrids] = field(default_factory=dict)
+
+    @classmethod
+    def none(cls) -> Quantization:
+        """A model without integers."""
+        return cls(scheme=Scheme(), layers={})
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of all that is int8: layers, then attentions."""
+        return (*self.layers, *self.attentions)
 
     def without(self, names: Collection[str]) -> Quantization:
-        """The same with the layers of these names left in floating point."""
-        return replace(self, layers={k: v for k, v in self.layers.items() if k not in names})
+        """The same with the layers and attentions of these names left in floating point."""
+        return self.only([name for name in self.names if name not in names])
 
     def only(self, names: Collection[str]) -> Quantization:
-        """The same for the layers of these names alone."""
-        return replace(self, layers={k: v for k, v in self.layers.items() if k in names})
+        """The same for the layers and attentions of these names alone."""
+        return replace(
+            self,
+            layers={k: v for k, v in self.layers.items() if k in names},
+            attentions={k: v for k, v in self.attentions.items() if k in names},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Entry of the manifest."""
@@ -141,4 +194,5 @@ class Quantization:
             "weights": f"int{self.scheme.weight_bits}, symmetric, per channel",
             "ranges": dict(Counter(grids.range_rule for grids in self.layers.values())),
             "layers": sorted(self.layers),
+            **({"attentions": sorted(self.attentions)} if self.attentions else {}),
         }

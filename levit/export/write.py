@@ -66,7 +66,7 @@ def write(
     destination = destination_of(options, variant, options.target, options.precision)
     judge = choose_judge(prepared, options)
     if options.precision == "int8":
-        require_vnni(options, target.device)
+        require_vnni(options, target.device, target.integers)
     with staged_folder(destination, force=options.force) as folder:
         compiled = _compile(prepared, target, options, progress)
         if judge is not None and not options.force:  # before any engine is built
@@ -336,7 +336,7 @@ class _Writer:
             requirements={
                 "backend": target.distribution,
                 "backend_version": f">={target.min_version}",
-                "cpu_features": required_features(options, target.device),
+                "cpu_features": required_features(options, target.device, target.integers),
                 "gpu_architecture": None,
                 **written.requirements,
             },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,10 +28,16 @@ __all__ = ["Builder", "Lowered", "specs_of"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lowered:
-    """A program and its arrays, in float64 or as they were read."""
+    """A program and its arrays, in float64 or as they were read.
+
+    Attributes:
+        factors: by which a layer's weights and bias have been multiplied, by the weights' name,
+            where that is not 1.
+    """
 
     program: Program
     arrays: Mapping[str, Array]
+    factors: Mapping[str, float] = field(default_factory=dict)
 
 
 class Builder:
@@ -46,6 +52,7 @@ class Builder:
         self._buffers: list[Buffer] = []
         self._steps: list[Step] = []
         self._arrays: dict[str, Array] = {}
+        self._factors: dict[str, float] = {}
 
     def tokens(self, rows: int, columns: int) -> int:
         """The number of a new buffer of tokens."""
@@ -83,6 +90,8 @@ class Builder:
         """
         layer = layer.fold()
         weight = self.array(f"{name}.weight", _times(layer.weight, factor))
+        if factor != 1:
+            self._factors[weight] = factor
         if layer.bias is None:
             return weight, None
         return weight, self.array(f"{name}.bias", _times(layer.bias, factor))
@@ -145,7 +154,7 @@ class Builder:
             steps=tuple(self._steps),
             arrays=specs_of(self._arrays),
         )
-        return Lowered(program=program, arrays=self._arrays)
+        return Lowered(program=program, arrays=self._arrays, factors=self._factors)
 
 
 def specs_of(arrays: Mapping[str, Array]) -> dict[str, ArraySpec]:

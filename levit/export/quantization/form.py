@@ -18,11 +18,13 @@ class IntegerForm:
             point anywhere.
         integer_results: a convolution of integers gives integers, so that its result has a grid.
         floats: precision of all that is no integer.
+        exact_everywhere: products of 8 bits never saturate, on x86 without VNNI either.
     """
 
     symmetric_activations: bool = False
     integer_results: bool = False
     floats: str = "fp32"
+    exact_everywhere: bool = False
 
     def scheme(self, *, reduce_range: bool) -> Scheme:
         """The grids of this form; `reduce_range` for weights of seven bits."""

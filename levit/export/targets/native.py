@@ -9,9 +9,12 @@ from levit import __version__
 from levit.artifact import NATIVE_FILE
 from levit.errors import ExportError
 from levit.export.lowering import can_lower, lower, require_lowering
+from levit.export.lowering.numbers import BFLOAT16, with_numbers
 from levit.export.metadata import metadata_of
+from levit.export.quantization.form import IntegerForm
 from levit.export.targets.target import Order, Target, Way, Written
 from levit.models.model import Model
+from levit.native.program import FLOAT32
 from levit.native.program_file import write_program
 from levit.runtime.backends import BACKENDS
 
@@ -36,7 +39,8 @@ def write_native(order: Order) -> Written:
     """
     if order.options.opset is not None:
         raise ExportError("target 'native' writes no ONNX: leave out --opset")
-    lowered = lower(order.model)
+    floats = BFLOAT16 if order.floats == "bf16" else FLOAT32
+    lowered = with_numbers(lower(order.model), floats, order.quantization)
     metadata = metadata_of(
         None if order.preprocess is None else order.preprocess.to_dict(),
         order.labels,
@@ -60,11 +64,12 @@ def _unrunnable() -> str:
 NATIVE: Final = Target(
     format="native",
     payload=NATIVE_FILE,
-    precisions=("fp32",),
+    precisions=("fp32", "bf16", "int8"),
     distribution="levit",
     min_version=__version__,
     prepare=prepare_native,
     write=write_native,
     ways=_ways,
     unrunnable=_unrunnable,
+    integers=IntegerForm(exact_everywhere=True),
 )
