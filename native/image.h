@@ -2,6 +2,7 @@
 // numbers, as they are needed.
 #pragma once
 #include "conv.h"
+#include "transpose.h"
 
 namespace {
 
@@ -76,22 +77,39 @@ LEVIT_INLINE Vec load_some(const float *p, int64_t count) {
   return values;
 }
 
-// Row `y` of planes as bytes, a word a pixel: each channel is put into its place in it.
-template <int CHANNELS> void byte_row(const ImageWork &work, int64_t y, char *row) {
-  const float *plane = (const float *)work.image + y * work.width;
-  const int64_t next = work.height * work.width;
-  for (int64_t x = 0; x < work.width; x += WIDTH) {
-    VecInt pixels{};
-    LEVIT_UNROLL for (int c = 0; c < CHANNELS; c++) {
-      const Vec values = load_some(plane + c * next + x, work.width - x);
-      pixels |= nearest_byte(values * splat(work.inverse_scale) + splat(work.zero)) << (8 * c);
-    }
-    store((float *)row + x, (Vec)pixels);
+// One channel of WIDTH pixels, in the place that it has in a word.
+LEVIT_INLINE VecInt in_word(const ImageWork &work, Vec x, int place) {
+  if constexpr (Number::INTEGER) {
+    return nearest_byte(x * splat(work.inverse_scale) + splat(work.zero)) << (8 * place);
+  } else {
+    const VecInt high = (VecInt)as_bfloat16(x);
+    return place ? high : (high >> 16 & 0xffff);
   }
 }
 
-constexpr void (*byte_rows[])(const ImageWork &, int64_t, char *) = {byte_row<1>, byte_row<2>,
-                                                                     byte_row<3>, byte_row<4>};
+// Row `y` of planes: words of pixels, each of one or two.
+template <int CHANNELS> void pixel_row(const ImageWork &work, int64_t y, char *row) {
+  constexpr int WORDS = (CHANNELS + EACH - 1) / EACH;
+  const float *plane = (const float *)work.image + y * work.width;
+  const int64_t next = work.height * work.width;
+  for (int64_t x = 0; x < work.width; x += WIDTH) {
+    VecInt word[WORDS < 2 ? 2 : WORDS] = {};
+    LEVIT_UNROLL for (int c = 0; c < CHANNELS; c++) {
+      const Vec values = load_some(plane + c * next + x, work.width - x);
+      word[c / EACH] |= in_word(work, values, c % EACH);
+    }
+    float *to = (float *)row + x * WORDS;
+    if (WORDS == 1) {
+      store(to, (Vec)word[0]);
+    } else {
+      store(to, interleaved_low((Vec)word[0], (Vec)word[1]));
+      store(to + WIDTH, interleaved_high((Vec)word[0], (Vec)word[1]));
+    }
+  }
+}
+
+constexpr void (*pixel_rows[])(const ImageWork &, int64_t, char *) = {pixel_row<1>, pixel_row<2>,
+                                                                      pixel_row<3>, pixel_row<4>};
 
 // Row `y` of the image after a border pixel at the left; a row of border above the image.
 LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, char *row, float *floats) {
@@ -112,8 +130,8 @@ LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, char *row, float *
     spread((const uint8_t *)work.image + y * count, work.width, work.channels, row, pixel, size);
     return;
   }
-  if (Number::INTEGER && !work.is_uint8 && work.channels <= 4) {
-    byte_rows[work.channels - 1](work, y, row);
+  if (!work.is_uint8 && work.channels <= 4) {
+    pixel_rows[work.channels - 1](work, y, row);
     return;
   }
   float_row(work, y, floats);

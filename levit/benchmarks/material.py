@@ -185,8 +185,10 @@ def _at_int8(
         np.savez(place, inputs=np.concatenate(calibration_batches(seed, image_size)))
     # Not at the top: artifacts are timed where there is no onnx.
     from levit.export.quantization.hardware import must_reduce_range
+    from levit.export.targets import TARGETS
 
-    reduce = must_reduce_range()
+    exact = TARGETS[options.target].integers.exact_everywhere
+    reduce = must_reduce_range() and not exact
     return replace(options, precision="int8", calibration=place, reduce_range=reduce, force=True)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from levit.artifact import open_artifact
 from levit.benchmarks.engines.registers import peak_of
 from levit.errors import ConfigError
-from levit.native.counting import kind_of, macs_of, weight_bytes_of
+from levit.native.counting import dtype_of, kind_of, macs_of, weight_bytes_of
 from levit.native.engine import Engine
 from levit.native.payload import open_payload
 from levit.native.program import Program
@@ -39,7 +39,8 @@ class Part:
         macs: multiply-accumulates of one batch.
         weight_bytes: of the arrays that it reads.
         flop_per_s: two operations for each multiply-accumulate.
-        peak_fraction: ÷ the register peak of the same threads.
+        peak_fraction: of the time, what its work would take at the register peak of the numbers
+            that each step multiplies.
     """
 
     name: str
@@ -61,7 +62,8 @@ class Profile:
         model: name of the artifact's folder or of its model.
         isa: instruction set of the kernels.
         passes: number that was timed.
-        peak_flop_per_s: of all threads at once, in registers alone.
+        peaks: operations per second of all threads at once, in registers alone, by the dtype of
+            the numbers that some step multiplies.
         whole: all steps.
         steps: in their order.
         kinds: the same added up by kind, the longest first.
@@ -72,7 +74,7 @@ class Profile:
     threads: int
     isa: str
     passes: int
-    peak_flop_per_s: float
+    peaks: Mapping[str, float]
     whole: Part
     steps: tuple[Part, ...]
     kinds: tuple[Part, ...]
@@ -103,10 +105,14 @@ def measure_profile(
         program = read_program(payload)
         engine = Engine(program, payload.read, threads=threads)
     images = _images(program, batch)
-    before = peak_of(threads, seconds / 8)
+    # What the engine runs: float32 in place of bfloat16 where the CPU multiplies none.
+    program = engine.program
+    dtypes = sorted({dtype_of(program, step) for step in program.steps if macs_of(program, step)})
+    each = seconds / 8 / max(len(dtypes), 1)
+    before = {dtype: peak_of(threads, each, dtype) for dtype in dtypes}
     passes = _timed(engine, images, seconds)
     # The clock falls as the CPU warms up: the passes lie between the two.
-    peak = (before + peak_of(threads, seconds / 8)) / 2
+    peaks = {dtype: (before[dtype] + peak_of(threads, each, dtype)) / 2 for dtype in dtypes}
     # Beside other work most passes of a long step are interrupted, and so is their median.
     typical = np.quantile(passes, 0.25, axis=0).tolist()
     return profile_of(
@@ -117,7 +123,7 @@ def measure_profile(
         threads=threads,
         isa=engine.isa,
         passes=len(passes),
-        peak_flop_per_s=peak,
+        peaks=peaks,
     )
 
 
@@ -130,7 +136,7 @@ def profile_of(
     threads: int,
     isa: str,
     passes: int,
-    peak_flop_per_s: float,
+    peaks: Mapping[str, float],
 ) -> Profile:
     """Put the seconds of each step beside its work."""
     total = sum(seconds)
@@ -138,8 +144,13 @@ def profile_of(
     def part(name: str, kind: str, stage: int | None, numbers: Iterable[int]) -> Part:
         chosen = list(numbers)
         taken = sum(seconds[i] for i in chosen)
-        macs = batch * sum(macs_of(program, program.steps[i]) for i in chosen)
-        speed = 2 * macs / taken if taken else 0.0
+        work = {i: batch * macs_of(program, program.steps[i]) for i in chosen}
+        macs = sum(work.values())
+        least = sum(
+            2 * count / peaks[dtype_of(program, program.steps[i])]
+            for i, count in work.items()
+            if count
+        )
         return Part(
             name=name,
             kind=kind,
@@ -148,8 +159,8 @@ def profile_of(
             share=taken / total if total else 0.0,
             macs=macs,
             weight_bytes=sum(weight_bytes_of(program, program.steps[i]) for i in chosen),
-            flop_per_s=speed,
-            peak_fraction=speed / peak_flop_per_s,
+            flop_per_s=2 * macs / taken if taken else 0.0,
+            peak_fraction=least / taken if taken else 0.0,
         )
 
     by_kind: dict[str, list[int]] = {}
@@ -162,7 +173,7 @@ def profile_of(
         threads=threads,
         isa=isa,
         passes=passes,
-        peak_flop_per_s=peak_flop_per_s,
+        peaks=peaks,
         whole=part("", "all", None, range(len(program.steps))),
         steps=tuple(
             part(step.name, kind_of(step), step.stage, [number])

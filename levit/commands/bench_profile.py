@@ -95,12 +95,12 @@ def _print(profile: Profile) -> None:
     print_one_table(steps_table(profile))
     print_one_table(kinds_table(profile))
     whole = profile.whole
+    peaks = ", ".join(f"{dtype} {figure(peak / 1e9)}" for dtype, peak in profile.peaks.items())
     print(
         printable(
             f"{profile.model}, batch {profile.batch}, {profile.threads} "
             f"thread{'' if profile.threads == 1 else 's'}, {profile.isa}: "
             f"{figure(1e3 * whole.seconds)} ms, {figure(whole.flop_per_s / 1e9)} GFLOP/s, "
-            f"{percent_text(whole.peak_fraction)} of the register peak "
-            f"({figure(profile.peak_flop_per_s / 1e9)} GFLOP/s)"
+            f"{percent_text(whole.peak_fraction)} of the register peak ({peaks} GFLOP/s)"
         )
     )

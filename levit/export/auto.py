@@ -205,12 +205,16 @@ def _options_of(
         precision=precision,
         batch=options.batch if batch is not None else _any_batch(options),
         calibration=options.calibration if int8 else None,
-        reduce_range=int8 and (options.reduce_range or must_reduce_range()),
+        reduce_range=int8 and (options.reduce_range or _must_reduce_range(target)),
         eval=None if fp32 else options.eval,
         max_drop=None if fp32 else options.max_drop,
         force=False,  # which is about the destination: a candidate that breaks the contract is out
         dump_passes=None,
     )
+
+
+def _must_reduce_range(target: str) -> bool:
+    return must_reduce_range() and not TARGETS[target].integers.exact_everywhere
 
 
 def _any_batch(options: ExportOptions) -> tuple[int, int, int] | None:

@@ -7,7 +7,7 @@ from typing import Final
 
 from levit.native.program import Attention, Conv, Linear, Part, Program, Project, Step
 
-__all__ = ["kind_of", "macs_of", "weight_bytes_of"]
+__all__ = ["dtype_of", "kind_of", "macs_of", "weight_bytes_of"]
 
 _ITEMS: Final = {"float32": 4, "int32": 4, "bfloat16": 2, "int8": 1}
 
@@ -37,6 +37,12 @@ def macs_of(program: Program, step: Step) -> int:
         keys = program.buffers[step.keys.buffer].rows
         return step.heads * queries * keys * (step.queries.width + step.values.width)
     return 0
+
+
+def dtype_of(program: Program, step: Step) -> str:
+    """Name the numbers that a step multiplies, those of its source: ``float32``."""
+    source = step.queries.buffer if isinstance(step, Attention) else step.source
+    return (program.input if source is None else program.buffers[source]).numbers.dtype
 
 
 def weight_bytes_of(program: Program, step: Step) -> int:

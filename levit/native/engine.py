@@ -55,6 +55,10 @@ class Engine:
     Its methods may be called from many threads at once: those that come while its own threads work
     compute on theirs. After a fork it works in the child, with threads of the child's own.
 
+    Attributes:
+        isa: the instruction set that it uses.
+        program: as it runs: of one in bfloat16, on a CPU without products of that, in float32.
+
     Args:
         program: which has passed `levit.native.check`: nothing is checked again.
         arrays: gives each array by name, contiguous and of the dtype that the program says; asked
@@ -77,7 +81,7 @@ class Engine:
         self.threads = threads
         if not library.multiplies(self.isa, "bfloat16"):
             program, arrays = widened(program), widened_array(arrays)
-        self._program = program
+        self.program = program
         self._functions = library.functions
         self._outputs = [step for step in program.steps if isinstance(step, Output)]
         self._handle = _opened(library, self.isa, program, threads)
@@ -103,7 +107,7 @@ class Engine:
 
     def profile(self, batch: NDArray[Any]) -> list[float]:
         """Run a batch with all threads together; seconds that each step took, in their order."""
-        seconds = np.zeros(len(self._program.steps))
+        seconds = np.zeros(len(self.program.steps))
         _, addresses = self._allocate(len(batch))
         self._raise(
             self._functions.levit_profile(

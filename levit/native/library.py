@@ -74,7 +74,12 @@ class Library:
 
         Args:
             dtype: of the numbers that are multiplied.
+
+        Raises:
+            ConfigError: the instruction set does not multiply them.
         """
+        if not self.multiplies(isa, dtype):
+            raise ConfigError(f"{isa} has no products of {dtype}")
         number = self.number(isa), DTYPES.index(dtype)
         return float(self.functions.levit_isa_peak(*number, seconds))
 

@@ -10,7 +10,7 @@ from levit.errors import ConfigError
 from levit.export import ExportOptions, export
 from levit.models.counting import count
 from levit.models.registry import config_of
-from levit.native.program import Buffer, Conv, Input, Linear, Mean, Output, Program
+from levit.native.program import ArraySpec, Buffer, Conv, Input, Linear, Mean, Output, Program
 
 PROGRAM = Program(
     input=Input(name="input", dtype="float32", channels=3, height=8, width=8),
@@ -26,13 +26,18 @@ PROGRAM = Program(
         Linear(name="<head>", stage=1, source=2, target=2, weight="head", bias=None),
         Output(name="logits", stage=1, source=2, transposed=False, shape=(32,)),
     ),
-    arrays={"stem": (16, 3, 3, 3), "up": (32, 16), "head": (32, 32)},
+    arrays={
+        name: ArraySpec(dtype="float32", shape=shape)
+        for name, shape in {"stem": (16, 3, 3, 3), "up": (32, 16), "head": (32, 32)}.items()
+    },
 )
 SECONDS = [4e-3, 3e-3, 1e-3, 2e-3, 0.0]
 
 
 def invented(**changes):
-    settings = dict(model="small", batch=10, threads=2, isa="avx2", passes=7, peak_flop_per_s=1e8)
+    settings = dict(
+        model="small", batch=10, threads=2, isa="avx2", passes=7, peaks={"float32": 1e8}
+    )
     return profile_of(PROGRAM, SECONDS, **{**settings, **changes})
 
 
@@ -92,7 +97,7 @@ def test_blocks_are_as_wide_as_their_time_and_as_high_as_their_speed():
     tops = [float(block["height"]) / 250 for block in page.blocks]
     assert tops == pytest.approx([p.peak_fraction for p in invented().steps], abs=1e-3)
     # Nothing is drawn above the peak, whatever the clock did.
-    page.feed(strip(invented(peak_flop_per_s=1e6)))
+    page.feed(strip(invented(peaks={"float32": 1e6})))
     assert max(float(block["height"]) for block in page.blocks) == 250
 
 
@@ -123,7 +128,7 @@ def test_a_profile_has_every_step_of_the_artifact(native_digits, tmp_path, capsy
     found = json.loads(capsys.readouterr().out)
     assert (found["model"], found["batch"], found["threads"]) == ("digits", 3, 2)
     assert found["passes"] >= 10
-    assert found["peak_flop_per_s"] > 0
+    assert found["peaks"]["float32"] > 0
     names = [step["name"] for step in found["steps"]]
     assert names[0] == "stem.0"
     assert names[-1] == "logits"

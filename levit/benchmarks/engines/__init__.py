@@ -174,21 +174,24 @@ _LEVIT_OPENVINO: Final = _levit(
     title="levit → OpenVINO", runtime="openvino", needs=_OPENVINO, target="openvino"
 )
 
+_LEVIT_NATIVE: Final = _levit(
+    title="levit → native engine",
+    runtime="native",
+    needs={},
+    obstacle=_native_obstacle,
+    target="native",
+)
+
 ENGINES: Final[Mapping[str, Engine]] = {
     "levit-onnx": _LEVIT_ONNX,
     # Its fp16 keeps float16 weights and computes in float32: nothing to time.
     "levit-openvino": replace(_LEVIT_OPENVINO, precisions=("fp32", "bf16")),
-    "levit-native": _levit(
-        title="levit → native engine",
-        runtime="native",
-        needs={},
-        obstacle=_native_obstacle,
-        target="native",
-    ),
+    "levit-native": replace(_LEVIT_NATIVE, precisions=("fp32", "bf16")),
     # By name only: their cost in accuracy is not seen on random weights, and calibrating takes
     # a minute for each model.
     "levit-onnx-int8": replace(_LEVIT_ONNX, precisions=("int8",), by_name_only=True),
     "levit-openvino-int8": replace(_LEVIT_OPENVINO, precisions=("int8",), by_name_only=True),
+    "levit-native-int8": replace(_LEVIT_NATIVE, precisions=("int8",), by_name_only=True),
     "levit-onnx-cuda": _levit(
         title="levit → ONNX Runtime (CUDA)",
         runtime="onnxruntime-cuda",
@@ -229,6 +232,7 @@ ENGINES: Final[Mapping[str, Engine]] = {
         code=f"{__name__}.registers",
         needs={},
         obstacle=_native_obstacle,
+        precisions=("fp32", "bf16", "int8"),
         models=REGISTERS,
     ),
     "null": Engine(

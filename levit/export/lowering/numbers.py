@@ -132,9 +132,10 @@ class _Rewriting:
 
     def _layer(self, number: int, step: _Layer) -> None:
         numbers = self._read_numbers(step.name)
-        source = None if step.source is None else self._places[step.source, numbers]
         weight, bias, scale = self._weights(step.name, step.weight, step.bias, numbers)
-        changed = replace(step, source=source, weight=weight, bias=bias, scale=scale)
+        changed = replace(step, weight=weight, bias=bias, scale=scale)
+        if step.source is not None:
+            changed = replace(changed, source=self._places[step.source, numbers])
         if isinstance(changed, p.Linear) and changed.residual is not None:
             changed = replace(changed, residual=self._places[changed.residual, FLOAT32])
         self._write(number, changed, step.target)
