@@ -74,8 +74,7 @@ def _check_arrays(stated: Mapping[str, ArraySpec], there: Mapping[str, ArraySpec
         found = there[name]
         require(
             found == spec,
-            f"array {shown(name)} is {found.dtype} of shape {found.shape}, the program says "
-            f"{spec.dtype} of {spec.shape}",
+            f"array {shown(name)} is {found}, and the program says {spec}",
         )
         shape = spec.shape
         sizes = all(1 <= n <= _MOST_ENTRIES for n in shape) and math.prod(shape) <= _MOST_FLOATS

@@ -148,6 +148,9 @@ class ArraySpec:
     dtype: str
     shape: tuple[int, ...]
 
+    def __str__(self) -> str:
+        return f"{self.dtype} of shape {self.shape}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conv:

@@ -120,11 +120,9 @@ class StepShapes:
         """Require an array of this dtype and shape, where there is one."""
         if name is None:
             return
-        found = self._program.arrays.get(name)
-        require(
-            found == ArraySpec(dtype=dtype, shape=shape),
-            f"array {shown(name)} is {shown(found)}, not {dtype} of shape {shape}",
-        )
+        require(name in self._program.arrays, f"there is no array {shown(name)}")
+        found, expected = self._program.arrays[name], ArraySpec(dtype=dtype, shape=shape)
+        require(found == expected, f"array {shown(name)} is {found}, not {expected}")
         self.arrays_read.add(name)
 
     def _weights(self, layer: Conv | Linear | Part, dtype: str, *shape: int) -> None:

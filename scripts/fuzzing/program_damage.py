@@ -17,11 +17,32 @@ __all__ = ["damaged_program", "joined", "split"]
 
 _KINDS = (
     *("number", "number", "number", "buffer", "buffer", "offset", "offset", "text", "text"),
-    *("swap", "drop", "repeat", "move", "activation", "stage", "shape", "rows", "kind", "dtype"),
+    *(
+        "swap",
+        "drop",
+        "repeat",
+        "move",
+        "activation",
+        "stage",
+        "shape",
+        "rows",
+        "kind",
+        "dtype",
+        "numbers",
+    ),
 )
 _ACTIVATIONS = (None, "hard_swish", "silu", "gelu", "relu", "")
 _STEPS = ("conv", "linear", "project", "attention", "subsample", "mean", "output")
+# Of buffers, or of the program's input.
+_NUMBERS = (
+    {"dtype": "bfloat16", "scale": 1.0, "zero_point": 0},
+    {"dtype": "uint8", "scale": 0.125, "zero_point": 100},
+    {"dtype": "uint8", "scale": 0.0, "zero_point": 256},
+    {"dtype": "float32", "scale": 2.0, "zero_point": 0},
+    {"dtype": "int8", "scale": 1.0, "zero_point": 0},
+)
 _DTYPES = ("F16", "BF16", "F64", "I32", "U8", "BOOL", "f32", "", None)
+_ARRAY_DTYPES = ("float32", "float32", "bfloat16", "int8", "int32", "float64")
 
 
 def split(data: bytes) -> tuple[dict[str, Any], dict[str, Any], bytes]:
@@ -80,7 +101,7 @@ def _damage(draw: Any, header: dict[str, Any], program: dict[str, Any], kind: st
     elif kind == "text":
         _renumber(draw, program, str)
     elif kind == "buffer":
-        field = draw(st.sampled_from(("source", "target", "residual")))
+        field = draw(st.sampled_from(("source", "target", "residual", "copy")))
         if field in step:
             step[field] = draw(st.none() | st.integers(-1, len(buffers)))
     elif kind == "offset":
@@ -109,6 +130,9 @@ def _damage(draw: Any, header: dict[str, Any], program: dict[str, Any], kind: st
         if draw(st.booleans()):
             for each in buffers:
                 each["carried"] = True
+    elif kind == "numbers":
+        holder = draw(st.sampled_from((buffer, buffer, program["input"])))
+        holder["numbers"] = dict(draw(st.sampled_from(_NUMBERS)))
     elif kind == "kind":
         step["kind"] = draw(st.sampled_from(_STEPS))
     else:
@@ -147,10 +171,11 @@ def _other_array(draw: Any, header: dict[str, Any], program: dict[str, Any], kin
     name = draw(one_of(names))
     if kind == "dtype":
         header[name]["dtype"] = draw(st.sampled_from(_DTYPES))
+        program["arrays"][name]["dtype"] = draw(st.sampled_from(_ARRAY_DTYPES))
         return
     shape = draw(st.permutations(header[name]["shape"]))
     if draw(st.booleans()):
         shape = [*shape, 1] if draw(st.booleans()) else shape[1:]
     header[name]["shape"] = list(shape)
     if draw(st.booleans()):
-        program["arrays"][name] = list(shape)
+        program["arrays"][name]["shape"] = list(shape)

@@ -22,10 +22,17 @@ def library():
 def test_those_that_this_cpu_has(library):
     count = library.functions.levit_isa_count()
     names = [library.functions.levit_isa_name(number).decode() for number in range(count)]
-    assert names == (["avx512", "avx2", "portable"] if is_x86() else ["neon"])
+    x86 = ["avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "portable"]
+    assert names == (x86 if is_x86() else ["bf16", "dotprod", "neon"])
     usable = [bool(library.functions.levit_isa_usable(number)) for number in range(count)]
     assert library.isas == tuple(n for n, here in zip(names, usable, strict=True) if here)
     assert [library.number(name) for name in names] == list(range(count))
+
+
+def test_numbers_that_each_multiplies(library):
+    for name in library.isas:
+        found = [library.multiplies(name, dtype) for dtype in ("float32", "bfloat16", "uint8")]
+        assert found == [True, name in ("avx512bf16", "bf16"), True], name
 
 
 @pytest.fixture
@@ -36,12 +43,12 @@ def program():
     return sketch, lambda: Engine(program, arrays.__getitem__, threads=1)
 
 
-def test_variable_chooses(library, program, isa, monkeypatch):
+def test_variable_chooses(library, program, every_isa, monkeypatch):
     sketch, open_engine = program
     tokens = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
-    monkeypatch.setenv("LEVIT_NATIVE_ISA", isa)
+    monkeypatch.setenv("LEVIT_NATIVE_ISA", every_isa)
     engine = open_engine()
-    assert engine.isa == library.chosen_isa() == isa
+    assert engine.isa == library.chosen_isa() == every_isa
     np.testing.assert_array_equal(engine.run(sketch.pictures(tokens))["0"], tokens)
 
 
@@ -62,6 +69,8 @@ def test_others_are_refused(library, program, name, monkeypatch):
         program[1]()
 
 
-def test_every_peak_is_one(library, isa):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "uint8"])
+def test_every_peak_is_one(library, every_isa, dtype):
     # A tenth of the slowest CPU that runs this, and ten times the fastest.
-    assert 1e8 < library.peak(isa, 0.01) < 1e13
+    if library.multiplies(every_isa, dtype):
+        assert 1e8 < library.peak(every_isa, 0.01, dtype) < 1e14

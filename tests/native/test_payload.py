@@ -105,7 +105,7 @@ WRONG = {
         of_header({"a": entry(end=4, dtype="F16")}, 4),
         "is of type 'F16', none of F32",
     ),
-    "dtype": (of_header({"a": entry(dtype=[])}), "a: expected text"),
+    "dtype": (of_header({"a": entry(dtype=[])}), "a: expected a string"),
     "negative": (of_header({"a": entry(shape=(-2,))}), "a: expected a whole number"),
     "large": (of_header({"a": entry(shape=(2**40,))}), "a: expected a whole number"),
     "fraction": (of_header({"a": entry(shape=(2.0,))}), "a: expected a whole number"),

@@ -6,12 +6,14 @@ import pytest
 from levit.errors import CorruptArtifactError, ManifestVersionError
 from levit.native.program import (
     VERSION,
+    ArraySpec,
     Attention,
     Buffer,
     Conv,
     Input,
     Linear,
     Mean,
+    Numbers,
     Output,
     Part,
     Program,
@@ -29,7 +31,8 @@ def program():
     return Program(
         input=Input(
             name="pixels", dtype="uint8", channels=3, height=8, width=8,
-            scale=(1.0, 0.5, 2.0), shift=(-100.25, 0.0, 1e-3),
+            scale=(1.0, 0.5, 2.0), shift=(-100.25, 0.0, 1e-3), border=(100, 0, 7),
+            numbers=Numbers(dtype="uint8", scale=0.25, zero_point=3),
         ),
         buffers=(
             Buffer(rows=25, columns=6, stride=6, offset=0, grid=(4, 4)),
@@ -37,21 +40,28 @@ def program():
         ),
         steps=(
             Conv(name="c", stage=0, source=None, target=0, weight="w", bias=None),
-            Conv(name="d", stage=0, source=0, target=1, weight="w", bias="b", activation="silu"),
+            Conv(name="d", stage=0, source=0, target=1, weight="w", bias="b", activation="silu",
+                 scale="b", copy=1),
             Linear(name="l", stage=1, source=1, target=1, weight="w", bias="b", residual=1),
             Project(
                 name="p", stage=1, source=1, target=2, heads=3,
-                parts=(Part(weight="w", bias=None, width=5), Part(weight="w", bias="b", width=9)),
+                parts=(
+                    Part(weight="w", bias=None, width=5),
+                    Part(weight="w", bias="b", width=9, scale="b"),
+                ),
             ),
             Attention(
                 name="a", stage=1, queries=view, keys=view, values=view, target=1, heads=3,
-                table=None, activation="gelu",
+                table=None, activation="gelu", score_scale="b", value_scale="b",
             ),
             Subsample(name="s", stage=1, source=1, target=1, grid=(2, 2), step=2),
             Mean(name="m", stage=1, source=1, target=1),
             Output(name="logits", stage=1, source=1, transposed=True, shape=(6, 2, 2)),
         ),
-        arrays={"w": (6, 3, 3, 3), "b": (6,)},
+        arrays={
+            "w": ArraySpec(dtype="bfloat16", shape=(6, 3, 3, 3)),
+            "b": ArraySpec(dtype="float32", shape=(6,)),
+        },
     )  # fmt: skip
 
 
@@ -100,7 +110,21 @@ DAMAGE = {
     "view": (lambda v: v["steps"][4]["keys"].pop("width"), "steps[4].keys has missing"),
     "part": (lambda v: v["steps"][3]["parts"][1].update(width=None), "steps[3].parts.width"),
     "infinite": (lambda v: v["input"].update(scale=[float("inf")]), "input.scale"),
-    "shape": (lambda v: v["arrays"].update(w=[6, "3"]), "arrays['w']"),
+    "shape": (lambda v: v["arrays"]["w"].update(shape=[6, "3"]), "arrays['w'].shape"),
+    "array without a dtype": (lambda v: v["arrays"].update(w=[6]), "arrays['w']: expected an o"),
+    "numbers": (
+        lambda v: v["buffers"][0]["numbers"].pop("scale"),
+        "buffers[0].numbers has missing",
+    ),
+    "zero point": (
+        lambda v: v["buffers"][0]["numbers"].update(zero_point=-1),
+        "numbers.zero_point",
+    ),
+    "infinite scale": (
+        lambda v: v["buffers"][0]["numbers"].update(scale=float("nan")),
+        "numbers.scale",
+    ),
+    "border": (lambda v: v["input"].update(border=[-1, 0, 0]), "input.border"),
     "name": (lambda v: v["steps"][7].update(name=7), "steps[7].name: expected a string"),
 }
 
