@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from levit.models.model import Family, Model, Plan
-from levit.models.ops import Array, Scopes
+from levit.models.ops import Array, Ops, Scopes, attend
 
 __all__ = ["Counts", "ShapeOps", "count"]
 
@@ -67,6 +67,18 @@ class ShapeOps(Scopes):
 
     def softmax(self, x: Shape) -> Shape:
         return x
+
+    def attend(
+        self,
+        q: Shape,
+        k: Shape,
+        v: Shape,
+        *,
+        scale: float | None = None,
+        bias: Callable[[Ops], Shape] | None = None,
+    ) -> Shape:
+        shape: Shape = attend(self, q, k, v, scale=scale, bias=bias)
+        return shape
 
     cast = sigmoid = tanh = normalize_sum = gelu = silu = hard_swish = softmax
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ __all__ = [
     "activation_name",
     "classify",
     "layers_of",
+    "parts_of_attentions",
     "transform",
 ]
 
@@ -163,8 +164,11 @@ class Linear(Affine):
 class DotProductAttention:
     """Multi-head attention of any family: queries, keys, values, a projection.
 
-    ``scale`` is 1/√Dk, or None once it is in the query weights.
+    ``scale`` is 1/√Dk, or None once it is in the query weights. ``mixes_weights`` where more than
+    a softmax makes the weights of the values.
     """
+
+    mixes_weights: ClassVar[bool] = False
 
     q: Linear
     k: Linear
@@ -180,13 +184,6 @@ class DotProductAttention:
             with ops.scope(name):
                 parts.append(ops.reshape(layer.apply(ops, source), (0, 0, self.heads, -1)))
         return parts
-
-    def _scores(self, ops: Ops, q: Any, k: Any) -> Any:
-        """(B, H, Nq, Dk), (B, H, Dk, N) → (B, H, Nq, N)."""
-        scores = ops.matmul(q, k)
-        if self.scale is None:
-            return scores
-        return ops.multiply(scores, ops.constant(np.array(self.scale), "scale"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,3 +320,8 @@ def layers_of(tree: Any, kind: type[Layer], path: str = "") -> dict[str, Layer]:
 
     transform(tree, kind, note, path)
     return found
+
+
+def parts_of_attentions(tree: Any) -> list[str]:
+    """The paths of all layers that make queries, keys or values."""
+    return [f"{path}.{part}" for path in layers_of(tree, DotProductAttention) for part in "qkv"]

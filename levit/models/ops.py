@@ -7,13 +7,13 @@ the exporter's ops emit graph nodes, `ShapeOps` counts. Weights are always NumPy
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-__all__ = ["Array", "NumpyOps", "Ops", "Scopes"]
+__all__ = ["Array", "NumpyOps", "Ops", "Scopes", "attend"]
 
 Array = NDArray[Any]
 
@@ -65,6 +65,22 @@ class Ops(Protocol):
 
     def softmax(self, x: Any) -> Any:
         """Softmax over the last axis."""
+        ...
+
+    def attend(
+        self,
+        q: Any,
+        k: Any,
+        v: Any,
+        *,
+        scale: float | None = None,
+        bias: Callable[[Ops], Any] | None = None,
+    ) -> Any:
+        """Multi-head attention ``softmax(q·kᵀ·scale + bias)·v``, whole, at the path of its layer.
+
+        (B, Nq, H, Dk), (B, N, H, Dk), (B, N, H, Dv) → (B, Nq, H, Dv); `bias` makes (H, Nq, N).
+        The function `attend` is what it is by the other operations.
+        """
         ...
 
     def layer_norm(self, x: Any, weight: Array | None, bias: Array | None, eps: float) -> Any:
@@ -122,6 +138,36 @@ class Ops(Protocol):
     def cast(self, x: Any) -> Any:
         """uint8 input → a float type."""
         ...
+
+
+def attend(
+    ops: Ops,
+    q: Any,
+    k: Any,
+    v: Any,
+    *,
+    scale: float | None = None,
+    bias: Callable[[Ops], Any] | None = None,
+    mix: Callable[[Any], Any] | None = None,
+) -> Any:
+    """`Ops.attend` by two products and a softmax.
+
+    Args:
+        mix: changes the weights (B, H, Nq, N) between the softmax and the values.
+    """
+    scores = ops.matmul(
+        ops.transpose(q, (0, 2, 1, 3)),  # (B, H, Nq, Dk)
+        ops.transpose(k, (0, 2, 3, 1)),  # (B, H, Dk, N)
+    )
+    if scale is not None:
+        scores = ops.multiply(scores, ops.constant(np.array(scale), "scale"))
+    if bias is not None:
+        scores = ops.add(scores, bias(ops))
+    weights = ops.softmax(scores)
+    if mix is not None:
+        weights = mix(weights)
+    y = ops.matmul(weights, ops.transpose(v, (0, 2, 1, 3)))  # (B, H, Nq, Dv)
+    return ops.transpose(y, (0, 2, 1, 3))
 
 
 class Scopes:
@@ -221,6 +267,18 @@ class NumpyOps(Scopes):
     def softmax(self, x: Array) -> Array:
         e = np.exp(x - x.max(axis=-1, keepdims=True))
         y: Array = e / e.sum(axis=-1, keepdims=True)
+        return y
+
+    def attend(
+        self,
+        q: Array,
+        k: Array,
+        v: Array,
+        *,
+        scale: float | None = None,
+        bias: Callable[[Ops], Array] | None = None,
+    ) -> Array:
+        y: Array = attend(self, q, k, v, scale=scale, bias=bias)
         return y
 
     def layer_norm(self, x: Array, weight: Array | None, bias: Array | None, eps: float) -> Array:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from levit.errors import ExportError
 from levit.export.grids import Grid, LayerGrids, Quantization
 from levit.export.precision import PRECISIONS, rounded
 from levit.models.counting import ShapeOps
-from levit.models.ops import Array, Scopes
+from levit.models.ops import Array, Ops, Scopes, attend
 
 __all__ = ["Layer", "OnnxOps", "Value", "weight_name"]
 
@@ -354,6 +354,18 @@ class OnnxOps(Scopes):
 
     def softmax(self, x: Value) -> Value:
         return self._emit("Softmax", [x], x.shape, axis=-1)
+
+    def attend(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        *,
+        scale: float | None = None,
+        bias: Callable[[Ops], Value] | None = None,
+    ) -> Value:
+        y: Value = attend(self, q, k, v, scale=scale, bias=bias)
+        return y
 
     def layer_norm(self, x: Value, weight: Array | None, bias: Array | None, eps: float) -> Value:
         if self.opset < 17:

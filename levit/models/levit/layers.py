@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from levit.models.layers import Conv, DotProductAttention, Linear, Mlp, RelativeBias, activate
 from levit.models.ops import Ops
 
@@ -39,13 +41,7 @@ class Attention(DotProductAttention):
             queries = ops.subsample(queries, (1, 2), self.stride)
             queries = ops.reshape(queries, (0, math.prod(self.query_grid), -1))  # (B, Nq, C)
         q, k, v = self._parts(ops, queries, x)
-        weights = self._weights(
-            ops,
-            ops.transpose(q, (0, 2, 1, 3)),  # (B, H, Nq, Dk)
-            ops.transpose(k, (0, 2, 3, 1)),  # (B, H, Dk, N)
-        )
-        y = ops.matmul(weights, ops.transpose(v, (0, 2, 1, 3)))  # (B, H, Nq, Dv)
-        y = ops.transpose(y, (0, 2, 1, 3))  # (B, Nq, H, Dv)
+        y = ops.attend(q, k, v, scale=self.scale, bias=self.bias.apply)  # (B, Nq, H, Dv)
         y = ops.reshape(y, (0, math.prod(self.query_grid), -1))  # (B, Nq, H·Dv)
         with ops.scope("proj"):
             return self.proj.apply(ops, activate(ops, y, self.activation))
@@ -59,16 +55,15 @@ class Attention(DotProductAttention):
                 tokens = math.prod(self.query_grid if name == "q" else self.grid)
                 parts.append(ops.reshape(y, (0, self.heads, -1, tokens)))  # (B, H, D, N)
         q, k, v = parts
-        weights = self._weights(ops, ops.transpose(q, (0, 1, 3, 2)), k)
+        scores = ops.matmul(ops.transpose(q, (0, 1, 3, 2)), k)  # (B, H, Nq, N)
+        if self.scale is not None:
+            scores = ops.multiply(scores, ops.constant(np.array(self.scale), "scale"))
+        weights = ops.softmax(ops.add(scores, self.bias.apply(ops)))
         y = ops.matmul(v, ops.transpose(weights, (0, 1, 3, 2)))  # (B, H, Dv, Nq)
         y = ops.reshape(y, (0, -1, *self.query_grid))  # (B, H·Dv, h', w')
         with ops.scope("proj"):
             y = activate(ops, y, self.activation)
             return self.proj.apply_pointwise(ops, y)
-
-    def _weights(self, ops: Ops, q: Any, k: Any) -> Any:
-        """(B, H, Nq, Dk), (B, H, Dk, N) → softmax of the biased scores, (B, H, Nq, N)."""
-        return ops.softmax(ops.add(self._scores(ops, q, k), self.bias.apply(ops)))
 
 
 @dataclass(frozen=True, eq=False)

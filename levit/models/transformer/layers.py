@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from levit.models.layers import Conv, DotProductAttention, LayerNorm, Linear, Mlp
-from levit.models.ops import Array, NumpyOps, Ops
+from levit.models.ops import Array, NumpyOps, Ops, attend
 
 __all__ = [
     "Attention",
@@ -31,17 +31,13 @@ class Attention(DotProductAttention):
     def apply(self, ops: Ops, queries: Any, x: Any) -> Any:
         """(B, Nq, C), (B, N, C) → (B, Nq, C)."""
         q, k, v = self._parts(ops, queries, x)
-        q = ops.transpose(q, (0, 2, 1, 3))  # (B, H, Nq, D)
-        k = ops.transpose(k, (0, 2, 3, 1))  # (B, H, D, N)
-        weights = self._weights(ops, q, k)
-        y = ops.matmul(weights, ops.transpose(v, (0, 2, 1, 3)))  # (B, H, Nq, D)
-        y = ops.reshape(ops.transpose(y, (0, 2, 1, 3)), (0, 0, len(self.v.weight)))  # (B, Nq, C)
+        y = ops.reshape(self._attend(ops, q, k, v), (0, 0, len(self.v.weight)))  # (B, Nq, C)
         with ops.scope("proj"):
             return self.proj.apply(ops, y)
 
-    def _weights(self, ops: Ops, q: Any, k: Any) -> Any:
-        """(B, H, Nq, D), (B, H, D, N) → (B, H, Nq, N), whose rows sum to one."""
-        return ops.softmax(self._scores(ops, q, k))
+    def _attend(self, ops: Ops, q: Any, k: Any, v: Any) -> Any:
+        """(B, Nq, H, D), (B, N, H, D) twice → (B, Nq, H, D)."""
+        return ops.attend(q, k, v, scale=self.scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,12 +109,16 @@ def relative_offsets(grid: tuple[int, int]) -> Array:
 class GatedAttention(Attention):
     """Gated positional self-attention (ConViT, equation 7)."""
 
+    mixes_weights: ClassVar[bool] = True
+
     position: PositionAttention
 
-    def _weights(self, ops: Ops, q: Any, k: Any) -> Any:
-        weights = super()._weights(ops, q, k)
-        with ops.scope("position"):
-            return self.position.mix(ops, weights)
+    def _attend(self, ops: Ops, q: Any, k: Any, v: Any) -> Any:
+        def mix(weights: Any) -> Any:
+            with ops.scope("position"):
+                return self.position.mix(ops, weights)
+
+        return attend(ops, q, k, v, scale=self.scale, mix=mix)
 
 
 @dataclass(frozen=True, eq=False)
