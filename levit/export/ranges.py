@@ -21,6 +21,7 @@ from levit.errors import ExportError, VerificationError, brief
 from levit.export.interface import input_spec
 from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.precision import PRECISIONS
+from levit.models.layers import parts_of_attentions
 from levit.models.model import Model
 from levit.models.ops import Array
 from levit.models.pictures import smooth_pictures, standardized
@@ -63,7 +64,8 @@ class Taps:
     Args:
         model: in the dataflow whose values are asked for.
         names: of the values to read; all floats by default, the input among them.
-        of_layers: read only the inputs of layers and the results of convolutions.
+        of_layers: read only the inputs of layers, and the results of convolutions and of those
+            that make queries, keys and values.
 
     Attributes:
         outputs: of the model by name: the values that they are.
@@ -94,6 +96,7 @@ class Taps:
             layers = ops.layers.values()
             names = {layer.input.name for layer in layers}
             names |= {layer.output.name for layer in layers if layer.kernel}
+            names |= {ops.layers[part].output.name for part in parts_of_attentions(model.params)}
         made = [value.name for value in ops.values if value.dtype == "float32"]
         self._input = image
         self._names = [name for name in made if names is None or name in names]
@@ -117,6 +120,10 @@ class Taps:
         self._session = open_graph(
             helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
         )
+
+    def reads(self, name: str) -> bool:
+        """True for a value that `run` gives."""
+        return name in self._names
 
     def run(self, images: Array) -> Iterator[dict[str, Array]]:
         """(N, …) → for each image in turn, its values by name, with a batch axis of 1."""

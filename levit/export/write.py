@@ -197,6 +197,8 @@ class _Writer:
             integers.scheme(reduce_range=self.options.reduce_range),
             self.compiled.islands,
             integer_results=integers.integer_results,
+            integer_attention=integers.integer_attention,
+            keep_ends=integers.keep_ends,
             progress=self.progress,
         )
 

@@ -13,6 +13,7 @@ from levit.export.grids import Quantization, Scheme
 from levit.export.once import OncePerModel
 from levit.export.passes import Applied
 from levit.export.progress import Progress, silent
+from levit.export.quantization.attention import with_attention_grids
 from levit.export.quantization.equalize import equalizer_of
 from levit.export.quantization.observe import Observed, observe
 from levit.export.quantization.pictures import FEWEST, Pictures
@@ -126,7 +127,7 @@ class Quantizer:
         found = []
         for one in (model, *others):
             observed = observe(Taps(one, of_layers=True), fitted, len(fitted))
-            keep = _kept_by_default(observed)
+            keep = _ends(observed)
             quantized, grids = quantize(one, observed, scheme, keep=keep, compensate=False)
             answers = quantized.forward(QuantizedOps(grids, np.float32), inputs)[output]
             found.append(signal_to_noise(exact, answers))
@@ -139,6 +140,8 @@ class Quantizer:
         islands: Collection[str] = (),
         *,
         integer_results: bool = False,
+        integer_attention: bool = False,
+        keep_ends: bool = True,
         progress: Progress = silent,
     ) -> Iterator[Attempt]:
         """All layers that should be int8, then ever fewer, without those that hurt most.
@@ -147,11 +150,20 @@ class Quantizer:
             model: in the form in which it is emitted.
             islands: values and weights that are float32 among float16, which no grid can hold.
             integer_results: whether results of convolutions are quantized too.
+            integer_attention: whether the products of attentions are, each as one layer more.
+            keep_ends: whether the first convolution and the heads stay in floating point.
         """
         rounded = self._rounded.get(
-            model, lambda: self._round(model, scheme, islands, progress), scheme, frozenset(islands)
+            model,
+            lambda: self._round(model, scheme, islands, progress, keep_ends=keep_ends),
+            scheme,
+            frozenset(islands),
+            keep_ends,
         )
         quantized, quantization = rounded.model, rounded.quantization
+        if integer_attention:
+            observed = self._observe(model, progress)
+            quantization = with_attention_grids(quantization, model, observed)
         if integer_results:
             quantization = with_result_grids(quantization, rounded.results)
         yield Attempt(model=quantized, quantization=quantization)
@@ -167,11 +179,17 @@ class Quantizer:
             )
 
     def _round(
-        self, model: Model, scheme: Scheme, islands: Collection[str], progress: Progress
+        self,
+        model: Model,
+        scheme: Scheme,
+        islands: Collection[str],
+        progress: Progress,
+        *,
+        keep_ends: bool,
     ) -> _Rounded:
         observed = self._observe(model, progress)
         progress("rounding weights")
-        keep = [*_kept_by_default(observed), *_touching(observed, islands)]
+        keep = [*(_ends(observed) if keep_ends else ()), *_touching(observed, islands)]
         quantized, quantization = quantize(model, observed, scheme, keep=keep, progress=progress)
         results = {name: one.output for name, one in observed.items() if one.output is not None}
         return _Rounded(model=quantized, quantization=quantization, results=results, noise={})
@@ -210,7 +228,7 @@ class Quantizer:
             )
 
 
-def _kept_by_default(observed: Mapping[str, Observed]) -> list[str]:
+def _ends(observed: Mapping[str, Observed]) -> list[str]:
     """The first convolution and the heads: few products, next to the pictures and the answers."""
     first = next(iter(observed))
     return [first, *(name for name in observed if name.split(".")[0] in ("head", "head_dist"))]

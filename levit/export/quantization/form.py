@@ -17,12 +17,17 @@ class IntegerForm:
         symmetric_activations: activations are int8 with a zero point of 0; else uint8 with a zero
             point anywhere.
         integer_results: a convolution of integers gives integers, so that its result has a grid.
+        integer_attention: both products of an attention may be of integers too, its probabilities
+            on a grid a row (`AttentionGrids`), which no graph can say.
+        keep_ends: the first convolution and the heads stay in floating point.
         floats: precision of all that is no integer.
         exact_everywhere: products of 8 bits never saturate, on x86 without VNNI either.
     """
 
     symmetric_activations: bool = False
     integer_results: bool = False
+    integer_attention: bool = False
+    keep_ends: bool = True
     floats: str = "fp32"
     exact_everywhere: bool = False
 

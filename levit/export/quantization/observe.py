@@ -33,6 +33,8 @@ class Observed:
         rows: (n, I·k·k) float32: a sample of the rows that its output channels are products with.
         source: the value that it reads and how: layers of one source share rows and a grid.
         output: the extremes of its result, of a convolution.
+        peaks: (O,) the largest magnitudes of its result's channels, of a convolution and of what
+            makes queries, keys or values.
         made: names of the values and weights that the graph makes at the layer's path.
     """
 
@@ -41,6 +43,7 @@ class Observed:
     rows: Array
     source: Source
     output: tuple[float, float] | None = None
+    peaks: Array | None = None
     made: frozenset[str] = frozenset()
 
 
@@ -51,6 +54,11 @@ class _Sample:
     low: Array = field(default_factory=lambda: np.array(np.inf))
     high: Array = field(default_factory=lambda: np.array(-np.inf))
     rows: list[Array] = field(default_factory=list)
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """Of all entries together."""
+        return float(self.low.min()), float(self.high.max())
 
     def extend(self, value: Array, axis: int) -> None:
         """Note the extremes of each entry of `axis`."""
@@ -74,7 +82,11 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
     # Layers of one value and one geometry are products with the same rows.
     inputs = {_source(layer): layer for layer in layers.values()}
     samples = {key: _Sample() for key in inputs}
-    results = {layer.output.name: _Sample() for layer in layers.values() if layer.kernel}
+    results = {
+        layer.output.name: (layer, _Sample())
+        for layer in layers.values()
+        if taps.reads(layer.output.name)
+    }
     per_picture = max(1, -(-_ROWS // max(count, 1)))
     rng = np.random.default_rng(_SEED)
     for image in images:
@@ -89,8 +101,8 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
                     f"picture: look for damaged weights or inputs"
                 )
             sample.rows.append(_rows(layer, value, places))
-        for name, sample in results.items():
-            sample.extend(values[name], 1)
+        for name, (layer, sample) in results.items():
+            sample.extend(values[name], 1 if layer.kernel else -1)
     rows = {key: np.concatenate(sample.rows) for key, sample in samples.items()}
     found = {}
     for name, layer in layers.items():
@@ -101,13 +113,14 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
                 f"{name} reads nothing but zeros on the calibration pictures, so that it has no "
                 f"range: calibrate with other pictures"
             )
-        made = results.get(layer.output.name)
+        _, made = results.get(layer.output.name, (layer, None))
         found[name] = Observed(
             low=low,
             high=high,
             rows=rows[key],
             source=_source(layer),
-            output=None if made is None else (float(made.low.min()), float(made.high.max())),
+            output=None if made is None or not layer.kernel else made.extremes,
+            peaks=None if made is None else np.maximum(-made.low, made.high),
             made=frozenset(value for value, path in taps.scopes.items() if path == name),
         )
     return found

@@ -17,7 +17,7 @@ from levit.models.ops import Array, NumpyOps
 
 __all__ = ["Noise", "answer_of", "rank_layers", "signal_to_noise"]
 
-# By a layer's name and the grid of its result.
+# By the name of a layer or attention, and the grid of its result.
 Noise: TypeAlias = dict[tuple[str, Grid | None], float]
 
 
@@ -45,7 +45,10 @@ def rank_layers(
     """
     noise = {} if noise is None else noise
     output = answer_of(model)
-    places = {name: (name, grids.output) for name, grids in quantization.layers.items()}
+    places: dict[str, tuple[str, Grid | None]] = {
+        **{name: (name, grids.output) for name, grids in quantization.layers.items()},
+        **{name: (name, None) for name in quantization.attentions},
+    }
     missing = [name for name, place in places.items() if place not in noise]
     if missing:
         exact = model.forward(NumpyOps(np.float32), inputs)[output]
