@@ -71,5 +71,5 @@ NATIVE: Final = Target(
     write=write_native,
     ways=_ways,
     unrunnable=_unrunnable,
-    integers=IntegerForm(exact_everywhere=True),
+    integers=IntegerForm(integer_attention=True, keep_ends=False, exact_everywhere=True),
 )
