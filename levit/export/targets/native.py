@@ -14,6 +14,7 @@ from levit.export.metadata import metadata_of
 from levit.export.quantization.form import IntegerForm
 from levit.export.targets.target import Order, Target, Way, Written
 from levit.models.model import Model
+from levit.native.library import load_library
 from levit.native.program import FLOAT32
 from levit.native.program_file import write_program
 from levit.runtime.backends import BACKENDS
@@ -52,7 +53,12 @@ def write_native(order: Order) -> Written:
 
 
 def _ways(model: Model, precision: str) -> Sequence[Way]:
-    return (Way(),) if can_lower(model) else ()
+    if not can_lower(model) or _unrunnable():
+        return ()
+    library = load_library()
+    if precision == "bf16" and not library.multiplies(library.chosen_isa(), "bfloat16"):
+        return ()
+    return (Way(),)
 
 
 def _unrunnable() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from levit.native.engine import Engine
 from levit.native.payload import open_payload
 from levit.native.program import Output, Program
 from levit.native.program_file import read_program
+from levit.native.widening import uses_bfloat16
 from levit.runtime.backends import BACKENDS, SessionOptions
 from levit.runtime.compatibility import Tensor, check_interface, require_version
 from levit.runtime.cpus import known_cpu_class
@@ -35,6 +38,8 @@ class NativeSession:
             raise BackendUnavailableError(
                 f"{artifact.path.name}: there is not enough memory to open it: free some"
             ) from error
+        if uses_bfloat16(program) and engine.program is not program:
+            _say_float32(engine.isa)
         self._engine: Engine | None = engine
         self._input = program.input.name
         self._row = _row(program)
@@ -64,6 +69,16 @@ class NativeSession:
     def close(self) -> None:
         """Release the engine; runs that are under way in other threads end undisturbed."""
         self._engine = None
+
+
+@cache
+def _say_float32(isa: str) -> None:
+    """Say once in a process that bfloat16 is of no use here."""
+    warnings.warn(
+        f"this CPU multiplies no bfloat16 ({isa}): a bf16 artifact computes in float32, as fast as "
+        f"an fp32 one and as exact as its weights",
+        stacklevel=2,
+    )
 
 
 def _opened(artifact: Artifact, threads: int) -> tuple[Program, Engine]:
