@@ -12,8 +12,8 @@
 #pragma once
 #include <string.h>
 
+#include "finish.h"
 #include "pack_heads.h"
-#include "product.h"
 #include "softmax.h"
 
 namespace {
@@ -103,7 +103,7 @@ typedef AttentionTiles<HALF, AllHeights> HalfTiles;
 void attention(const AttentionWork &work, float *scratch) {
   const int64_t key_width = levit::padded(work.key_width), keys = levit::padded(work.key_count);
   const int64_t value_width = levit::padded(work.value_width);
-  const int64_t tiles = (work.query_count + TILE_ROWS - 1) / TILE_ROWS;
+  const int64_t tiles = (work.query_count + REGISTER_ROWS - 1) / REGISTER_ROWS;
   const int64_t stride = keys + 16; // no power of two, or rows share few sets of the cache
   const int64_t size = bytes_of(Number::DTYPE), row = 16 * size;
   const int64_t key_words = key_width / EACH, token_words = (work.key_count + EACH - 1) / EACH;
@@ -113,8 +113,8 @@ void attention(const AttentionWork &work, float *scratch) {
   packed.values = packed.key_start + keys;
   packed.value_start = packed.values + (EACH == 1 ? 0 : token_words * value_width);
   float *powers = packed.value_start + value_width;
-  alignas(64) float inverse[TILE_ROWS];
-  alignas(64) char aside[TILE_ROWS * PANEL * 4];
+  alignas(64) float inverse[REGISTER_ROWS];
+  alignas(64) char aside[REGISTER_ROWS * PANEL * 4];
   int64_t packed_unit = -1;
   for (int64_t at = work.tiles.begin; at < work.tiles.end; at++) {
     const int64_t unit = at / tiles, tile = at % tiles;

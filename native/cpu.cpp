@@ -7,6 +7,8 @@
 #include "isas.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #else
 #include <sys/auxv.h>
 #endif
@@ -22,6 +24,9 @@ namespace {
 const Isa ISAS[] = {LEVIT_ISAS(LEVIT_ENTRY)};
 
 #if defined(__x86_64__)
+// Linux's Documentation/arch/x86/xstate.rst.
+[[maybe_unused]] constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18;
+
 bool bit(uint32_t value, int number) { return value >> number & 1; }
 
 // The CPU has the instructions, and the system keeps the registers: Intel's manual, volume 1,
@@ -43,7 +48,17 @@ bool cpu_has(const char *name) {
   if (!strcmp(name, "avxvnni")) return avx2 && bit(a71, 4);
   if (!strcmp(name, "avx512")) return avx512;
   if (!strcmp(name, "avx512vnni")) return vnni;
-  if (!strcmp(name, "avx512bf16")) return vnni && bit(a71, 5);
+  const bool bf16 = vnni && bit(a71, 5);
+  if (!strcmp(name, "avx512bf16")) return bf16;
+  if (!strcmp(name, "amx")) {
+#if defined(LEVIT_EMULATE_AMX)
+    return bf16;
+#else
+    // Tiles, int8 and bfloat16; registers that the system keeps, and lets this process have.
+    const bool tiles = bit(d7, 24) && bit(d7, 25) && bit(d7, 22) && (low & 0x60000) == 0x60000;
+    return bf16 && tiles && !syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA);
+#endif
+  }
   return false;
 }
 #else

@@ -100,11 +100,12 @@ bool fit(const levit_engine &engine, Arena &arena, int64_t images, int64_t toget
     }
     const int64_t carried = engine.carried_floats * (images > together ? images : together);
     arena.images = arena.together = 0;
-    if (!arena.local.allocate((size_t)local + LANES)) return false;
-    if (!arena.carried.allocate((size_t)carried + LANES)) return false;
+    if (!arena.local.allocate((size_t)(local + engine.slack))) return false;
+    if (!arena.carried.allocate((size_t)(carried + engine.slack))) return false;
     arena.images = images, arena.together = together;
   }
-  return arena.scratch.floats() || arena.scratch.allocate((size_t)engine.scratch_floats + LANES);
+  return arena.scratch.floats() ||
+         arena.scratch.allocate((size_t)(engine.scratch_floats + engine.slack));
 }
 
 // Arenas of one run, one a thread.

@@ -61,6 +61,7 @@ struct levit_engine {
   float pixel_scale[levit::PIXEL_LANES], pixel_shift[levit::PIXEL_LANES]; // for channels in turn
   int64_t chunk; // images that a thread takes at once
   int64_t carried_floats, scratch_floats;
+  int64_t slack; // words behind all memory that a kernel may read, of rows that are not there
   int threads;
   levit::Team *team;
   levit::Arenas *arenas;

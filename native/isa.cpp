@@ -50,6 +50,37 @@ void convert(const float *source, levit::Range chunks, const Store &target) {
   }
 }
 
+#if defined(LEVIT_AMX)
+void linear_in_tiles(const levit::LinearWork &work) {
+  const Tiles tiles;
+  linear(work);
+}
+
+void conv_in_tiles(const levit::ConvWork &work) {
+  const Tiles tiles;
+  conv(work);
+}
+
+void image_in_tiles(const levit::ImageWork &work, float *scratch) {
+  const Tiles tiles;
+  image(work, scratch);
+}
+
+double multiply_adds(int64_t rounds) {
+  const Tiles tiles;
+  for (int64_t round = 0; round < rounds; round++) {
+    LEVIT_DOT(0, 0)
+    LEVIT_DOT(0, 1)
+    LEVIT_DOT(1, 0)
+    LEVIT_DOT(1, 1)
+  }
+  return (double)rounds * 4 * SIDE * SIDE * SIDE * EACH;
+}
+#else
+constexpr auto linear_in_tiles = linear;
+constexpr auto conv_in_tiles = conv;
+constexpr auto image_in_tiles = image;
+
 double multiply_adds(int64_t rounds) {
   constexpr int CHAINS = 12; // more than latency times units of any CPU, fewer than registers
   const float word = 1e-3f;
@@ -68,6 +99,7 @@ double multiply_adds(int64_t rounds) {
   (void)kept;
   return (double)rounds * CHAINS * WIDTH * EACH;
 }
+#endif
 
 } // namespace
 
@@ -77,9 +109,17 @@ double multiply_adds(int64_t rounds) {
 namespace levit {
 extern const Kernels LEVIT_NAMED(kernels_, NUMBERS, ISA);
 const Kernels LEVIT_NAMED(kernels_, NUMBERS, ISA) = {
-    TILE_ROWS, PANEL,         Number::SIGNED_LEFT ? 128 : 0,
-    linear,    conv,          image,
-    attention, pack,          mean,
-    convert,   multiply_adds,
+    TILE_ROWS,
+    REGISTER_ROWS,
+    PANEL,
+    Number::SIGNED_LEFT ? 128 : 0,
+    linear_in_tiles,
+    conv_in_tiles,
+    image_in_tiles,
+    attention,
+    pack,
+    mean,
+    convert,
+    multiply_adds,
 };
 } // namespace levit

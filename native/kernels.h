@@ -11,6 +11,8 @@ constexpr int64_t LANES = 16; // columns to which rows are padded: levit/native/
 
 constexpr int64_t PIXEL_LANES = 48; // a multiple of 1 to 4 channels: scales and shifts in turn
 
+constexpr int64_t MOST_TILE_ROWS = 32;
+
 constexpr int64_t padded(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
 
 constexpr int64_t size_of(int64_t dtype) {
@@ -96,7 +98,8 @@ struct AttentionWork {
 };
 
 struct Kernels {
-  int64_t rows;      // of a register tile
+  int64_t rows;      // of a tile
+  int64_t queries;   // that attention computes at once
   int64_t panel;     // columns of a full panel of weights; the last may have 16
   int64_t left_zero; // byte of the left operand that multiplies as 0: 128 of signed ones
   void (*linear)(const LinearWork &);

@@ -45,7 +45,7 @@ int64_t scratch_of(const levit_engine &engine, const levit_step &step) {
   // Keys and values in panels with the starts of their sums, and a tile of scores.
   const int64_t keys = padded(engine.buffer[step.keys.buffer].rows);
   const int64_t columns = padded(step.keys.width) + padded(step.values.width) + 1;
-  const int64_t rows = engine.kernels[dtype_of(engine, step.queries.buffer)]->rows;
+  const int64_t rows = engine.kernels[dtype_of(engine, step.queries.buffer)]->queries;
   return columns * keys + padded(step.values.width) + rows * (keys + 16);
 }
 
@@ -60,7 +60,8 @@ int64_t group_for(int64_t rows) {
 
 bool plan(levit_engine &engine) {
   int64_t total = 0, rows = 0;
-  engine.chunk = 1, engine.scratch_floats = 0, engine.carried_floats = 0;
+  engine.chunk = 1, engine.slack = MOST_TILE_ROWS * 64, engine.scratch_floats = 0,
+  engine.carried_floats = 0;
   for (int64_t s = 0; s < engine.stages; s++) engine.stage[s] = Stage();
   for (int64_t i = 0; i < engine.steps; i++) {
     const levit_step &step = engine.step[i];
@@ -81,12 +82,13 @@ bool plan(levit_engine &engine) {
       const int64_t end = buffer.offset + buffer.rows * buffer.stride / 4;
       int64_t &most = buffer.carried ? engine.carried_floats : stage.local_floats;
       most = larger(most, end);
+      engine.slack = larger(engine.slack, MOST_TILE_ROWS * buffer.stride * 2 / 4);
     }
   }
   for (int64_t s = 0; s < engine.stages; s++) {
     engine.chunk = larger(engine.chunk, engine.stage[s].group);
   }
-  if (!engine.weights.allocate((size_t)total)) return false;
+  if (!engine.weights.allocate((size_t)(total + engine.slack))) return false;
   float *next = engine.weights.floats();
   for (int64_t i = 0; i < engine.steps; i++) {
     Layer &layer = engine.layer[i];

@@ -1,102 +1,11 @@
-// One tile of a product with packed weights, and all that happens to it in registers: activation,
-// residual sum, the numbers of whatever reads it.
+// One tile of a product with packed weights.
 #pragma once
-#include "activations.h"
-#include "kernels.h"
-#include "store.h"
-#include "tile.h"
+#if defined(LEVIT_AMX)
+#include "amx.h"
+#else
+#include "finish.h"
 
 namespace {
-
-using levit::Weights;
-
-struct Product {
-  Left left;
-  Weights weights;      // of the tile's first column on
-  const float *ahead;   // weights that are wanted next
-  int64_t ahead_stride; // words from one line that is fetched to the next
-  Store target, copy;
-  const float *residual; // at the target's place, in its strides; null for none
-  int64_t activation;    // none beside a residual
-};
-
-// Every sum's value, 16 columns at a time, to use(row, chunk, CHUNK vectors).
-template <int ROWS, int VECTORS, class Use>
-LEVIT_INLINE void for_values(const Tile<ROWS, VECTORS> &sum, const float *scale, Use use) {
-  Vec scales[VECTORS];
-  LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-    scales[v] = Number::INTEGER ? load(scale + v * WIDTH) : Vec{};
-  }
-  LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
-    LEVIT_UNROLL for (int c = 0; c < VECTORS / CHUNK; c++) {
-      Vec x[CHUNK];
-      LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-        x[i] = value_of(sum.at[r][c * CHUNK + i], scales[c * CHUNK + i]);
-      }
-      use(r, c, x);
-    }
-  }
-}
-
-LEVIT_INLINE const float *beside(const float *residual, const Store &target, int64_t r, int64_t c) {
-  return (const float *)((const char *)residual + r * target.row_stride + c * target.chunk_stride);
-}
-
-// What is rare is not worth code of its own at the end of every tile: a pass over a tile's values,
-// which lie in L1.
-__attribute__((noinline)) void finish_stored(const Product &product, const float *values, int rows,
-                                             int chunks) {
-  for (int r = 0; r < rows; r++) {
-    for (int c = 0; c < chunks; c++) {
-      Vec x[CHUNK];
-      for (int i = 0; i < CHUNK; i++) {
-        x[i] = activated(load(values + (r * chunks + c) * 16 + i * WIDTH), product.activation);
-        if (product.residual) {
-          x[i] += load(beside(product.residual, product.target, r, c) + i * WIDTH);
-        }
-      }
-      put(product.target, r, c, x);
-      if (product.copy.p) put(product.copy, r, c, x);
-    }
-  }
-}
-
-// The sums of a tile, finished: the usual ends are in registers.
-template <int ROWS, int VECTORS>
-LEVIT_INLINE void finish(const Tile<ROWS, VECTORS> &sum, const float *scale,
-                         const Product &product) {
-  constexpr int OWN = Number::DTYPE;
-  const Store &target = product.target, &copy = product.copy;
-  const bool alone = !product.residual && !copy.p && target.dtype == OWN;
-  if (alone && product.activation == LEVIT_HARD_SWISH) {
-    for_values(sum, scale, [&](int r, int c, Vec *x) {
-      LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) x[i] = hard_swish(x[i]);
-      put<OWN>(target, r, c, x);
-    });
-    return;
-  }
-  if (alone && product.activation == LEVIT_IDENTITY) {
-    for_values(sum, scale, [&](int r, int c, Vec *x) { put<OWN>(target, r, c, x); });
-    return;
-  }
-  if (product.residual && (!copy.p || copy.dtype == OWN)) {
-    for_values(sum, scale, [&](int r, int c, Vec *x) {
-      const float *added = beside(product.residual, target, r, c);
-      LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) x[i] += load(added + i * WIDTH);
-      put<LEVIT_FLOAT32>(target, r, c, x);
-      if (OWN != LEVIT_FLOAT32 && copy.p) put<OWN>(copy, r, c, x);
-    });
-    return;
-  }
-  constexpr int CHUNKS = VECTORS / CHUNK;
-  alignas(64) float values[ROWS * CHUNKS * 16];
-  for_values(sum, scale, [&](int r, int c, Vec *x) {
-    LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-      store(values + (r * CHUNKS + c) * 16 + i * WIDTH, x[i]);
-    }
-  });
-  finish_stored(product, values, ROWS, CHUNKS);
-}
 
 template <int ROWS, int VECTORS>
 __attribute__((noinline)) void product_tile(const Product &product) {
@@ -120,15 +29,5 @@ LEVIT_INLINE void multiply_panel(const Product &product, int64_t rows, int64_t c
                     : ProductTiles<HALF, AllHeights>::of_rows)[rows - 1](product);
 }
 
-// Weights from column `column` on, which begins a panel; `depth` words a sum.
-LEVIT_INLINE Weights from_column(const Weights &weights, int64_t column, int64_t depth) {
-  return {weights.panels + column * depth, weights.start + column,
-          Number::INTEGER ? weights.scale + column : nullptr};
-}
-
-LEVIT_INLINE Store from_place(Store store_, int64_t bytes) {
-  if (store_.p) store_.p += bytes;
-  return store_;
-}
-
 } // namespace
+#endif

@@ -197,7 +197,7 @@ void run_attention(const Group &group, const levit_step &step, const Layer &laye
   work.score_scale = layer.start, work.value_scale = layer.scale;
   work.target = group.store(step.target);
   work.activation = step.activation;
-  const int64_t tiles = (work.query_count + kernels.rows - 1) / kernels.rows;
+  const int64_t tiles = (work.query_count + kernels.queries - 1) / kernels.queries;
   work.tiles = group.part_of(step.heads * group.images * tiles);
   kernels.attention(work, group.scratch);
 }

@@ -67,8 +67,8 @@ LEVIT_INLINE void softmax(float *scores, int64_t stride, int64_t rows, int64_t c
                           float *inverse) {
   // 2^7.994 is 255.
   const Vec below = splat(Number::INTEGER ? 7.99435344f : 0.0f);
-  Vec top[TILE_ROWS];
-  Number::Sum sum[TILE_ROWS];
+  Vec top[REGISTER_ROWS];
+  Number::Sum sum[REGISTER_ROWS];
   for (int64_t r = 0; r < rows; r++) {
     const float *row = scores + r * stride;
     Vec largest = load(row);

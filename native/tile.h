@@ -17,13 +17,18 @@ typedef NUMBERS Number; // those of this compilation
 // PANEL is 16 columns or more, so that a panel fills whole blocks of LANES.
 constexpr bool WIDENS = sizeof(Number::Left) > BYTES;
 #if defined(__AVX512F__)
-constexpr int TILE_ROWS = WIDENS ? 12 : 14, TILE_VECTORS = 2; // 28 of 32 registers
+constexpr int REGISTER_ROWS = WIDENS ? 12 : 14, TILE_VECTORS = 2; // 28 of 32 registers
 #elif defined(__AVX2__)
-constexpr int TILE_ROWS = WIDENS ? 4 : 6, TILE_VECTORS = 2; // 12 of 16
+constexpr int REGISTER_ROWS = WIDENS ? 4 : 6, TILE_VECTORS = 2; // 12 of 16
 #elif defined(__aarch64__)
-constexpr int TILE_ROWS = 6, TILE_VECTORS = 4; // 24 of 32
+constexpr int REGISTER_ROWS = 6, TILE_VECTORS = 4; // 24 of 32
 #else
-constexpr int TILE_ROWS = 2, TILE_VECTORS = 4; // 8 of 16
+constexpr int REGISTER_ROWS = 2, TILE_VECTORS = 4; // 8 of 16
+#endif
+#if defined(LEVIT_AMX)
+constexpr int TILE_ROWS = 32; // attention stays with the vectors' registers: its products are small
+#else
+constexpr int TILE_ROWS = REGISTER_ROWS;
 #endif
 constexpr int PANEL = WIDTH * TILE_VECTORS;
 static_assert(PANEL == 16 || PANEL == 32);
@@ -31,12 +36,12 @@ constexpr int EACH = Number::EACH; // values in a word
 
 template <int ROWS, int VECTORS> struct Tile { Number::Sum at[ROWS][VECTORS]; };
 
-// 1, 2, … TILE_ROWS: a kernel has a function for each number of rows, so that rows can be
+// 1, 2, … REGISTER_ROWS: a kernel has a function for each number of rows, so that rows can be
 // distributed evenly: 49 are 12 + 12 + 12 + 13, not 14 + 14 + 14 + 7.
 template <int... ROWS> struct Heights {};
 template <int LAST, int... ROWS> struct HeightsTo : HeightsTo<LAST - 1, LAST, ROWS...> {};
 template <int... ROWS> struct HeightsTo<0, ROWS...> { typedef Heights<ROWS...> type; };
-typedef HeightsTo<TILE_ROWS>::type AllHeights;
+typedef HeightsTo<REGISTER_ROWS>::type AllHeights;
 // And for whole panels and the half one of 16 columns.
 constexpr int HALF = 16 / WIDTH;
 
