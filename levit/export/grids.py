@@ -12,7 +12,16 @@ import numpy as np
 
 from levit.models.ops import Array
 
-__all__ = ["AttentionGrids", "Grid", "LayerGrids", "Quantization", "Scheme", "fit_grid"]
+__all__ = [
+    "AttentionGrids",
+    "Grid",
+    "LayerGrids",
+    "PixelGrid",
+    "Quantization",
+    "RowGrid",
+    "Scheme",
+    "fit_grid",
+]
 
 # Where every value of a range is 0, any scale gives it back.
 _SMALLEST_SCALE: Final = 2.0**-100
@@ -73,6 +82,69 @@ class Grid:
         return result.astype(x.dtype, copy=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class RowGrid(Grid):
+    """A grid for each row, of the integers from -127 to 127: ``max |row| / 127`` is its scale.
+
+    Nothing is cut off, whatever the picture. It takes the whole row before its first integer: for
+    few rows, such as those that heads read. `scale` is 1: each row multiplies the products by its
+    own, and the bias is added in floating point.
+    """
+
+    scale: float = 1.0
+    zero_point: int = 0
+    signed: bool = True
+
+    def nearest(self, x: Array) -> Array:
+        """Each of `x` (…, C) as its own row's grid has it."""
+        largest = np.abs(x).max(axis=-1, keepdims=True)
+        scale = np.maximum(largest / 127, _SMALLEST_SCALE).astype(x.dtype)
+        result: Array = np.rint(x / scale) * scale
+        return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelGrid(Grid):
+    """The pixels themselves: a layer reads ``pixel - offset`` of each channel.
+
+    So nothing is rounded but the border: its zeros stand for the offset, and the integer nearest to
+    that is in its place. What offset times weights is, is in the bias.
+
+    Attributes:
+        offset: of each channel, in pixels.
+    """
+
+    offset: tuple[float, ...]
+    scale: float = 1.0
+    zero_point: int = 0
+    signed: bool = False
+
+    @property
+    def border(self) -> tuple[int, ...]:
+        """The pixel (0 to 255) of each channel that stands around a picture."""
+        return tuple(int(np.clip(np.rint(value), 0, 255)) for value in self.offset)
+
+    def nearest(self, x: Array) -> Array:
+        """`x` itself, which lies on the grid."""
+        return x
+
+    def padded(self, x: Array, padding: int) -> Array:
+        """(B, C, H, W) of ``pixel - offset`` with the border around."""
+        batch, channels, height, width = x.shape
+        gap = np.asarray(self.border) - np.asarray(self.offset)
+        size = (height + 2 * padding, width + 2 * padding)
+        result: Array = np.empty((batch, channels, *size), x.dtype)
+        result[:] = gap.reshape(-1, 1, 1)
+        result[:, :, padding : padding + height, padding : padding + width] = x
+        return result
+
+    def share(self, weight: Array) -> Array:
+        """(O,): of what weights (O, C, …) give, the part that the offset has."""
+        rows = weight.reshape(*weight.shape[:2], -1).sum(axis=2, dtype=np.float64)
+        result: Array = rows @ np.asarray(self.offset)
+        return result
+
+
 def fit_grid(low: float, high: float, scheme: Scheme) -> Grid:
     """The grid whose integers cover `low` to `high`, and 0 exactly.
 
@@ -91,7 +163,7 @@ class LayerGrids:
     """Grids of one convolution or Linear.
 
     Attributes:
-        input: of what it reads.
+        input: of what it reads; a `RowGrid` or a `PixelGrid` where a target's form has them.
         range_rule: by which the range of that was chosen.
         weight_scale: (O,) float32: its weights are whole multiples of their channel's.
         output: of what it makes, where a backend has no convolution of integers that gives

@@ -454,4 +454,5 @@ class OnnxOps(Scopes):
         self.nodes.append(
             helper.make_node("Cast", [x.name], [name], name=name, to=TensorProto.FLOAT)
         )
-        return Value(name, x.shape)
+        self.values.append(Value(name, x.shape))
+        return self.values[-1]

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import CalibrationError
-from levit.export.grids import Quantization, Scheme
+from levit.export.grids import PixelGrid, Quantization, RowGrid, Scheme
 from levit.export.once import OncePerModel
 from levit.export.passes import Applied
 from levit.export.progress import Progress, silent
@@ -190,7 +190,10 @@ class Quantizer:
         observed = self._observe(model, progress)
         progress("rounding weights")
         keep = [*(_ends(observed) if keep_ends else ()), *_touching(observed, islands)]
-        quantized, quantization = quantize(model, observed, scheme, keep=keep, progress=progress)
+        inputs = None if keep_ends else _without_range(model, observed)
+        quantized, quantization = quantize(
+            model, observed, scheme, keep=keep, inputs=inputs, progress=progress
+        )
         results = {name: one.output for name, one in observed.items() if one.output is not None}
         return _Rounded(model=quantized, quantization=quantization, results=results, noise={})
 
@@ -230,8 +233,25 @@ class Quantizer:
 
 def _ends(observed: Mapping[str, Observed]) -> list[str]:
     """The first convolution and the heads: few products, next to the pictures and the answers."""
-    first = next(iter(observed))
-    return [first, *(name for name in observed if name.split(".")[0] in ("head", "head_dist"))]
+    return [next(iter(observed)), *_heads(observed)]
+
+
+def _heads(observed: Mapping[str, Observed]) -> list[str]:
+    return [name for name in observed if name.split(".")[0] in ("head", "head_dist")]
+
+
+def _without_range(
+    model: Model, observed: Mapping[str, Observed]
+) -> dict[str, RowGrid | PixelGrid]:
+    """Grids of what the ends read, where these are quantized: rows, and pixels as they are.
+
+    Heads read a row or two of a picture, and what is cut off of those is cut off of the answers.
+    """
+    inputs: dict[str, RowGrid | PixelGrid] = {name: RowGrid() for name in _heads(observed)}
+    if model.plan.pixels is not None and model.plan.pixels_folded:
+        offset = tuple(255 * mean for mean in model.plan.pixels[0])
+        inputs[next(iter(observed))] = PixelGrid(offset=offset)
+    return inputs
 
 
 def _touching(observed: Mapping[str, Observed], islands: Collection[str]) -> list[str]:

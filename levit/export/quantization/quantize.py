@@ -7,9 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 
-from levit.export.grids import Grid, LayerGrids, Quantization, Scheme, fit_grid
+from levit.export.grids import (
+    Grid,
+    LayerGrids,
+    PixelGrid,
+    Quantization,
+    RowGrid,
+    Scheme,
+    fit_grid,
+)
 from levit.export.progress import Progress, silent
-from levit.export.quantization.inputs import HEADROOM, choose_input_grid
+from levit.export.quantization.inputs import HEADROOM, choose_input_grid, without_range
 from levit.export.quantization.observe import Observed, Source
 from levit.export.quantization.weights import correct_bias, round_weight
 from levit.models.layers import Affine, layers_of, transform
@@ -25,6 +33,7 @@ def quantize(
     scheme: Scheme,
     *,
     keep: Collection[str] = (),
+    inputs: Mapping[str, RowGrid | PixelGrid] | None = None,
     compensate: bool = True,
     progress: Progress = silent,
 ) -> tuple[Model, Quantization]:
@@ -34,6 +43,7 @@ def quantize(
         model: folded, as it is emitted.
         observed: by layer.
         keep: layers that stay in floating point.
+        inputs: grids that need no range, of what these layers read.
         compensate: as in `round_weight`.
         progress: told how many layers are rounded.
 
@@ -53,7 +63,11 @@ def quantize(
     for group in readers.values():
         first = observed[group[0]]
         weights = [_rows_of(layers[name]) for name in group]
-        chosen = choose_input_grid(first.low.min(), first.high.max(), first.rows, weights, scheme)
+        chosen = (
+            without_range(inputs[group[0]])
+            if inputs and group[0] in inputs
+            else choose_input_grid(first.low.min(), first.high.max(), first.rows, weights, scheme)
+        )
         rows = first.rows.astype(np.float64)
         on_grid = chosen.grid.nearest(rows)
         # As one layer of all their rows: each is rounded by itself, with what they share.
@@ -70,7 +84,7 @@ def quantize(
             rounded[name] = replace(
                 layer,
                 weight=integers.reshape(layer.weight.shape),
-                bias=_at_products(bias, grids[name]),
+                bias=_placed(bias, integers.reshape(layer.weight.shape), grids[name]),
             )
         if compensate:
             progress("rounding weights", len(rounded), total)
@@ -101,6 +115,16 @@ def _rows_of(layer: Affine) -> Array:
     """Weights as (O, I·k·k), in float64."""
     rows: Array = layer.weight.reshape(len(layer.weight), -1).astype(np.float64)
     return rows
+
+
+def _placed(bias: Array, weight: Array, grids: LayerGrids) -> Array:
+    """The bias as it is added: to integers on their scale, or behind the scale of a row."""
+    if isinstance(grids.input, RowGrid):
+        return bias
+    if isinstance(grids.input, PixelGrid):
+        share = grids.input.share(weight)
+        return _at_products(bias - share, grids) + share
+    return _at_products(bias, grids)
 
 
 def _at_products(bias: Array, grids: LayerGrids) -> Array:

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import DTypeLike
 
-from levit.export.grids import LayerGrids, Quantization
+from levit.export.grids import LayerGrids, PixelGrid, Quantization
 from levit.models.ops import Array, NumpyOps, Ops
 
 __all__ = ["QuantizedOps"]
@@ -39,6 +39,8 @@ class QuantizedOps(NumpyOps):
         if grids is None:
             return super().conv(x, weight, bias, stride, padding)
         rounded = grids.input.nearest(x)
+        if isinstance(grids.input, PixelGrid) and padding:
+            rounded, padding = grids.input.padded(rounded, padding), 0
         return _result(grids, super().conv(rounded, weight, bias, stride, padding))
 
     def attend(
