@@ -7,7 +7,8 @@ weights    ``weights.safetensors`` under timm's names; ``reference.npz`` with `i
            (2, 3, H, W) float32 and `logits` (2, classes) float64, of timm in float64;
            ``counts.json`` (macs of one image, parameters); ``preprocess.json`` (timm's data
            config of the model)
-onnx       ``naive.onnx`` and its ``.data``: timm → torch.onnx.export, nothing else done
+onnx       ``naive.onnx`` and its ``.data``: timm → torch.onnx.export, nothing else done but
+           timm's own fusing for deployment where we do not compile the model
 openvino   ``naive.xml`` and ``.bin``: that ONNX read and saved by OpenVINO, weights in float32
 int8       ``naive-int8.xml`` and ``.bin``: that through ``nncf.quantize`` as it comes
 ========== ====================================================================================
@@ -39,7 +40,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from levit.benchmarks import peer_making
+from levit.benchmarks import peer_making, peer_weights
 from levit.benchmarks.processes import child_environment
 from levit.errors import ConfigError, ExportError, LevitError, brief
 from levit.models import pictures, random_weights
@@ -122,8 +123,8 @@ def cache_folder(model: str, image_size: tuple[int, int], seed: int) -> Path:
         except importlib.metadata.PackageNotFoundError:
             version = "none"
         digest.update(f"{package} {version}\n".encode())
-    sources = [random_weights, pictures, peer_making]
-    if ours := peer_making.compiled(model):
+    sources = [random_weights, pictures, peer_making, peer_weights]
+    if ours := peer_weights.compiled(model):
         _, config = ours
         # A family's rules of drawing lie beside its config.
         package = type(config).__module__.rpartition(".")[0]
@@ -177,7 +178,7 @@ def _make(
                     network = peer_making.make_weights(model, image_size, seed, staging)
                 elif part == "onnx":
                     network = network or peer_making.load_network(model, store / "weights")
-                    peer_making.make_onnx(network, image_size, staging / "naive.onnx")
+                    peer_making.make_onnx(model, network, image_size, staging / "naive.onnx")
                 elif part == "openvino":
                     onnx = store / "onnx" / "naive.onnx"
                     peer_making.make_openvino(onnx, staging / "naive.xml")

@@ -273,6 +273,7 @@ def test_the_key_changes_with_how_the_family_draws_its_weights(monkeypatch):
     assert changed("levit.models.levit.random") == [MODEL]
     assert changed("levit.models.transformer.random") == list(models[1:3])
     assert changed("levit.benchmarks.peer_making") == list(models)
+    assert changed("levit.benchmarks.peer_weights") == list(models)
 
 
 # ---------------------------------------------------------------------------- engines
@@ -316,7 +317,7 @@ def test_other_weights_are_caught_at_every_precision(files):
     import torch
 
     from levit.benchmarks.correctness import TOLERANCES, judge
-    from levit.benchmarks.peer_making import random_network
+    from levit.benchmarks.peer_weights import random_network
 
     with np.load(files / "reference.npz") as stored:
         inputs, logits = stored["input"], stored["logits"]
@@ -437,7 +438,7 @@ def test_folding_leaves_no_norm_and_the_same_answers(model):
     from torch.nn.modules.batchnorm import _BatchNorm
 
     from levit.benchmarks.engines.timm_networks import folded
-    from levit.benchmarks.peer_making import random_network
+    from levit.benchmarks.peer_weights import random_network
 
     net = random_network(model, (224, 224), 0)
     x = torch.from_numpy(np.random.default_rng(0).standard_normal((2, 3, 224, 224), np.float32))
@@ -449,10 +450,39 @@ def test_folding_leaves_no_norm_and_the_same_answers(model):
     assert relative_error(after, before.astype(np.float64)) < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "edge"), [("repvit_m0_9", 224), ("fastvit_t8", 256)])
+def test_networks_that_train_with_more_branches_are_exported_fused(model, edge, tmp_path):
+    import onnx
+    from torch import nn
+
+    from levit.benchmarks.peer_making import load_network
+
+    prepare(model, tmp_path, formats=["onnx"], image_size=(edge, edge), cache=False)
+    unfused = [m for m in load_network(model, tmp_path).modules() if isinstance(m, nn.Conv2d)]
+    nodes = onnx.load(tmp_path / "naive.onnx", load_external_data=False).graph.node
+    assert sum(node.op_type == "Conv" for node in nodes) < len(unfused)
+    job = Job(
+        model=model, precision="fp32", batch=2, threads=1, device="cpu", image_size=(edge, edge),
+        files=tmp_path,
+    )  # fmt: skip
+    error, reason = check(ENGINES["naive-onnxruntime"].load().open_runner(job), job)
+    assert reason == ""
+    assert error < 1e-5
+
+
 @pytest.mark.parametrize(
     ("model", "edge"),
     [
         ("efficientnet_b0", 224),
+        # Of today's architectures, every kind of layer.
+        ("mobilenetv4_conv_small", 256),
+        ("fastvit_t8", 256),
+        ("repvit_m0_9", 224),
+        ("efficientvit_m5", 224),
+        ("efficientvit_b1", 224),
+        ("hgnetv2_b0", 224),
+        pytest.param("fastvit_sa12", 256, marks=pytest.mark.slow),
         pytest.param("efficientnet_b4", 380, marks=pytest.mark.slow),
         pytest.param("resnet50", 224, marks=pytest.mark.slow),
     ],
@@ -460,7 +490,7 @@ def test_folding_leaves_no_norm_and_the_same_answers(model):
 def test_other_architectures_are_conditioned_and_the_same_every_time(model, edge, rng):
     import torch
 
-    from levit.benchmarks.peer_making import conditioning, random_network
+    from levit.benchmarks.peer_weights import conditioning, random_network
     from levit.models.pictures import standardized
 
     net, again = (random_network(model, (edge, edge), 3) for _ in range(2))
@@ -473,7 +503,7 @@ def test_other_architectures_are_conditioned_and_the_same_every_time(model, edge
 
 
 def test_a_parameter_without_a_rule_is_an_error():
-    from levit.benchmarks.peer_making import random_network
+    from levit.benchmarks.peer_weights import random_network
 
     with pytest.raises(ExportError, match="no rule draws random weights"):
         random_network("convnext_atto", (224, 224), 0)
