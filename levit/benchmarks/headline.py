@@ -4,36 +4,52 @@ The paper reads it off its figure: at 80 % top-1 LeViT is five times faster on a
 EfficientNet's curve is drawn through its measured sizes, log images per second linear in top-1,
 and each LeViT divided by it at its own accuracy; at 80.0 % both curves are. Where a curve has
 no size on both sides there is no answer: nothing is extrapolated.
+
+`headlines` compares within an engine, as the paper does. `best_headlines` compares what one would
+deploy: every network on the engine that runs it fastest at that precision, and LeViT beside every
+architecture, not only EfficientNet.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from levit.benchmarks.architectures import ARCHITECTURES, architecture, architecture_title
 from levit.benchmarks.intervals import Interval, median_interval
 from levit.benchmarks.published import PUBLISHED, is_efficientnet
 from levit.benchmarks.record import Contender
 from levit.benchmarks.summary import comparable
 
-__all__ = ["REFERENCE_TOP1", "Headline", "Lead", "headlines", "leads"]
+__all__ = [
+    "REFERENCE_TOP1",
+    "Headline",
+    "Lead",
+    "best_engines",
+    "best_headlines",
+    "headlines",
+    "leads",
+]
 
 # Where the paper states its headline.
 REFERENCE_TOP1: Final = 80.0
 
 Rates = Mapping[str, Sequence[float]]
+# Contenders of one protocol with the images per second of each round.
+Measured = Iterable[tuple[Contender, Sequence[float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lead:
-    """Ratio LeViT ÷ EfficientNet at one accuracy.
+    """Ratio LeViT ÷ another architecture at one accuracy.
 
     Attributes:
         top1: the accuracy, in percent.
         model: the LeViT of that accuracy, or None where its curve is interpolated too.
-        between: the two EfficientNets around it (the same one twice if it has that accuracy).
+        between: the two of the other around it (the same one twice if it has that accuracy).
         ratio: of images per second; above 1 LeViT is faster.
     """
 
@@ -45,32 +61,34 @@ class Lead:
 
 @dataclass(frozen=True, kw_only=True)
 class Headline:
-    """Leads of one engine's LeViTs over the EfficientNets of another, or of its own.
+    """Leads of one engine's LeViTs over another architecture on another engine, or on the same.
 
     Attributes:
         precision: of both.
-        levit: title of the engine that runs LeViT.
-        efficientnet: title of the engine that runs EfficientNet.
+        levit: title of the engine that runs LeViT; of several, with commas.
+        other: title of the engine that runs the other architecture, likewise.
         kind: ``ours`` or ``peer``, of the LeViT engine.
+        architecture: display name of the other.
         leads: by accuracy; empty where no curve reaches any.
     """
 
     precision: str
     levit: str
-    efficientnet: str
+    other: str
     kind: str
     leads: tuple[Lead, ...]
+    architecture: str = "EfficientNet"
 
 
-def leads(levit: Rates, efficientnet: Rates) -> tuple[Lead, ...]:
+def leads(levit: Rates, other: Rates) -> tuple[Lead, ...]:
     """Return every lead that the measured models allow, by accuracy; `REFERENCE_TOP1` is one.
 
     Args:
-        levit, efficientnet: timm's name → images per second of each round; round i of all lies
+        levit, other: timm's name → images per second of each round; round i of all lies
             side by side, so the ratio is taken round by round. Models without published
             accuracy do not count, nor do rounds that one of the models lacks.
     """
-    upper, lower = _by_accuracy(levit), _by_accuracy(efficientnet)
+    upper, lower = _by_accuracy(levit), _by_accuracy(other)
     places: list[tuple[float, str | None]] = [(PUBLISHED[name].top1, name) for name in upper]
     places.append((REFERENCE_TOP1, None))
     found = []
@@ -78,13 +96,13 @@ def leads(levit: Rates, efficientnet: Rates) -> tuple[Lead, ...]:
         ours, theirs = _around(upper, top1), _around(lower, top1)
         if ours and theirs:
             above = _interpolated(levit, ours, top1)
-            below = _interpolated(efficientnet, theirs, top1)
+            below = _interpolated(other, theirs, top1)
             ratio = median_interval([a / b for a, b in zip(above, below, strict=False)])
             found.append(Lead(top1=top1, model=model, between=theirs, ratio=ratio))
     return tuple(found)
 
 
-def headlines(measured: Iterable[tuple[Contender, Sequence[float]]]) -> tuple[Headline, ...]:
+def headlines(measured: Measured) -> tuple[Headline, ...]:
     """Return the headline of every engine that ran LeViTs beside EfficientNets, ours first.
 
     A peer is compared with itself. Ours runs no EfficientNet, so it is compared with each peer
@@ -111,12 +129,59 @@ def headlines(measured: Iterable[tuple[Contender, Sequence[float]]]) -> tuple[He
                 Headline(
                     precision=runner.precision,
                     levit=runner.title,
-                    efficientnet=other.title,
+                    other=other.title,
                     kind=runner.kind,
                     leads=leads(levits, bases),
                 )
             )
     return tuple(sorted(rows, key=lambda row: row.kind != "ours"))
+
+
+def best_engines(measured: Measured) -> dict[str, dict[str, tuple[Contender, Sequence[float]]]]:
+    """Return precision → model → its fastest contender at that precision, with its rates."""
+    found: dict[str, dict[str, tuple[Contender, Sequence[float]]]] = {}
+    for contender, rates in measured:
+        models = found.setdefault(contender.precision, {})
+        known = models.get(contender.model)
+        if known is None or statistics.median(rates) > statistics.median(known[1]):
+            models[contender.model] = contender, rates
+    return found
+
+
+def best_headlines(measured: Measured) -> tuple[Headline, ...]:
+    """Return LeViT beside every other architecture, each network on its best engine.
+
+    By precision, then in the order of `ARCHITECTURES`; only where a lead can be computed.
+    """
+    rows = []
+    for precision, models in best_engines(measured).items():
+        by_key: dict[str, dict[str, tuple[Contender, Sequence[float]]]] = {}
+        for model, one in models.items():
+            by_key.setdefault(architecture(model), {})[model] = one
+        levit = by_key.get("levit", {})
+        for key, _, _ in ARCHITECTURES:
+            other = by_key.get(key, {})
+            found = leads(_rates(levit), _rates(other)) if key != "levit" else ()
+            if found:
+                rows.append(
+                    Headline(
+                        precision=precision,
+                        levit=_titles(levit),
+                        other=_titles(other),
+                        kind="ours" if any(c.kind == "ours" for c, _ in levit.values()) else "peer",
+                        leads=found,
+                        architecture=architecture_title(key),
+                    )
+                )
+    return tuple(rows)
+
+
+def _rates(models: Mapping[str, tuple[Contender, Sequence[float]]]) -> Rates:
+    return {model: rates for model, (_, rates) in models.items()}
+
+
+def _titles(models: Mapping[str, tuple[Contender, Sequence[float]]]) -> str:
+    return ", ".join(dict.fromkeys(contender.title for contender, _ in models.values()))
 
 
 def _by_accuracy(rates: Rates) -> list[str]:

@@ -12,22 +12,38 @@ from typing import Final
 from levit.artifact import open_artifact
 from levit.benchmarks.engines import ENGINES, Engine
 from levit.benchmarks.engines.ceiling import MACS, SIDE
-from levit.benchmarks.published import PUBLISHED
+from levit.benchmarks.published import PUBLISHED, TODAY
 from levit.benchmarks.record import Contender
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.models.registry import config_of, known_names
 from levit.runtime.cpus import cpu_features, cpu_precisions
 
-__all__ = ["COMPARED", "SIZES", "Lineup", "RunnableContender", "ceilings", "choose_lineup"]
+__all__ = [
+    "COMPARED",
+    "HEADLINE",
+    "SIZES",
+    "Lineup",
+    "RunnableContender",
+    "ceilings",
+    "choose_lineup",
+]
 
 # The five of the paper.
 SIZES: Final = ("levit_128s", "levit_128", "levit_192", "levit_256", "levit_384")
+_EFFICIENTNETS: Final = tuple(f"efficientnet_b{size}" for size in range(5))
 # The other models of the paper's speed_test.py beside them.
 COMPARED: Final = (
     *SIZES,
-    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3"),
-    *("efficientnet_b4", "deit_tiny_distilled_patch16_224", "deit_small_distilled_patch16_224"),
-    "resnet50",
+    *_EFFICIENTNETS,
+    *("deit_tiny_distilled_patch16_224", "deit_small_distilled_patch16_224", "resnet50"),
+)
+# LeViT beside the paper's EfficientNets and the networks that people would pick today.
+HEADLINE: Final = (*SIZES, *_EFFICIENTNETS, *TODAY)
+# What each of them might run fastest on, at every precision. ONNX Runtime is left out for our own
+# exports: OpenVINO and our own engine have been faster with them on every CPU so far.
+_HEADLINE_ENGINES: Final = (
+    *("levit-native", "levit-openvino"),
+    *("naive-onnxruntime", "naive-openvino", "naive-openvino-default", "nncf-openvino"),
 )
 
 
@@ -71,6 +87,7 @@ def choose_lineup(
     peers: bool,
     precisions: Sequence[str] | None = None,
     quick: bool = False,
+    headline: bool = False,
 ) -> Lineup:
     """Choose every contender of a run.
 
@@ -83,6 +100,7 @@ def choose_lineup(
         peers: True to add the engines that people would use instead.
         precisions: only these, of each engine.
         quick: True to take only the first engine of ours by default.
+        headline: True for `HEADLINE` by default, on every engine that may be a network's best.
 
     Raises:
         ConfigError: an unknown model, engine or precision, or nothing is left.
@@ -98,6 +116,8 @@ def choose_lineup(
     if engines is None:
         allowed = ("ours", "peer") if peers else ("ours",)
         chosen = {n: e for n, e in chosen.items() if not e.by_name_only and e.kind in allowed}
+    if headline and engines is None:
+        chosen = {name: on_device[name] for name in _HEADLINE_ENGINES if name in on_device}
     if precisions is not None:
         chosen = _at_precisions(chosen, precisions)
     missing = {e.title: install for e in chosen.values() if (install := e.missing())}
@@ -106,7 +126,7 @@ def choose_lineup(
         raise BackendUnavailableError(f"{title} is not installed: {install}")
     usable = _installed(chosen)
     if models is None and not artifacts:
-        models = COMPARED if peers else SIZES
+        models = HEADLINE if headline else COMPARED if peers else SIZES
     if not models:
         missing = {}  # an artifact says itself what it needs
     exporting = models and any(engine.target for engine in usable.values())
@@ -115,7 +135,9 @@ def choose_lineup(
             "exporting the models needs onnx: pip install 'levit[export]' (--artifact times what "
             "is exported already, and needs nothing more)"
         )
-    for_models = usable if engines or peers else _by_default(usable, device, quick=quick)
+    for_models = (
+        usable if engines or peers or headline else _by_default(usable, device, quick=quick)
+    )
     found: list[RunnableContender] = []
     for name in models or ():
         model = name if name in PUBLISHED else config_of(name)[0]

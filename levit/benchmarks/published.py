@@ -4,6 +4,13 @@ Speeds and batch sizes: facebookresearch/LeViT, ``.github/timings.txt`` and ``sp
 (2022-08-27), which the LeViT paper's table rounds. CPU columns: one thread, batch 16, float32,
 traced PyTorch with BatchNorm folded. V100 (16 GB): autocast to float16, `gpu_batch` images.
 Accuracies: ImageNet-1k top-1 in percent, each with its source.
+
+`TODAY` are the networks that people would pick today, two or three sizes of each architecture
+around LeViT's accuracies. Accuracy and picture size are those of one line of timm's own
+evaluation (huggingface/pytorch-image-models, ``results/results-imagenet.csv`` of 2025-10-30,
+commit 4e5207c7), rounded to a tenth; `weights` names the line: ``MODEL.WEIGHTS``. Of several
+trainings the most accurate at that size was taken, distilled ones (as LeViT's are) included. timm's
+evaluation has LeViT up to 0.14 points below the paper's figures, which stand here.
 """
 
 from __future__ import annotations
@@ -12,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["MACHINES", "PUBLISHED", "Published", "is_efficientnet"]
+__all__ = ["MACHINES", "PUBLISHED", "TODAY", "Published", "is_efficientnet"]
 
 # Titles of the machines of the speed table, by the name of their column.
 MACHINES: Final[Mapping[str, str]] = {
@@ -31,7 +38,8 @@ class Published:
         gpu_batch: images of a batch on the V100; the authors' for small models where they timed
             none.
         v100, xeon, arm: images per second, or None where the table has no line.
-        edge: height and width of the pictures of the speed table, in pixels.
+        edge: height and width of the pictures of that accuracy, in pixels.
+        weights: tag of timm's weights with that accuracy; empty where it is not timm's figure.
     """
 
     top1: float
@@ -40,6 +48,7 @@ class Published:
     xeon: float | None = None
     arm: float | None = None
     edge: int = 224
+    weights: str = ""
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -51,6 +60,30 @@ def is_efficientnet(model: str) -> bool:
     """Tell a model that the paper's headline compares LeViT with."""
     return model.startswith("efficientnet_")
 
+
+def _timm(top1: float, edge: int, weights: str) -> Published:
+    return Published(top1=top1, edge=edge, weights=weights)
+
+
+TODAY: Final[Mapping[str, Published]] = {
+    "mobilenetv4_conv_small": _timm(74.6, 256, "e2400_r224_in1k"),
+    "mobilenetv4_conv_medium": _timm(79.9, 256, "e500_r256_in1k"),
+    "mobilenetv4_conv_large": _timm(81.9, 256, "e500_r256_in1k"),
+    "fastvit_t8": _timm(77.2, 256, "apple_dist_in1k"),
+    "fastvit_sa12": _timm(81.8, 256, "apple_dist_in1k"),
+    "fastvit_sa24": _timm(83.4, 256, "apple_dist_in1k"),
+    "repvit_m0_9": _timm(79.1, 224, "dist_450e_in1k"),
+    "repvit_m1_1": _timm(81.3, 224, "dist_450e_in1k"),
+    "repvit_m1_5": _timm(82.5, 224, "dist_450e_in1k"),
+    # Two architectures have this name: Microsoft's (m) and MIT's (b).
+    "efficientvit_m5": _timm(77.1, 224, "r224_in1k"),
+    "efficientvit_b1": _timm(79.3, 224, "r224_in1k"),
+    "efficientvit_b2": _timm(82.2, 224, "r224_in1k"),
+    # Trained with a teacher and on ImageNet-22k pictures besides.
+    "hgnetv2_b0": _timm(77.4, 224, "ssld_stage2_ft_in1k"),
+    "hgnetv2_b2": _timm(81.6, 224, "ssld_stage2_ft_in1k"),
+    "hgnetv2_b3": _timm(82.9, 224, "ssld_stage2_ft_in1k"),
+}
 
 PUBLISHED: Final[Mapping[str, Published]] = {
     # LeViT: a Vision Transformer in ConvNet's Clothing, arXiv:2104.01136.
@@ -92,4 +125,5 @@ PUBLISHED: Final[Mapping[str, Published]] = {
     "convit_tiny": Published(73.1),
     "convit_small": Published(81.3),
     "convit_base": Published(82.4),
+    **TODAY,
 }

@@ -37,6 +37,12 @@ def add_bench(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         help="add the alternatives: timm, torch.compile, ONNX Runtime and OpenVINO on timm's "
         "export, NNCF; and the paper's other architectures (needs 'levit[peers]')",
     )
+    who.add_argument(
+        "--headline",
+        action="store_true",
+        help="LeViT beside EfficientNet and the networks that people pick today, each on every "
+        "engine that may be its best, under latency (needs 'levit[peers]'; see --figure)",
+    )
     who.add_argument("--engines", type=_some_names, metavar="LIST", help="only these, with commas")
     who.add_argument(
         "--precision",
@@ -123,6 +129,11 @@ def _action(
 def _report_flags(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--report", metavar="FILE.html", help="a page with figures and tables")
     parser.add_argument("--png", metavar="FILE.png", help="the figures (needs 'levit[bench]')")
+    parser.add_argument(
+        "--figure",
+        metavar="FILE.png",
+        help="accuracy against latency, each network on its best engine (needs 'levit[bench]')",
+    )
     parser.add_argument("--csv", metavar="FILE.csv", help="one line per measurement")
     parser.add_argument("--markdown", metavar="FILE.md", help="the tables, for documents")
 

@@ -22,7 +22,13 @@ from levit.benchmarks.material import prepare_material, write_photographs
 from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, schedule
 from levit.benchmarks.record import Record
 from levit.benchmarks.record_file import read_record, write_record
-from levit.benchmarks.report import write_csv, write_html, write_markdown, write_png
+from levit.benchmarks.report import (
+    write_csv,
+    write_figure,
+    write_html,
+    write_markdown,
+    write_png,
+)
 from levit.benchmarks.report.png import require_matplotlib
 from levit.benchmarks.runner import Plan, run_benchmark
 from levit.benchmarks.summary import comparable, comparisons
@@ -37,7 +43,15 @@ from levit.whole_file import check_writable
 __all__ = ["run"]
 
 _ARM = ("aarch64", "arm64")
-_WRITERS = {"report": write_html, "png": write_png, "csv": write_csv, "markdown": write_markdown}
+_WRITERS = {
+    "report": write_html,
+    "png": write_png,
+    "figure": write_figure,
+    "csv": write_csv,
+    "markdown": write_markdown,
+}
+# Length of --headline for each of its hundred contenders, whose protocols nobody named.
+_HEADLINE_S, _HEADLINE_ROUNDS = 3.0, 10
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -66,6 +80,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         peers=arguments.peers,
         precisions=arguments.precision,
         quick=arguments.quick,
+        headline=arguments.headline,
     )
     if arguments.fail_under is not None:
         _require_peers(lineup)
@@ -118,7 +133,8 @@ def _device(name: str) -> str:
 
 
 def _chosen_protocols(arguments: argparse.Namespace) -> tuple[str, ...]:
-    names: tuple[str, ...] = arguments.protocol or tuple(OVERVIEW)
+    default = ("latency",) if arguments.headline else tuple(OVERVIEW)
+    names: tuple[str, ...] = arguments.protocol or default
     for name in names:
         if name not in PROTOCOLS:
             raise ConfigError(f"unknown protocol {name!r}; there are: {', '.join(PROTOCOLS)}")
@@ -133,14 +149,17 @@ def _chosen_protocols(arguments: argparse.Namespace) -> tuple[str, ...]:
 def _run(
     arguments: argparse.Namespace, folder: Path, device: str, lineup: Lineup, names: tuple[str, ...]
 ) -> tuple[Record, BaseException | None]:
+    seconds, rounds = arguments.seconds, arguments.rounds
+    if arguments.headline and arguments.protocol is None and not arguments.quick:
+        seconds, rounds = seconds or _HEADLINE_S, rounds or _HEADLINE_ROUNDS
     protocols = {
         name: schedule(
             name,
             len(lineup.contenders),
             chosen=arguments.protocol is not None,
             quick=arguments.quick,
-            seconds=arguments.seconds,
-            rounds=arguments.rounds,
+            seconds=seconds,
+            rounds=rounds,
             protocols=len(names),
             batch=arguments.batch,
         )
@@ -225,6 +244,8 @@ def _check_destinations(
     check_writable(output)
     if arguments.png is not None and not {"paper", "throughput"} & set(protocols):
         raise ConfigError("--png draws images/s: it needs the protocol paper or throughput")
+    if arguments.figure is not None and "latency" not in protocols:
+        raise ConfigError("--figure draws latency: it needs the protocol latency")
 
 
 def _check_reports(arguments: argparse.Namespace, record: Path) -> None:
@@ -235,7 +256,7 @@ def _check_reports(arguments: argparse.Namespace, record: Path) -> None:
     places = [os.path.realpath(path) for path in (record, *paths)]
     if len(set(places)) < len(places):
         raise ConfigError("the record and its reports need a file each: two have the same name")
-    if arguments.png is not None:
+    if arguments.png is not None or arguments.figure is not None:
         require_matplotlib()
 
 

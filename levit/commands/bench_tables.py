@@ -11,6 +11,7 @@ from levit.benchmarks.report import Context, gathered
 from levit.benchmarks.report.figures import figure
 from levit.benchmarks.report.tables import (
     Table,
+    best_engine_table,
     best_peer_table,
     headline_table,
     protocol_tables,
@@ -35,7 +36,12 @@ def print_record(record: Record) -> None:
     items = summaries(record)
     found = comparisons(record)
     tables = [*protocol_tables(items, context).values(), *ratio_tables(found)]
-    others = (best_peer_table(found), headline_table(context), refused_table(items))
+    others = (
+        best_peer_table(found),
+        headline_table(context),
+        best_engine_table(context),
+        refused_table(items),
+    )
     tables += [table for table in others if table]
     for table in tables:
         print_one_table(table)
@@ -104,6 +110,7 @@ def record_json(record: Record) -> dict[str, Any]:
         "measurements": [_summary_json(s, context) for s in summaries(record)],
         "comparisons": [asdict(race) for race in comparisons(record)],
         "headline": [asdict(row) for row in context.headline],
+        "best_engines": [asdict(row) for row in context.best],
     }
 
 

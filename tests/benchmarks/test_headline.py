@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 
-from levit.benchmarks.headline import headlines, leads
+from levit.benchmarks.headline import best_engines, best_headlines, headlines, leads
 from levit.benchmarks.intervals import median_interval
-from levit.benchmarks.published import PUBLISHED, is_efficientnet
+from levit.benchmarks.published import PUBLISHED, TODAY, is_efficientnet
 from levit.benchmarks.record import Contender
 
 
@@ -69,13 +69,51 @@ def test_the_interval_is_that_of_the_ratios_of_each_round(rng):
     assert leads(levits, apart)[0].ratio == pytest.approx(expected)
 
 
-def test_engines_are_compared_within_runtime_and_precision():
-    def contender(model, engine, kind, runtime="onnxruntime", precision="fp32"):
-        return Contender(
-            name=f"{model} {engine}", model=model, engine=engine, title=engine, runtime=runtime,
-            kind=kind, precision=precision, image_size=(224, 224),
-        )  # fmt: skip
+def contender(model, engine, kind, runtime="onnxruntime", precision="fp32"):
+    return Contender(
+        name=f"{model} {engine} {precision}", model=model, engine=engine, title=engine,
+        runtime=runtime, kind=kind, precision=precision, image_size=(224, 224),
+    )  # fmt: skip
 
+
+def test_every_network_runs_on_the_engine_that_is_fastest_with_it():
+    measured = [
+        (contender("levit_256", "native", "ours"), [9.0, 1.0, 9.0]),  # by medians, not by means
+        (contender("levit_256", "naive", "peer"), [8.0, 8.0, 8.0]),
+        (contender("levit_256", "naive", "peer", precision="int8"), [20.0]),
+        (contender("efficientnet_b3", "naive", "peer"), [3.0, 3.0, 3.0]),
+        (contender("efficientnet_b3", "other", "peer"), [2.0, 2.0, 2.0]),
+    ]
+    best = best_engines(measured)
+    assert {p: {m: c.engine for m, (c, _) in of.items()} for p, of in best.items()} == {
+        "fp32": {"levit_256": "native", "efficientnet_b3": "naive"},
+        "int8": {"levit_256": "naive"},
+    }
+    (row,) = best_headlines(measured)  # at int8 there is nothing to divide by
+    assert (row.precision, row.architecture, row.kind) == ("fp32", "EfficientNet", "ours")
+    assert (row.levit, row.other) == ("native", "naive")
+    (lead,) = row.leads
+    assert (lead.top1, lead.model) == (81.6, "levit_256")
+    assert lead.ratio.median == pytest.approx(3)
+
+
+def test_levit_is_set_beside_every_architecture_also_where_it_is_slower():
+    measured = [
+        (contender("levit_192", "native", "ours"), [4.0]),
+        (contender("levit_128s", "native", "ours"), [9.0]),
+        (contender("mobilenetv4_conv_medium", "naive", "peer"), [8.0]),
+        (contender("mobilenetv4_conv_large", "naive", "peer"), [8.0]),
+        (contender("hgnetv2_b3", "naive", "peer"), [1.0]),  # more accurate than both LeViTs
+        (contender("an_unknown_network", "naive", "peer"), [1.0]),
+    ]
+    (row,) = best_headlines(measured)
+    assert row.architecture == "MobileNetV4"
+    assert {lead.model: lead.ratio.median for lead in row.leads if lead.model} == {
+        "levit_192": pytest.approx(0.5)
+    }
+
+
+def test_engines_are_compared_within_runtime_and_precision():
     measured = [
         (contender("levit_256", "naive", "peer"), [6.0]),
         (contender("efficientnet_b3", "naive", "peer"), [3.0]),
@@ -86,18 +124,18 @@ def test_engines_are_compared_within_runtime_and_precision():
         (contender("levit_256", "other", "ours", "openvino"), [9.0]),
     ]
     rows = headlines(measured)
-    assert [(r.kind, r.levit, r.efficientnet) for r in rows] == [
+    assert [(r.kind, r.levit, r.other) for r in rows] == [
         ("ours", "ours", "naive"), ("peer", "naive", "naive"), ("peer", "eager", "eager")
     ]  # fmt: skip
     assert [r.leads[0].ratio.median for r in rows] == pytest.approx([3.0, 2.0, 5.0])
 
 
 def test_published_figures_are_whole_and_plausible():
-    assert len(PUBLISHED) == 17
+    assert len(PUBLISHED) == 17 + len(TODAY)
     untimed = {name for name in PUBLISHED if "base" in name or name.startswith("convit")}
     for name, p in PUBLISHED.items():
         speeds = [p.v100, p.xeon, p.arm]
-        assert all(s is None for s in speeds) == (name in untimed | {"resnet50"})
+        assert all(s is None for s in speeds) == (name in untimed | {"resnet50", *TODAY})
         assert 70 < p.top1 < 85
         assert math.log2(p.gpu_batch) % 1 == 0
     sizes = [p.image_size[0] for name, p in PUBLISHED.items() if is_efficientnet(name)]

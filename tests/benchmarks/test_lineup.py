@@ -2,6 +2,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import pytest
 
 from levit.artifact import open_artifact, write_manifest
 from levit.benchmarks import lineup as lineup_module
+from levit.benchmarks.architectures import architecture
 from levit.benchmarks.engines import ENGINES, Engine
-from levit.benchmarks.lineup import COMPARED, SIZES, ceilings, choose_lineup
+from levit.benchmarks.lineup import COMPARED, HEADLINE, SIZES, ceilings, choose_lineup
 from levit.benchmarks.protocols import PROTOCOLS
-from levit.benchmarks.published import PUBLISHED
+from levit.benchmarks.published import PUBLISHED, TODAY
 from levit.errors import ArtifactError, BackendUnavailableError, ConfigError
 
 DEFAULTS = dict(device="cpu", models=None, artifacts=(), engines=None, peers=False)
@@ -52,6 +54,38 @@ def test_with_peers_those_that_the_paper_compares_with():
     assert list(dict.fromkeys(c.model for c in contenders)) == list(COMPARED)
     assert set(COMPARED) < set(PUBLISHED)
     assert not [name for name in COMPARED if "base" in name or "convit" in name]
+
+
+@pytest.mark.peers
+def test_the_headline_has_every_network_on_what_may_be_its_best_engine():
+    contenders = choose(headline=True).contenders
+    assert list(dict.fromkeys(c.model for c in contenders)) == list(HEADLINE)
+    engines = {c.engine for c in contenders}
+    assert {"naive-onnxruntime", "naive-openvino", "nncf-openvino", "levit-openvino"} <= engines
+    assert not [c for c in contenders if c.engine.startswith("timm-")]
+    precisions = {m: {c.precision for c in contenders if c.model == m} for m in HEADLINE}
+    assert all(found == {"fp32", "bf16", "int8"} for found in precisions.values())
+    sizes = {c.model: c.image_size for c in contenders}
+    assert sizes["fastvit_t8"] == (256, 256)
+    fewer = choose(headline=True, models=["levit_192", "efficientnet_b2"], precisions=["int8"])
+    assert {c.model for c in fewer.contenders} == {"levit_192", "efficientnet_b2"}
+    assert {c.precision for c in fewer.contenders} == {"int8"}
+    named = choose(headline=True, models=["levit_192"], engines=["levit-onnx"])
+    assert {c.engine for c in named.contenders} == {"levit-onnx"}
+
+
+@pytest.mark.peers
+def test_todays_networks_are_timms_with_weights_of_that_name():
+    from timm.models import is_model_pretrained
+
+    for model, published in TODAY.items():
+        assert is_model_pretrained(f"{model}.{published.weights}"), model
+        assert published.weights
+        assert architecture(model) != "other"
+    sizes = Counter(architecture(model) for model in TODAY)
+    assert sizes.pop("efficientvit-m") == 1
+    assert set(sizes) == {"mobilenetv4", "fastvit", "repvit", "efficientvit", "hgnetv2"}
+    assert min(sizes.values()) >= 2
 
 
 @pytest.mark.peers

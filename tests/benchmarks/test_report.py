@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from levit.benchmarks.architectures import architecture
 from levit.benchmarks.intervals import Interval
 from levit.benchmarks.record import Measurement
 from levit.benchmarks.report import (
@@ -21,6 +22,7 @@ from levit.benchmarks.report import (
     PublishedSpeed,
     gathered,
     write_csv,
+    write_figure,
     write_html,
     write_markdown,
     write_png,
@@ -32,8 +34,13 @@ from levit.benchmarks.report.labels import Box, Placer
 from levit.benchmarks.report.markdown import to_markdown
 from levit.benchmarks.report.markup import Markup, fitted, tag, text_width
 from levit.benchmarks.report.model_charts import distribution_charts
-from levit.benchmarks.report.series import architecture, panels, short_name
-from levit.benchmarks.report.tables import best_peer_table, machine_table, protocol_tables
+from levit.benchmarks.report.series import panels, short_name
+from levit.benchmarks.report.tables import (
+    best_engine_table,
+    best_peer_table,
+    machine_table,
+    protocol_tables,
+)
 from levit.benchmarks.summary import comparisons, summaries
 from levit.errors import BackendUnavailableError, ConfigError
 
@@ -453,6 +460,48 @@ def test_png_shows_something(tmp_path, record):
     assert colours[255, 255, 255] / (picture.size[0] * picture.size[1]) > 0.5
 
 
+def test_the_figure_is_small_and_the_same_for_the_same_record(tmp_path):
+    whole = records.build(protocols=("latency",))
+    for name in ("a.png", "b.png"):
+        write_figure(whole, tmp_path / name)
+    drawn = (tmp_path / "a.png").read_bytes()
+    assert drawn == (tmp_path / "b.png").read_bytes()
+    assert len(drawn) <= 60_000  # README shows it
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width > 2 * image.height  # three precisions beside each other
+        assert len(image.convert("RGB").getcolors(100)) > 10
+
+
+def test_the_figure_of_hostile_names_is_drawn(tmp_path):
+    write_figure(HOSTILE, tmp_path / "f.png")
+    assert (tmp_path / "f.png").exists()
+
+
+def test_a_figure_without_latencies_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match="--protocol latency"):
+        write_figure(records.build(protocols=("paper",), rounds=3), tmp_path / "f.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_of_best_engines_has_a_column_for_each_levit():
+    whole = records.build(protocols=("paper", "latency"))
+    table = best_engine_table(gathered(whole))
+    titles = [c.title for c in table.columns]
+    assert titles[3:-1] == [
+        "levit_128s, 76.6 %",
+        "levit_128, 78.6 %",
+        "levit_192, 80.0 %",
+        "levit_256, 81.6 %",
+        "levit_384, 82.6 %",
+    ]
+    cases = {row[:3] for row in table.rows}
+    assert ("paper, batch 16, 1 thread", "fp32", "EfficientNet") in cases
+    assert ("latency, batch 1, 2 threads", "int8", "EfficientNet") in cases
+    assert best_engine_table(Context()) is None
+    for text in (to_html(whole), to_markdown(whole)):
+        assert table.title in text
+
+
 def test_png_is_the_same_for_the_same_record(tmp_path):
     for name in ("a.png", "b.png"):
         write_png(SMALL, tmp_path / name)
@@ -474,7 +523,7 @@ def test_reports_do_without_matplotlib_until_a_picture_is_asked_for():
     subprocess.run([sys.executable, "-c", command], check=True)
 
 
-@pytest.mark.parametrize("write", [write_html, write_csv, write_markdown, write_png])
+@pytest.mark.parametrize("write", [write_html, write_csv, write_markdown, write_png, write_figure])
 def test_paths_that_cannot_be_written(tmp_path, write):
     with pytest.raises(ConfigError, match="does not exist; create it"):
         write(SMALL, tmp_path / "no" / "file")

@@ -222,6 +222,7 @@ def test_what_cannot_be_compared_is_refused(measured, tmp_path, capsys, change, 
         (["--report", "no/such/folder/page.html"], "does not exist"),
         (["--fail-under", "0.9"], "--peers"),
         (["--protocol", "latency", "--png", "f.png"], "needs the protocol paper or throughput"),
+        (["--protocol", "paper", "--figure", "f.png"], "needs the protocol latency"),
         (["--models", "levit_128s,resnet50"], "no engine of this run takes resnet50"),
     ],
 )

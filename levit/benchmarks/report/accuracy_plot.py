@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from levit.benchmarks.architectures import architecture_title
 from levit.benchmarks.report.figures import figure, linear_ticks, log_ticks, plain_tick
 from levit.benchmarks.report.labels import Box, Placer
 from levit.benchmarks.report.markup import DASHES, Markup, marker, swatch, tag, words
-from levit.benchmarks.report.series import Curve, Panel, architecture_title, legend_text
+from levit.benchmarks.report.series import Curve, Panel, legend_text
 
 __all__ = ["Axes", "axes_of", "curve_label", "panel_figure"]
 

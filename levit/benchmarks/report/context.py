@@ -24,6 +24,7 @@ class HeadlineRow:
 
     Attributes:
         engine: through which engine LeViT ran.
+        measured: under which protocol, in which setting; empty for the paper's.
         over: the other architecture, and its engine where that is another.
         top1: the accuracy in percent at which they are compared.
         model: the LeViT of that accuracy; empty where both curves are interpolated, which is
@@ -33,6 +34,7 @@ class HeadlineRow:
     """
 
     engine: str
+    measured: str = ""
     over: str = "EfficientNet"
     top1: float
     model: str = ""
@@ -48,6 +50,7 @@ class Context:
         published: of each model the paper's own figure for this kind of device.
         published_title: the paper's machine, such as ``Xeon Gold 6138, one thread``.
         headline: the ratios at the top of the page.
+        best: the ratios of every architecture, each network on its best engine.
         quietness: one word or two on how quiet the machine was; empty if nobody looked.
         reasons: why.
         calibration_ns: the calibration kernel's time before each round.
@@ -56,6 +59,7 @@ class Context:
     published: Mapping[str, PublishedSpeed] = field(default_factory=dict)
     published_title: str = "the paper's machine"
     headline: tuple[HeadlineRow, ...] = ()
+    best: tuple[HeadlineRow, ...] = ()
     quietness: str = ""
     reasons: tuple[str, ...] = ()
     calibration_ns: tuple[float, ...] = ()

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from levit.benchmarks.headline import REFERENCE_TOP1, Headline, headlines
+from levit.benchmarks.headline import REFERENCE_TOP1, Headline, best_headlines, headlines
 from levit.benchmarks.noise import quietness
 from levit.benchmarks.published import MACHINES, PUBLISHED
 from levit.benchmarks.record import Record
 from levit.benchmarks.report.context import Context, HeadlineRow, PublishedSpeed
+from levit.benchmarks.report.tables import case_text
 from levit.benchmarks.summary import headline_rates
 from levit.errors import ConfigError
 
 __all__ = ["gathered"]
 
+# Protocols whose calls of a given number of images are compared between architectures.
+_RATES: Final = ("paper", "latency")
 _ARM: Final = ("aarch64", "arm64")
 
 
@@ -41,6 +44,7 @@ def gathered(record: Record) -> Context:
         headline=tuple(
             row for found in headlines(headline_rates(record, "paper")) for row in _rows(found)
         ),
+        best=tuple(row for protocol in _RATES for row in _best(record, protocol)),
         quietness=verdict,
         reasons=tuple(reasons),
         calibration_ns=calibration,
@@ -56,8 +60,8 @@ def _column(record: Record) -> str:
 
 def _rows(found: Headline) -> list[HeadlineRow]:
     engine = f"{found.levit} · {found.precision}"
-    same = found.efficientnet == found.levit
-    over = "EfficientNet" if same else f"EfficientNet by {found.efficientnet}"
+    same = found.other == found.levit
+    over = "EfficientNet" if same else f"EfficientNet by {found.other}"
     if not found.leads:
         note = "no accuracy that both reach was measured"
         return [HeadlineRow(engine=engine, over=over, top1=REFERENCE_TOP1, ratio=None, note=note)]
@@ -65,5 +69,23 @@ def _rows(found: Headline) -> list[HeadlineRow]:
         HeadlineRow(
             engine=engine, over=over, top1=lead.top1, model=lead.model or "", ratio=lead.ratio
         )
+        for lead in found.leads
+    ]
+
+
+def _best(record: Record, protocol: str) -> list[HeadlineRow]:
+    """LeViT beside every architecture, each network on its best engine."""
+    settings = next((m.settings for m in record.measurements if m.protocol == protocol), {})
+    return [
+        HeadlineRow(
+            engine=found.precision,
+            measured=case_text(protocol, settings),
+            over=found.architecture,
+            top1=lead.top1,
+            model=lead.model or "",
+            ratio=lead.ratio,
+            note=f"{found.levit}; {found.other}",
+        )
+        for found in best_headlines(headline_rates(record, protocol))
         for lead in found.leads
     ]

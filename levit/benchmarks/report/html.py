@@ -27,7 +27,11 @@ from levit.benchmarks.report.tables import (
     ratio_tables,
     refused_table,
 )
-from levit.benchmarks.report.tiles import best_peer_section, headline_section
+from levit.benchmarks.report.tiles import (
+    best_engine_section,
+    best_peer_section,
+    headline_section,
+)
 from levit.benchmarks.summary import (
     STAGES,
     Summary,
@@ -58,6 +62,7 @@ def to_html(record: Record, context: Context | None = None) -> str:
         section
         for section in (
             headline_section(context),
+            best_engine_section(context),
             best_peer_section(record),
             _accuracy(items, context, tables.get("paper")),
             *_row_sections(items, tables),

@@ -11,6 +11,7 @@ from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.tables import (
     Table,
+    best_engine_table,
     best_peer_table,
     command_line,
     headline_table,
@@ -62,6 +63,8 @@ def to_markdown(
         parts += _section(heading, machine_table(record))
     if headline := headline_table(context):
         parts += _section(heading, headline)
+    if architectures := best_engine_table(context):
+        parts += _section(heading, architectures)
     for table in protocol_tables(items, context).values():
         parts += _section(heading, table)
     found = comparisons(record)

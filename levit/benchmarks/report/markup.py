@@ -64,6 +64,19 @@ def fitted(text: str, size: float, width: float) -> str:
 
 # ------------------------------------------------------------------------------------ markers
 
+# Corners of the markers of architectures, in radii, clockwise on the screen.
+_CORNERS: Final[Mapping[str, tuple[tuple[float, float], ...]]] = {
+    "mobilenetv4": ((-1.1, 0), (0.8, -1.1), (0.8, 1.1)),  # a triangle that points to the left
+    "fastvit": ((1.1, 0), (-0.8, 1.1), (-0.8, -1.1)),  # and one to the right
+    "repvit": ((0, -1.15), (1.1, -0.35), (0.7, 0.95), (-0.7, 0.95), (-1.1, -0.35)),
+    "efficientvit": ((-0.6, -1), (0.6, -1), (1.15, 0), (0.6, 1), (-0.6, 1), (-1.15, 0)),
+    "efficientvit-m": ((0, -1.15), (1, -0.6), (1, 0.6), (0, 1.15), (-1, 0.6), (-1, -0.6)),
+    "hgnetv2": (  # a plus
+        *((-0.4, -1.15), (0.4, -1.15), (0.4, -0.4), (1.15, -0.4), (1.15, 0.4), (0.4, 0.4)),
+        *((0.4, 1.15), (-0.4, 1.15), (-0.4, 0.4), (-1.15, 0.4), (-1.15, -0.4), (-0.4, -0.4)),
+    ),
+}
+
 
 def marker(shape: str, x: float, y: float, size: float) -> str:
     """Path data of a marker, so that colour is never the only difference."""
@@ -82,6 +95,8 @@ def marker(shape: str, x: float, y: float, size: float) -> str:
     s = r * 1.25  # a diamond for resnet
     if shape == "resnet":
         return f"M{x:.2f} {y - s:.2f}l{s:.2f} {s:.2f}l{-s:.2f} {s:.2f}l{-s:.2f} {-s:.2f}Z"
+    if corners := _CORNERS.get(shape):
+        return "M" + "L".join(f"{x + r * dx:.2f} {y + r * dy:.2f}" for dx, dy in corners) + "Z"
     return f"M{x - r:.2f} {y - r:.2f}l{2 * r} {2 * r}m0 {-2 * r}l{-2 * r} {2 * r}"
 
 

@@ -19,23 +19,47 @@ from levit.benchmarks.summary import Summary, summaries
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.whole_file import write_whole
 
-__all__ = ["require_matplotlib", "to_png", "write_png"]
+__all__ = [
+    "ACCENT",
+    "COLOURS",
+    "GRID",
+    "INK",
+    "MARKERS",
+    "SOFT",
+    "quiet",
+    "require_matplotlib",
+    "shown",
+    "to_png",
+    "write_png",
+]
 
-_INK, _SOFT, _GRID, _ACCENT, _PEER = "#1d2126", "#59616b", "#ecebe6", "#c2410c", "#9aa5b1"
-_COLOURS: Final = {
-    "levit": _INK,
+INK, SOFT, GRID, ACCENT, _PEER = "#1d2126", "#59616b", "#ecebe6", "#c2410c", "#9aa5b1"
+COLOURS: Final = {
+    "levit": INK,
     "efficientnet": "#0069a8",
     "deit": "#00805c",
     "convit": "#7d6200",
     "resnet": "#a3467f",
+    "mobilenetv4": "#6a4fb3",
+    "fastvit": "#5f7a1d",
+    "repvit": "#b5325a",
+    "efficientvit-m": "#0f7c8a",
+    "efficientvit": "#0f7c8a",
+    "hgnetv2": "#7a4a21",
     "other": "#5b6876",
 }
-_MARKERS: Final = {
+MARKERS: Final = {
     "levit": "o",
     "efficientnet": "s",
     "deit": "^",
     "convit": "v",
     "resnet": "D",
+    "mobilenetv4": "<",
+    "fastvit": ">",
+    "repvit": "p",
+    "efficientvit-m": "h",
+    "efficientvit": "H",
+    "hgnetv2": "P",
     "other": "X",
 }
 _DASHES: Final = ("-", "--", ":", "-.")
@@ -108,7 +132,7 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
 
 
 def _draw_panel(axes: Any, panel: Panel) -> None:
-    axes.set_title(_text(fitted(panel.title, 10, _TITLE)), fontsize=10, color=_INK, loc="left")
+    axes.set_title(shown(fitted(panel.title, 10, _TITLE)), fontsize=10, color=INK, loc="left")
     for curve in sorted(panel.curves, key=lambda c: c.ours):
         _draw_curve(axes, curve, legend_text(curve, panel))
     axes.set_xscale("log")
@@ -116,17 +140,17 @@ def _draw_panel(axes: Any, panel: Panel) -> None:
     ticks = log_ticks(low, high)
     axes.set_xticks(ticks, [plain_tick(t) for t in ticks])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("images/s, logarithmic", color=_SOFT, fontsize=9)
-    axes.set_ylabel("published ImageNet-1k top-1, %", color=_SOFT, fontsize=9)
+    axes.set_xlabel("images/s, logarithmic", color=SOFT, fontsize=9)
+    axes.set_ylabel("published ImageNet-1k top-1, %", color=SOFT, fontsize=9)
     # Below the plot, where no curve runs.
     place = {"loc": "upper left", "bbox_to_anchor": (-0.02, -0.16)}
-    axes.legend(fontsize=7, frameon=False, labelcolor=_INK, **place)
-    _quiet(axes)
-    axes.grid(visible=True, color=_GRID, linewidth=0.8)
+    axes.legend(fontsize=7, frameon=False, labelcolor=INK, **place)
+    quiet(axes)
+    axes.grid(visible=True, color=GRID, linewidth=0.8)
 
 
 def _draw_curve(axes: Any, curve: Curve, legend: str) -> None:
-    colour = _ACCENT if curve.ours else _COLOURS[curve.architecture]
+    colour = ACCENT if curve.ours else COLOURS[curve.architecture]
     speeds = [p.speed.median for p in curve.points]
     whiskers = [
         [p.speed.median - p.speed.low for p in curve.points],
@@ -137,30 +161,30 @@ def _draw_curve(axes: Any, curve: Curve, legend: str) -> None:
         [p.top1 for p in curve.points],
         xerr=whiskers,
         color=colour,
-        marker=_MARKERS[curve.architecture],
+        marker=MARKERS[curve.architecture],
         markerfacecolor=colour if curve.ours else "white",
         markersize=5.5,
         linewidth=2.4 if curve.ours else 1.4,
         linestyle=_DASHES[curve.engine_index % len(_DASHES)],
         elinewidth=0.8,
-        label=_text(legend),
+        label=shown(legend),
         zorder=3 if curve.ours else 2,
     )
 
 
 def _draw_bars(axes: Any, title: str, rows: Sequence[_Row], most: int) -> None:
     for place, (label, ours, speed) in enumerate(rows):
-        axes.barh(place, speed.median, height=0.35, color=_ACCENT if ours else _PEER)
-        axes.plot([speed.low, speed.high], [place, place], color=_INK, linewidth=1)
-        text = _text(f"{label}: {figure(speed.median)}")
-        colour = _ACCENT if ours else _INK
+        axes.barh(place, speed.median, height=0.35, color=ACCENT if ours else _PEER)
+        axes.plot([speed.low, speed.high], [place, place], color=INK, linewidth=1)
+        text = shown(f"{label}: {figure(speed.median)}")
+        colour = ACCENT if ours else INK
         axes.text(0, place + 0.27, text, fontsize=8, color=colour, va="bottom")
-    axes.set_title(_text(fitted(title, 10, _TITLE)), fontsize=10, color=_INK, loc="left")
+    axes.set_title(shown(fitted(title, 10, _TITLE)), fontsize=10, color=INK, loc="left")
     # As thick in every chart, from the top.
     axes.set_ylim(len(rows) - max(most, _LEAST_ROWS) - 0.6, len(rows) - 0.1)
     axes.set_yticks([])
-    axes.set_xlabel("images/s", color=_SOFT, fontsize=9)
-    _quiet(axes)
+    axes.set_xlabel("images/s", color=SOFT, fontsize=9)
+    quiet(axes)
     axes.spines["left"].set_visible(False)
 
 
@@ -182,20 +206,21 @@ def _bar_rows(items: Sequence[Summary]) -> list[tuple[str, list[_Row]]]:
     return [(engines.pop(), joined[::-1])]
 
 
-def _quiet(axes: Any) -> None:
+def quiet(axes: Any) -> None:
+    """Leave of the axes what a reader needs."""
     axes.set_axisbelow(True)
-    axes.tick_params(colors=_SOFT, labelsize=8, length=0)
+    axes.tick_params(colors=SOFT, labelsize=8, length=0)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color("#c9c7c0")
 
 
-def _text(text: str) -> str:
+def shown(text: str) -> str:
     """`text` as matplotlib shows it: no formulas, and no characters that its font lacks."""
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     font = get_font(findfont(FontProperties()))
-    shown = "".join(c if font.get_char_index(ord(c)) else "?" for c in " ".join(text.split()))
-    if shown.startswith("_"):  # which would keep a curve out of the legend
-        shown = f"\N{ZERO WIDTH SPACE}{shown}" if font.get_char_index(0x200B) else f" {shown}"
-    return shown.replace("\\", "/").replace("$", r"\$")
+    text = "".join(c if font.get_char_index(ord(c)) else "?" for c in " ".join(text.split()))
+    if text.startswith("_"):  # which would keep a curve out of the legend
+        text = f"\N{ZERO WIDTH SPACE}{text}" if font.get_char_index(0x200B) else f" {text}"
+    return text.replace("\\", "/").replace("$", r"\$")

@@ -6,17 +6,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from levit.benchmarks.architectures import (
+    ARCHITECTURES,
+    OTHER,
+    architecture,
+    architecture_title,
+)
 from levit.benchmarks.intervals import Interval
 from levit.benchmarks.record import Contender
 from levit.benchmarks.report.context import Context
 from levit.benchmarks.summary import Summary, ok
 
 __all__ = [
-    "ARCHITECTURES",
     "Curve",
     "Panel",
     "Point",
-    "architecture",
     "by_model",
     "engine_label",
     "legend_text",
@@ -24,16 +28,6 @@ __all__ = [
     "panels",
     "short_name",
 ]
-
-# Key (of colours and markers), title, and how timm's names begin.
-ARCHITECTURES: Final = (
-    ("levit", "LeViT", ("levit",)),
-    ("efficientnet", "EfficientNet", ("efficientnet", "tf_efficientnet")),
-    ("deit", "DeiT", ("deit",)),
-    ("convit", "ConViT", ("convit",)),
-    ("resnet", "ResNet", ("resnet",)),
-)
-OTHER: Final = ("other", "other", ())
 
 _ENGINES_IN_A_PANEL: Final = 2
 
@@ -80,20 +74,6 @@ class Panel:
     curves: tuple[Curve, ...]
 
 
-def architecture(model: str) -> str:
-    """Key of the architecture that timm's name belongs to."""
-    name = model.lower()
-    for key, _, beginnings in ARCHITECTURES:
-        if name.startswith(beginnings):
-            return key
-    return OTHER[0]
-
-
-def architecture_title(key: str) -> str:
-    """Name that people use."""
-    return next((title for k, title, _ in ARCHITECTURES if k == key), OTHER[1])
-
-
 def short_name(model: str) -> str:
     """Short name beside a curve that names the architecture: 128S, B2."""
     parts = model.split(".")[0].split("_")
@@ -102,6 +82,8 @@ def short_name(model: str) -> str:
         kept = kept[1:]
     if not kept:
         return model.removeprefix("resnet") or model
+    if model.startswith("repvit"):
+        return ".".join(kept).upper()  # m0_9 is M0.9
     short = " ".join(kept)
     return short.upper() if any(c.isdigit() for c in short) and len(short) <= 4 else short
 

@@ -13,11 +13,13 @@ STYLE: Final = """
 --page:#faf9f6;--card:#fff;--ink:#1d2126;--soft:#59616b;--rule:#e2e0da;--grid:#ecebe6;
 --accent:#c2410c;--accent-soft:#fbe9dd;--peer:#9aa5b1;--peer-deep:#5b6876;
 --blue:#0069a8;--green:#00805c;--violet:#a3467f;--gold:#7d6200;--warn:#8a5a00;
+--teal:#0f7c8a;--purple:#6a4fb3;--rose:#b5325a;--brown:#7a4a21;--olive:#5f7a1d;
 --s0:#c9d1d9;--s1:#8b98a5;--s2:#46535f}
 @media (prefers-color-scheme:dark){:root{
 --page:#131518;--card:#1b1e22;--ink:#e8e6e1;--soft:#a3abb4;--rule:#31363c;--grid:#282c32;
 --accent:#ff9152;--accent-soft:#3a2519;--peer:#6c7885;--peer-deep:#aab4be;
 --blue:#62b4ec;--green:#3ccf9f;--violet:#e291c3;--gold:#d9c34f;--warn:#e8b04a;
+--teal:#4fc6d6;--purple:#b09cf0;--rose:#f08aa8;--brown:#d3a274;--olive:#b4d05e;
 --s0:#464f58;--s1:#7b8793;--s2:#c3ccd4}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
@@ -65,6 +67,8 @@ svg .tick{font-size:11px;fill:var(--soft)}svg .axis{font-size:11px;fill:var(--so
 svg .grid{stroke:var(--grid);fill:none}svg .zero{stroke:var(--peer)}
 .curve{--c:var(--peer-deep)}.a-levit{--c:var(--ink)}.a-efficientnet{--c:var(--blue)}
 .a-deit{--c:var(--green)}.a-resnet{--c:var(--violet)}.a-convit{--c:var(--gold)}
+.a-mobilenetv4{--c:var(--purple)}.a-fastvit{--c:var(--olive)}.a-repvit{--c:var(--rose)}
+.a-efficientvit,.a-efficientvit-m{--c:var(--teal)}.a-hgnetv2{--c:var(--brown)}
 .ours{--c:var(--accent)}
 .curve .line{stroke:var(--c);fill:none;stroke-width:1.75}
 .curve .mark{stroke:var(--c);fill:var(--card);stroke-width:1.75}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from levit.benchmarks.record import Record
-from levit.benchmarks.report.context import Context
+from levit.benchmarks.report.context import Context, HeadlineRow
 from levit.benchmarks.report.figures import figure, interval_text, percent_text
 from levit.benchmarks.report.series import by_model, engine_label, model_order
 from levit.benchmarks.summary import Comparison, Summary, ok, over_best_peers
@@ -17,6 +17,7 @@ from levit.benchmarks.summary import Comparison, Summary, ok, over_best_peers
 __all__ = [
     "Column",
     "Table",
+    "best_engine_table",
     "best_peer_table",
     "case_text",
     "command_line",
@@ -235,7 +236,7 @@ def best_peer_table(found: Sequence[Comparison]) -> Table | None:
     chosen.sort(key=lambda c: (protocols.index(c.protocol), models.index(c.ours.model)))
     rows = tuple(
         (
-            case_text(c),
+            case_text(c.protocol, c.settings),
             c.ours.model,
             engine_label(c.ours),
             engine_label(c.peer),
@@ -259,12 +260,12 @@ def best_peer_table(found: Sequence[Comparison]) -> Table | None:
     )
 
 
-def case_text(comparison: Comparison) -> str:
+def case_text(protocol: str, settings: Mapping[str, Any]) -> str:
     """``latency, batch 1, 2 threads``: the protocol, and what of its settings stands for it."""
-    parts = [comparison.protocol]
-    if comparison.protocol in ("paper", "latency"):
-        parts.append(f"batch {comparison.settings.get('batch', 1)}")
-    threads = comparison.settings.get("threads", 1)
+    parts = [protocol]
+    if protocol in ("paper", "latency"):
+        parts.append(f"batch {settings.get('batch', 1)}")
+    threads = settings.get("threads", 1)
     parts.append(f"{threads} thread" + ("" if threads == 1 else "s"))
     return ", ".join(parts)
 
@@ -293,6 +294,42 @@ def headline_table(context: Context) -> Table | None:
         Column(title="note", numeric=False),
     )
     return Table(title="At every accuracy that both reach", columns=columns, rows=rows)
+
+
+def best_engine_table(context: Context) -> Table | None:
+    """LeViT ÷ every other architecture at equal published accuracy, each on its best engine.
+
+    A row for each protocol, precision and architecture, a column for each LeViT.
+    """
+    found: dict[tuple[str, str, str, str], dict[str, HeadlineRow]] = {}
+    accuracies: dict[str, float] = {}
+    for row in context.best:
+        if row.model:  # both curves interpolated says no more
+            case = (row.measured, row.engine, row.over, row.note)
+            found.setdefault(case, {})[row.model] = row
+            accuracies[row.model] = row.top1
+    if not found:
+        return None
+    models = sorted(accuracies, key=lambda model: (accuracies[model], model))
+    titles = [f"{model}, {accuracies[model]:.1f} %" for model in models]
+    return Table(
+        title="LeViT at equal accuracy, each network on its best engine",
+        columns=(
+            *(Column(title=t, numeric=False) for t in ("measured", "precision", "LeViT over")),
+            *(Column(title=title) for title in titles),
+            Column(title="engines", numeric=False),
+        ),
+        rows=tuple(
+            (
+                *case[:3],
+                *(interval_text(by[m].ratio if m in by else None) for m in models),
+                case[3],
+            )
+            for case, by in found.items()
+        ),
+        note="times as fast as the other architecture, interpolated at each LeViT's published "
+        "top-1; below 1 LeViT is slower",
+    )
 
 
 def refused_table(items: Sequence[Summary]) -> Table | None:

@@ -10,10 +10,15 @@ from levit.benchmarks.report.markup import Markup, tag
 from levit.benchmarks.report.sections import Section, cards, section
 from levit.benchmarks.report.series import engine_label
 from levit.benchmarks.report.table_markup import folded, table_box
-from levit.benchmarks.report.tables import best_peer_table, case_text, headline_table
+from levit.benchmarks.report.tables import (
+    best_engine_table,
+    best_peer_table,
+    case_text,
+    headline_table,
+)
 from levit.benchmarks.summary import Comparison, comparisons, over_best_peers
 
-__all__ = ["best_peer_section", "headline_section"]
+__all__ = ["best_engine_section", "best_peer_section", "headline_section"]
 
 
 def headline_section(context: Context) -> Section | None:
@@ -37,6 +42,21 @@ def headline_section(context: Context) -> Section | None:
     )
 
 
+def best_engine_section(context: Context) -> Section | None:
+    """LeViT over every other architecture, each network on its best engine."""
+    table = best_engine_table(context)
+    if table is None:
+        return None
+    return section(
+        "architectures",
+        "LeViT beside other architectures",
+        "Speed of LeViT over that of other architectures at the same published top-1, "
+        "interpolated between their sizes, each network on the engine that runs it fastest at "
+        "that precision. Below 1 LeViT is slower.",
+        table_box(table),
+    )
+
+
 def best_peer_section(record: Record) -> Section | None:
     """Each engine of ours over the best of the others."""
     found = over_best_peers(comparisons(record))
@@ -53,7 +73,7 @@ def best_peer_section(record: Record) -> Section | None:
         _tile(
             f"{one.ours.model}, {engine_label(one.ours)}",
             one.ratio,
-            f"over {engine_label(one.peer)}; {case_text(one)}",
+            f"over {engine_label(one.peer)}; {case_text(one.protocol, one.settings)}",
         )
         for one in leads.values()
         if one.protocol in ("paper", "latency") and one.ours.model.startswith("levit")
