@@ -18,7 +18,6 @@ __all__ = [
     "LayerGrids",
     "PixelGrid",
     "Quantization",
-    "RowGrid",
     "Scheme",
     "fit_grid",
 ]
@@ -83,27 +82,6 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RowGrid(Grid):
-    """A grid for each row, of the integers from -127 to 127: ``max |row| / 127`` is its scale.
-
-    Nothing is cut off, whatever the picture. It takes the whole row before its first integer: for
-    few rows, such as those that heads read. `scale` is 1: each row multiplies the products by its
-    own, and the bias is added in floating point.
-    """
-
-    scale: float = 1.0
-    zero_point: int = 0
-    signed: bool = True
-
-    def nearest(self, x: Array) -> Array:
-        """Each of `x` (…, C) as its own row's grid has it."""
-        largest = np.abs(x).max(axis=-1, keepdims=True)
-        scale = np.maximum(largest / 127, _SMALLEST_SCALE).astype(x.dtype)
-        result: Array = np.rint(x / scale) * scale
-        return result
-
-
-@dataclass(frozen=True, kw_only=True)
 class PixelGrid(Grid):
     """The pixels themselves: a layer reads ``pixel - offset`` of each channel.
 
@@ -163,7 +141,7 @@ class LayerGrids:
     """Grids of one convolution or Linear.
 
     Attributes:
-        input: of what it reads; a `RowGrid` or a `PixelGrid` where a target's form has them.
+        input: of what it reads; a `PixelGrid` where a target's form has it.
         range_rule: by which the range of that was chosen.
         weight_scale: (O,) float32: its weights are whole multiples of their channel's.
         output: of what it makes, where a backend has no convolution of integers that gives

@@ -198,7 +198,7 @@ class _Writer:
             self.compiled.islands,
             integer_results=integers.integer_results,
             integer_attention=integers.integer_attention,
-            keep_ends=integers.keep_ends,
+            keep_first=integers.keep_first,
             progress=self.progress,
         )
 

@@ -274,10 +274,10 @@ def test_attempts_take_attentions_for_layers(make_small):
     plain = next(iter(quantizer.attempts(model, Scheme())))
     assert plain.quantization.attentions == {}
     assert {"stem.0", "head"}.isdisjoint(plain.quantization.names)
-    attempts = list(quantizer.attempts(model, Scheme(), integer_attention=True, keep_ends=False))
+    attempts = list(quantizer.attempts(model, Scheme(), integer_attention=True, keep_first=False))
     first, last = attempts[0].quantization, attempts[-1]
     paths = set(layers_of(model.params, DotProductAttention))
-    assert set(first.layers) == {*plain.quantization.layers, "stem.0", "head"}
+    assert set(first.layers) == {*plain.quantization.layers, "stem.0"}
     assert set(first.attentions) == paths
     assert set(last.quantization.names) == set(first.names) - set(last.kept)
     assert not paths.isdisjoint(last.kept)

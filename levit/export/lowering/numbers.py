@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from levit.export.grids import AttentionGrids, LayerGrids, Quantization
+from levit.export.grids import AttentionGrids, LayerGrids, PixelGrid, Quantization
 from levit.export.lowering.builder import Lowered, specs_of
 from levit.export.precision import to_bfloat16
 from levit.models.ops import Array
@@ -80,12 +80,18 @@ class _Rewriting:
         for number, step in enumerate(self._program.steps):
             self._rewrite(number, step)
         program = p.Program(
-            input=replace(self._program.input, numbers=self._read_numbers(first.name)),
+            input=self._input(first.name),
             buffers=place(self._buffers, self._steps),
             steps=tuple(self._steps),
             arrays=specs_of(self._arrays),
         )
         return Lowered(program=program, arrays=self._arrays, factors=self._factors)
+
+    def _input(self, path: str) -> p.Input:
+        """The input as the first step reads it, which has this path."""
+        grids = self._quantization.layers.get(path)
+        border = grids.input.border if grids and isinstance(grids.input, PixelGrid) else None
+        return replace(self._program.input, numbers=self._read_numbers(path), border=border)
 
     def _read_numbers(self, path: str) -> Numbers:
         """The numbers in which the layer of a path reads its source."""
@@ -297,6 +303,11 @@ class _Rewriting:
         integers = np.rint(values / _along(step, values)).astype(np.int8)
         unit = grids.bias_scale.astype(np.float64) * factor
         name = None
+        if isinstance(grids.input, PixelGrid):
+            # The pixels' offset is in the bias.
+            bias = bias or f"{path}.bias"
+            share = grids.input.share(values)
+            added = -share if added is None else added - share
         if bias is not None and added is not None:
             limits = np.iinfo(np.int32)
             whole = np.clip(np.rint(added / unit), limits.min, limits.max)

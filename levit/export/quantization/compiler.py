@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from levit.errors import CalibrationError
-from levit.export.grids import PixelGrid, Quantization, RowGrid, Scheme
+from levit.export.grids import PixelGrid, Quantization, Scheme
 from levit.export.once import OncePerModel
 from levit.export.passes import Applied
 from levit.export.progress import Progress, silent
@@ -141,7 +141,7 @@ class Quantizer:
         *,
         integer_results: bool = False,
         integer_attention: bool = False,
-        keep_ends: bool = True,
+        keep_first: bool = True,
         progress: Progress = silent,
     ) -> Iterator[Attempt]:
         """All layers that should be int8, then ever fewer, without those that hurt most.
@@ -151,14 +151,14 @@ class Quantizer:
             islands: values and weights that are float32 among float16, which no grid can hold.
             integer_results: whether results of convolutions are quantized too.
             integer_attention: whether the products of attentions are, each as one layer more.
-            keep_ends: whether the first convolution and the heads stay in floating point.
+            keep_first: whether the first convolution stays in floating point, as heads do.
         """
         rounded = self._rounded.get(
             model,
-            lambda: self._round(model, scheme, islands, progress, keep_ends=keep_ends),
+            lambda: self._round(model, scheme, islands, progress, keep_first=keep_first),
             scheme,
             frozenset(islands),
-            keep_ends,
+            keep_first,
         )
         quantized, quantization = rounded.model, rounded.quantization
         if integer_attention:
@@ -185,12 +185,13 @@ class Quantizer:
         islands: Collection[str],
         progress: Progress,
         *,
-        keep_ends: bool,
+        keep_first: bool,
     ) -> _Rounded:
         observed = self._observe(model, progress)
         progress("rounding weights")
-        keep = [*(_ends(observed) if keep_ends else ()), *_touching(observed, islands)]
-        inputs = None if keep_ends else _without_range(model, observed)
+        kept = _ends(observed) if keep_first else _heads(observed)
+        keep = [*kept, *_touching(observed, islands)]
+        inputs = None if keep_first else _without_range(model, observed)
         quantized, quantization = quantize(
             model, observed, scheme, keep=keep, inputs=inputs, progress=progress
         )
@@ -237,21 +238,16 @@ def _ends(observed: Mapping[str, Observed]) -> list[str]:
 
 
 def _heads(observed: Mapping[str, Observed]) -> list[str]:
+    """The heads, which read a row or two of a picture: what is cut off there, answers lack."""
     return [name for name in observed if name.split(".")[0] in ("head", "head_dist")]
 
 
-def _without_range(
-    model: Model, observed: Mapping[str, Observed]
-) -> dict[str, RowGrid | PixelGrid]:
-    """Grids of what the ends read, where these are quantized: rows, and pixels as they are.
-
-    Heads read a row or two of a picture, and what is cut off of those is cut off of the answers.
-    """
-    inputs: dict[str, RowGrid | PixelGrid] = {name: RowGrid() for name in _heads(observed)}
-    if model.plan.pixels is not None and model.plan.pixels_folded:
-        offset = tuple(255 * mean for mean in model.plan.pixels[0])
-        inputs[next(iter(observed))] = PixelGrid(offset=offset)
-    return inputs
+def _without_range(model: Model, observed: Mapping[str, Observed]) -> dict[str, PixelGrid]:
+    """The grid of the first layer's input, where that is pixels as they are."""
+    if model.plan.pixels is None or not model.plan.pixels_folded:
+        return {}
+    offset = tuple(255 * mean for mean in model.plan.pixels[0])
+    return {next(iter(observed)): PixelGrid(offset=offset)}
 
 
 def _touching(observed: Mapping[str, Observed], islands: Collection[str]) -> list[str]:

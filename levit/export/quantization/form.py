@@ -19,7 +19,7 @@ class IntegerForm:
         integer_results: a convolution of integers gives integers, so that its result has a grid.
         integer_attention: both products of an attention may be of integers too, its probabilities
             on a grid a row (`AttentionGrids`), which no graph can say.
-        keep_ends: the first convolution and the heads stay in floating point.
+        keep_first: the first convolution stays in floating point, as heads do.
         floats: precision of all that is no integer.
         exact_everywhere: products of 8 bits never saturate, on x86 without VNNI either.
     """
@@ -27,7 +27,7 @@ class IntegerForm:
     symmetric_activations: bool = False
     integer_results: bool = False
     integer_attention: bool = False
-    keep_ends: bool = True
+    keep_first: bool = True
     floats: str = "fp32"
     exact_everywhere: bool = False
 

@@ -8,13 +8,13 @@ from typing import Final, Literal
 
 import numpy as np
 
-from levit.export.grids import Grid, PixelGrid, RowGrid, Scheme, fit_grid
+from levit.export.grids import Grid, PixelGrid, Scheme, fit_grid
 from levit.models.ops import Array
 
 __all__ = ["HEADROOM", "ChosenGrid", "Rule", "choose_input_grid", "without_range"]
 
 # By which the ends of a range were chosen.
-Rule = Literal["min-max", "percentile", "least error", "rows", "pixels"]
+Rule = Literal["min-max", "percentile", "least error", "pixels"]
 
 _ROWS: Final = 512
 _PERCENTILES: Final = (99.99, 99.9)
@@ -81,9 +81,9 @@ def choose_input_grid(
     return best
 
 
-def without_range(grid: RowGrid | PixelGrid) -> ChosenGrid:
+def without_range(grid: PixelGrid) -> ChosenGrid:
     """A grid that needs no range."""
-    return ChosenGrid(grid=grid, rule="rows" if isinstance(grid, RowGrid) else "pixels")
+    return ChosenGrid(grid=grid, rule="pixels")
 
 
 def _percentiles(sample: Array) -> Iterator[tuple[float, float]]:

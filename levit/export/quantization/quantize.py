@@ -12,7 +12,6 @@ from levit.export.grids import (
     LayerGrids,
     PixelGrid,
     Quantization,
-    RowGrid,
     Scheme,
     fit_grid,
 )
@@ -33,7 +32,7 @@ def quantize(
     scheme: Scheme,
     *,
     keep: Collection[str] = (),
-    inputs: Mapping[str, RowGrid | PixelGrid] | None = None,
+    inputs: Mapping[str, PixelGrid] | None = None,
     compensate: bool = True,
     progress: Progress = silent,
 ) -> tuple[Model, Quantization]:
@@ -118,9 +117,7 @@ def _rows_of(layer: Affine) -> Array:
 
 
 def _placed(bias: Array, weight: Array, grids: LayerGrids) -> Array:
-    """The bias as it is added: to integers on their scale, or behind the scale of a row."""
-    if isinstance(grids.input, RowGrid):
-        return bias
+    """The bias as it is added to integers, on their scale."""
     if isinstance(grids.input, PixelGrid):
         share = grids.input.share(weight)
         return _at_products(bias - share, grids) + share

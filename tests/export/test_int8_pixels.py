@@ -1,11 +1,11 @@
-"""Both ends of a network in integers: pixels as they are, and a grid for each row of a head."""
+"""The first layer in integers: pixels as they are."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from levit.export.grids import LayerGrids, PixelGrid, Quantization, RowGrid, Scheme, fit_grid
+from levit.export.grids import LayerGrids, PixelGrid, Quantization, Scheme, fit_grid
 from levit.export.passes import run_passes
 from levit.export.quantization.compiler import Quantizer
 from levit.export.quantization.pictures import Pictures
@@ -39,22 +39,10 @@ def pixels_for(model, count, seed):
 
 def first_attempt(model, x):
     quantizer = Quantizer(Pictures(origin="photos", items=x))
-    return next(iter(quantizer.attempts(model, Scheme(), keep_ends=False)))
+    return next(iter(quantizer.attempts(model, Scheme(), keep_first=False)))
 
 
 # ---------------------------------------------------------------------------- grids
-
-
-def test_each_row_has_a_grid_of_its_own(rng):
-    x = rng.standard_normal((3, 5, 40)) * 10.0 ** rng.integers(-3, 4, (3, 5, 1))
-    found = RowGrid().nearest(x)
-    steps = np.abs(x).max(axis=-1, keepdims=True) / 127
-    integers = found / steps
-    np.testing.assert_allclose(integers, np.rint(integers), atol=1e-9)
-    np.testing.assert_allclose(np.abs(integers).max(axis=-1), 127)
-    assert (np.abs(found - x) <= steps * 0.5000001).all()
-    assert RowGrid().nearest(x.astype(np.float32)).dtype == np.float32
-    assert RowGrid().nearest(np.zeros((2, 4))).tolist() == np.zeros((2, 4)).tolist()
 
 
 def test_a_border_is_the_pixel_nearest_to_the_mean(rng):
@@ -144,22 +132,10 @@ def test_patches_of_pixels_have_no_border(seed):
     model = folded(random_model(FAMILIES["deit"], config, seed).with_plan(pixels=STATISTICS))
     attempt = first_attempt(model, pixels_for(model, 10, 1))
     assert attempt.quantization.layers["embed"].input.offset == (0, 0, 0)
-    assert attempt.quantization.layers["head"].range_rule == "rows"
 
 
-def test_heads_have_a_grid_a_row_and_a_bias_as_it_is(make_small, rng):
+def test_heads_stay_in_floating_point(make_small):
     model = folded(make_small("tiny"))
-    x = standardized(pixels_for(model, 12, 1))
-    attempt = first_attempt(model, x)
-    grids = attempt.quantization.layers["head"]
-    assert grids.input == RowGrid()
+    attempt = first_attempt(model, standardized(pixels_for(model, 12, 1)))
+    assert "head" not in attempt.quantization.layers
     assert attempt.quantization.layers["stem.0"].range_rule == "min-max"
-    layer = layers_of(attempt.model.params, Affine)["head"]
-    steps = layer.weight / grids.weight_scale[:, None].astype(np.float64)
-    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-6)
-    # Pictures that make the head's input a hundred times as large lose nothing by it.
-    ops = QuantizedOps(attempt.quantization)
-    read = rng.standard_normal((4, layer.weight.shape[1]))
-    with ops.scope("head"):
-        near, far = (ops.linear(size * read, layer.weight, None) / size for size in (1, 100))
-    np.testing.assert_allclose(near, far)
