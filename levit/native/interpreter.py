@@ -1,6 +1,8 @@
 """Meaning of each step, in NumPy and on the values alone: no offsets, no strides, no borders.
 
-The kernels are tested against it, and it against the models.
+The kernels are tested against it, and it against the models. What reads float32 or bfloat16 is
+computed in a dtype of the caller's choice, and kernels are so far from it as sums in another order
+are. What reads bytes means one thing to the last bit: `levit.native.integers`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from levit.native import integers
 from levit.native import program as p
+from levit.native.lifetimes import targets
 
 __all__ = ["ACTIVATIONS", "interpret"]
 
@@ -37,9 +41,13 @@ ACTIVATIONS: Final[Mapping[str | None, Callable[[Array], Array]]] = {
 def interpret(
     program: p.Program, arrays: Mapping[str, Array], batch: Array, dtype: DTypeLike = np.float64
 ) -> dict[str, Array]:
-    """Run a program: (B, C, H, W) float32, or (B, H, W, C) uint8 → outputs by name."""
-    weights: dict[str | None, Array] = {None: np.zeros((), dtype)}  # no bias, no table
-    weights |= {name: np.asarray(array, dtype) for name, array in arrays.items()}
+    """Run a program: (B, C, H, W) float32, or (B, H, W, C) uint8 → outputs by name.
+
+    Args:
+        arrays: of bfloat16 the bits, as uint16.
+        dtype: of the arithmetic on floats, whichever they are, and of the outputs.
+    """
+    weights = _Weights(arrays, dtype)
     values: dict[int | None, Array] = {None: _input(program.input, batch, dtype)}
     outputs: dict[str, Array] = {}
     for step in program.steps:
@@ -47,61 +55,146 @@ def interpret(
             y = values[step.source].swapaxes(1, 2) if step.transposed else values[step.source]
             outputs[step.name] = y.reshape(-1, *step.shape)
             continue
-        activate = ACTIVATIONS[getattr(step, "activation", None)]
         match step:
             case p.Conv():
-                y = activate(
-                    _convolved(values[step.source], weights[step.weight]) + weights[step.bias]
-                )
+                numbers, border = _outside(program, step.source)
+                x = _windows(values[step.source], border)
+                y = _activated(weights.product(x, numbers, step), numbers, step.activation)
                 if program.buffers[step.target].grid is None:
                     y = y.reshape(len(y), -1, y.shape[-1])  # (B, h · w, O)
             case p.Linear():
-                y = activate(values[step.source] @ weights[step.weight].T + weights[step.bias])
-                y = y if step.residual is None else y + values[step.residual]
+                numbers = program.buffers[step.source].numbers
+                y = weights.product(values[step.source], numbers, step)
+                y = _activated(y, numbers, step.activation)
+                if step.residual is not None:
+                    y = y + values[step.residual].astype(y.dtype)
             case p.Project():
+                numbers = program.buffers[step.source].numbers
                 x = values[step.source]
-                y = np.concatenate([_part(x, weights, part, step.heads) for part in step.parts], -1)
+                parts = [(weights.product(x, numbers, part), part.width) for part in step.parts]
+                y = np.concatenate([_in_blocks(*part, step.heads) for part in parts], -1)
             case p.Attention():
+                numbers = program.buffers[step.queries.buffer].numbers
                 views = (step.queries, step.keys, step.values)
                 q, k, v = (_of_heads(values[view.buffer], view, step.heads) for view in views)
-                scores = q @ k.swapaxes(-1, -2) + weights[step.table]  # (B, H, Nq, N)
-                powers = np.exp2(scores - scores.max(-1, keepdims=True))
-                y = powers / powers.sum(-1, keepdims=True) @ v  # (B, H, Nq, Dv)
-                y = activate(y.swapaxes(1, 2).reshape(len(y), y.shape[2], -1))
+                y = weights.attention(q, k, v, numbers, step)  # (B, H, Nq, Dv)
+                y = y.swapaxes(1, 2).reshape(len(y), y.shape[2], -1)
+                y = _activated(y, numbers, step.activation)
             case p.Subsample():
                 x = values[step.source]
                 y = x.reshape(len(x), *step.grid, -1)[:, :: step.step, :: step.step]
                 y = y.reshape(len(x), -1, x.shape[-1])
             case p.Mean():
-                y = values[step.source].mean(1, keepdims=True)
-        values[step.target] = y  # (B, rows, columns), or (B, h, w, columns) of a grid
+                x = values[step.source]
+                # One row after another, and no division.
+                share = x.dtype.type(1) / x.dtype.type(x.shape[1])
+                y = x.cumsum(1, dtype=x.dtype)[:, -1:] * share
+        for target in targets(step):  # (B, rows, columns), or (B, h, w, columns) of a grid
+            values[target] = _stored(y, program.buffers[target].numbers, dtype)
     return outputs
 
 
+class _Weights:
+    """Products with a program's arrays."""
+
+    def __init__(self, arrays: Mapping[str, Array], dtype: DTypeLike) -> None:
+        self._arrays = arrays
+        self._dtype = dtype
+
+    def product(self, x: Array, numbers: p.Numbers, layer: p.Conv | p.Linear | p.Part) -> Array:
+        """``x @ weight.T + bias``: (…, I) → (…, O)."""
+        weight = self._arrays[layer.weight]
+        if weight.ndim == 4:  # a convolution's, as `_windows` has them
+            weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+        if layer.scale is not None:
+            bias = None if layer.bias is None else self._arrays[layer.bias]
+            return integers.product(x, numbers.zero_point, weight, bias, self._arrays[layer.scale])
+        y: Array = x @ _floats(weight, self._dtype).T + self._optional(layer.bias)
+        return y
+
+    def attention(
+        self, q: Array, k: Array, v: Array, numbers: p.Numbers, step: p.Attention
+    ) -> Array:
+        """Softmax to base 2 of ``q @ k.T + table``, times v: (B, H, …) → (B, H, Nq, Dv)."""
+        if step.score_scale is not None and step.value_scale is not None:
+            scales = self._arrays[step.score_scale], self._arrays[step.value_scale]
+            table = self._optional(step.table).astype(np.float32)
+            return integers.attention(q, k, v, scales, table)
+        scores = q @ k.swapaxes(-1, -2) + self._optional(step.table)  # (B, H, Nq, N)
+        powers = np.exp2(scores - scores.max(-1, keepdims=True))
+        powers = _stored(powers, numbers, self._dtype)  # as they meet the values
+        y: Array = powers / powers.sum(-1, keepdims=True) @ v
+        return y
+
+    def _optional(self, name: str | None) -> Array:
+        return (
+            np.zeros((), self._dtype) if name is None else _floats(self._arrays[name], self._dtype)
+        )
+
+
+def _floats(array: Array, dtype: DTypeLike) -> Array:
+    if array.dtype == np.uint16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return np.asarray(array, dtype)
+
+
+def _activated(y: Array, numbers: p.Numbers, name: str | None) -> Array:
+    if numbers.dtype != "uint8" or name is None:
+        return ACTIVATIONS[name](y)
+    if name == "hard_swish":
+        return integers.hard_swish(y)
+    return ACTIVATIONS[name](y.astype(np.float64)).astype(np.float32)
+
+
+def _stored(y: Array, numbers: p.Numbers, dtype: DTypeLike) -> Array:
+    """Values as a buffer of these numbers keeps them: uint8, or floats."""
+    if numbers.dtype == "uint8":
+        return y if y.dtype == np.uint8 else integers.to_bytes(y, numbers)
+    if numbers.dtype == "bfloat16":
+        y = _nearest_bfloat16(y.astype(np.float32))
+    return y.astype(dtype)
+
+
+def _nearest_bfloat16(x: Array) -> Array:
+    bits = x.view(np.uint32)
+    rounded = (bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000
+    return np.where(np.isnan(x), x, rounded.astype(np.uint32).view(np.float32))
+
+
 def _input(source: p.Input, batch: Array, dtype: DTypeLike) -> Array:
-    """(B, H, W, C), normalised."""
-    x = batch.astype(dtype)
+    """(B, H, W, C), normalised, in the numbers of the first step."""
+    if source.border is not None:
+        return batch
+    kind = np.float32 if source.numbers.dtype == "uint8" else dtype
+    x = batch.astype(kind)
     if source.dtype == "float32":
-        return x.transpose(0, 2, 3, 1)
-    y: Array = x * np.asarray(source.scale, dtype) + np.asarray(source.shift, dtype)
-    return y
+        x = x.transpose(0, 2, 3, 1)
+    else:
+        x = x * np.asarray(source.scale, kind) + np.asarray(source.shift, kind)
+    return _stored(x, source.numbers, dtype)
 
 
-def _convolved(x: Array, weight: Array) -> Array:
-    """3×3, stride 2, a border of zeros: (B, h, w, I) → (B, h/2, w/2, O)."""
-    height, width = x.shape[1:3]
-    x = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+def _outside(program: p.Program, source: int | None) -> tuple[p.Numbers, Any]:
+    """Numbers that a convolution reads, and what is 0 in them, or for each channel."""
+    numbers = (program.input if source is None else program.buffers[source]).numbers
+    border = program.input.border if source is None else None
+    return numbers, numbers.zero_point if border is None else border
+
+
+def _windows(x: Array, border: Any) -> Array:
+    """Windows of 3×3, every second one: (B, h, w, C) → (B, h/2, w/2, 9 · C)."""
+    batch, height, width, channels = x.shape
+    framed = np.full((batch, height + 1, width + 1, channels), border, x.dtype)
+    framed[:, 1:, 1:] = x
     taps = [(i, j) for i in range(3) for j in range(3)]
-    rows = [x[:, i : i + height : 2, j : j + width : 2] @ weight[:, :, i, j].T for i, j in taps]
-    y: Array = np.sum(rows, axis=0)
-    return y
+    return np.concatenate([framed[:, i : i + height : 2, j : j + width : 2] for i, j in taps], -1)
 
 
-def _part(x: Array, weights: Mapping[str | None, Array], part: p.Part, heads: int) -> Array:
+def _in_blocks(y: Array, width: int, heads: int) -> Array:
     """One part of a projection, each head filled up with zeros: (B, N, H · padded)."""
-    y = (x @ weights[part.weight].T + weights[part.bias]).reshape(*x.shape[:2], heads, -1)
-    y = np.pad(y, ((0, 0), (0, 0), (0, 0), (0, p.padded(part.width) - part.width)))
-    return y.reshape(*x.shape[:2], -1)
+    by_head = y.reshape(*y.shape[:2], heads, width)
+    filled = np.pad(by_head, ((0, 0), (0, 0), (0, 0), (0, p.padded(width) - width)))
+    return filled.reshape(*y.shape[:2], -1)
 
 
 def _of_heads(x: Array, view: p.View, heads: int) -> Array:

@@ -1,0 +1,105 @@
+"""Arithmetic of steps that read bytes, to the last bit.
+
+Sums of integers are exact (and wrap at 32 bits), and of float32 each operation is rounded by
+itself, in the order that stands here. That leaves an instruction set nothing to choose, so bytes
+are the same on every CPU. Two activations excepted: SiLU and GELU are the nearest float32 here,
+and in the kernels a formula, whose error `native/activations.h` states.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from levit.native.program import Numbers
+
+__all__ = ["attention", "hard_swish", "product", "to_bytes"]
+
+Array = NDArray[Any]
+
+# Queries, keys and values are signed bytes and this.
+_SIGNED: Final = 128
+# 255 · 2^f for |f| <= 1/2, within 1e-4 of itself: of f³, f², f and 1.
+_POWERS: Final = tuple(
+    np.float32(255) * np.float32(x) for x in (0.0558282, 0.24015361, 0.69314718, 1.0)
+)
+
+
+def product(x: Array, zero_point: int, weight: Array, bias: Array | None, scale: Array) -> Array:
+    """``((x - zero_point) @ weight.T + bias) * scale``.
+
+    Args:
+        x: (…, I) uint8.
+        weight: (O, I) int8.
+        bias: (O,) int32, or None.
+        scale: (O,) float32.
+
+    Returns:
+        (…, O) float32.
+    """
+    return _value(_sums(x, zero_point, weight.T, 0 if bias is None else bias), scale)
+
+
+def attention(q: Array, k: Array, v: Array, scales: tuple[Array, Array], table: Array) -> Array:
+    """Attention in bytes: each row's powers of two are divided by the sum of the rounded ones.
+
+    Args:
+        q, k, v: (B, H, Nq, D), (B, H, N, D) and (B, H, N, Dv) uint8, with a zero point of 128.
+        scales: (H,) of the scores and (H · Dv,) of the values, float32.
+        table: (H, Nq, N) float32, or 0.
+
+    Returns:
+        (B, H, Nq, Dv) float32.
+    """
+    of_scores, of_values = scales
+    keys, values = (x.astype(np.int16) - _SIGNED for x in (k, v))
+    sums = _sums(q, _SIGNED, keys.swapaxes(-1, -2), 0)
+    powers = _powers(_value(sums, of_scores[:, None, None]) + table)
+    total = powers.sum(-1, keepdims=True, dtype=np.int64).astype(np.float32)
+    mixed = _value(_sums(powers, 0, values, 0), of_values.reshape(v.shape[1], 1, -1))
+    result: Array = mixed * (np.float32(1) / total)
+    return result
+
+
+def hard_swish(x: Array) -> Array:
+    """``x * clip(x / 6 + 1/2, 0, 1)`` of float32."""
+    gate = x * (np.float32(1) / np.float32(6)) + np.float32(0.5)
+    result: Array = x * np.clip(gate, np.float32(0), np.float32(1))
+    return result
+
+
+def to_bytes(x: Array, numbers: Numbers) -> Array:
+    """The nearest bytes, or else the even ones: of what is beyond the grid its end, of NaN 0."""
+    inverse, shift = np.float32(numbers.inverse_scale), np.float32(numbers.zero_point)
+    with np.errstate(over="ignore"):
+        places = x.astype(np.float32) * inverse + shift
+    # fmax and fmin take the other of two of which one is NaN.
+    result: Array = np.rint(np.fmin(np.fmax(places, 0), 255)).astype(np.uint8)
+    return result
+
+
+def _sums(x: Array, zero_point: int, y: Array, start: Array | int) -> Array:
+    """``(x - zero_point) @ y + start`` of integers, as int32."""
+    # In float64, which is exact below 2^53, and fast.
+    sums = (x.astype(np.float64) - zero_point) @ y.astype(np.float64) + start
+    result: Array = sums.astype(np.int64).astype(np.int32)
+    return result
+
+
+def _value(sums: Array, scale: Array) -> Array:
+    result: Array = sums.astype(np.float32) * scale.astype(np.float32)
+    return result
+
+
+def _powers(scores: Array) -> Array:
+    """``rint(255 * 2^(score - the row's largest))``, 0 to 255: (…, N) float32 → uint8."""
+    below = np.maximum(scores - scores.max(-1, keepdims=True), np.float32(-126))
+    whole = np.rint(below)
+    part = below - whole
+    power = part * _POWERS[0] + _POWERS[1]
+    for coefficient in _POWERS[2:]:
+        power = power * part + coefficient
+    result: Array = np.rint(np.ldexp(power, whole.astype(np.int32))).astype(np.uint8)
+    return result
