@@ -180,8 +180,15 @@ void attention(const AttentionWork &work, float *scratch) {
       values.product.target = place;
       (columns < PANEL ? HalfTiles::values : WholeTiles::values)[rows - 1](values);
       if (fits) continue;
-      // Channels that fill no whole vector: storing one would write into the next head's.
-      const size_t bytes = (size_t)((work.value_width - column) * target_size);
+      // Channels that fill no whole vector: storing one would write into the next head's. After the
+      // last of them there is room, and what fills up a word must be a number: 0 times it is added.
+      int64_t kept = work.value_width - column;
+      if (head + 1 == work.heads) {
+        const int64_t room =
+            levit::padded(work.heads * work.value_width) - head * work.value_width - column;
+        kept = room < columns ? room : columns;
+      }
+      const size_t bytes = (size_t)(kept * target_size);
       for (int64_t r = 0; r < rows; r++) {
         memcpy(target.p + r * target.row_stride + column * target_size,
                aside + r * PANEL * target_size, bytes);

@@ -9,8 +9,8 @@ namespace {
 using levit::ConvWork;
 using levit::ImageWork;
 
-// A tile whose last columns are no channels: where they would lie are the next pixel's. Hence it is
-// stored aside, and copied as far as it goes.
+// A tile of a grid whose last columns are no channels: where they would lie are the next pixel's.
+// Hence it is stored aside, and copied as far as its words of channels go.
 struct Aside {
   alignas(64) char values[TILE_ROWS * PANEL * 4];
   Store store;
@@ -24,12 +24,17 @@ struct Aside {
   }
   void finish(const Store &whole, int64_t rows, int64_t columns) const {
     if (!whole.p) return;
+    const size_t bytes = (size_t)levit::words(columns, whole.dtype) * 4;
     for (int64_t r = 0; r < rows; r++) {
-      memcpy(whole.p + r * whole.row_stride, values + r * store.row_stride,
-             (size_t)(columns * bytes_of(whole.dtype)));
+      memcpy(whole.p + r * whole.row_stride, values + r * store.row_stride, bytes);
     }
   }
 };
+
+// A pixel has room for so many columns: tokens always, whose rows are whole blocks.
+LEVIT_INLINE bool holds(const Store &store_, int64_t columns) {
+  return !store_.p || columns * bytes_of(store_.dtype) <= store_.row_stride;
+}
 
 // One row of a convolution's target, for one panel of its channels.
 LEVIT_INLINE void conv_row(const ConvWork &work, const char *source, int64_t y, int64_t column) {
@@ -51,7 +56,7 @@ LEVIT_INLINE void conv_row(const ConvWork &work, const char *source, int64_t y, 
                                     column * bytes_of(work.target.dtype));
     const Store copy = from_place(work.copy, y * work.copy_pitch + begin * work.copy.row_stride +
                                                  column * bytes_of(work.copy.dtype));
-    if (left_columns >= columns) {
+    if (holds(target, column + columns) && holds(copy, column + columns)) {
       product.target = target, product.copy = copy;
       multiply_panel(product, end - begin, columns);
       continue;

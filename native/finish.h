@@ -79,7 +79,7 @@ LEVIT_INLINE void finish(const Tile<ROWS, VECTORS> &sum, const float *scale,
     for_values(sum, scale, [&](int r, int c, Vec *x) { put<OWN>(target, r, c, x); });
     return;
   }
-  if (product.residual && (!copy.p || copy.dtype == OWN)) {
+  if (product.residual && (!copy.p || (OWN != LEVIT_FLOAT32 && copy.dtype == OWN))) {
     for_values(sum, scale, [&](int r, int c, Vec *x) {
       const float *added = beside(product.residual, target, r, c);
       LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) x[i] += load(added + i * WIDTH);

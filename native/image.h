@@ -51,21 +51,34 @@ LEVIT_INLINE void float_row(const ImageWork &work, int64_t y, float *row) {
   }
 }
 
-// Numbers of one pixel after another, `channels` each, into pixels of whole words.
+// Pixels of three channels, each into four, the last of which is 0.
+template <class Four>
+LEVIT_INLINE void spread_threes(const uint8_t *values, int64_t pixels, char *row) {
+  constexpr size_t THREE = sizeof(Four) / 4 * 3;
+  constexpr Four KEPT = (Four)-1 >> (8 * (sizeof(Four) - THREE));
+  Four pixel;
+  for (int64_t x = 0; x + 1 < pixels; x++) { // the last has nothing behind it
+    memcpy(&pixel, values + x * (int64_t)THREE, sizeof pixel);
+    pixel &= KEPT;
+    memcpy(row + x * (int64_t)sizeof pixel, &pixel, sizeof pixel);
+  }
+  pixel = 0;
+  memcpy(&pixel, values + (pixels - 1) * (int64_t)THREE, THREE);
+  memcpy(row + (pixels - 1) * (int64_t)sizeof pixel, &pixel, sizeof pixel);
+}
+
+// Numbers of one pixel after another, `channels` each, into pixels of whole words: what fills them
+// up is 0, for it is multiplied too.
 LEVIT_INLINE void spread(const uint8_t *values, int64_t pixels, int64_t channels, char *row,
                          int64_t pixel, int64_t size) {
-  if (channels == 3 && size == 1) {
-    for (int64_t x = 0; x + 1 < pixels; x++) { // the last has no byte behind it
-      uint32_t word;
-      memcpy(&word, values + 3 * x, 4);
-      word &= 0xffffff;
-      memcpy(row + 4 * x, &word, 4);
-    }
-    memcpy(row + 4 * (pixels - 1), values + 3 * (pixels - 1), 3);
-    return;
+  if (channels == 3) {
+    return size == 1 ? spread_threes<uint32_t>(values, pixels, row)
+                     : spread_threes<uint64_t>(values, pixels, row);
   }
+  const int64_t bytes = channels * size;
   for (int64_t x = 0; x < pixels; x++) {
-    memcpy(row + x * pixel, values + x * channels * size, (size_t)(channels * size));
+    memcpy(row + x * pixel, values + x * bytes, (size_t)bytes);
+    memset(row + x * pixel + bytes, 0, (size_t)(pixel - bytes));
   }
 }
 

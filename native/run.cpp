@@ -67,10 +67,12 @@ void put_border(const levit_buffer &grid, char *values, Range rows) {
   }
 }
 
-// Where an image's grid or tokens go, from the first pixel on; sets the pitch of rows.
+// Where an image's grid or tokens go, from the first pixel on; sets the pitch of rows, 0 of no
+// buffer.
 Store image_store(const Group &group, int64_t number, int64_t image, int64_t width, Range rows,
                   int64_t &pitch) {
   Store store_ = group.store(number);
+  pitch = 0;
   if (number < 0) return store_;
   const levit_buffer &buffer = group.buffer(number);
   const bool grid = buffer.grid_height > 0;
