@@ -43,7 +43,7 @@ LEVIT_INLINE void conv_row(const ConvWork &work, const char *source, int64_t y, 
   const int64_t depth = 3 * work.source_pixel / 4;
   const int64_t tiles = (work.width + TILE_ROWS - 1) / TILE_ROWS;
   Product product;
-  product.weights = from_column(work.weights, column, 3 * depth);
+  product.weights = from_column(work.weights, column);
   product.ahead = product.weights.panels, product.ahead_stride = 0; // they are in L1 already
   product.residual = nullptr;
   product.activation = work.activation;

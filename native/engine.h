@@ -15,10 +15,11 @@ struct Layer {
   int64_t dtype = 0; // of the numbers that it multiplies
   float *weight = nullptr, *start = nullptr, *scale = nullptr;
   int64_t depth = 0, columns = 0; // words of a column, or of an attention rows; columns are padded
+  int64_t pitch = 0;              // words of a column as it is packed
   int64_t starts = 0, scales = 0; // how many there are of those
   int64_t packed = 0;             // columns that are there already
 
-  Weights weights() const { return {weight, start, scale}; }
+  Weights weights() const { return {weight, start, scale, pitch}; }
 };
 
 // Images that run through a stage together: as many as fill tiles and keep weights in use, few

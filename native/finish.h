@@ -98,10 +98,10 @@ LEVIT_INLINE void finish(const Tile<ROWS, VECTORS> &sum, const float *scale,
   finish_stored(product, values, ROWS, CHUNKS);
 }
 
-// Weights from column `column` on, which begins a panel; `depth` words a sum.
-LEVIT_INLINE Weights from_column(const Weights &weights, int64_t column, int64_t depth) {
-  return {weights.panels + column * depth, weights.start + column,
-          Number::INTEGER ? weights.scale + column : nullptr};
+// Weights from column `column` on, which begins a panel.
+LEVIT_INLINE Weights from_column(const Weights &weights, int64_t column) {
+  return {weights.panels + column * weights.pitch, weights.start + column,
+          Number::INTEGER ? weights.scale + column : nullptr, weights.pitch};
 }
 
 LEVIT_INLINE Store from_place(Store store_, int64_t bytes) {

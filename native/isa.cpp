@@ -112,6 +112,7 @@ const Kernels LEVIT_NAMED(kernels_, NUMBERS, ISA) = {
     TILE_ROWS,
     REGISTER_ROWS,
     PANEL,
+    DEPTH_STEP,
     Number::SIGNED_LEFT ? 128 : 0,
     linear_in_tiles,
     conv_in_tiles,

@@ -39,6 +39,7 @@ struct Store {
 struct Weights {
   const float *panels, *start; // words
   const float *scale;          // of each column's sums, of integers only
+  int64_t pitch;               // words of a column: its depth, filled up with zeros
 };
 
 // rows x depth times packed columns, with all that happens to the result before it is stored.
@@ -98,10 +99,11 @@ struct AttentionWork {
 };
 
 struct Kernels {
-  int64_t rows;      // of a tile
-  int64_t queries;   // that attention computes at once
-  int64_t panel;     // columns of a full panel of weights; the last may have 16
-  int64_t left_zero; // byte of the left operand that multiplies as 0: 128 of signed ones
+  int64_t rows;       // of a tile
+  int64_t queries;    // that attention computes at once
+  int64_t panel;      // columns of a full panel of weights; the last may have 16
+  int64_t depth_step; // words of which a column's weights are whole multiples
+  int64_t left_zero;  // byte of the left operand that multiplies as 0: 128 of signed ones
   void (*linear)(const LinearWork &);
   void (*conv)(const ConvWork &);
   void (*image)(const ImageWork &, float *scratch);

@@ -22,7 +22,7 @@ void linear(const LinearWork &work) {
     for (int64_t panel = work.panels.begin; panel < work.panels.end; panel++) {
       const int64_t column = panel * PANEL;
       const int64_t columns = work.columns - column < PANEL ? 16 : PANEL;
-      product.weights = from_column(work.weights, column, work.depth);
+      product.weights = from_column(work.weights, column);
       for (int64_t tile = 0; tile < tiles; tile++) {
         const int64_t begin = rows * tile / tiles, end = rows * (tile + 1) / tiles;
         const int64_t row = first + begin;
@@ -30,9 +30,9 @@ void linear(const LinearWork &work) {
         const int64_t at = row * target.row_stride + column / 16 * target.chunk_stride;
         // The first two tiles fetch half of the next panel each: streaming it within one tile would
         // ask for more than the third level of cache gives.
-        const float *next = product.weights.panels + columns * work.depth;
+        const float *next = product.weights.panels + columns * work.weights.pitch;
         product.ahead = tiles == 1 ? next
-                        : tile < 2 ? next + tile * 16 * work.depth
+                        : tile < 2 ? next + tile * 16 * work.weights.pitch
                                    : product.weights.panels;
         product.ahead_stride = tiles == 1 ? PANEL : tile < 2 ? 16 : 0;
         product.left = {work.source + row * work.source_stride, work.source_stride, work.depth, 1,

@@ -47,12 +47,12 @@ bool pack_columns(const levit_engine &engine, const levit_step &step, Layer &lay
   const int64_t values = values_of(engine, step), size = size_of(layer.dtype);
   const Kernels &kernels = *engine.kernels[layer.dtype];
   const bool bytes = layer.dtype == LEVIT_UINT8, conv = step.kind == LEVIT_CONV;
-  float *words = (float *)calloc((size_t)(columns.count * layer.depth), sizeof(float));
+  float *words = (float *)calloc((size_t)(columns.count * layer.pitch), sizeof(float));
   if (!words) return false;
   const int64_t zero = bytes ? zero_of(engine, step) - kernels.left_zero : 0;
   for (int64_t n = 0; n < columns.count; n++) {
     const char *weight = columns.weight + n * values * size;
-    arrange(weight, values, size, conv, (char *)(words + n * layer.depth));
+    arrange(weight, values, size, conv, (char *)(words + n * layer.pitch));
     const int64_t at = layer.packed + n;
     if (columns.bias) memcpy(layer.start + at, columns.bias + n * 4, 4);
     if (!bytes) continue;
@@ -62,7 +62,7 @@ bool pack_columns(const levit_engine &engine, const levit_step &step, Layer &lay
     memcpy(layer.start + at, &start, 4);
     layer.scale[at] = columns.scale[n];
   }
-  kernels.pack(words, columns.count, layer.depth, layer.packed, layer.columns, layer.weight);
+  kernels.pack(words, columns.count, layer.pitch, layer.packed, layer.columns, layer.weight);
   free(words);
   layer.packed += padded(columns.count);
   return true;

@@ -25,12 +25,15 @@ void size_layer(const levit_engine &engine, const levit_step &step, Layer &layer
   case LEVIT_PROJECT: layer.depth = words(buffer[step.source].columns, layer.dtype); break;
   case LEVIT_ATTENTION: // one row where there is no table
     layer.depth = step.has_table ? step.heads * buffer[step.target].rows : 1;
+    layer.pitch = layer.depth;
     layer.columns = padded(buffer[step.keys.buffer].rows);
     layer.starts = padded(step.heads);
     layer.scales = step.heads * padded(step.values.width);
     return;
   default: return;
   }
+  const int64_t step_words = engine.kernels[layer.dtype]->depth_step;
+  layer.pitch = (layer.depth + step_words - 1) / step_words * step_words;
   layer.columns = layer.starts = layer.scales = padded(buffer[step.target].columns);
 }
 
@@ -67,7 +70,7 @@ bool plan(levit_engine &engine) {
     const levit_step &step = engine.step[i];
     Layer &layer = engine.layer[i];
     size_layer(engine, step, layer);
-    total += layer.depth * layer.columns + layer.starts + layer.scales;
+    total += layer.pitch * layer.columns + layer.starts + layer.scales;
     engine.scratch_floats = larger(engine.scratch_floats, scratch_of(engine, step));
     Stage &stage = engine.stage[step.stage];
     if (!stage.steps++) stage.first_step = i, rows = 0;
@@ -93,7 +96,7 @@ bool plan(levit_engine &engine) {
   for (int64_t i = 0; i < engine.steps; i++) {
     Layer &layer = engine.layer[i];
     layer.weight = next;
-    layer.start = next + layer.depth * layer.columns;
+    layer.start = next + layer.pitch * layer.columns;
     layer.scale = layer.start + layer.starts;
     next = layer.scale + layer.scales;
   }

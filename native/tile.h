@@ -27,8 +27,10 @@ constexpr int REGISTER_ROWS = 2, TILE_VECTORS = 4; // 8 of 16
 #endif
 #if defined(LEVIT_AMX)
 constexpr int TILE_ROWS = 32; // attention stays with the vectors' registers: its products are small
+constexpr int DEPTH_STEP = 16;
 #else
 constexpr int TILE_ROWS = REGISTER_ROWS;
+constexpr int DEPTH_STEP = 1;
 #endif
 constexpr int PANEL = WIDTH * TILE_VECTORS;
 static_assert(PANEL == 16 || PANEL == 32);
