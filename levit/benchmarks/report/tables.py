@@ -328,7 +328,8 @@ def best_engine_table(context: Context) -> Table | None:
             for case, by in found.items()
         ),
         note="times as fast as the other architecture, interpolated at each LeViT's published "
-        "top-1; below 1 LeViT is slower",
+        "top-1; below 1 LeViT is slower; a network's best engine is the fastest at that precision "
+        "or a more exact one",
     )
 
 

@@ -52,7 +52,7 @@ def best_engine_section(context: Context) -> Section | None:
         "LeViT beside other architectures",
         "Speed of LeViT over that of other architectures at the same published top-1, "
         "interpolated between their sizes, each network on the engine that runs it fastest at "
-        "that precision. Below 1 LeViT is slower.",
+        "that precision or a more exact one. Below 1 LeViT is slower.",
         table_box(table),
     )
 
