@@ -42,7 +42,7 @@ HEADLINE: Final = (*SIZES, *_EFFICIENTNETS, *TODAY)
 # What each of them might run fastest on, at every precision. ONNX Runtime is left out for our own
 # exports: OpenVINO and our own engine have been faster with them on every CPU so far.
 _HEADLINE_ENGINES: Final = (
-    *("levit-native", "levit-openvino"),
+    *("levit-native", "levit-native-int8", "levit-openvino"),
     *("naive-onnxruntime", "naive-openvino", "naive-openvino-default", "nncf-openvino"),
 )
 

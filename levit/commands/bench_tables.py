@@ -8,12 +8,11 @@ from typing import Any, Final
 from levit.benchmarks.compare import RunComparison
 from levit.benchmarks.record import Record
 from levit.benchmarks.report import Context, gathered
+from levit.benchmarks.report.accuracy_tables import best_engine_table, headline_table
 from levit.benchmarks.report.figures import figure
 from levit.benchmarks.report.tables import (
     Table,
-    best_engine_table,
     best_peer_table,
-    headline_table,
     protocol_tables,
     ratio_tables,
     refused_table,

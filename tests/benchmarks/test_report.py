@@ -27,6 +27,7 @@ from levit.benchmarks.report import (
     write_markdown,
     write_png,
 )
+from levit.benchmarks.report.accuracy_tables import best_engine_table
 from levit.benchmarks.report.csv import to_csv
 from levit.benchmarks.report.figures import figure, linear_ticks, log_ticks, percent_text
 from levit.benchmarks.report.html import to_html
@@ -36,7 +37,6 @@ from levit.benchmarks.report.markup import Markup, fitted, tag, text_width
 from levit.benchmarks.report.model_charts import distribution_charts
 from levit.benchmarks.report.series import panels, short_name
 from levit.benchmarks.report.tables import (
-    best_engine_table,
     best_peer_table,
     machine_table,
     protocol_tables,

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from levit.benchmarks.record import Record
+from levit.benchmarks.report.accuracy_tables import best_engine_table, headline_table
 from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.tables import (
     Table,
-    best_engine_table,
     best_peer_table,
     command_line,
-    headline_table,
     machine_table,
     protocol_tables,
     ratio_tables,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from levit.benchmarks.intervals import Interval
 from levit.benchmarks.record import Record
+from levit.benchmarks.report.accuracy_tables import best_engine_table, headline_table
 from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.figures import figure
 from levit.benchmarks.report.markup import Markup, tag
@@ -11,10 +12,8 @@ from levit.benchmarks.report.sections import Section, cards, section
 from levit.benchmarks.report.series import engine_label
 from levit.benchmarks.report.table_markup import folded, table_box
 from levit.benchmarks.report.tables import (
-    best_engine_table,
     best_peer_table,
     case_text,
-    headline_table,
 )
 from levit.benchmarks.summary import Comparison, comparisons, over_best_peers
 
