@@ -34,13 +34,9 @@ private:
   };
 };
 
-// Numbers of tiles: sums of (first or second 16 rows, first or second 16 columns), rows, columns.
-#define LEVIT_SUM(i, j) (2 * (i) + (j))
-#define LEVIT_ROWS(i) (4 + (i))
-#define LEVIT_COLUMNS(j) (6 + (j))
-
-#define LEVIT_DOT(i, j) LEVIT_DOT_OF(LEVIT_SUM(i, j), LEVIT_ROWS(i), LEVIT_COLUMNS(j))
-#define LEVIT_DOT_OF(sum, rows, columns)                                                           \
+// Tiles: 0 to 3 are sums, of the first or second 16 rows and columns; 4 and 5 rows, 6 and 7
+// columns. Written out, because GCC makes a part of an instruction of them.
+#define LEVIT_DOT(sum, rows, columns)                                                              \
   if constexpr (Number::INTEGER) {                                                                 \
     LEVIT_TILE(dpbusd)(sum, rows, columns);                                                        \
   } else {                                                                                         \
@@ -77,18 +73,18 @@ LEVIT_INLINE void add_tiles(const Left &left, bool two, const float *panel) {
   for (int64_t s = 0; s < left.segments; s++) {
     const char *row = left.p + s * left.segment_stride;
     for (int64_t k = 0; k < left.depth; k += SIDE) {
-      LEVIT_TILE(loadd)(LEVIT_ROWS(0), row, left.row_stride);
-      LEVIT_TILE(loadd)(LEVIT_COLUMNS(0), words, PITCH);
-      LEVIT_DOT(0, 0)
+      LEVIT_TILE(loadd)(4, row, left.row_stride);
+      LEVIT_TILE(loadd)(6, words, PITCH);
+      LEVIT_DOT(0, 4, 6)
       if (COLUMN_TILES == 2) {
-        LEVIT_TILE(loadd)(LEVIT_COLUMNS(1), words + SIDE * 4, PITCH);
-        LEVIT_DOT(0, 1)
+        LEVIT_TILE(loadd)(7, words + SIDE * 4, PITCH);
+        LEVIT_DOT(1, 4, 7)
       }
       if (two) {
-        LEVIT_TILE(loadd)(LEVIT_ROWS(1), row + SIDE * left.row_stride, left.row_stride);
-        LEVIT_DOT(1, 0)
+        LEVIT_TILE(loadd)(5, row + SIDE * left.row_stride, left.row_stride);
+        LEVIT_DOT(2, 5, 6)
         if (COLUMN_TILES == 2) {
-          LEVIT_DOT(1, 1)
+          LEVIT_DOT(3, 5, 7)
         }
       }
       row += SIDE * 4, words += SIDE * PITCH;
@@ -125,10 +121,10 @@ __attribute__((noinline)) void product_block(const Product &product, int64_t row
   }
   alignas(64) float sums[TILE_ROWS * COLUMN_TILES * SIDE];
   const bool two = rows > SIDE;
-  LEVIT_TILE(zero)(LEVIT_SUM(0, 0));
-  LEVIT_TILE(zero)(LEVIT_SUM(0, 1));
-  LEVIT_TILE(zero)(LEVIT_SUM(1, 0));
-  LEVIT_TILE(zero)(LEVIT_SUM(1, 1));
+  LEVIT_TILE(zero)(0);
+  LEVIT_TILE(zero)(1);
+  LEVIT_TILE(zero)(2);
+  LEVIT_TILE(zero)(3);
   if (left.depth % SIDE == 0) {
     add_tiles<COLUMN_TILES>(left, two, product.weights.panels);
   } else {
@@ -144,12 +140,12 @@ __attribute__((noinline)) void product_block(const Product &product, int64_t row
       panel += rest * COLUMN_TILES * SIDE;
     }
   }
-  LEVIT_TILE(stored)(LEVIT_SUM(0, 0), sums, PITCH);
-  if (COLUMN_TILES == 2) LEVIT_TILE(stored)(LEVIT_SUM(0, 1), sums + SIDE, PITCH);
+  LEVIT_TILE(stored)(0, sums, PITCH);
+  if (COLUMN_TILES == 2) LEVIT_TILE(stored)(1, sums + SIDE, PITCH);
   if (two) {
     float *second = sums + SIDE * COLUMN_TILES * SIDE;
-    LEVIT_TILE(stored)(LEVIT_SUM(1, 0), second, PITCH);
-    if (COLUMN_TILES == 2) LEVIT_TILE(stored)(LEVIT_SUM(1, 1), second + SIDE, PITCH);
+    LEVIT_TILE(stored)(2, second, PITCH);
+    if (COLUMN_TILES == 2) LEVIT_TILE(stored)(3, second + SIDE, PITCH);
   }
   int64_t r = 0;
   for (; r + TOGETHER <= rows; r += TOGETHER) {

@@ -69,10 +69,10 @@ void image_in_tiles(const levit::ImageWork &work, float *scratch) {
 double multiply_adds(int64_t rounds) {
   const Tiles tiles;
   for (int64_t round = 0; round < rounds; round++) {
-    LEVIT_DOT(0, 0)
-    LEVIT_DOT(0, 1)
-    LEVIT_DOT(1, 0)
-    LEVIT_DOT(1, 1)
+    LEVIT_DOT(0, 4, 6)
+    LEVIT_DOT(1, 4, 7)
+    LEVIT_DOT(2, 5, 6)
+    LEVIT_DOT(3, 5, 7)
   }
   return (double)rounds * 4 * SIDE * SIDE * SIDE * EACH;
 }

@@ -23,7 +23,7 @@ Array = NDArray[Any]
 _SIGNED: Final = 128
 # 255 · 2^f for |f| <= 1/2, within 1e-4 of itself: of f³, f², f and 1.
 _POWERS: Final = tuple(
-    np.float32(255) * np.float32(x) for x in (0.0558282, 0.24015361, 0.69314718, 1.0)
+    np.float32(255) * np.float32(x) for x in (0.05517166, 0.24261114, 0.69326099, 0.99992807)
 )
 
 
