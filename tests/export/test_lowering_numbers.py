@@ -1,4 +1,4 @@
-"""Programs in bytes and bfloat16: the same network, on every instruction set, with any layer kept."""
+"""Programs in bytes and bfloat16: the same network on every instruction set, any layer kept."""
 
 from collections import Counter
 from dataclasses import replace
