@@ -171,19 +171,28 @@ class LayerGrids:
 class AttentionGrids:
     """Grids of an attention whose products are both of integers.
 
-    Integers are ``clip(rint(x / scale), -128, 127)``. With those of queries and keys, the row of
-    scores to base 2 is ``s = Σ q·k · factors + table·log₂e``. Its probabilities have a grid of
-    their own row, whose largest value is always 255: ``p = rint(255 · 2^(s - max s))``, and the
-    result is ``Σ p·v / Σ p · values``: divided by the sum of the rounded ones, it is a mean.
+    Integers are ``clip(rint((x - offset) / scale), -128, 127)``. With those of queries and keys,
+    the row of scores to base 2 is ``s = Σ q·k · factors + table·log₂e``. Its probabilities have a
+    grid of their own row, whose largest value is always 255: ``p = rint(255 · 2^(s - max s))``, and
+    the result is ``Σ p·v · (1 / Σ p) · values + value_offset``, in this order in float32.
+
+    Both offsets are exact and next to free. What all keys have in common adds the same to a row of
+    scores, which softmax ignores, so that nobody adds it back; it goes into the bias of the keys'
+    layer. What all values have in common comes out as it is, because the probabilities are divided
+    by the sum of the rounded ones.
 
     Attributes:
         queries, keys: (H,) float32, a scale a head.
         values: (H·Dv,) float32, a scale a channel.
+        key_offset: (H·Dk,) float32.
+        value_offset: (H·Dv,) float32.
     """
 
     queries: Array
     keys: Array
     values: Array
+    key_offset: Array
+    value_offset: Array
 
     def factors(self, scale: float | None = None) -> Array:
         """(H,) float32: of a sum of products of integers, in the scores to base 2.

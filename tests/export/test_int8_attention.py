@@ -34,6 +34,8 @@ def parts(rng):
     q = rng.standard_normal((2, ROWS, HEADS, KEY)) * sizes
     k = rng.standard_normal((2, TOKENS, HEADS, KEY)) / sizes
     v = rng.standard_normal((2, TOKENS, HEADS, VALUE)) * 2.0 ** rng.uniform(-3, 3, (HEADS, VALUE))
+    k = k + rng.standard_normal((HEADS, KEY))
+    v = v + rng.standard_normal((HEADS, VALUE))
     return q, k, v, rng.standard_normal((HEADS, ROWS, TOKENS))
 
 
@@ -41,8 +43,15 @@ def grids_for(q, k, v, reach=1.0):
     def scales(x, axes):
         return (reach * np.abs(x).max(axis=axes) / 127).astype(np.float32)
 
+    def middles(x):
+        return ((x.min(axis=(0, 1)) + x.max(axis=(0, 1))) / 2).astype(np.float32)
+
     return AttentionGrids(
-        queries=scales(q, (0, 1, 3)), keys=scales(k, (0, 1, 3)), values=scales(v, (0, 1)).ravel()
+        queries=scales(q, (0, 1, 3)),
+        keys=scales(k - middles(k), (0, 1, 3)),
+        values=scales(v - middles(v), (0, 1)).ravel(),
+        key_offset=middles(k).ravel(),
+        value_offset=middles(v).ravel(),
     )
 
 
@@ -58,7 +67,9 @@ def by_hand(q, k, v, table, scale, grids):
     """One image, head and query after the other, in Python's integers and float32."""
     found = np.empty((*q.shape[:3], v.shape[-1]), np.float32)
     single = np.float32
-    steps = grids.values.reshape(v.shape[2:])
+    steps, offset = (part.reshape(v.shape[2:]) for part in (grids.values, grids.value_offset))
+    k = k - grids.key_offset.reshape(k.shape[2:])
+    v = v - offset
     for b, i, h in np.ndindex(found.shape[:3]):
         factor = single(float(grids.queries[h]) * float(grids.keys[h]) * scale * np.log2(np.e))
         scores = []
@@ -71,7 +82,8 @@ def by_hand(q, k, v, table, scale, grids):
         p = [int(np.rint(single(255) * single(2.0 ** float(s - max(scores))))) for s in scores]
         for n in range(v.shape[-1]):
             total = sum(x * int(whole(v[b, j, h, n], steps[h, n])) for j, x in enumerate(p))
-            found[b, i, h, n] = single(total) * (single(1) / single(sum(p))) * steps[h, n]
+            mean = single(total) * (single(1) / single(sum(p))) * steps[h, n]
+            found[b, i, h, n] = mean + offset[h, n]
     return found
 
 
@@ -107,7 +119,7 @@ def test_values_that_are_all_the_same_stay(parts):
     ops = of_attention(grids)
     with ops.scope(PATH):
         found = ops.attend(q, k, v, bias=lambda _: table)
-    np.testing.assert_allclose(found, np.broadcast_to(v[:, :1], found.shape), rtol=5e-7)
+    np.testing.assert_allclose(found, np.broadcast_to(v[:, :1], found.shape), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -135,7 +147,9 @@ def test_a_softmax_by_itself_is_refused_where_integers_are_described(parts):
 
 def test_factors_and_tables_are_to_base_two():
     one = np.ones(HEADS, np.float32)
-    grids = AttentionGrids(queries=one / 4, keys=one * 3, values=np.ones(HEADS * VALUE, np.float32))
+    grids = AttentionGrids(
+        queries=one / 4, keys=one * 3, values=one, key_offset=one, value_offset=one
+    )
     for scale, expected in ((None, 0.75), (0.5, 0.375)):
         factors = grids.factors(scale)
         assert factors.dtype == np.float32
@@ -199,7 +213,8 @@ def test_every_attention_has_grids_of_its_shapes(quantized):
     for path, attention in found.items():
         grids = description.attentions[path]
         assert grids.queries.shape == grids.keys.shape == (attention.heads,)
-        assert grids.values.shape == (len(attention.v.weight),)
+        assert grids.key_offset.shape == (len(attention.k.weight),)
+        assert grids.values.shape == grids.value_offset.shape == (len(attention.v.weight),)
         for scales in (grids.queries, grids.keys, grids.values):
             assert scales.dtype == np.float32
             assert (scales > 0).all()
@@ -224,12 +239,15 @@ class Recording(QuantizedOps):
 
     def attend(self, q, k, v, **options):
         grids = self._attentions[self.path]
+        given = super().attend(q, k, v, **options)
+        k = k - grids.key_offset.reshape(k.shape[2:])
+        v = v - grids.value_offset.reshape(v.shape[2:])
         self.reached[self.path] = {
             "q": (np.abs(q).max(axis=(0, 1, 3)) / grids.queries).max() / 127,
             "k": (np.abs(k).max(axis=(0, 1, 3)) / grids.keys).max() / 127,
             "v": (np.abs(v).max(axis=(0, 1)).ravel() / grids.values).max() / 127,
         }
-        return super().attend(q, k, v, **options)
+        return given
 
 
 def test_attention_in_integers_costs_little(quantized):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
 from levit.export.grids import AttentionGrids, Quantization
 from levit.export.quantization.observe import Observed
 from levit.models.layers import DotProductAttention, layers_of
@@ -15,10 +17,11 @@ from levit.models.ops import Array
 __all__ = ["with_attention_grids"]
 
 _LARGEST: Final = 127
-# Beyond the extremes of the calibration. Those of one channel are seen less well than those of a
-# head, and what is cut off of a value goes into the result as it is (docs/quantization.md).
+# Of the ranges of the calibration, measured in docs/quantization.md. Those of keys and values are
+# about the middle of each channel, and those of one channel are seen less well than a head's.
 _HEADROOM: Final = 1.3
-_HEADROOM_OF_VALUES: Final = 1.5
+_HEADROOM_OF_KEYS: Final = 1.5
+_HEADROOM_OF_VALUES: Final = 1.75
 
 
 def with_attention_grids(
@@ -26,7 +29,7 @@ def with_attention_grids(
 ) -> Quantization:
     """Put queries, keys and values on grids too, of every attention that can have them.
 
-    Ranges are the extremes of the calibration and some more. Not of an attention in which more
+    Ranges are those of the calibration and some more. Not of an attention in which more
     than a softmax makes the weights of the values.
     """
     grids = {
@@ -40,16 +43,27 @@ def with_attention_grids(
 def _grids_of(
     path: str, heads: int, quantization: Quantization, observed: Mapping[str, Observed]
 ) -> AttentionGrids:
-    def peaks(part: str) -> Array:
-        found = observed[f"{path}.{part}"].peaks
+    def ends(part: str) -> tuple[Array, Array]:
+        found = observed[f"{path}.{part}"].channels
         assert found is not None, "parts of attentions are observed"
         return found
 
     def scales(reached: Array, headroom: float) -> Array:
         return quantization.scheme.scales(reached * headroom / _LARGEST)
 
+    low, high = ends("q")
+    keys, key_offset = _about_the_middle(*ends("k"))
+    values, value_offset = _about_the_middle(*ends("v"))
     return AttentionGrids(
-        queries=scales(peaks("q").reshape(heads, -1).max(axis=1), _HEADROOM),
-        keys=scales(peaks("k").reshape(heads, -1).max(axis=1), _HEADROOM),
-        values=scales(peaks("v"), _HEADROOM_OF_VALUES),
+        queries=scales(np.maximum(-low, high).reshape(heads, -1).max(axis=1), _HEADROOM),
+        keys=scales(keys.reshape(heads, -1).max(axis=1), _HEADROOM_OF_KEYS),
+        values=scales(values, _HEADROOM_OF_VALUES),
+        key_offset=key_offset,
+        value_offset=value_offset,
     )
+
+
+def _about_the_middle(low: Array, high: Array) -> tuple[Array, Array]:
+    """Half of the distance between the ends, and what is halfway, as float32."""
+    middle = ((low + high) / 2).astype(np.float32)
+    return np.maximum(high - middle, middle - low), middle

@@ -33,7 +33,7 @@ class Observed:
         rows: (n, I·k·k) float32: a sample of the rows that its output channels are products with.
         source: the value that it reads and how: layers of one source share rows and a grid.
         output: the extremes of its result, of a convolution.
-        peaks: (O,) the largest magnitudes of its result's channels, of a convolution and of what
+        channels: (O,) twice, the extremes of its result's channels, of a convolution and of what
             makes queries, keys or values.
         made: names of the values and weights that the graph makes at the layer's path.
     """
@@ -43,7 +43,7 @@ class Observed:
     rows: Array
     source: Source
     output: tuple[float, float] | None = None
-    peaks: Array | None = None
+    channels: tuple[Array, Array] | None = None
     made: frozenset[str] = frozenset()
 
 
@@ -120,7 +120,7 @@ def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Obs
             rows=rows[key],
             source=_source(layer),
             output=None if made is None or not layer.kernel else made.extremes,
-            peaks=None if made is None else np.maximum(-made.low, made.high),
+            channels=None if made is None else (made.low, made.high),
             made=frozenset(value for value, path in taps.scopes.items() if path == name),
         )
     return found

@@ -56,15 +56,17 @@ class QuantizedOps(NumpyOps):
         if grids is None:
             return super().attend(q, k, v, scale=scale, bias=bias)
         table = np.float32(0) if bias is None else grids.table(bias(self))
+        centred = k - grids.key_offset.reshape(k.shape[2:])  # (B, N, H, Dk)
         scores = _sums(
             _integers(q, grids.queries[:, None]).transpose(0, 2, 1, 3),  # (B, H, Nq, Dk)
-            _integers(k, grids.keys[:, None]).transpose(0, 2, 3, 1),  # (B, H, Dk, N)
+            _integers(centred, grids.keys[:, None]).transpose(0, 2, 3, 1),  # (B, H, Dk, N)
         )
         scores = scores * grids.factors(scale)[:, None, None] + table
         p = _probabilities(scores)
-        steps = grids.values.reshape(v.shape[2:])  # (H, Dv)
-        y = _sums(p, _integers(v, steps).transpose(0, 2, 1, 3))  # (B, H, Nq, Dv)
+        steps, offset = (part.reshape(v.shape[2:]) for part in (grids.values, grids.value_offset))
+        y = _sums(p, _integers(v - offset, steps).transpose(0, 2, 1, 3))  # (B, H, Nq, Dv)
         y = y * (1 / p.sum(axis=-1, keepdims=True, dtype=np.float32)) * steps[:, None]
+        y = y + offset[:, None]
         result: Array = y.transpose(0, 2, 1, 3).astype(self.dtype)
         return result
 
