@@ -84,7 +84,7 @@ LEVIT_API int levit_start(levit_engine *engine);
 // (table, scale of each head's scores, scale of each column of the values), the scales of bytes
 // only. bias may be null.
 LEVIT_API int levit_pack(levit_engine *engine, int64_t step, int64_t width, const void *weight,
-                         const void *bias, const float *scale);
+                         const void *bias, const float *scale, const float *offset);
 // Scale and shift of uint8 pixels, per channel.
 LEVIT_API void levit_set_pixels(levit_engine *engine, const float *scale, const float *shift);
 // Runs `images`; outputs[i] holds images x the size of output i. Any number of threads may call.

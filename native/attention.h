@@ -55,10 +55,16 @@ struct Values {
   Left weights;        // rows of powers of two
   const float *values; // a panel; of float32 in blocks as they came
   int64_t value_block;
-  const float *start, *scale; // of each column, of integers only
-  const float *inverse;       // of the sum of each row
-  Product product;            // its target and activation
+  const float *start, *scale, *offset; // of each column, of integers only
+  const float *inverse;                // of the sum of each row
+  Product product;                     // its target and activation
 };
+
+// Row r of vector v of the values, from what their products with the powers add up to.
+LEVIT_INLINE Vec mean_of(const Values &values, Vec x, int r, int v) {
+  x *= splat(values.inverse[r]);
+  return Number::INTEGER ? x + load(values.offset + v * WIDTH) : x;
+}
 
 template <int ROWS, int VECTORS> __attribute__((noinline)) void values_tile(const Values &values) {
   Tile<ROWS, VECTORS> sum;
@@ -76,7 +82,7 @@ template <int ROWS, int VECTORS> __attribute__((noinline)) void values_tile(cons
   if (values.product.activation == LEVIT_HARD_SWISH && target.dtype == OWN) {
     for_values(sum, values.scale, [&](int r, int c, Vec *x) {
       LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-        x[i] = hard_swish(x[i] * splat(values.inverse[r]));
+        x[i] = hard_swish(mean_of(values, x[i], r, c * CHUNK + i));
       }
       put<OWN>(target, r, c, x);
     });
@@ -86,7 +92,7 @@ template <int ROWS, int VECTORS> __attribute__((noinline)) void values_tile(cons
   alignas(64) float found[ROWS * CHUNKS * 16];
   for_values(sum, values.scale, [&](int r, int c, Vec *x) {
     LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-      store(found + (r * CHUNKS + c) * 16 + i * WIDTH, x[i] * splat(values.inverse[r]));
+      store(found + (r * CHUNKS + c) * 16 + i * WIDTH, mean_of(values, x[i], r, c * CHUNK + i));
     }
   });
   finish_stored(values.product, found, ROWS, CHUNKS);
@@ -171,7 +177,8 @@ void attention(const AttentionWork &work, float *scratch) {
       values.values = EACH == 1 ? (const float *)(head_values + column / 16 * work.value_block)
                                 : packed.values + column * token_words;
       values.start = packed.value_start + column;
-      values.scale = Number::INTEGER ? work.value_scale + head * value_width + column : nullptr;
+      values.scale = work.value_scale + head * value_width + column;
+      values.offset = work.value_offset + head * value_width + column;
       Store place = from_place(target, column * target_size);
       if (!fits) {
         place.p = aside, place.row_stride = PANEL * target_size;

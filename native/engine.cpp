@@ -289,11 +289,12 @@ levit_engine *levit_open(const levit_program *program, int number, int threads) 
 int levit_start(levit_engine *engine) { return start_here(*engine); }
 
 int levit_pack(levit_engine *engine, int64_t number, int64_t width, const void *weight,
-               const void *bias, const float *scale) {
+               const void *bias, const float *scale, const float *offset) {
   const levit_step &step = engine->step[number];
   Layer &layer = engine->layer[number];
   if (step.kind == LEVIT_ATTENTION) {
-    pack_attention(*engine, step, layer, (const float *)weight, (const float *)bias, scale);
+    pack_attention(*engine, step, layer,
+                   {(const float *)weight, (const float *)bias, scale, offset});
     return LEVIT_OK;
   }
   const bool project = step.kind == LEVIT_PROJECT;

@@ -91,9 +91,9 @@ struct AttentionWork {
   // there is no table, and no step from one to the next.
   const float *table;
   int64_t table_stride;
-  const float *score_scale; // of each head's sums, of integers only
-  const float *value_scale; // (heads, padded value_width), of integers only
-  Store target;             // (images, queries, heads * value_width)
+  const float *score_scale;                // of each head's sums, of integers only
+  const float *value_scale, *value_offset; // (heads, padded value_width), of integers only
+  Store target;                            // (images, queries, heads * value_width)
   int64_t activation;
   Range tiles; // of heads * images * tiles of queries
 };

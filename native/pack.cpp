@@ -69,20 +69,22 @@ bool pack_columns(const levit_engine &engine, const levit_step &step, Layer &lay
 }
 
 void pack_attention(const levit_engine &engine, const levit_step &step, Layer &layer,
-                    const float *table, const float *score_scale, const float *value_scale) {
+                    const AttentionArrays &arrays) {
   const int64_t rows = step.has_table ? layer.depth : 1;
   const int64_t keys = engine.buffer[step.keys.buffer].rows;
   for (int64_t row = 0; row < rows; row++) {
     float *to = layer.weight + row * layer.columns;
-    if (table) memcpy(to, table + row * keys, (size_t)keys * sizeof(float));
+    if (arrays.table) memcpy(to, arrays.table + row * keys, (size_t)keys * sizeof(float));
     for (int64_t key = keys; key < layer.columns; key++) to[key] = -__builtin_inff();
   }
-  if (!score_scale || !value_scale) return;
+  if (!arrays.score_scale || !arrays.value_scale) return;
+  memcpy(layer.start, arrays.score_scale, (size_t)step.heads * sizeof(float));
   const int64_t width = step.values.width;
-  memcpy(layer.start, score_scale, (size_t)step.heads * sizeof(float));
   for (int64_t head = 0; head < step.heads; head++) {
-    memcpy(layer.scale + head * padded(width), value_scale + head * width,
-           (size_t)width * sizeof(float));
+    float *scale = layer.scale + head * padded(width), *offset = scale + layer.scales / 2;
+    const size_t bytes = (size_t)width * sizeof(float);
+    memcpy(scale, arrays.value_scale + head * width, bytes);
+    if (arrays.value_offset) memcpy(offset, arrays.value_offset + head * width, bytes);
   }
 }
 

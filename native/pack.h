@@ -19,8 +19,13 @@ int64_t values_of(const levit_engine &engine, const levit_step &step);
 bool pack_columns(const levit_engine &engine, const levit_step &step, Layer &layer,
                   const Columns &columns);
 
-// The table of an attention, and of bytes the scales of each head's scores and of each value.
+// Of an attention: the table; of bytes the scale of each head's scores, and the scale and the
+// offset of each column of the values. Null where there is none.
+struct AttentionArrays {
+  const float *table, *score_scale, *value_scale, *value_offset;
+};
+
 void pack_attention(const levit_engine &engine, const levit_step &step, Layer &layer,
-                    const float *table, const float *score_scale, const float *value_scale);
+                    const AttentionArrays &arrays);
 
 } // namespace levit

@@ -28,7 +28,7 @@ void size_layer(const levit_engine &engine, const levit_step &step, Layer &layer
     layer.pitch = layer.depth;
     layer.columns = padded(buffer[step.keys.buffer].rows);
     layer.starts = padded(step.heads);
-    layer.scales = step.heads * padded(step.values.width);
+    layer.scales = 2 * step.heads * padded(step.values.width); // and offsets
     return;
   default: return;
   }

@@ -197,6 +197,7 @@ void run_attention(const Group &group, const levit_step &step, const Layer &laye
   work.table = layer.weight;
   work.table_stride = step.has_table ? layer.columns : 0;
   work.score_scale = layer.start, work.value_scale = layer.scale;
+  work.value_offset = layer.scale + layer.scales / 2;
   work.target = group.store(step.target);
   work.activation = step.activation;
   const int64_t tiles = (work.query_count + kernels.queries - 1) / kernels.queries;

@@ -435,9 +435,7 @@ def run(arguments: argparse.Namespace, work: Path) -> int:
         (work / f"{cpu}.cpuinfo").write_text(cpuinfo(cpu))
     # This side's levit is the one that this process has.
     os.environ["PYTHONPATH"] = str(Path(levit.__file__).parents[1])
-    tested = [
-        tests_pass(trees, cpu, work, arguments.tests) for cpu in cpus if arguments.tests
-    ]
+    tested = [tests_pass(trees, cpu, work, arguments.tests) for cpu in cpus if arguments.tests]
     results = []
     target = "native" if arguments.wheel else "onnx"
     for artifact in artifacts(arguments.artifacts, target, work):

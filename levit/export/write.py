@@ -114,7 +114,9 @@ def _compile(
     precision = options.precision
     quantizer = prepared.quantizer if precision == "int8" else None
     progress("folding")
-    applied = prepared.folded(precision)
+    # Pixels that are multiplied as they are have their normalisation in the weights.
+    as_they_are = precision == "int8" and not target.integers.keep_first
+    applied = prepared.folded("fp32" if as_they_are else precision)
     if quantizer is not None:
         model = target.prepare(applied[-1].model, precision)
         scheme = target.integers.scheme(reduce_range=options.reduce_range)

@@ -97,7 +97,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "levit_isa_peak": (c_double, [c_int, c_int, c_double]),
     "levit_open": (c_void_p, [POINTER(CProgram), c_int, c_int]),
     "levit_start": (c_int, [c_void_p]),
-    "levit_pack": (c_int, [c_void_p, c_int64, c_int64, c_void_p, c_void_p, c_void_p]),
+    "levit_pack": (c_int, [c_void_p, c_int64, c_int64, *[c_void_p] * 4]),
     "levit_set_pixels": (None, [c_void_p, POINTER(c_float), POINTER(c_float)]),
     "levit_run": (c_int, [c_void_p, c_void_p, c_int64, c_void_p]),
     "levit_profile": (c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),

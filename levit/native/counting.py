@@ -53,7 +53,7 @@ def weight_bytes_of(program: Program, step: Step) -> int:
     elif isinstance(step, Project):
         names = [name for part in step.parts for name in _names(part)]
     elif isinstance(step, Attention):
-        names = [step.table, step.score_scale, step.value_scale]
+        names = [step.table, step.score_scale, step.value_scale, step.value_offset]
     specs = [program.arrays[name] for name in names if name]
     return sum(_ITEMS[spec.dtype] * math.prod(spec.shape) for spec in specs)
 

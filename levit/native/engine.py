@@ -240,11 +240,14 @@ def _pack(functions: ctypes.CDLL, handle: int, program: Program, arrays: Arrays)
         parts: Sequence[tuple[int, tuple[str | None, ...]]]
         match step:
             case Conv() | Linear():
-                parts = [(0, (step.weight, step.bias, step.scale))]
+                parts = [(0, (step.weight, step.bias, step.scale, None))]
             case Project():
-                parts = [(part.width, (part.weight, part.bias, part.scale)) for part in step.parts]
+                parts = [
+                    (part.width, (part.weight, part.bias, part.scale, None)) for part in step.parts
+                ]
             case Attention():
-                parts = [(0, (step.table, step.score_scale, step.value_scale))]
+                of_values = step.value_scale, step.value_offset
+                parts = [(0, (step.table, step.score_scale, *of_values))]
             case _:
                 continue
         for width, names in parts:

@@ -42,13 +42,21 @@ def product(x: Array, zero_point: int, weight: Array, bias: Array | None, scale:
     return _value(_sums(x, zero_point, weight.T, 0 if bias is None else bias), scale)
 
 
-def attention(q: Array, k: Array, v: Array, scales: tuple[Array, Array], table: Array) -> Array:
+def attention(
+    q: Array,
+    k: Array,
+    v: Array,
+    scales: tuple[Array, Array],
+    table: Array,
+    offset: Array,
+) -> Array:
     """Attention in bytes: each row's powers of two are divided by the sum of the rounded ones.
 
     Args:
         q, k, v: (B, H, Nq, D), (B, H, N, D) and (B, H, N, Dv) uint8, with a zero point of 128.
         scales: (H,) of the scores and (H · Dv,) of the values, float32.
         table: (H, Nq, N) float32, or 0.
+        offset: (H · Dv,) float32 that is added to what comes out, or 0.
 
     Returns:
         (B, H, Nq, Dv) float32.
@@ -60,7 +68,7 @@ def attention(q: Array, k: Array, v: Array, scales: tuple[Array, Array], table: 
     total = powers.sum(-1, keepdims=True, dtype=np.int64).astype(np.float32)
     mixed = _value(_sums(powers, 0, values, 0), of_values.reshape(v.shape[1], 1, -1))
     result: Array = mixed * (np.float32(1) / total)
-    return result
+    return result + (offset.reshape(v.shape[1], 1, -1) if offset.ndim else offset)
 
 
 def hard_swish(x: Array) -> Array:

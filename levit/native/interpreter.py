@@ -119,7 +119,8 @@ class _Weights:
         if step.score_scale is not None and step.value_scale is not None:
             scales = self._arrays[step.score_scale], self._arrays[step.value_scale]
             table = self._optional(step.table).astype(np.float32)
-            return integers.attention(q, k, v, scales, table)
+            offset = self._optional(step.value_offset).astype(np.float32)
+            return integers.attention(q, k, v, scales, table, offset)
         scores = q @ k.swapaxes(-1, -2) + self._optional(step.table)  # (B, H, Nq, N)
         powers = np.exp2(scores - scores.max(-1, keepdims=True))
         powers = _stored(powers, numbers, self._dtype)  # as they meet the values

@@ -261,7 +261,7 @@ class Attention:
     Of bytes, all with a zero point of 128, integer scores are multiplied by their head's scale
     before the table is added; powers are rounded to ``round(255 · 2^(s - max))`` and divided by the
     sum of the rounded ones; and their product with the values is multiplied by the scale of each
-    column.
+    column, and that column's offset is added.
 
     Attributes:
         target: its rows are the queries', its columns heads · values' width, not padded between
@@ -269,6 +269,7 @@ class Attention:
         table: name of an array, (heads, queries, keys); None for none.
         score_scale: name of an array, (heads,); None where the queries are no bytes.
         value_scale: name of an array, (heads · values' width,); likewise.
+        value_offset: name of an array like that, added to what comes out; None for none.
     """
 
     name: str
@@ -282,6 +283,7 @@ class Attention:
     activation: str | None = None
     score_scale: str | None = None
     value_scale: str | None = None
+    value_offset: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

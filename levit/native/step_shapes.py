@@ -197,6 +197,8 @@ class StepShapes:
             require((name is not None) == integers, "integers and their scales go together")
         self._array(step.score_scale, step.heads)
         self._array(step.value_scale, step.heads * step.values.width)
+        require(integers or step.value_offset is None, "an offset of values that are no bytes")
+        self._array(step.value_offset, step.heads * step.values.width)
         _check_activation(step.activation)
 
     def _view(self, view: View, heads: int) -> Buffer:

@@ -127,7 +127,7 @@ def test_layers_that_are_kept_stay_in_floating_point(attempt_of, rng):
             bound = signal_to_noise(exact, reference) if quantization.layers else 50
             found = Engine(program, arrays.__getitem__, threads=1).run(x)["logits"]
             least = min(bound, 30) if floats == BFLOAT16 else bound
-            assert signal_to_noise(exact, found) > least - 4, (kept, floats)
+            assert signal_to_noise(exact, found) > least - 6, (kept, floats)
 
 
 @pytest.mark.native

@@ -162,14 +162,15 @@ class Sketch:
 
     def attention(
         self, queries, keys, values, heads, table=None, activation=None, *,
-        scales=(None, None), numbers=FLOAT32,
+        scales=(None, None, None), numbers=FLOAT32,
     ):  # fmt: skip
-        """Scales are those of the scores and of the values, of bytes only."""
+        """Scales are of the scores and the values, and the values' offset; of bytes only."""
         target = self._buffer(self.rows(queries.buffer), heads * values.width, None, numbers)
         return self._add(
             Attention, queries=queries, keys=keys, values=values, target=target, heads=heads,
             table=self._array(table), activation=activation,
             score_scale=self._array(scales[0]), value_scale=self._array(scales[1]),
+            value_offset=self._array(scales[2]),
         )  # fmt: skip
 
     def subsample(self, source, grid, step, *, numbers=FLOAT32):

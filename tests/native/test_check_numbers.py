@@ -40,7 +40,9 @@ def program():
     copy = sketch.last()
     part = (np.ones((8, 6), np.int8), np.ones(8, np.int32))
     q, k, v = sketch.project(copy, 2, [part] * 3, numbers=SIGNED)  # 3
-    mixed = sketch.attention(q, k, v, 2, scales=(np.ones(2), np.ones(8)), numbers=GRID)  # 4
+    mixed = sketch.attention(
+        q, k, v, 2, scales=(np.ones(2), np.ones(8), np.ones(8)), numbers=GRID
+    )  # 4
     sketch.linear(mixed, np.ones((6, 8), np.int8), residual=tokens, target=tokens, copy=BFLOAT16)
     of_halves = sketch.last()  # 5
     half = sketch.linear(of_halves, bfloat16_bits(np.ones((6, 6))), np.ones(6))  # 6

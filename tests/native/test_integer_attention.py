@@ -30,9 +30,10 @@ def parts_of(rng, sketch, source, heads, widths, spread=60):
 
 
 def scales_of(rng, heads, key_width, value_width, sharpness=2.0):
-    """Scales of scores that are of `sharpness`, and of values."""
+    """Scales of scores that are of `sharpness`, and of values, with their offset or none."""
     scores = rng.uniform(0.5, 1.5, heads) * sharpness / (60 * 60 * key_width**0.5)
-    return scores, rng.uniform(0.5, 1.5, heads * value_width) / 60
+    values = rng.uniform(0.5, 1.5, heads * value_width) / 60
+    return scores, values, rng.normal(0, 1, heads * value_width) if heads % 2 else None
 
 
 def check_attention(
@@ -105,7 +106,7 @@ def of_scores(rng, table):
     nothing, itself = (np.zeros((1, 8), np.int8), None), (np.eye(8, dtype=np.int8), None)
     (q,) = sketch.project(source, 1, [nothing], numbers=SIGNED)
     (v,) = sketch.project(source, 1, [itself], numbers=SIGNED)
-    sketch.output(sketch.attention(q, q, v, 1, table[None], scales=(np.ones(1), np.ones(8))))
+    sketch.output(sketch.attention(q, q, v, 1, table[None], scales=(np.ones(1), np.ones(8), None)))
     tokens = rng.integers(-128, 128, (1, keys, 8)).astype(np.float32)
     return sketch, sketch.pictures(tokens), tokens
 

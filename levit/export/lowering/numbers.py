@@ -215,45 +215,36 @@ class _Rewriting:
     def _part(self, part: p.Part, heads: int, role: str) -> p.Part:
         path = _path_of(part.weight)
         grids = self._quantization.attentions.get(path.rsplit(".", 1)[0])
-        shares = None
+        shares = offset = None
         if grids is not None:
             scales = {"q": grids.queries, "k": grids.keys, "v": grids.values}[role]
+            offset = {"q": None, "k": grids.key_offset, "v": grids.value_offset}[role]
             # A scale a head, or a channel; the factor of the queries is in the scores.
             each = np.repeat(scales.astype(np.float64), heads * part.width // len(scales))
             shares = 1 / (each * self._factors.get(part.weight, 1.0))
         numbers = self._read_numbers(path)
-        weight, bias, scale = self._weights(path, part.weight, part.bias, numbers, shares)
+        weight, bias, scale = self._weights(
+            path, part.weight, part.bias, numbers, shares=shares, offset=offset
+        )
         return replace(part, weight=weight, bias=bias, scale=scale)
 
     def _attention(self, number: int, step: p.Attention) -> None:
         grids = self._quantization.attentions.get(step.name)
         views = [self._view(view) for view in (step.queries, step.keys, step.values)]
-        scales: tuple[str | None, str | None] = None, None
-        if grids is not None:
-            scales = self._scales(step, grids)
         table = None if step.table is None else self._keep(step.table, self._old[step.table])
         queries, keys, values = views
-        self._write(
-            number,
-            replace(
-                step,
-                queries=queries,
-                keys=keys,
-                values=values,
-                table=table,
-                score_scale=scales[0],
-                value_scale=scales[1],
-            ),
-            step.target,
-        )
+        step = replace(step, queries=queries, keys=keys, values=values, table=table)
+        self._write(number, step if grids is None else self._scaled(step, grids), step.target)
 
-    def _scales(self, step: p.Attention, grids: AttentionGrids) -> tuple[str, str]:
+    def _scaled(self, step: p.Attention, grids: AttentionGrids) -> p.Attention:
         # What the lowering has multiplied the queries with, and their integers are without.
         factor = self._factors.get(f"{step.name}.q.weight", 1.0)
         scores = grids.queries.astype(np.float64) * grids.keys * factor
-        return (
-            self._keep(f"{step.name}.score_scale", scores),
-            self._keep(f"{step.name}.value_scale", grids.values),
+        return replace(
+            step,
+            score_scale=self._keep(f"{step.name}.score_scale", scores),
+            value_scale=self._keep(f"{step.name}.value_scale", grids.values),
+            value_offset=self._keep(f"{step.name}.value_offset", grids.value_offset),
         )
 
     def _view(self, view: View) -> View:
@@ -270,14 +261,20 @@ class _Rewriting:
         weight: str,
         bias: str | None,
         numbers: Numbers,
+        *,
         shares: Array | None = None,
+        offset: Array | None = None,
     ) -> tuple[str, str | None, str | None]:
         """Names of a layer's weights, bias and scale in the numbers that it multiplies in.
 
         Args:
             shares: (O,) by which its results are multiplied beside; None for 1.
+            offset: (O,) that is taken off them before; None for 0.
         """
         values, added = self._old[weight], None if bias is None else self._old[bias]
+        if offset is not None:
+            bias = bias or f"{path}.bias"
+            added = (0 if added is None else added) - offset.astype(np.float64)
         if numbers.dtype == "uint8":
             return self._integers(path, weight, values, bias, added, shares)
         if shares is not None:

@@ -151,7 +151,8 @@ class Quantizer:
             islands: values and weights that are float32 among float16, which no grid can hold.
             integer_results: whether results of convolutions are quantized too.
             integer_attention: whether the products of attentions are, each as one layer more.
-            keep_first: whether the first convolution stays in floating point, as heads do.
+            keep_first: whether the first convolution stays in floating point also where it reads
+                pixels, which are integers already; of floats its products are always.
         """
         rounded = self._rounded.get(
             model,
@@ -189,9 +190,9 @@ class Quantizer:
     ) -> _Rounded:
         observed = self._observe(model, progress)
         progress("rounding weights")
-        kept = _ends(observed) if keep_first else _heads(observed)
-        keep = [*kept, *_touching(observed, islands)]
-        inputs = None if keep_first else _without_range(model, observed)
+        inputs = {} if keep_first else _without_range(model, observed)
+        keep = [name for name in _ends(observed) if name not in inputs]
+        keep += _touching(observed, islands)
         quantized, quantization = quantize(
             model, observed, scheme, keep=keep, inputs=inputs, progress=progress
         )

@@ -19,7 +19,8 @@ class IntegerForm:
         integer_results: a convolution of integers gives integers, so that its result has a grid.
         integer_attention: both products of an attention may be of integers too, its probabilities
             on a grid a row (`AttentionGrids`), which no graph can say.
-        keep_first: the first convolution stays in floating point, as heads do.
+        keep_first: the first convolution stays in floating point also where it reads pixels, which
+            are integers already.
         floats: precision of all that is no integer.
         exact_everywhere: products of 8 bits never saturate, on x86 without VNNI either.
     """
