@@ -22,7 +22,7 @@ def library():
 def test_those_that_this_cpu_has(library):
     count = library.functions.levit_isa_count()
     names = [library.functions.levit_isa_name(number).decode() for number in range(count)]
-    x86 = ["avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "portable"]
+    x86 = ["amx", "avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "portable"]
     assert names == (x86 if is_x86() else ["bf16", "dotprod", "neon"])
     usable = [bool(library.functions.levit_isa_usable(number)) for number in range(count)]
     assert library.isas == tuple(n for n, here in zip(names, usable, strict=True) if here)
@@ -32,7 +32,7 @@ def test_those_that_this_cpu_has(library):
 def test_numbers_that_each_multiplies(library):
     for name in library.isas:
         found = [library.multiplies(name, dtype) for dtype in ("float32", "bfloat16", "uint8")]
-        assert found == [True, name in ("avx512bf16", "bf16"), True], name
+        assert found == [True, name in ("amx", "avx512bf16", "bf16"), True], name
 
 
 @pytest.fixture

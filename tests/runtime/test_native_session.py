@@ -83,7 +83,7 @@ def test_a_batch_is_its_images_one_by_one(native_artifact, batch, threads):
 @pytest.mark.parametrize(
     "isa",
     [
-        *("avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "portable"),
+        *("amx", "avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "portable"),
         *("bf16", "dotprod", "neon"),
     ],
 )
