@@ -16,7 +16,6 @@ from levit.export.preprocessing import choose_preprocess
 from levit.export.progress import Progress, silent
 from levit.export.quantization.compiler import Quantizer
 from levit.export.quantization.pictures import Decoder, Pictures, read_pictures
-from levit.export.ranges import Taps
 from levit.export.scores import choose_scores
 from levit.export.settings import choose_labels, choose_outputs
 from levit.export.sources import Source, load_source
@@ -134,7 +133,7 @@ class Prepared:
         assert pictures is not None
 
         def make() -> Answers:
-            taps = Taps(model, names=())
+            taps = self.scanner.taps(model)
             return answers_of(taps.forward, pictures, progress, "asking the float32 model")
 
         return self._answers.get(model, make)

@@ -27,13 +27,15 @@ from levit.models.ops import Array
 from levit.models.pictures import smooth_pictures, standardized
 from levit.pictures.preprocess import PreprocessSpec, normalize
 
-__all__ = ["Ranges", "Taps", "open_graph", "sample_inputs", "scan_ranges"]
+__all__ = ["TOGETHER", "Ranges", "Taps", "open_graph", "sample_inputs", "scan_ranges"]
 
 _OPSET: Final = PRECISIONS["fp32"].default_opset
 _ERRORS_ONLY: Final = 3
 # Beside the golden inputs. Values of one picture are, within a factor, those of all: more pictures
 # cost time and move the extremes little, which the headroom is for.
 _PICTURES: Final = 5
+# Images in one run: of more, each takes no less time, and their values take memory.
+TOGETHER: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ class Taps:
         graph = helper.make_graph(
             self.nodes,
             "taps",
-            [helper.make_tensor_value_info(image.name, kind, list(image.shape))],
+            [helper.make_tensor_value_info(image.name, kind, ["batch", *image.shape[1:]])],
             [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in readable],
             initializer=list(ops.initializers.values()),
         )
@@ -128,19 +130,24 @@ class Taps:
     def run(self, images: Array) -> Iterator[dict[str, Array]]:
         """(N, …) → for each image in turn, its values by name, with a batch axis of 1."""
         for i in range(len(images)):
-            one = np.ascontiguousarray(images[i : i + 1])
-            found = self._session.run(self._names, {self._input.name: one})
-            values = dict(zip(self._names, found, strict=True))
-            if self._input.dtype == "float32":
-                values[self._input.name] = one
-            yield values
+            yield self.run_together(images[i : i + 1])
+
+    def run_together(self, images: Array) -> dict[str, Array]:
+        """(N, …) → values by name, of all images at once: (N, …)."""
+        images = np.ascontiguousarray(images)
+        found = self._session.run(self._names, {self._input.name: images})
+        values = dict(zip(self._names, found, strict=True))
+        if self._input.dtype == "float32":
+            values[self._input.name] = images
+        return values
 
     def forward(self, images: Array) -> dict[str, Array]:
         """(N, …) → the model's outputs by name."""
         names = list(self.outputs.values())
+        images = np.ascontiguousarray(images)
         rows = [
-            self._session.run(names, {self._input.name: np.ascontiguousarray(images[i : i + 1])})
-            for i in range(len(images))
+            self._session.run(names, {self._input.name: images[i : i + TOGETHER]})
+            for i in range(0, len(images), TOGETHER)
         ]
         columns = [np.concatenate(column) for column in zip(*rows, strict=True)]
         return dict(zip(self.outputs, columns, strict=True))

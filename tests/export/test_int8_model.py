@@ -18,7 +18,7 @@ from levit.export.passes import EXACT, passes_for, relative_difference, run_pass
 from levit.export.passes.shared import scaled_columns
 from levit.export.quantization.compiler import Quantizer
 from levit.export.quantization.equalize import equalize_norms, equalize_stream, with_stream
-from levit.export.quantization.observe import observe
+from levit.export.quantization.observe import observe, rescaled
 from levit.export.quantization.pictures import Pictures
 from levit.export.quantization.quantize import mixed, quantize, with_result_grids
 from levit.export.quantization.reference import QuantizedOps
@@ -131,7 +131,8 @@ def test_equalising_the_stream_is_exact_and_helps(make_small, rng):
     model = lopsided(folded(make_small("tiny")), rng)
     x = inputs(model, 16, 1)
     reference = model.forward(NumpyOps(), x)
-    equalized, count = equalize_stream(model, watched(model, x), SCHEME)
+    found = equalize_stream(model, watched(model, x), SCHEME)
+    equalized, count = found.model, found.count
     assert count == len(model.params.stages)
     assert relative_difference("equalising", reference, equalized, x) <= EXACT
     noise = []
@@ -147,7 +148,8 @@ def test_a_stage_whose_tokens_are_an_output_stays(make_small, rng):
     model = lopsided(folded(model), rng, len(model.params.stages) - 1)
     x = inputs(model, 12, 1)
     reference = model.forward(NumpyOps(), x)
-    equalized, count = equalize_stream(model, watched(model, x), SCHEME)
+    found = equalize_stream(model, watched(model, x), SCHEME)
+    equalized, count = found.model, found.count
     assert count == len(model.params.stages) - 1
     assert relative_difference("equalising", reference, equalized, x) <= EXACT
 
@@ -170,8 +172,9 @@ def test_equalising_norms_is_exact(deit, rng):
     x = inputs(model, 12, 2)
     reference = model.forward(NumpyOps(), x)
     observed = watched(model, x)
-    assert equalize_stream(model, observed, SCHEME) == (model, 0)
-    equalized, count = equalize_norms(model, observed, SCHEME)
+    assert equalize_stream(model, observed, SCHEME).model is model
+    found = equalize_norms(model, observed, SCHEME)
+    equalized, count = found.model, found.count
     assert count >= len(model.params.blocks)
     assert relative_difference("equalising", reference, equalized, x) <= EXACT
 
@@ -183,11 +186,61 @@ def test_equalising_is_kept_where_it_helps(make_small, rng):
     assert (applied.name, applied.count) == ("equalize_stream", len(model.params.stages))
 
 
+def assert_same_observations(found, expected, tolerance=1e-5):
+    assert list(found) == list(expected)
+    for name, one in expected.items():
+        assert (found[name].source, found[name].made) == (one.source, one.made)
+        for key in ("low", "high", "rows", "result_low", "result_high"):
+            a, b = getattr(found[name], key), getattr(one, key)
+            assert (a is None) == (b is None)
+            if b is not None:
+                assert a.shape == b.shape, (name, key)
+                np.testing.assert_allclose(a, b, atol=tolerance * max(1e-9, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("name", ["tiny", "deit"])
+def test_observations_of_an_equalised_model_need_no_run(make_small, deit, rng, name):
+    model = folded(deit if name == "deit" else make_small(name))
+    model = lopsided_norms(model, rng) if name == "deit" else lopsided(model, rng)
+    equalize = equalize_norms if name == "deit" else equalize_stream
+    x = inputs(model, 12, 2)
+    before = watched(model, x)
+    found = equalize(model, before, SCHEME)
+    assert found.count
+    after = watched(found.model, x)
+    changed_rows = [n for n in after if not np.allclose(after[n].rows, before[n].rows, rtol=1e-3)]
+    assert changed_rows
+    derived = rescaled(before, found.inputs, found.results)
+    assert_same_observations(derived, after)
+    halves = ({n: one.half for n, one in each.items()} for each in (derived, after))
+    assert_same_observations(*halves)
+
+
+def test_observations_of_a_half_are_those_of_every_other_picture(make_small):
+    model = folded(make_small("tiny"))
+    x = inputs(model, 19, 2)  # more than are run together, and an odd number of them
+    observed = watched(model, x)
+    alone = watched(model, x[::2])
+    for name, one in alone.items():
+        half = observed[name].half
+        assert half.half is None
+        for key in ("low", "high", "result_low", "result_high"):
+            a, b = getattr(half, key), getattr(one, key)
+            assert (a is None) == (b is None)
+            if b is not None:
+                np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+        # A sample of as many rows of each picture as all have.
+        assert len(half.rows) == 10 * len(observed[name].rows) // 19
+        np.testing.assert_array_equal(half.rows, observed[name].rows[: len(half.rows)])
+        assert half.rows.min() >= half.low.min() - 1e-5
+        assert half.rows.max() <= half.high.max() + 1e-5
+
+
 def test_each_equalisation_is_for_its_family(make_small):
     model = folded(make_small("one_stage"))
-    assert equalize_norms(model, {}, SCHEME) == (model, 0)
+    assert equalize_norms(model, {}, SCHEME).model is model
     unfolded = make_small("tiny")
-    assert equalize_stream(unfolded, {}, SCHEME) == (unfolded, 0)
+    assert equalize_stream(unfolded, {}, SCHEME).model is unfolded
 
 
 # ---------------------------------------------------------------------------- graphs

@@ -15,7 +15,7 @@ from levit.export.passes import Applied
 from levit.export.progress import Progress, silent
 from levit.export.quantization.attention import with_attention_grids
 from levit.export.quantization.equalize import equalizer_of
-from levit.export.quantization.observe import Observed, observe
+from levit.export.quantization.observe import Observed, observe, rescaled
 from levit.export.quantization.pictures import FEWEST, Pictures
 from levit.export.quantization.quantize import mixed, quantize, with_result_grids
 from levit.export.quantization.reference import QuantizedOps
@@ -38,7 +38,6 @@ _KEPT: Final = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75)
 _SCANNED: Final = 8
 # Pictures that decide between channels as they are and made alike: a difference that is worth it
 # shows on few.
-_COMPARED: Final = 64
 _HEARD: Final = 12
 # Gain that equalising must have: less is chance.
 _WORTH_DB: Final = 1.0
@@ -110,25 +109,38 @@ class Quantizer:
 
     def _equalize(self, model: Model, scheme: Scheme, progress: Progress) -> Applied:
         function = equalizer_of(model)
-        equalized, count = function(model, self._observe(model, progress), scheme)
-        if count:
+        observed = self._observe(model, progress)
+        equalized = function(model, observed, scheme)
+        if equalized.count:
             progress("comparing channels made alike with channels as they are")
-            before, after = self._signals_to_noise(scheme, model, equalized)
+            seen = rescaled(observed, equalized.inputs, equalized.results)
+            before, after = self._signals_to_noise(
+                scheme, (model, observed), (equalized.model, seen)
+            )
             if after < before + _WORTH_DB:
-                equalized, count = model, 0
-        return Applied(name=function.__name__, count=count, model=equalized)
+                return Applied(name=function.__name__, count=0, model=model)
+            # They are the same values but for the factors, and need no other run.
+            self._observed.get(equalized.model, lambda: seen)
+        return Applied(name=function.__name__, count=equalized.count, model=equalized.model)
 
-    def _signals_to_noise(self, scheme: Scheme, model: Model, *others: Model) -> list[float]:
-        """In dB, of each quantized from a half of the pictures, on some of the other half."""
-        fitted, heard = self._pictures.sample(_COMPARED).halves()
+    def _signals_to_noise(
+        self, scheme: Scheme, *candidates: tuple[Model, Mapping[str, Observed]]
+    ) -> list[float]:
+        """In dB, of each quantized from a half of the pictures, on some of the other half.
+
+        Args:
+            candidates: models of one function, and what is observed of them.
+        """
+        _, heard = self._pictures.halves()
         inputs = np.concatenate(list(heard.sample(_HEARD)))
+        model, _ = candidates[0]
         output = answer_of(model)
         exact = model.forward(NumpyOps(np.float32), inputs)[output]
         found = []
-        for one in (model, *others):
-            observed = observe(Taps(one, of_layers=True), fitted, len(fitted))
-            keep = _ends(observed)
-            quantized, grids = quantize(one, observed, scheme, keep=keep, compensate=False)
+        for one, observed in candidates:
+            halves = {name: seen.half for name, seen in observed.items() if seen.half is not None}
+            keep = _ends(halves)
+            quantized, grids = quantize(one, halves, scheme, keep=keep, compensate=False)
             answers = quantized.forward(QuantizedOps(grids, np.float32), inputs)[output]
             found.append(signal_to_noise(exact, answers))
         return found

@@ -6,7 +6,7 @@ Passes as in `levit.export.passes` that take observations of the layers beside t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -22,6 +22,7 @@ from levit.models.transformer.layers import TransformerBlock
 
 __all__ = [
     "EQUALIZERS",
+    "Equalized",
     "equalize_norms",
     "equalize_stream",
     "equalizer_of",
@@ -29,7 +30,23 @@ __all__ = [
     "with_stream",
 ]
 
-Equalizer: TypeAlias = Callable[[Model, Mapping[str, Observed], Scheme], tuple[Model, int]]
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Equalized:
+    """A model whose channels were made alike.
+
+    Attributes:
+        count: of the places where they were; the model is as it was where there are none.
+        inputs, results: the factors (C,) of what layers read and give now, by the layer's name.
+    """
+
+    model: Model
+    count: int = 0
+    inputs: Mapping[str, Array] = field(default_factory=dict)
+    results: Mapping[str, Array] = field(default_factory=dict)
+
+
+Equalizer: TypeAlias = Callable[[Model, Mapping[str, Observed], Scheme], Equalized]
 
 # How much of the difference between channels goes from the input into the weights' columns.
 _STRENGTHS: Final = (0.25, 0.375, 0.5, 0.625, 0.75, 1.0)
@@ -41,9 +58,7 @@ _READERS: Final = {"norm1": ("attn.q", "attn.k", "attn.v"), "norm2": ("mlp.up",)
 _WORTH: Final = 0.5
 
 
-def equalize_stream(
-    model: Model, observed: Mapping[str, Observed], scheme: Scheme
-) -> tuple[Model, int]:
+def equalize_stream(model: Model, observed: Mapping[str, Observed], scheme: Scheme) -> Equalized:
     """Scale the residual stream of each stage of LeViT, channel by channel: ``x' = f·x``.
 
     There is no norm on the stream, so the factor goes exactly into the rows of all that adds to
@@ -51,24 +66,26 @@ def equalize_stream(
     magnitudes (Xiao et al., SmoothQuant, arXiv:2211.10438, equation 4), where a is the one of
     a few whose quantized products are nearest to the exact ones, or none. Not for a last stage
     whose tokens or their mean are outputs.
-
-    Returns:
-        The model, and the number of stages.
     """
     if not all(layer.is_plain for layer in layers_of(model.params, Affine).values()):
-        return model, 0
+        return Equalized(model=model)
     params, count = model.params, 0
+    inputs: dict[str, Array] = {}
+    results: dict[str, Array] = {}
     stages = len(layers_of(params, LevitStage))
     for number in range(stages):
         if number == stages - 1 and {"features", "embedding"} & set(model.plan.outputs):
             continue
         # Of the stream as it is, not as an earlier stage has left its readers.
-        _, readers = stream_of(model.params, number)
-        factor = _best_factor(_by_source(readers, observed), observed, scheme)
+        writers, readers = stream_of(model.params, number)
+        factor = _best_factor(_by_source(readers, observed), scheme)
         if factor is not None:
             params = with_stream(params, number, factor)
+            inputs |= dict.fromkeys(readers, factor)
+            results |= dict.fromkeys(writers, factor)
             count += 1
-    return with_params(model, params, count)
+    model, count = with_params(model, params, count)
+    return Equalized(model=model, count=count, inputs=inputs, results=results)
 
 
 def stream_of(params: Any, number: int) -> tuple[dict[str, Affine], dict[str, Affine]]:
@@ -109,16 +126,11 @@ def with_stream(params: Any, number: int, factor: Array) -> Any:
     return transform(params, Affine, change)[0]
 
 
-def equalize_norms(
-    model: Model, observed: Mapping[str, Observed], scheme: Scheme
-) -> tuple[Model, int]:
+def equalize_norms(model: Model, observed: Mapping[str, Observed], scheme: Scheme) -> Equalized:
     """Scale the results of the LayerNorms before attention and MLP: ``x' = f·x``.
 
     The factor goes into the norm's own scale and shift and out of the columns of all that reads
     it: exact, and free. Chosen as in equalize_stream.
-
-    Returns:
-        The model, and the number of norms.
     """
     layers = layers_of(model.params, Affine)
     norms: dict[str, Array] = {}
@@ -126,7 +138,7 @@ def equalize_norms(
     for path in layers_of(model.params, TransformerBlock):
         for norm, parts in _READERS.items():
             readers = {name: layers[name] for name in (f"{path}.{part}" for part in parts)}
-            factor = _best_factor(_by_source(readers, observed), observed, scheme)
+            factor = _best_factor(_by_source(readers, observed), scheme)
             if factor is not None:
                 norms[f"{path}.{norm}"] = factor
                 columns |= dict.fromkeys(readers, factor)
@@ -139,7 +151,8 @@ def equalize_norms(
 
     params, _ = transform(model.params, Affine, read)
     params, _ = transform(params, LayerNorm, make)
-    return with_params(model, params, len(norms))
+    model, count = with_params(model, params, len(norms))
+    return Equalized(model=model, count=count, inputs=columns)
 
 
 # Equalisers by the blocks that a model is made of.
@@ -159,65 +172,96 @@ def _scaled_norm(norm: LayerNorm, factor: Array) -> LayerNorm:
     return replace(norm, weight=weight, bias=None if norm.bias is None else norm.bias * factor)
 
 
-def _by_source(
-    layers: Mapping[str, Affine], observed: Mapping[str, Observed]
-) -> list[list[tuple[str, Array]]]:
-    """(name, weights (O, I)) of the layers that are looked at, those of one input together."""
-    groups: dict[Source, list[tuple[str, Array]]] = {}
-    for name, layer in layers.items():
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Reader:
+    """A layer that reads what is scaled.
+
+    Attributes:
+        weight: (O, I) float32.
+        exact: (n, O) its products with sampled rows, which no factor changes.
+        power: of those, less their mean.
+    """
+
+    weight: Array
+    exact: Array
+    power: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Group:
+    """Layers that read one value, on one grid.
+
+    Attributes:
+        rows: (n, I) float32 of the value.
+        low, high: (I,) its extremes.
+    """
+
+    rows: Array
+    low: Array
+    high: Array
+    readers: Sequence[_Reader]
+
+
+def _by_source(layers: Mapping[str, Affine], observed: Mapping[str, Observed]) -> list[_Group]:
+    """The layers that are looked at, those of one input together."""
+    names: dict[Source, list[str]] = {}
+    for name in layers:
         if name in observed:
-            weight = layer.weight.astype(np.float64)
-            groups.setdefault(observed[name].source, []).append((name, weight))
-    return list(groups.values())
+            names.setdefault(observed[name].source, []).append(name)
+    return [
+        _group(observed[group[0]], [layers[name].weight for name in group])
+        for group in names.values()
+    ]
 
 
-def _best_factor(
-    groups: Sequence[Sequence[tuple[str, Array]]],
-    observed: Mapping[str, Observed],
-    scheme: Scheme,
-) -> Array | None:
+def _group(seen: Observed, weights: Sequence[Array]) -> _Group:
+    # Spread over all pictures, one after the other in there.
+    rows = seen.rows[:: max(1, len(seen.rows) // _ROWS)]
+    readers = []
+    for weight in weights:
+        single = weight.astype(np.float32)
+        exact = rows @ single.T
+        power = float(np.square(exact - exact.mean(axis=0)).sum())
+        readers.append(_Reader(weight=single, exact=exact, power=power))
+    return _Group(rows=rows, low=seen.low, high=seen.high, readers=readers)
+
+
+def _best_factor(groups: Sequence[_Group], scheme: Scheme) -> Array | None:
     """(C,) of the stream that these read, or None where none is much better than all ones."""
     if not groups:
         return None
-    seen = [observed[group[0][0]] for group in groups]
-    peaks = np.max([np.maximum(-one.low, one.high) for one in seen], axis=0)
-    columns = np.max([np.abs(w).max(axis=0) for group in groups for _, w in group], axis=0)
+    peaks = np.max([np.maximum(-one.low, one.high) for one in groups], axis=0)
+    weights = [np.abs(reader.weight) for group in groups for reader in group.readers]
+    columns = np.max([weight.max(axis=0) for weight in weights], axis=0).astype(np.float64)
     if not ((peaks > 0) & (columns > 0)).any():
         return None
     # Channels that are never read, or always zero, stay.
     alive = (peaks > 0) & (columns > 0)
     peaks, columns = np.where(alive, peaks, 1.0), np.where(alive, columns, 1.0)
-    least = _WORTH * _cost(groups, seen, np.ones(len(peaks)), scheme)
+    least = _WORTH * _cost(groups, np.ones(len(peaks)), scheme)
     best = None
     for strength in _STRENGTHS:
         factor = np.where(alive, columns ** (1 - strength) / peaks**strength, 1.0)
         factor[alive] /= np.exp(np.log(factor[alive]).mean())
-        cost = _cost(groups, seen, factor, scheme)
+        cost = _cost(groups, factor, scheme)
         if cost < least:
             least, best = cost, factor
     return best
 
 
-def _cost(
-    groups: Sequence[Sequence[tuple[str, Array]]],
-    seen: Sequence[Observed],
-    factor: Array,
-    scheme: Scheme,
-) -> float:
+def _cost(groups: Sequence[_Group], factor: Array, scheme: Scheme) -> float:
     """The noise of all quantized products, each over its signal."""
     total = 0.0
-    for group, one in zip(groups, seen, strict=True):
-        # Spread over all pictures, one after the other in there.
-        x = one.rows[:: max(1, len(one.rows) // _ROWS)] * factor.astype(np.float32)
-        grid = fit_grid((one.low * factor).min(), (one.high * factor).max(), scheme)
-        rounded = grid.nearest(x)
-        for _, weight in group:
-            scaled = (weight / factor).astype(np.float32)
+    forth, back = factor.astype(np.float32), (1 / factor).astype(np.float32)
+    for group in groups:
+        grid = fit_grid((group.low * factor).min(), (group.high * factor).max(), scheme)
+        rounded = grid.nearest(group.rows * forth)
+        for reader in group.readers:
+            scaled = reader.weight * back
             step = np.abs(scaled).max(axis=1, keepdims=True) / scheme.largest_weight
-            step = np.where(step > 0, step, 1.0)
-            exact = x @ scaled.T
-            noise = rounded @ (np.rint(scaled / step) * step).T - exact
-            power = float(np.square(exact - exact.mean(axis=0)).sum())
-            if power > 0:
-                total += float(np.square(noise).sum()) / power
+            step = np.where(step > 0, step, np.float32(1))
+            noise = rounded @ (np.rint(scaled / step) * step).T
+            noise -= reader.exact
+            if reader.power > 0:
+                total += float(np.square(noise, out=noise).sum()) / reader.power
     return total

@@ -88,9 +88,9 @@ def without_range(grid: PixelGrid) -> ChosenGrid:
 
 def _percentiles(sample: Array) -> Iterator[tuple[float, float]]:
     """The ends between which all but a few values lie, half of those few beyond either."""
-    for percentile in _PERCENTILES:
-        beyond = (100 - percentile) / 2
-        low, high = np.percentile(sample, (beyond, 100 - beyond))
+    beyond = (100 - np.array(_PERCENTILES)) / 2
+    ends = np.percentile(sample, (beyond, 100 - beyond))  # sorted once
+    for low, high in ends.T:
         yield float(low), float(high)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -11,10 +11,10 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from levit.errors import CalibrationError
 from levit.export.onnx.ops import Layer
-from levit.export.ranges import Taps
+from levit.export.ranges import TOGETHER, Taps
 from levit.models.ops import Array
 
-__all__ = ["Observed", "Source", "observe"]
+__all__ = ["Observed", "Source", "observe", "rescaled"]
 
 # A layer has up to 2304 columns (9 · 256): enough rows to know how they go together.
 _ROWS: Final = 4096
@@ -32,98 +32,209 @@ class Observed:
         low, high: (I,) the extremes of its input's channels over all pictures.
         rows: (n, I·k·k) float32: a sample of the rows that its output channels are products with.
         source: the value that it reads and how: layers of one source share rows and a grid.
-        output: the extremes of its result, of a convolution.
-        channels: (O,) twice, the extremes of its result's channels, of a convolution and of what
-            makes queries, keys or values.
+        result_low, result_high: (O,) the extremes of its result's channels, of a convolution and of
+            what makes queries, keys or values.
         made: names of the values and weights that the graph makes at the layer's path.
+        half: the same of every other picture from the first on; None where it is that itself.
     """
 
     low: Array
     high: Array
     rows: Array
     source: Source
-    output: tuple[float, float] | None = None
-    channels: tuple[Array, Array] | None = None
+    result_low: Array | None = None
+    result_high: Array | None = None
     made: frozenset[str] = frozenset()
-
-
-@dataclass(kw_only=True)
-class _Sample:
-    """Extremes of a value so far, and rows of it."""
-
-    low: Array = field(default_factory=lambda: np.array(np.inf))
-    high: Array = field(default_factory=lambda: np.array(-np.inf))
-    rows: list[Array] = field(default_factory=list)
+    half: Observed | None = None
 
     @property
-    def extremes(self) -> tuple[float, float]:
-        """Of all entries together."""
-        return float(self.low.min()), float(self.high.max())
+    def output(self) -> tuple[float, float] | None:
+        """The extremes of its result over all channels, of a convolution."""
+        _, kernel, _, _ = self.source
+        if not kernel or self.result_low is None or self.result_high is None:
+            return None
+        return float(self.result_low.min()), float(self.result_high.max())
 
-    def extend(self, value: Array, axis: int) -> None:
-        """Note the extremes of each entry of `axis`."""
+    @property
+    def channels(self) -> tuple[Array, Array] | None:
+        """(O,) the extremes of its result's channels, low and high, where they are observed."""
+        if self.result_low is None or self.result_high is None:
+            return None
+        return self.result_low, self.result_high
+
+
+class _Extremes:
+    """Extremes of a value's channels so far, of the even pictures and of the odd ones."""
+
+    def __init__(self, channels: int) -> None:
+        self.low = np.full((2, channels), np.inf)
+        self.high = np.full((2, channels), -np.inf)
+
+    def extend(self, value: Array, axis: int, first: int) -> None:
+        """Note those of pictures (N, …), the first of which has the number `first`."""
         others = tuple(i for i in range(value.ndim) if i != axis % value.ndim)
-        self.low = np.minimum(self.low, value.min(axis=others))
-        self.high = np.maximum(self.high, value.max(axis=others))
+        for parity in range(min(2, len(value))):
+            part = value[parity::2]
+            at = (first + parity) % 2
+            self.low[at] = np.minimum(self.low[at], part.min(axis=others))
+            self.high[at] = np.maximum(self.high[at], part.max(axis=others))
+
+    @property
+    def are_finite(self) -> bool:
+        """True unless a picture that was noted has an infinity or NaN; the other parity may wait.
+
+        A NaN is an extreme to NumPy, and stays one.
+        """
+        ends = np.stack([self.low, -self.high])
+        return not (np.isnan(ends) | np.isneginf(ends)).any()
+
+
+class _Sample:
+    """Extremes of what layers of one source read, and rows of it.
+
+    Rows of the even pictures come first, so that those of a half are a view.
+    """
+
+    def __init__(self, layer: Layer, count: int) -> None:
+        self._layer = layer
+        self._count = count
+        self._axis = _channels_of(layer)
+        self.extremes = _Extremes(layer.input.shape[self._axis])
+        self._rows: Array | None = None
+
+    def extend(self, value: Array, places: Array, first: int) -> None:
+        """Note pictures (N, …) and rows at `places` (N, n) of each."""
+        self.extremes.extend(value, self._axis, first)
+        for number, one in enumerate(value, start=first):
+            rows = _rows(self._layer, one, places[number - first])
+            if self._rows is None:
+                self._rows = np.empty((self._count, *rows.shape), np.float32)
+            self._rows[number // 2 + number % 2 * -(-self._count // 2)] = rows
+
+    def rows(self, *, half: bool) -> Array:
+        """(n, I·k·k) of all pictures, or of the even ones."""
+        assert self._rows is not None, "no pictures"
+        rows = self._rows[: -(-self._count // 2)] if half else self._rows
+        flat: Array = rows.reshape(-1, rows.shape[-1])
+        return flat
 
 
 def observe(taps: Taps, images: Iterable[Array], count: int) -> Mapping[str, Observed]:
-    """Run the fp32 graph on every picture.
+    """Run the fp32 graph on every picture, some at a time.
 
     Args:
-        taps: of the model, with the inputs of its layers and the results of its convolutions.
+        taps: of the model, with the inputs of its layers and those results that are observed.
         images: (1, …) each, as the model takes them.
-        count: how many there are, about.
+        count: how many there are.
 
     Raises:
         CalibrationError: a value is not finite, or a layer reads nothing but zeros.
     """
     layers = taps.layers
     # Layers of one value and one geometry are products with the same rows.
-    inputs = {_source(layer): layer for layer in layers.values()}
-    samples = {key: _Sample() for key in inputs}
+    samples = {_source(layer): (layer, _Sample(layer, count)) for layer in layers.values()}
     results = {
-        layer.output.name: (layer, _Sample())
+        layer.output.name: (layer, _Extremes(layer.output.shape[_channels_of(layer)]))
         for layer in layers.values()
         if taps.reads(layer.output.name)
     }
     per_picture = max(1, -(-_ROWS // max(count, 1)))
     rng = np.random.default_rng(_SEED)
-    for image in images:
-        (values,) = taps.run(image)
-        places = rng.random(per_picture)
-        for key, layer in inputs.items():
-            value, sample = values[layer.input.name], samples[key]
-            sample.extend(value, 1 if layer.kernel else -1)
-            if not (np.isfinite(sample.low).all() and np.isfinite(sample.high).all()):
+    first = 0
+    for batch in _together(images):
+        values = taps.run_together(batch)
+        places = rng.random((len(batch), per_picture))
+        for layer, sample in samples.values():
+            sample.extend(values[layer.input.name], places, first)
+            if not sample.extremes.are_finite:
                 raise CalibrationError(
                     f"{layer.input.name}: values leave the range of float32 on a calibration "
                     f"picture: look for damaged weights or inputs"
                 )
-            sample.rows.append(_rows(layer, value, places))
-        for name, (layer, sample) in results.items():
-            sample.extend(values[name], 1 if layer.kernel else -1)
-    rows = {key: np.concatenate(sample.rows) for key, sample in samples.items()}
+        for name, (layer, extremes) in results.items():
+            extremes.extend(values[name], _channels_of(layer), first)
+        first += len(batch)
+    assert first == count, f"{first} pictures, not {count}"
     found = {}
     for name, layer in layers.items():
-        key = _source(layer)
-        low, high = samples[key].low, samples[key].high
-        if not (low.any() or high.any()):
+        _, sample = samples[_source(layer)]
+        if not (sample.extremes.low.any() or sample.extremes.high.any()):
             raise CalibrationError(
                 f"{name} reads nothing but zeros on the calibration pictures, so that it has no "
                 f"range: calibrate with other pictures"
             )
-        _, made = results.get(layer.output.name, (layer, None))
-        found[name] = Observed(
-            low=low,
-            high=high,
-            rows=rows[key],
-            source=_source(layer),
-            output=None if made is None or not layer.kernel else made.extremes,
-            channels=None if made is None else (made.low, made.high),
-            made=frozenset(value for value, path in taps.scopes.items() if path == name),
+        made = frozenset(value for value, path in taps.scopes.items() if path == name)
+        _, result = results.get(layer.output.name, (layer, None))
+        of_half, of_all = (
+            _observed(layer, sample, result, made, half=half) for half in (True, False)
         )
+        found[name] = replace(of_all, half=of_half)
     return found
+
+
+def rescaled(
+    observed: Mapping[str, Observed], inputs: Mapping[str, Array], results: Mapping[str, Array]
+) -> Mapping[str, Observed]:
+    """Observations of the same network with some values multiplied, without running it.
+
+    Args:
+        inputs: (I,) positive factors of what layers read, by the layer's name.
+        results: (O,) positive factors of what layers give.
+    """
+    rows: dict[Source, Array] = {}
+
+    def scaled(name: str, one: Observed) -> Observed:
+        if name in results and one.result_low is not None and one.result_high is not None:
+            factor = results[name]
+            one = replace(
+                one, result_low=one.result_low * factor, result_high=one.result_high * factor
+            )
+        if name not in inputs:
+            return one
+        factor = inputs[name]
+        if one.source not in rows:  # which layers share, and take most of the memory
+            # Each column of a convolution's rows is of a channel, k·k of one after the other.
+            columns = np.repeat(factor, one.rows.shape[1] // len(factor)).astype(np.float32)
+            rows[one.source] = one.rows * columns
+        mine = rows[one.source][: len(one.rows)]
+        return replace(one, low=one.low * factor, high=one.high * factor, rows=mine)
+
+    return {
+        name: replace(scaled(name, one), half=None if one.half is None else scaled(name, one.half))
+        for name, one in observed.items()
+    }
+
+
+def _together(images: Iterable[Array]) -> Iterator[Array]:
+    """(1, …) each → (N, …), an even number of them but for the last."""
+    batch: list[Array] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == TOGETHER:
+            yield np.concatenate(batch)
+            batch = []
+    if batch:
+        yield np.concatenate(batch)
+
+
+def _observed(
+    layer: Layer, sample: _Sample, result: _Extremes | None, made: frozenset[str], *, half: bool
+) -> Observed:
+    pictures = slice(0, 1 if half else 2)
+    return Observed(
+        low=sample.extremes.low[pictures].min(axis=0),
+        high=sample.extremes.high[pictures].max(axis=0),
+        rows=sample.rows(half=half),
+        source=_source(layer),
+        result_low=None if result is None else result.low[pictures].min(axis=0),
+        result_high=None if result is None else result.high[pictures].max(axis=0),
+        made=made,
+    )
+
+
+def _channels_of(layer: Layer) -> int:
+    """The axis of channels, of what it reads and of what it makes."""
+    return 1 if layer.kernel else -1
 
 
 def _source(layer: Layer) -> Source:
@@ -134,6 +245,7 @@ def _rows(layer: Layer, x: Array, places: Array) -> Array:
     """Some of the rows that a layer's output channels are products with, of one picture.
 
     Args:
+        x: without a batch axis.
         places: of these rows, from 0 up to 1.
 
     Returns:
@@ -143,7 +255,7 @@ def _rows(layer: Layer, x: Array, places: Array) -> Array:
         flat = x.reshape(-1, x.shape[-1])
         tokens: Array = flat[(places[: len(flat)] * len(flat)).astype(int)]
         return tokens
-    padded = np.pad(x[0], ((0, 0), *[(layer.padding, layer.padding)] * 2))
+    padded = np.pad(x, ((0, 0), *[(layer.padding, layer.padding)] * 2))
     windows = sliding_window_view(padded, (layer.kernel, layer.kernel), axis=(1, 2))
     windows = windows[:, :: layer.stride, :: layer.stride]  # (I, H', W', k, k)
     height, width = windows.shape[1:3]

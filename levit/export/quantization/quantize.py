@@ -67,7 +67,7 @@ def quantize(
             if inputs and group[0] in inputs
             else choose_input_grid(first.low.min(), first.high.max(), first.rows, weights, scheme)
         )
-        rows = first.rows.astype(np.float64)
+        rows = first.rows
         on_grid = chosen.grid.nearest(rows)
         # As one layer of all their rows: each is rounded by itself, with what they share.
         together, scales = round_weight(
