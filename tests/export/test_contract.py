@@ -151,6 +151,28 @@ def test_a_network_that_has_failed_is_not_asked_further(wrong, asked, verdict):
     assert judge(shown, reference, found, 1.0).verdict == verdict
 
 
+def test_pictures_of_which_the_reference_is_least_sure_are_asked_first(rng):
+    """Five answers of 400 that may go either way do, and the first batch finds all of them."""
+    logits = answers(np.arange(400) % 10).logits * 5
+    unsure = rng.choice(400, 5, replace=False)
+    logits[unsure] *= 0.001
+    reference = Answers(logits=logits)
+    shown = Pictures(origin="x", items=logits)
+    batches = []
+
+    def forward(batch):
+        batches.append(len(batch))
+        return {"logits": batch + 0.1 * np.eye(10, dtype=np.float32)[3]}
+
+    found = answers_of(forward, shown, to_agree_with=reference)
+    whole = answers_of(forward, shown)
+    differ = np.flatnonzero(whole.top1 != reference.top1)
+    assert 0 < len(differ) <= 5
+    assert set(differ) <= set(unsure)
+    np.testing.assert_array_equal(np.flatnonzero(found.top1 != reference.top1), differ)
+    assert batches[0] == 16
+
+
 def decisions(yes, no, lost=0, gained=0):
     """(reference, found) of one class: of the yes some are lost, of the no some are a yes."""
     reference = np.concatenate([np.full(yes, 2.0), np.full(no, -2.0)])

@@ -385,6 +385,21 @@ def test_the_layer_that_hurts_most_comes_first(make_small):
     assert len(ranked) == len(description.layers)
 
 
+@pytest.mark.parametrize("name", ["tiny", "deit"])
+def test_noise_of_a_layer_is_that_of_the_whole_network_evaluated(make_small, deit, name):
+    model = folded(deit if name == "deit" else make_small(name))
+    x = inputs(model, 8, 6)
+    quantized, description = quantize(model, watched(model, x), SCHEME)
+    noise = dict(rank_layers(model, quantized, description, x))
+    exact = model.forward(NumpyOps(np.float32), x)["logits"]
+    assert set(noise) == set(description.layers)
+    for layer in description.layers:
+        one = mixed(quantized, model, [layer])
+        answers = one.forward(QuantizedOps(description.only([layer]), np.float32), x)["logits"]
+        expected = 10 ** (-signal_to_noise(exact, answers) / 10)
+        assert noise[layer] == pytest.approx(expected, rel=1e-3)
+
+
 # ---------------------------------------------------------------------------- calibration
 
 

@@ -129,14 +129,15 @@ class Pictures:
         """At most `count` of them, spread over all: folders are sorted by class."""
         if len(self) <= count:
             return self
-        return self._chosen(np.linspace(0, len(self) - 1, count).round().astype(int))
+        return self.chosen(np.linspace(0, len(self) - 1, count).round().astype(int))
 
     def halves(self) -> tuple[Pictures, Pictures]:
         """Split them into every other one, and the rest."""
         places = np.arange(len(self))
-        return self._chosen(places[::2]), self._chosen(places[1::2])
+        return self.chosen(places[::2]), self.chosen(places[1::2])
 
-    def _chosen(self, chosen: Array) -> Pictures:
+    def chosen(self, chosen: Array) -> Pictures:
+        """The pictures at these places, in this order."""
         items: Sequence[Path] | Array
         if isinstance(self.items, np.ndarray):
             items = self.items[chosen]
