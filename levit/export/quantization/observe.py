@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -18,6 +19,8 @@ __all__ = ["Observed", "Source", "observe", "rescaled"]
 
 # A layer has up to 2304 columns (9 · 256): enough rows to know how they go together.
 _ROWS: Final = 4096
+# Of a half, which is compared in a quick way.
+_ROWS_OF_HALF: Final = 1024
 _SEED: Final = 20210406
 
 # A value by name, and the kernel, stride and padding with which it is read.
@@ -35,7 +38,8 @@ class Observed:
         result_low, result_high: (O,) the extremes of its result's channels, of a convolution and of
             what makes queries, keys or values.
         made: names of the values and weights that the graph makes at the layer's path.
-        half: the same of every other picture from the first on; None where it is that itself.
+        half: the same of every other picture from the first on, with a quarter of the rows; None
+            where it is that itself.
     """
 
     low: Array
@@ -90,17 +94,14 @@ class _Extremes:
 
 
 class _Sample:
-    """Extremes of what layers of one source read, and rows of it.
-
-    Rows of the even pictures come first, so that those of a half are a view.
-    """
+    """Extremes of what layers of one source read, and rows of it."""
 
     def __init__(self, layer: Layer, count: int) -> None:
         self._layer = layer
         self._count = count
         self._axis = _channels_of(layer)
         self.extremes = _Extremes(layer.input.shape[self._axis])
-        self._rows: Array | None = None
+        self._rows: Array | None = None  # (count, n, I·k·k)
 
     def extend(self, value: Array, places: Array, first: int) -> None:
         """Note pictures (N, …) and rows at `places` (N, n) of each."""
@@ -109,13 +110,22 @@ class _Sample:
             rows = _rows(self._layer, one, places[number - first])
             if self._rows is None:
                 self._rows = np.empty((self._count, *rows.shape), np.float32)
-            self._rows[number // 2 + number % 2 * -(-self._count // 2)] = rows
+            self._rows[number] = rows
 
-    def rows(self, *, half: bool) -> Array:
-        """(n, I·k·k) of all pictures, or of the even ones."""
+    @cached_property
+    def rows(self) -> Array:
+        """(n, I·k·k) of all pictures, one after the other."""
         assert self._rows is not None, "no pictures"
-        rows = self._rows[: -(-self._count // 2)] if half else self._rows
-        flat: Array = rows.reshape(-1, rows.shape[-1])
+        flat: Array = self._rows.reshape(-1, self._rows.shape[-1])
+        return flat
+
+    @cached_property
+    def rows_of_half(self) -> Array:
+        """(n, I·k·k) of the even pictures."""
+        assert self._rows is not None, "no pictures"
+        rows = self._rows[::2]
+        step = -(-rows.shape[0] * rows.shape[1] // _ROWS_OF_HALF)
+        flat: Array = rows[:, ::step].reshape(-1, rows.shape[-1])
         return flat
 
 
@@ -181,7 +191,7 @@ def rescaled(
         inputs: (I,) positive factors of what layers read, by the layer's name.
         results: (O,) positive factors of what layers give.
     """
-    rows: dict[Source, Array] = {}
+    rows: dict[int, Array] = {}
 
     def scaled(name: str, one: Observed) -> Observed:
         if name in results and one.result_low is not None and one.result_high is not None:
@@ -192,12 +202,11 @@ def rescaled(
         if name not in inputs:
             return one
         factor = inputs[name]
-        if one.source not in rows:  # which layers share, and take most of the memory
+        if id(one.rows) not in rows:  # which layers share, and take most of the memory
             # Each column of a convolution's rows is of a channel, k·k of one after the other.
             columns = np.repeat(factor, one.rows.shape[1] // len(factor)).astype(np.float32)
-            rows[one.source] = one.rows * columns
-        mine = rows[one.source][: len(one.rows)]
-        return replace(one, low=one.low * factor, high=one.high * factor, rows=mine)
+            rows[id(one.rows)] = one.rows * columns
+        return replace(one, low=one.low * factor, high=one.high * factor, rows=rows[id(one.rows)])
 
     return {
         name: replace(scaled(name, one), half=None if one.half is None else scaled(name, one.half))
@@ -224,7 +233,7 @@ def _observed(
     return Observed(
         low=sample.extremes.low[pictures].min(axis=0),
         high=sample.extremes.high[pictures].max(axis=0),
-        rows=sample.rows(half=half),
+        rows=sample.rows_of_half if half else sample.rows,
         source=_source(layer),
         result_low=None if result is None else result.low[pictures].min(axis=0),
         result_high=None if result is None else result.high[pictures].max(axis=0),
