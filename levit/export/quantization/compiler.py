@@ -26,6 +26,7 @@ from levit.export.quantization.sensitivity import (
     signal_to_noise,
 )
 from levit.export.ranges import Taps
+from levit.export.threads import in_threads
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps
 
@@ -135,15 +136,14 @@ class Quantizer:
         inputs = np.concatenate(list(heard.sample(_HEARD)))
         model, _ = candidates[0]
         output = answer_of(model)
-        exact = model.forward(NumpyOps(np.float32), inputs)[output]
-        found = []
+        forwards: list[tuple[Model, NumpyOps]] = [(model, NumpyOps(np.float32))]
         for one, observed in candidates:
             halves = {name: seen.half for name, seen in observed.items() if seen.half is not None}
             keep = _ends(halves)
             quantized, grids = quantize(one, halves, scheme, keep=keep, compensate=False)
-            answers = quantized.forward(QuantizedOps(grids, np.float32), inputs)[output]
-            found.append(signal_to_noise(exact, answers))
-        return found
+            forwards.append((quantized, QuantizedOps(grids, np.float32)))
+        exact, *found = in_threads(lambda one: one[0].forward(one[1], inputs)[output], forwards)
+        return [signal_to_noise(exact, answers) for answers in found]
 
     def attempts(
         self,

@@ -14,6 +14,7 @@ import numpy as np
 from levit.export.grids import Scheme, fit_grid
 from levit.export.passes.shared import scaled_columns, scaled_rows, with_params
 from levit.export.quantization.observe import Observed, Source
+from levit.export.threads import in_threads
 from levit.models.layers import Affine, LayerNorm, layers_of, transform
 from levit.models.levit.layers import LevitBlock, LevitStage
 from levit.models.model import Model
@@ -238,15 +239,15 @@ def _best_factor(groups: Sequence[_Group], scheme: Scheme) -> Array | None:
     # Channels that are never read, or always zero, stay.
     alive = (peaks > 0) & (columns > 0)
     peaks, columns = np.where(alive, peaks, 1.0), np.where(alive, columns, 1.0)
-    least = _WORTH * _cost(groups, np.ones(len(peaks)), scheme)
-    best = None
+    factors = []
     for strength in _STRENGTHS:
         factor = np.where(alive, columns ** (1 - strength) / peaks**strength, 1.0)
         factor[alive] /= np.exp(np.log(factor[alive]).mean())
-        cost = _cost(groups, factor, scheme)
-        if cost < least:
-            least, best = cost, factor
-    return best
+        factors.append(factor)
+    tried = [np.ones(len(peaks)), *factors]
+    as_it_is, *costs = in_threads(lambda factor: _cost(groups, factor, scheme), tried)
+    best = int(np.argmin(costs))
+    return factors[best] if costs[best] < _WORTH * as_it_is else None
 
 
 def _cost(groups: Sequence[_Group], factor: Array, scheme: Scheme) -> float:

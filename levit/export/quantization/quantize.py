@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from levit.export.progress import Progress, silent
 from levit.export.quantization.inputs import HEADROOM, choose_input_grid, without_range
 from levit.export.quantization.observe import Observed, Source
 from levit.export.quantization.weights import correct_bias, round_weight
+from levit.export.threads import in_threads
 from levit.models.layers import Affine, layers_of, transform
 from levit.models.model import Model
 from levit.models.ops import Array
@@ -59,36 +60,54 @@ def quantize(
     total = sum(map(len, readers.values()))
     grids: dict[str, LayerGrids] = {}
     rounded: dict[str, Affine] = {}
-    for group in readers.values():
-        first = observed[group[0]]
-        weights = [_rows_of(layers[name]) for name in group]
-        chosen = (
-            without_range(inputs[group[0]])
-            if inputs and group[0] in inputs
-            else choose_input_grid(first.low.min(), first.high.max(), first.rows, weights, scheme)
-        )
-        rows = first.rows
-        on_grid = chosen.grid.nearest(rows)
-        # As one layer of all their rows: each is rounded by itself, with what they share.
-        together, scales = round_weight(
-            np.concatenate(weights), on_grid, scheme, compensate=compensate
-        )
-        ends = np.cumsum([len(weight) for weight in weights])[:-1]
-        for name, weight, integers, scale in zip(
-            group, weights, np.split(together, ends), np.split(scales, ends), strict=True
-        ):
-            layer = layers[name]
-            grids[name] = LayerGrids(input=chosen.grid, range_rule=chosen.rule, weight_scale=scale)
-            bias = correct_bias(weight, layer.bias, integers, rows, on_grid)
-            rounded[name] = replace(
-                layer,
-                weight=integers.reshape(layer.weight.shape),
-                bias=_placed(bias, integers.reshape(layer.weight.shape), grids[name]),
-            )
+
+    def round_group(group: Sequence[str]) -> Sequence[tuple[str, Affine, LayerGrids]]:
+        chosen = [(name, layers[name]) for name in group]
+        grid = None if inputs is None else inputs.get(group[0])
+        return _round_group(chosen, observed[group[0]], scheme, grid, compensate=compensate)
+
+    for found in in_threads(round_group, readers.values()):
+        for name, layer, layer_grids in found:
+            rounded[name], grids[name] = layer, layer_grids
         if compensate:
             progress("rounding weights", len(rounded), total)
     params, _ = transform(model.params, Affine, rounded.get)
     return replace(model, params=params), Quantization(scheme=scheme, layers=grids)
+
+
+def _round_group(
+    layers: Sequence[tuple[str, Affine]],
+    seen: Observed,
+    scheme: Scheme,
+    grid: PixelGrid | None,
+    *,
+    compensate: bool,
+) -> list[tuple[str, Affine, LayerGrids]]:
+    """(name, the layer on its grids, these) of layers that read one value.
+
+    Args:
+        grid: of that value, where it needs no range.
+    """
+    weights = [_rows_of(layer) for _, layer in layers]
+    chosen = (
+        choose_input_grid(seen.low.min(), seen.high.max(), seen.rows, weights, scheme)
+        if grid is None
+        else without_range(grid)
+    )
+    on_grid = chosen.grid.nearest(seen.rows)
+    # As one layer of all their rows: each is rounded by itself, with what they share.
+    together, scales = round_weight(np.concatenate(weights), on_grid, scheme, compensate=compensate)
+    ends = np.cumsum([len(weight) for weight in weights])[:-1]
+    found = []
+    for (name, layer), weight, integers, scale in zip(
+        layers, weights, np.split(together, ends), np.split(scales, ends), strict=True
+    ):
+        grids = LayerGrids(input=chosen.grid, range_rule=chosen.rule, weight_scale=scale)
+        bias = correct_bias(weight, layer.bias, integers, seen.rows, on_grid)
+        whole = integers.reshape(layer.weight.shape)
+        rounded = replace(layer, weight=whole, bias=_placed(bias, whole, grids))
+        found.append((name, rounded, grids))
+    return found
 
 
 def with_result_grids(

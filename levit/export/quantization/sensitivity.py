@@ -14,6 +14,7 @@ from levit.export.grids import Grid, Quantization
 from levit.export.progress import Progress, silent
 from levit.export.quantization.quantize import mixed
 from levit.export.quantization.reference import QuantizedOps
+from levit.export.threads import in_threads
 from levit.models.layers import Affine, transform
 from levit.models.model import Model
 from levit.models.ops import Array, NumpyOps, Ops
@@ -58,14 +59,18 @@ def rank_layers(
     if missing:
         recorder = _Recorder(np.float32)
         exact = model.forward(recorder, inputs)[output]
-    for number, name in enumerate(missing):
-        one = mixed(quantized, model, [name])  # all in floating point but this layer
-        ops = _Replay(quantization.only([name]), recorder.results, name)
-        answers = one.forward(ops, inputs)[output]
-        noise[places[name]] = 10 ** (-signal_to_noise(exact, answers) / 10)
-        progress("looking for the layers that hurt most", number + 1, len(missing))
-    found = [(name, noise[place]) for name, place in places.items()]
-    return sorted(found, key=lambda entry: -entry[1])
+
+        def noise_of(name: str) -> float:
+            one = mixed(quantized, model, [name])  # all in floating point but this layer
+            ops = _Replay(quantization.only([name]), recorder.results, name)
+            answers = one.forward(ops, inputs)[output]
+            return 10 ** (-signal_to_noise(exact, answers) / 10)
+
+        for number, found in enumerate(in_threads(noise_of, missing)):
+            noise[places[missing[number]]] = found
+            progress("looking for the layers that hurt most", number + 1, len(missing))
+    ranked = [(name, noise[place]) for name, place in places.items()]
+    return sorted(ranked, key=lambda entry: -entry[1])
 
 
 def _in_float32(model: Model) -> Model:
