@@ -3,7 +3,7 @@
 #pragma once
 #include <stdint.h>
 
-#define LEVIT_ABI 2 // raised with every change of what follows
+#define LEVIT_ABI 3 // raised with every change of what follows
 #define LEVIT_API __attribute__((visibility("default")))
 
 extern "C" {
@@ -15,9 +15,13 @@ enum levit_kind {
   LEVIT_ATTENTION,
   LEVIT_SUBSAMPLE,
   LEVIT_MEAN,
-  LEVIT_OUTPUT
+  LEVIT_OUTPUT,
+  LEVIT_PATCHES,
+  LEVIT_LAYER_NORM,
+  LEVIT_STACK,
+  LEVIT_ROWS
 };
-enum levit_activation { LEVIT_IDENTITY, LEVIT_HARD_SWISH, LEVIT_SILU, LEVIT_GELU };
+enum levit_activation { LEVIT_IDENTITY, LEVIT_HARD_SWISH, LEVIT_SILU, LEVIT_GELU, LEVIT_TANH };
 // Numbers of a buffer. Values of bytes are (byte - zero_point) * scale.
 enum levit_dtype { LEVIT_FLOAT32, LEVIT_BFLOAT16, LEVIT_UINT8, LEVIT_DTYPES };
 enum levit_status { LEVIT_OK, LEVIT_NO_MEMORY, LEVIT_NO_THREADS };
@@ -52,6 +56,10 @@ struct levit_step {
   levit_view queries, keys, values;      // of an attention
   int64_t grid_height, grid_width, step; // of a subsample
   int64_t output, transposed;            // of an output: number of the caller's array
+  int64_t first;                         // of a mean, patches, rows: levit/native/program.py
+  int64_t size, together;                // of patches; of rows
+  int64_t has_positions, has_affine;     // of an attention; of a layer norm
+  double eps;                            // of a layer norm
 };
 
 struct levit_program {
@@ -81,10 +89,15 @@ LEVIT_API int levit_start(levit_engine *engine);
 // Packs one layer, part by part in their order: (weight, bias, scale) of a conv or a linear, or of
 // a part of a project with `width` columns a head. Weights are of the source's numbers: float32;
 // bfloat16; or int8 with an int32 bias and the scale of each column's sums. Of an attention:
-// (table, scale of each head's scores, scale of each column of the values), the scales of bytes
-// only. bias may be null.
+// (table, scale of each head's scores, scale and offset of each column of the values), of bytes but
+// for the table. Of a layer norm: (weight, bias). Of a stack: its rows. What there is none of is
+// null.
 LEVIT_API int levit_pack(levit_engine *engine, int64_t step, int64_t width, const void *weight,
                          const void *bias, const float *scale, const float *offset);
+// Table of weights by position of an attention, and the share of each head that it leaves; null for
+// ones.
+LEVIT_API void levit_pack_positions(levit_engine *engine, int64_t step, const float *table,
+                                    const float *rest);
 // Scale and shift of uint8 pixels, per channel.
 LEVIT_API void levit_set_pixels(levit_engine *engine, const float *scale, const float *shift);
 // Runs `images`; outputs[i] holds images x the size of output i. Any number of threads may call.

@@ -16,17 +16,50 @@ LEVIT_INLINE Vec sigmoid(Vec x) {
   return splat(1.0f) / (splat(1.0f) + e);
 }
 
-// erf by Abramowitz and Stegun's 7.1.26: at most 1.5e-7 off.
+// x * Phi(x) is max(x, 0) less a bump that is even in x, |x| * (1 - Phi(|x|)): |x| times a
+// polynomial of m * 2 / c - 1, m being |x| up to c, where next to nothing is left. Fitted to the
+// smallest largest error, which is 1.6e-7 (of degree 15) besides rounding.
 LEVIT_INLINE Vec gelu(Vec x) {
-  Vec z = maximum(x, -x) * splat(0.70710678f);
-  Vec t = splat(1.0f) / (splat(1.0f) + splat(0.3275911f) * z);
-  Vec p = splat(1.061405429f) * t + splat(-1.453152027f);
-  p = p * t + splat(1.421413741f);
-  p = p * t + splat(-0.284496736f);
-  p = p * t + splat(0.254829592f);
-  Vec half_tail = splat(0.5f) * p * t * exp2(z * z * splat(-1.442695041f));
-  // Phi(x) is 1 - tail above 0 and tail below.
-  return maximum(x, pinned(Vec{})) - maximum(x, -x) * half_tail;
+  const Vec size = (Vec)((VecInt)x & 0x7fffffff);
+  const Vec m = minimum(pinned(splat(5.3f)), size); // in this order NaN stays NaN
+  const Vec u = m * splat(0.3773585f) + splat(-1.0f);
+  Vec p = splat(-0.0042726803f) * u + splat(0.005824558f);
+  p = p * u + splat(0.01986665f);
+  p = p * u + splat(-0.03908417f);
+  p = p * u + splat(-0.022291694f);
+  p = p * u + splat(0.105617754f);
+  p = p * u + splat(-0.0592521f);
+  p = p * u + splat(-0.108308814f);
+  p = p * u + splat(0.20236672f);
+  p = p * u + splat(-0.08985828f);
+  p = p * u + splat(-0.13235201f);
+  p = p * u + splat(0.2609431f);
+  p = p * u + splat(-0.22249582f);
+  p = p * u + splat(0.110839956f);
+  p = p * u + splat(-0.03156777f);
+  p = p * u + splat(0.0040245983f);
+  return maximum(x, pinned(Vec{})) - m * p;
+}
+
+// The same with a polynomial of degree 6: 1.4e-4 off, for values that will be bytes. To the last
+// bit as in levit/native/integers.py.
+LEVIT_INLINE Vec rough_gelu(Vec x) {
+  const Vec size = (Vec)((VecInt)x & 0x7fffffff);
+  const Vec m = minimum(pinned(splat(3.8f)), size);
+  const Vec u = m * splat(0.5263158f) + splat(-1.0f);
+  Vec p = splat(-0.03455868f) * u + splat(0.067654185f);
+  p = p * u + splat(0.028192846f);
+  p = p * u + splat(-0.19158444f);
+  p = p * u + splat(0.22671781f);
+  p = p * u + splat(-0.12507144f);
+  p = p * u + splat(0.028685872f);
+  return maximum(x, pinned(Vec{})) - m * p;
+}
+
+// 1 - 2 / (e^2x + 1), 1.5e-7 off; e^2x is not let grow beyond what a float holds.
+LEVIT_INLINE Vec tanh(Vec x) {
+  Vec e = exp2(minimum(pinned(splat(126.0f)), x * splat(2.885390082f)));
+  return splat(1.0f) - splat(2.0f) / (e + splat(1.0f));
 }
 
 LEVIT_INLINE Vec activated(Vec x, int64_t activation) {
@@ -34,6 +67,7 @@ LEVIT_INLINE Vec activated(Vec x, int64_t activation) {
   case LEVIT_HARD_SWISH: return hard_swish(x);
   case LEVIT_SILU: return x * sigmoid(x);
   case LEVIT_GELU: return gelu(x);
+  case LEVIT_TANH: return tanh(x);
   }
   return x;
 }

@@ -154,10 +154,20 @@ void attention(const AttentionWork &work, float *scratch) {
       scores.target = powers + column;
       (half ? HalfTiles::scores : WholeTiles::scores)[rows - 1](scores);
     }
-    softmax(powers, stride, rows, keys, inverse);
-    // The next tile's rows of the table: it is read once an image, from beyond L2.
+    const float *weights = nullptr;
+    if (!Number::INTEGER && work.positions) {
+      weights = work.positions + (head * work.query_count + first) * keys;
+      softmax<true>(powers, stride, rows, keys, inverse);
+      add_positions(powers, stride, rows, keys, weights, inverse, work.rest[head]);
+    } else {
+      softmax<false>(powers, stride, rows, keys, inverse);
+    }
+    // The next tile's rows of the tables: they are read once an image, from beyond L2.
     for (int64_t r = 0; r < rows; r++) {
       const float *next = table + (rows + r) * work.table_stride;
+      for (int64_t i = 0; i < keys; i += 16) __builtin_prefetch(next + i);
+      if (!weights) continue;
+      next = weights + (rows + r) * keys;
       for (int64_t i = 0; i < keys; i += 16) __builtin_prefetch(next + i);
     }
     Values values;

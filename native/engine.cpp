@@ -292,10 +292,13 @@ int levit_pack(levit_engine *engine, int64_t number, int64_t width, const void *
                const void *bias, const float *scale, const float *offset) {
   const levit_step &step = engine->step[number];
   Layer &layer = engine->layer[number];
-  if (step.kind == LEVIT_ATTENTION) {
-    pack_attention(*engine, step, layer,
-                   {(const float *)weight, (const float *)bias, scale, offset});
+  const float *const first = (const float *)weight, *const second = (const float *)bias;
+  switch (step.kind) {
+  case LEVIT_ATTENTION:
+    pack_attention(*engine, step, layer, {first, second, scale, offset});
     return LEVIT_OK;
+  case LEVIT_LAYER_NORM: pack_norm(*engine, step, layer, first, second); return LEVIT_OK;
+  case LEVIT_STACK: pack_rows(*engine, step, layer, first); return LEVIT_OK;
   }
   const bool project = step.kind == LEVIT_PROJECT;
   const int64_t heads = project ? step.heads : 1;
@@ -309,6 +312,11 @@ int levit_pack(levit_engine *engine, int64_t number, int64_t width, const void *
     if (!pack_columns(*engine, step, layer, columns)) return LEVIT_NO_MEMORY;
   }
   return LEVIT_OK;
+}
+
+void levit_pack_positions(levit_engine *engine, int64_t number, const float *table,
+                          const float *rest) {
+  pack_positions(*engine, engine->step[number], engine->layer[number], table, rest);
 }
 
 void levit_set_pixels(levit_engine *engine, const float *scale, const float *shift) {

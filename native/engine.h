@@ -9,8 +9,9 @@
 
 namespace levit {
 
-// Packed weights of a step; or an attention's table, its heads' scales as `start`, and of each
-// column of the values the `scale`.
+// Packed weights of a step. Of an attention the tables, its heads' scales and shares as `start`,
+// and of each column of the values the `scale`; of a layer norm its bias as `start` and its weight
+// as `scale`; of a stack its rows.
 struct Layer {
   int64_t dtype = 0; // of the numbers that it multiplies
   float *weight = nullptr, *start = nullptr, *scale = nullptr;
@@ -20,6 +21,9 @@ struct Layer {
   int64_t packed = 0;             // columns that are there already
 
   Weights weights() const { return {weight, start, scale, pitch}; }
+  // Of an attention with so many rows of a table by position, which is behind that of the scores.
+  float *positions(int64_t rows) const { return weight + (depth - rows) * columns; }
+  float *rest() const { return start + starts / 2; }
 };
 
 // Images that run through a stage together: as many as fill tiles and keep weights in use, few

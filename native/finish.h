@@ -42,6 +42,12 @@ LEVIT_INLINE const float *beside(const float *residual, const Store &target, int
   return (const float *)((const char *)residual + r * target.row_stride + c * target.chunk_stride);
 }
 
+// An activation of what sums stand for: that of integers knows GELU as well as bytes need.
+LEVIT_INLINE Vec activated_sum(Vec x, int64_t activation) {
+  if (Number::INTEGER && activation == LEVIT_GELU) return rough_gelu(x);
+  return activated(x, activation);
+}
+
 // What is rare is not worth code of its own at the end of every tile: a pass over a tile's values,
 // which lie in L1.
 __attribute__((noinline)) void finish_stored(const Product &product, const float *values, int rows,
@@ -50,13 +56,29 @@ __attribute__((noinline)) void finish_stored(const Product &product, const float
     for (int c = 0; c < chunks; c++) {
       Vec x[CHUNK];
       for (int i = 0; i < CHUNK; i++) {
-        x[i] = activated(load(values + (r * chunks + c) * 16 + i * WIDTH), product.activation);
+        x[i] = activated_sum(load(values + (r * chunks + c) * 16 + i * WIDTH), product.activation);
         if (product.residual) {
           x[i] += load(beside(product.residual, product.target, r, c) + i * WIDTH);
         }
       }
       put(product.target, r, c, x);
       if (product.copy.p) put(product.copy, r, c, x);
+    }
+  }
+}
+
+// The same for GELU alone, which is too long to stand behind every tile: in a loop of its own the
+// values come and go beside the arithmetic.
+__attribute__((noinline)) void finish_gelu(const Store &target, const float *values, int rows,
+                                           int chunks) {
+  constexpr int OWN = Number::DTYPE;
+  for (int r = 0; r < rows; r++) {
+    for (int c = 0; c < chunks; c++, values += 16) {
+      Vec x[CHUNK];
+      LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
+        x[i] = activated_sum(load(values + i * WIDTH), LEVIT_GELU);
+      }
+      put<OWN>(target, r, c, x);
     }
   }
 }
@@ -95,7 +117,11 @@ LEVIT_INLINE void finish(const Tile<ROWS, VECTORS> &sum, const float *scale,
       store(values + (r * CHUNKS + c) * 16 + i * WIDTH, x[i]);
     }
   });
-  finish_stored(product, values, ROWS, CHUNKS);
+  if (alone && product.activation == LEVIT_GELU) {
+    finish_gelu(target, values, ROWS, CHUNKS);
+  } else {
+    finish_stored(product, values, ROWS, CHUNKS);
+  }
 }
 
 // Weights from column `column` on, which begins a panel.

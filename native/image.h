@@ -11,18 +11,16 @@ LEVIT_INLINE int64_t pixel_bytes(const ImageWork &work) {
   return levit::words(work.channels, Number::DTYPE) * 4;
 }
 
-// Pixels of a uint8 row as normalised floats, channels in turn.
-LEVIT_INLINE void normalise(const ImageWork &work, const uint8_t *pixels, float *row) {
-  const int64_t count = work.width * work.channels;
+// Pixels as normalised floats, channels in turn.
+LEVIT_INLINE void normalise(const uint8_t *pixels, int64_t count, const float *scale,
+                            const float *shift, float *row) {
   int64_t i = 0;
   for (; i + levit::PIXEL_LANES <= count; i += levit::PIXEL_LANES) {
     for (int64_t j = 0; j < levit::PIXEL_LANES; j++) {
-      row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];
+      row[i + j] = (float)pixels[i + j] * scale[j] + shift[j];
     }
   }
-  for (int64_t j = 0; i + j < count; j++) {
-    row[i + j] = (float)pixels[i + j] * work.scale[j] + work.shift[j];
-  }
+  for (int64_t j = 0; i + j < count; j++) row[i + j] = (float)pixels[i + j] * scale[j] + shift[j];
 }
 
 // Row `y` of planes as floats, channels in turn.
@@ -45,7 +43,8 @@ LEVIT_INLINE void interleave(const ImageWork &work, int64_t y, float *row) {
 // Row `y` in floats, channels in turn.
 LEVIT_INLINE void float_row(const ImageWork &work, int64_t y, float *row) {
   if (work.is_uint8) {
-    normalise(work, (const uint8_t *)work.image + y * work.width * work.channels, row);
+    const int64_t count = work.width * work.channels;
+    normalise((const uint8_t *)work.image + y * count, count, work.scale, work.shift, row);
   } else {
     interleave(work, y, row);
   }

@@ -4,6 +4,8 @@
 #include "attention.h"
 #include "image.h"
 #include "linear.h"
+#include "norm.h"
+#include "patches.h"
 #include "transpose.h"
 
 namespace {
@@ -121,6 +123,8 @@ const Kernels LEVIT_NAMED(kernels_, NUMBERS, ISA) = {
     pack,
     mean,
     convert,
+    patches,
+    layer_norm,
     multiply_adds,
 };
 } // namespace levit

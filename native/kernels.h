@@ -91,11 +91,36 @@ struct AttentionWork {
   // there is no table, and no step from one to the next.
   const float *table;
   int64_t table_stride;
+  // Weights by position, (heads, queries, padded keys), and the share of each head that they leave
+  // to the softmax; null for none.
+  const float *positions, *rest;
   const float *score_scale;                // of each head's sums, of integers only
   const float *value_scale, *value_offset; // (heads, padded value_width), of integers only
   Store target;                            // (images, queries, heads * value_width)
   int64_t activation;
   Range tiles; // of heads * images * tiles of queries
+};
+
+// Squares of an image as rows, behind `first` rows of zeros.
+struct PatchesWork {
+  const void *image;
+  bool is_uint8;
+  int64_t channels, height, width;
+  const float *scale, *shift; // of uint8, PIXEL_LANES of each
+  int64_t size, first;
+  Store target;
+  Range rows;
+};
+
+// Tokens less their mean, over their deviation.
+struct NormWork {
+  const float *source;
+  int64_t source_stride;      // bytes
+  int64_t columns;            // not padded
+  const float *weight, *bias; // of padded columns; null for ones and zeros
+  float eps;
+  Store target;
+  Range rows;
 };
 
 struct Kernels {
@@ -117,6 +142,8 @@ struct Kernels {
                const Store &target);
   // `chunks` of 16 float32 columns of one row into other numbers.
   void (*convert)(const float *source, Range chunks, const Store &target);
+  void (*patches)(const PatchesWork &, float *scratch); // of a row, where it is not float32
+  void (*layer_norm)(const NormWork &);
   double (*multiply_adds)(int64_t rounds); // how many it has done, in registers alone
 };
 

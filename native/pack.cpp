@@ -70,7 +70,7 @@ bool pack_columns(const levit_engine &engine, const levit_step &step, Layer &lay
 
 void pack_attention(const levit_engine &engine, const levit_step &step, Layer &layer,
                     const AttentionArrays &arrays) {
-  const int64_t rows = step.has_table ? layer.depth : 1;
+  const int64_t rows = step.has_table ? step.heads * engine.buffer[step.target].rows : 1;
   const int64_t keys = engine.buffer[step.keys.buffer].rows;
   for (int64_t row = 0; row < rows; row++) {
     float *to = layer.weight + row * layer.columns;
@@ -85,6 +85,33 @@ void pack_attention(const levit_engine &engine, const levit_step &step, Layer &l
     const size_t bytes = (size_t)width * sizeof(float);
     memcpy(scale, arrays.value_scale + head * width, bytes);
     if (arrays.value_offset) memcpy(offset, arrays.value_offset + head * width, bytes);
+  }
+}
+
+void pack_positions(const levit_engine &engine, const levit_step &step, Layer &layer,
+                    const float *positions, const float *rest) {
+  const int64_t rows = step.heads * engine.buffer[step.target].rows;
+  const int64_t keys = engine.buffer[step.keys.buffer].rows;
+  for (int64_t row = 0; row < rows; row++) {
+    memcpy(layer.positions(rows) + row * layer.columns, positions + row * keys,
+           (size_t)keys * sizeof(float));
+  }
+  for (int64_t head = 0; head < step.heads; head++) layer.rest()[head] = rest ? rest[head] : 1;
+}
+
+void pack_norm(const levit_engine &engine, const levit_step &step, Layer &layer,
+               const float *weight, const float *bias) {
+  const size_t size = (size_t)engine.buffer[step.target].columns * sizeof(float);
+  if (weight) memcpy(layer.scale, weight, size);
+  if (bias) memcpy(layer.start, bias, size);
+}
+
+void pack_rows(const levit_engine &engine, const levit_step &step, Layer &layer,
+               const float *rows) {
+  const int64_t columns = engine.buffer[step.target].columns;
+  for (int64_t row = 0; row < layer.depth; row++) {
+    memcpy(layer.weight + row * layer.columns, rows + row * columns,
+           (size_t)columns * sizeof(float));
   }
 }
 

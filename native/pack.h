@@ -28,4 +28,13 @@ struct AttentionArrays {
 void pack_attention(const levit_engine &engine, const levit_step &step, Layer &layer,
                     const AttentionArrays &arrays);
 
+// Weights by position of an attention, and the share of each head that they leave; null for ones.
+void pack_positions(const levit_engine &engine, const levit_step &step, Layer &layer,
+                    const float *positions, const float *rest);
+
+// What a layer norm multiplies with and adds, or a stack's rows.
+void pack_norm(const levit_engine &engine, const levit_step &step, Layer &layer,
+               const float *weight, const float *bias);
+void pack_rows(const levit_engine &engine, const levit_step &step, Layer &layer, const float *rows);
+
 } // namespace levit

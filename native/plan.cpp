@@ -23,13 +23,21 @@ void size_layer(const levit_engine &engine, const levit_step &step, Layer &layer
   }
   case LEVIT_LINEAR:
   case LEVIT_PROJECT: layer.depth = words(buffer[step.source].columns, layer.dtype); break;
-  case LEVIT_ATTENTION: // one row where there is no table
-    layer.depth = step.has_table ? step.heads * buffer[step.target].rows : 1;
+  case LEVIT_ATTENTION: { // one row where there is no table
+    const int64_t rows = step.heads * buffer[step.target].rows;
+    layer.depth = (step.has_table ? rows : 1) + (step.has_positions ? rows : 0);
     layer.pitch = layer.depth;
     layer.columns = padded(buffer[step.keys.buffer].rows);
-    layer.starts = padded(step.heads);
+    layer.starts = 2 * padded(step.heads); // scales of scores, and shares that positions leave
     layer.scales = 2 * step.heads * padded(step.values.width); // and offsets
     return;
+  }
+  case LEVIT_STACK:
+    layer.depth = buffer[step.target].rows - (step.source < 0 ? 0 : buffer[step.source].rows);
+    layer.pitch = layer.depth;
+    layer.columns = padded(buffer[step.target].columns);
+    return;
+  case LEVIT_LAYER_NORM: break;
   default: return;
   }
   const int64_t step_words = engine.kernels[layer.dtype]->depth_step;
@@ -44,6 +52,9 @@ int64_t scratch_of(const levit_engine &engine, const levit_step &step) {
     return 3 * padded((input.width + 1) * words(input.channels, input.dtype)) +
            padded(input.width * input.channels) + LANES;
   }
+  // A row of floats before they become other numbers.
+  if (step.kind == LEVIT_PATCHES) return padded(engine.buffer[step.target].columns);
+  if (step.kind == LEVIT_ROWS) return padded(engine.buffer[step.source].columns);
   if (step.kind != LEVIT_ATTENTION) return 0;
   // Keys and values in panels with the starts of their sums, and a tile of scores.
   const int64_t keys = padded(engine.buffer[step.keys.buffer].rows);

@@ -2,7 +2,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine.h"
+#include "group.h"
 
 namespace levit {
 
@@ -17,44 +17,6 @@ double now() {
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
-
-// Pieces into which each thread's share of a step is cut, for others to take.
-constexpr int PIECES = 2;
-
-// A group of a chunk's images in one stage, and the part of the work on them that is to be done.
-struct Group {
-  const levit_engine &engine;
-  const Batch &batch;
-  const Arena &arena;
-  float *scratch;
-  int64_t first, images;     // in the chunk
-  int share, shares;         // one for each thread
-  int piece = 0, pieces = 1; // of the share
-
-  // Number of images whose values lie side by side in a buffer's memory, and the first of ours.
-  int64_t neighbours(const levit_buffer &b) const { return b.carried ? batch.images : images; }
-  int64_t place(const levit_buffer &b) const { return b.carried ? first : 0; }
-  char *memory(const levit_buffer &b) const {
-    return (char *)((b.carried ? arena.carried : arena.local).floats() + b.offset * neighbours(b));
-  }
-  // The first of the group's images in a buffer of rows.
-  char *rows(const levit_buffer &b) const { return memory(b) + place(b) * b.rows * b.stride; }
-  // The same as a place to write to; a null one for no buffer.
-  Store store(int64_t number) const {
-    if (number < 0) return {};
-    const levit_buffer &b = buffer(number);
-    return {rows(b),       b.stride, LANES * size_of(b.dtype), b.dtype, (float)b.inverse_scale,
-            (float)b.shift};
-  }
-  const levit_buffer &buffer(int64_t number) const { return engine.buffer[number]; }
-  // The part of so many equal things.
-  Range part_of(int64_t count) const { return cut(levit::share(count, share, shares)); }
-  // The piece of a share.
-  Range cut(Range whole) const {
-    const Range piece_of_it = levit::share(whole.end - whole.begin, piece, pieces);
-    return {whole.begin + piece_of_it.begin, whole.begin + piece_of_it.end};
-  }
-};
 
 // Puts the border of zeros into rows [begin, end) of an image's grid: the pixel at the left, and
 // above the first row a row of them.
@@ -196,6 +158,8 @@ void run_attention(const Group &group, const levit_step &step, const Layer &laye
   work.images = group.images, work.heads = step.heads;
   work.table = layer.weight;
   work.table_stride = step.has_table ? layer.columns : 0;
+  work.positions = step.has_positions ? layer.positions(step.heads * target.rows) : nullptr;
+  work.rest = layer.rest();
   work.score_scale = layer.start, work.value_scale = layer.scale;
   work.value_offset = layer.scale + layer.scales / 2;
   work.target = group.store(step.target);
@@ -229,8 +193,8 @@ void run_mean(const Group &group, const levit_step &step) {
   const Range chunks = group.part_of(padded(target.columns) / LANES);
   Store to = group.store(step.target);
   for (int64_t image = 0; image < group.images; image++, to.p += target.stride) {
-    const char *values = group.rows(source) + image * source.rows * source.stride;
-    group.engine.kernels[target.dtype]->mean((const float *)values, source.rows,
+    const char *values = group.rows(source) + (image * source.rows + step.first) * source.stride;
+    group.engine.kernels[target.dtype]->mean((const float *)values, source.rows - step.first,
                                              source.stride / (int64_t)sizeof(float), chunks, to);
   }
 }
@@ -264,6 +228,10 @@ void run_step(const Group &group, int64_t number) {
   case LEVIT_SUBSAMPLE: return run_subsample(group, step);
   case LEVIT_MEAN: return run_mean(group, step);
   case LEVIT_OUTPUT: return run_output(group, step);
+  case LEVIT_PATCHES: return run_patches(group, step);
+  case LEVIT_LAYER_NORM: return run_layer_norm(group, step, layer);
+  case LEVIT_STACK: return run_stack(group, step, layer);
+  case LEVIT_ROWS: return run_rows(group, step);
   }
 }
 

@@ -38,11 +38,12 @@ LEVIT_INLINE Vec power_of(Vec score, Vec top) {
   }
 }
 
-// Powers of one row, at its beginning in the numbers that meet the values; returns their sum, lane
-// by lane.
-LEVIT_INLINE Number::Sum powers_of(float *row, int64_t count, Vec top) {
+// Powers of one row, at its beginning in the numbers that meet the values, or in float32 where
+// WIDE; returns their sum, lane by lane.
+template <bool WIDE> LEVIT_INLINE Number::Sum powers_of(float *row, int64_t count, Vec top) {
   Number::Sum sum{};
-  const Store place{(char *)row, 0, 16 * bytes_of(Number::DTYPE), Number::DTYPE, 1, 0};
+  constexpr int DTYPE = WIDE ? (int)LEVIT_FLOAT32 : Number::DTYPE;
+  const Store place{(char *)row, 0, 16 * bytes_of(DTYPE), DTYPE, 1, 0};
   for (int64_t i = 0; i < count; i += 16) {
     Vec power[CHUNK];
     LEVIT_UNROLL for (int j = 0; j < CHUNK; j++) {
@@ -55,7 +56,7 @@ LEVIT_INLINE Number::Sum powers_of(float *row, int64_t count, Vec top) {
     if constexpr (Number::INTEGER) {
       store_bytes((char *)row + i, (const VecInt *)power);
     } else {
-      put<Number::DTYPE>(place, 0, i / 16, power);
+      put<DTYPE>(place, 0, i / 16, power);
     }
   }
   return sum;
@@ -64,6 +65,7 @@ LEVIT_INLINE Number::Sum powers_of(float *row, int64_t count, Vec top) {
 // Rows of scores → powers of two, the largest of each row being 1, or 255 of bytes; and 1 / the sum
 // of each row's (of bytes, of those that they were rounded to). All rows' maxima are found before
 // what needs them: row by row a CPU waits for each, and attention takes 4 % longer.
+template <bool WIDE>
 LEVIT_INLINE void softmax(float *scores, int64_t stride, int64_t rows, int64_t count,
                           float *inverse) {
   Vec top[REGISTER_ROWS];
@@ -75,10 +77,28 @@ LEVIT_INLINE void softmax(float *scores, int64_t stride, int64_t rows, int64_t c
     top[r] = largest;
   }
   for (int64_t r = 0; r < rows; r++) top[r] = reduced(top[r], maximum);
-  for (int64_t r = 0; r < rows; r++) sum[r] = powers_of(scores + r * stride, count, top[r]);
+  for (int64_t r = 0; r < rows; r++) sum[r] = powers_of<WIDE>(scores + r * stride, count, top[r]);
   for (int64_t r = 0; r < rows; r++) {
     const auto added = [](Vec a, Vec b) { return (Vec)((Number::Sum)a + (Number::Sum)b); };
     inverse[r] = 1.0f / (float)((Number::Sum)reduced((Vec)sum[r], added))[0];
+  }
+}
+
+// Rows of powers in float32 → powers * factor + positions, in the numbers that meet the values.
+LEVIT_INLINE void add_positions(float *powers, int64_t stride, int64_t rows, int64_t count,
+                                const float *positions, float *inverse, float rest) {
+  for (int64_t r = 0; r < rows; r++, powers += stride, positions += count) {
+    const Vec factor = splat(inverse[r] * rest);
+    const Store place{(char *)powers, 0, 16 * bytes_of(Number::DTYPE), Number::DTYPE, 1, 0};
+    for (int64_t i = 0; i < count; i += 16) { // in place: smaller numbers come later than read
+      Vec x[CHUNK];
+      LEVIT_UNROLL for (int j = 0; j < CHUNK; j++) {
+        const int64_t at = i + j * WIDTH;
+        x[j] = load(powers + at) * factor + load(positions + at);
+      }
+      put<Number::DTYPE>(place, 0, i / 16, x);
+    }
+    inverse[r] = 1; // which is in them now
   }
 }
 

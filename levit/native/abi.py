@@ -21,10 +21,13 @@ __all__ = [
     "declare",
 ]
 
-ABI: Final = 2
+ABI: Final = 3
 # In the order of `levit_kind`, `levit_activation` and `levit_dtype`.
-KINDS: Final = ("Conv", "Linear", "Project", "Attention", "Subsample", "Mean", "Output")
-ACTIVATIONS: Final = (None, "hard_swish", "silu", "gelu")
+KINDS: Final = (
+    *("Conv", "Linear", "Project", "Attention", "Subsample", "Mean", "Output"),
+    *("Patches", "LayerNorm", "Stack", "Rows"),
+)
+ACTIVATIONS: Final = (None, "hard_swish", "silu", "gelu", "tanh")
 DTYPES: Final = ("float32", "bfloat16", "uint8")
 NO_MEMORY: Final = 1
 NO_THREADS: Final = 2
@@ -73,6 +76,8 @@ class CStep(Structure):
         ("keys", CView),
         ("values", CView),
         *_fields("grid_height", "grid_width", "step", "output", "transposed"),
+        *_fields("first", "size", "together", "has_positions", "has_affine"),
+        ("eps", c_double),
     ]
 
 
@@ -98,6 +103,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "levit_open": (c_void_p, [POINTER(CProgram), c_int, c_int]),
     "levit_start": (c_int, [c_void_p]),
     "levit_pack": (c_int, [c_void_p, c_int64, c_int64, *[c_void_p] * 4]),
+    "levit_pack_positions": (None, [c_void_p, c_int64, c_void_p, c_void_p]),
     "levit_set_pixels": (None, [c_void_p, POINTER(c_float), POINTER(c_float)]),
     "levit_run": (c_int, [c_void_p, c_void_p, c_int64, c_void_p]),
     "levit_profile": (c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from levit.native.program import Attention, Conv, Linear, Part, Program, Project, Step
+from levit.native.program import (
+    Attention,
+    Conv,
+    LayerNorm,
+    Linear,
+    Part,
+    Program,
+    Project,
+    Stack,
+    Step,
+)
 
 __all__ = ["dtype_of", "kind_of", "macs_of", "weight_bytes_of"]
 
@@ -41,7 +51,7 @@ def macs_of(program: Program, step: Step) -> int:
 
 def dtype_of(program: Program, step: Step) -> str:
     """Name the numbers that a step multiplies, those of its source: ``float32``."""
-    source = step.queries.buffer if isinstance(step, Attention) else step.source
+    source = step.queries.buffer if isinstance(step, Attention) else getattr(step, "source", None)
     return (program.input if source is None else program.buffers[source]).numbers.dtype
 
 
@@ -53,7 +63,12 @@ def weight_bytes_of(program: Program, step: Step) -> int:
     elif isinstance(step, Project):
         names = [name for part in step.parts for name in _names(part)]
     elif isinstance(step, Attention):
-        names = [step.table, step.score_scale, step.value_scale, step.value_offset]
+        scales = step.score_scale, step.value_scale, step.value_offset
+        names = [step.table, *scales, step.positions, step.rest]
+    elif isinstance(step, LayerNorm):
+        names = [step.weight, step.bias]
+    elif isinstance(step, Stack):
+        names = [step.rows]
     specs = [program.arrays[name] for name in names if name]
     return sum(_ITEMS[spec.dtype] * math.prod(spec.shape) for spec in specs)
 

@@ -27,10 +27,14 @@ from levit.native.program import (
     Attention,
     Conv,
     Input,
+    LayerNorm,
     Linear,
     Output,
+    Patches,
     Program,
     Project,
+    Rows,
+    Stack,
     Step,
     Subsample,
     View,
@@ -205,6 +209,7 @@ def _step(step: Step) -> CStep:
         target=_number(getattr(step, "target", None)),
         residual=_number(getattr(step, "residual", None)),
         copy=_number(getattr(step, "copy", None)),
+        first=getattr(step, "first", 0),
         queries=_NO_VIEW,
         keys=_NO_VIEW,
         values=_NO_VIEW,
@@ -213,7 +218,8 @@ def _step(step: Step) -> CStep:
         case Project():
             values.heads = step.heads
         case Attention():
-            values.heads, values.has_table = step.heads, int(step.table is not None)
+            values.heads, values.has_table = step.heads, step.table is not None
+            values.has_positions = step.positions is not None
             values.queries, values.keys = _view(step.queries), _view(step.keys)
             values.values = _view(step.values)
         case Subsample():
@@ -221,6 +227,12 @@ def _step(step: Step) -> CStep:
             values.step = step.step
         case Output():
             values.transposed = step.transposed
+        case Patches():
+            values.size = step.size
+        case LayerNorm():
+            values.has_affine, values.eps = step.weight is not None, step.eps
+        case Rows():
+            values.together = step.together
         case _:
             pass
     return values
@@ -248,11 +260,16 @@ def _pack(functions: ctypes.CDLL, handle: int, program: Program, arrays: Arrays)
             case Attention():
                 of_values = step.value_scale, step.value_offset
                 parts = [(0, (step.table, step.score_scale, *of_values))]
+                _pack_positions(functions, handle, number, arrays, step)
+            case LayerNorm():
+                parts = [(0, (step.weight, step.bias, None, None))]
+            case Stack():
+                parts = [(0, (step.rows, None, None, None))]
             case _:
                 continue
         for width, names in parts:
             kept = [_finite(arrays, name) for name in names]
-            addresses = [None if array is None else array.ctypes.data for array in kept]
+            addresses = [_address(array) for array in kept]
             if functions.levit_pack(handle, number, width, *addresses):
                 raise _no_memory()
     source = program.input
@@ -260,6 +277,18 @@ def _pack(functions: ctypes.CDLL, handle: int, program: Program, arrays: Arrays)
         count = len(source.scale)
         values = [(ctypes.c_float * count)(*each) for each in (source.scale, source.shift)]
         functions.levit_set_pixels(handle, *values)
+
+
+def _pack_positions(
+    functions: ctypes.CDLL, handle: int, number: int, arrays: Arrays, step: Attention
+) -> None:
+    if step.positions is not None:
+        kept = [_finite(arrays, name) for name in (step.positions, step.rest)]
+        functions.levit_pack_positions(handle, number, *map(_address, kept))
+
+
+def _address(array: NDArray[Any] | None) -> int | None:
+    return None if array is None else array.ctypes.data
 
 
 def _finite(arrays: Arrays, name: str | None) -> NDArray[Any] | None:

@@ -35,6 +35,7 @@ ACTIVATIONS: Final[Mapping[str | None, Callable[[Array], Array]]] = {
     "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
     "silu": lambda x: x * np.exp(-np.logaddexp(0, -x)),
     "gelu": _gelu,
+    "tanh": np.tanh,
 }
 
 
@@ -85,10 +86,21 @@ def interpret(
                 y = x.reshape(len(x), *step.grid, -1)[:, :: step.step, :: step.step]
                 y = y.reshape(len(x), -1, x.shape[-1])
             case p.Mean():
-                x = values[step.source]
+                x = values[step.source][:, step.first :]
                 # One row after another, and no division.
                 share = x.dtype.type(1) / x.dtype.type(x.shape[1])
                 y = x.cumsum(1, dtype=x.dtype)[:, -1:] * share
+            case p.Patches():
+                y = _patches(program.input, step, values[None])
+            case p.LayerNorm():
+                y = weights.norm(values[step.source], step)
+            case p.Stack():
+                below = None if step.source is None else values[step.source]
+                y = weights.stack(step.rows, len(batch), below)
+            case p.Rows():
+                rows, columns = program.buffers[step.target].rows, values[step.source].shape[2]
+                x = values[step.source][:, step.first : step.first + rows * step.together]
+                y = x.reshape(len(x), rows, step.together * columns)
         for target in targets(step):  # (B, rows, columns), or (B, h, w, columns) of a grid
             values[target] = _stored(y, program.buffers[target].numbers, dtype)
     return outputs
@@ -123,9 +135,28 @@ class _Weights:
             return integers.attention(q, k, v, scales, table, offset)
         scores = q @ k.swapaxes(-1, -2) + self._optional(step.table)  # (B, H, Nq, N)
         powers = np.exp2(scores - scores.max(-1, keepdims=True))
-        powers = _stored(powers, numbers, self._dtype)  # as they meet the values
-        y: Array = powers / powers.sum(-1, keepdims=True) @ v
+        if step.positions is None:
+            powers = _stored(powers, numbers, self._dtype)  # as they meet the values
+            y: Array = powers / powers.sum(-1, keepdims=True) @ v
+            return y
+        rest = 1 if step.rest is None else self._optional(step.rest)[:, None, None]
+        mixed = powers / powers.sum(-1, keepdims=True) * rest + self._optional(step.positions)
+        y = _stored(mixed, numbers, self._dtype) @ v
         return y
+
+    def norm(self, x: Array, step: p.LayerNorm) -> Array:
+        """LayerNorm of (B, N, C)."""
+        centred = x - x.mean(-1, keepdims=True)
+        y: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + step.eps)
+        if step.weight is not None:
+            y = y * self._optional(step.weight) + self._optional(step.bias)
+        return y
+
+    def stack(self, rows: str, batch: int, below: Array | None) -> Array:
+        """Rows of an array on top of (B, N, C), or of nothing."""
+        above = self._optional(rows)
+        y = np.broadcast_to(above, (batch, *above.shape))
+        return y if below is None else np.concatenate([y, below], axis=1)
 
     def _optional(self, name: str | None) -> Array:
         return (
@@ -142,8 +173,8 @@ def _floats(array: Array, dtype: DTypeLike) -> Array:
 def _activated(y: Array, numbers: p.Numbers, name: str | None) -> Array:
     if numbers.dtype != "uint8" or name is None:
         return ACTIVATIONS[name](y)
-    if name == "hard_swish":
-        return integers.hard_swish(y)
+    if name in ("hard_swish", "gelu"):
+        return integers.hard_swish(y) if name == "hard_swish" else integers.gelu(y)
     return ACTIVATIONS[name](y.astype(np.float64)).astype(np.float32)
 
 
@@ -189,6 +220,15 @@ def _windows(x: Array, border: Any) -> Array:
     framed[:, 1:, 1:] = x
     taps = [(i, j) for i in range(3) for j in range(3)]
     return np.concatenate([framed[:, i : i + height : 2, j : j + width : 2] for i, j in taps], -1)
+
+
+def _patches(source: p.Input, step: p.Patches, x: Array) -> Array:
+    """(B, H, W, C) → (B, first + squares, values of a square)."""
+    size, (batch, height, width, channels) = step.size, x.shape
+    x = x.reshape(batch, height // size, size, width // size, size, channels)
+    axes = (0, 1, 3, 5, 2, 4) if source.dtype == "float32" else (0, 1, 3, 2, 4, 5)
+    x = x.transpose(axes).reshape(batch, -1, channels * size * size)
+    return np.pad(x, ((0, 0), (step.first, 0), (0, 0)))
 
 
 def _in_blocks(y: Array, width: int, heads: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from levit.native.program import Attention, Linear, Output, Step
+from levit.native.program import Attention, Linear, Output, Patches, Step
 
 __all__ = ["Lifetime", "lifetimes", "reads", "targets", "writes"]
 
@@ -29,7 +29,8 @@ def reads(step: Step) -> tuple[int, ...]:
     if isinstance(step, Attention):
         return (step.queries.buffer, step.keys.buffer, step.values.buffer)
     residual = step.residual if isinstance(step, Linear) else None
-    return tuple(number for number in (step.source, residual) if number is not None)
+    source = None if isinstance(step, Patches) else step.source
+    return tuple(number for number in (source, residual) if number is not None)
 
 
 def writes(step: Step) -> int | None:

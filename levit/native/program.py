@@ -21,6 +21,7 @@ import numpy as np
 
 from levit.errors import CorruptArtifactError, ManifestVersionError
 from levit.json_values import flag, listed, number, number_pair, shown, table, text, whole
+from levit.native.token_steps import LayerNorm, Patches, Rows, Stack
 
 __all__ = [
     "FLOAT32",
@@ -32,13 +33,17 @@ __all__ = [
     "Conv",
     "ITEM_SIZES",
     "Input",
+    "LayerNorm",
     "Linear",
     "Mean",
     "Numbers",
     "Output",
     "Part",
+    "Patches",
     "Program",
     "Project",
+    "Rows",
+    "Stack",
     "Step",
     "Subsample",
     "View",
@@ -163,7 +168,7 @@ class Conv:
         target: number of a buffer with a grid; or of tokens, after the last convolution.
         weight: name of an array, (O, I, 3, 3); of a source of bytes, int8.
         bias: name of an array, (O,), or None; of a source of bytes, int32, in units of `scale`.
-        activation: ``hard_swish``, ``silu``, ``gelu``, or None.
+        activation: ``hard_swish``, ``silu``, ``gelu``, ``tanh``, or None.
         scale: name of an array, (O,), by which integer sums are multiplied; None for other sources.
         copy: number of a second target like the first, in other numbers; None for none.
     """
@@ -257,6 +262,7 @@ class Attention:
     """For each head, ``activation(softmax₂(q @ k.T + table) @ v)`` into its columns of the target.
 
     softmax₂ is that of powers of two: ``2^(s - max) / sum``. Log₂e is in the queries and the table.
+    With `positions` the values meet ``softmax₂(…) * rest + positions`` instead.
 
     Of bytes, all with a zero point of 128, integer scores are multiplied by their head's scale
     before the table is added; powers are rounded to ``round(255 · 2^(s - max))`` and divided by the
@@ -270,6 +276,9 @@ class Attention:
         score_scale: name of an array, (heads,); None where the queries are no bytes.
         value_scale: name of an array, (heads · values' width,); likewise.
         value_offset: name of an array like that, added to what comes out; None for none.
+        positions: name of an array like the table, of weights and not of scores; None for none, as
+            always of bytes.
+        rest: name of an array, (heads,); None for ones.
     """
 
     name: str
@@ -284,6 +293,8 @@ class Attention:
     score_scale: str | None = None
     value_scale: str | None = None
     value_offset: str | None = None
+    positions: str | None = None
+    rest: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -304,12 +315,13 @@ class Subsample:
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """Mean over all tokens, into a target of one row."""
+    """Mean over all tokens from the `first`, into a target of one row."""
 
     name: str
     stage: int
     source: int
     target: int
+    first: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +341,19 @@ class Output:
     shape: tuple[int, ...]
 
 
-Step: TypeAlias = Conv | Linear | Project | Attention | Subsample | Mean | Output
+Step: TypeAlias = (
+    Conv
+    | Linear
+    | Project
+    | Attention
+    | Subsample
+    | Mean
+    | Output
+    | Patches
+    | LayerNorm
+    | Stack
+    | Rows
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -402,6 +426,10 @@ _KINDS: Final[Mapping[str, type[Step]]] = {
     "subsample": Subsample,
     "mean": Mean,
     "output": Output,
+    "patches": Patches,
+    "layer_norm": LayerNorm,
+    "stack": Stack,
+    "rows": Rows,
 }
 
 _Record = TypeVar("_Record")

@@ -12,12 +12,16 @@ from levit.native.program import (
     Attention,
     Buffer,
     Conv,
+    LayerNorm,
     Linear,
     Mean,
     Output,
     Part,
+    Patches,
     Program,
     Project,
+    Rows,
+    Stack,
     Step,
     Subsample,
     View,
@@ -29,7 +33,10 @@ __all__ = ["StepShapes", "require"]
 _MOST_HEADS: Final = 4096
 _MOST_PARTS: Final = 16
 _MOST_AXES: Final = 8
-_ACTIVATIONS: Final = (None, "hard_swish", "silu", "gelu")
+# Of an epsilon: a normal float32, so that nothing is divided by 0.
+_SMALLEST: Final = 2.0**-126
+_LARGEST: Final = 1.0
+_ACTIVATIONS: Final = (None, "hard_swish", "silu", "gelu", "tanh")
 # (weights, bias) by the numbers of what they meet.
 _WEIGHTS: Final = {
     "float32": ("float32", "float32"),
@@ -84,7 +91,17 @@ class StepShapes:
             case Subsample():
                 self._subsample(step)
             case Mean():
-                self._holds(step.target, 1, self._floats(step.source).columns)
+                source = self._floats(step.source)
+                require(step.first < source.rows, f"no row {step.first} of {source.rows}")
+                self._holds(step.target, 1, source.columns)
+            case Patches():
+                self._patches(number, step)
+            case LayerNorm():
+                self._layer_norm(step)
+            case Stack():
+                self._stack(step)
+            case Rows():
+                self._rows(step)
 
     def _tokens(self, number: int, in_blocks: bool = False) -> Buffer:
         """The buffer of this number, of tokens."""
@@ -187,7 +204,10 @@ class StepShapes:
         require(step.queries.width == step.keys.width, "queries and keys of different widths")
         require(keys.rows == values.rows, "keys and values of different tokens")
         self._holds(step.target, queries.rows, step.heads * step.values.width)
-        self._array(step.table, step.heads, queries.rows, keys.rows)
+        for table in (step.table, step.positions):
+            self._array(table, step.heads, queries.rows, keys.rows)
+        require(step.rest is None or step.positions is not None, "a rest without positions")
+        self._array(step.rest, step.heads)
         numbers = [buffer.numbers for buffer in (queries, keys, values)]
         require(len({n.dtype for n in numbers}) == 1, "queries, keys and values of several dtypes")
         integers = numbers[0].dtype == "uint8"
@@ -195,6 +215,7 @@ class StepShapes:
         require(signed or not integers, f"bytes whose zero point is not {_SIGNED}")
         for name in (step.score_scale, step.value_scale):
             require((name is not None) == integers, "integers and their scales go together")
+        require(step.positions is None or not integers, "positions beside integers")
         self._array(step.score_scale, step.heads)
         self._array(step.value_scale, step.heads * step.values.width)
         require(integers or step.value_offset is None, "an offset of values that are no bytes")
@@ -220,6 +241,48 @@ class StepShapes:
         rows = -(-height // step.step) * -(-width // step.step)
         self._holds(step.target, rows, source.columns)
         target = self._program.buffers[step.target]
+        require(
+            source.numbers in (FLOAT32, target.numbers),
+            f"buffer {step.source} holds other numbers than buffer {step.target}",
+        )
+
+    def _patches(self, number: int, step: Patches) -> None:
+        # As of a convolution: only the first step finds the picture in memory.
+        require(number == 0, "only the first step reads the input")
+        source, size = self._program.input, step.size
+        require(source.numbers == FLOAT32, "patches of pixels in other numbers than float32")
+        require(
+            size >= 1 and source.height % size == source.width % size == 0,
+            f"{source.height}x{source.width} pixels in squares of {size}",
+        )
+        squares = (source.height // size) * (source.width // size)
+        self._holds(step.target, step.first + squares, source.channels * size * size)
+
+    def _layer_norm(self, step: LayerNorm) -> None:
+        source = self._floats(step.source)
+        self._holds(step.target, source.rows, source.columns)
+        require(_SMALLEST <= step.eps <= _LARGEST, f"an epsilon of {step.eps}")
+        require((step.weight is None) == (step.bias is None), "a weight without a bias, or one")
+        self._array(step.weight, source.columns)
+        self._array(step.bias, source.columns)
+
+    def _stack(self, step: Stack) -> None:
+        target = self._floats(step.target)
+        below = 0
+        if step.source is not None:
+            source = self._floats(step.source)
+            below = source.rows
+            require(source.columns == target.columns, f"{source.columns} columns on others")
+        require(below < target.rows, f"no row above {below}")
+        self._array(step.rows, target.rows - below, target.columns)
+
+    def _rows(self, step: Rows) -> None:
+        source, target = self._tokens(step.source), self._tokens(step.target)
+        require(
+            step.together >= 1 and step.first + target.rows * step.together <= source.rows,
+            f"{target.rows} times {step.together} rows from {step.first}, of {source.rows}",
+        )
+        self._holds(step.target, target.rows, step.together * source.columns)
         require(
             source.numbers in (FLOAT32, target.numbers),
             f"buffer {step.source} holds other numbers than buffer {step.target}",

@@ -31,8 +31,11 @@ _KINDS = (
         "numbers",
     ),
 )
-_ACTIVATIONS = (None, "hard_swish", "silu", "gelu", "relu", "")
-_STEPS = ("conv", "linear", "project", "attention", "subsample", "mean", "output")
+_ACTIVATIONS = (None, "hard_swish", "silu", "gelu", "tanh", "relu", "")
+_STEPS = (
+    *("conv", "linear", "project", "attention", "subsample", "mean", "output"),
+    *("patches", "layer_norm", "stack", "rows"),
+)
 # Of buffers, or of the program's input.
 _NUMBERS = (
     {"dtype": "bfloat16", "scale": 1.0, "zero_point": 0},

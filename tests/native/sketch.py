@@ -15,12 +15,16 @@ from levit.native.program import (
     Buffer,
     Conv,
     Input,
+    LayerNorm,
     Linear,
     Mean,
     Output,
     Part,
+    Patches,
     Program,
     Project,
+    Rows,
+    Stack,
     Subsample,
     View,
     padded,
@@ -162,7 +166,7 @@ class Sketch:
 
     def attention(
         self, queries, keys, values, heads, table=None, activation=None, *,
-        scales=(None, None, None), numbers=FLOAT32,
+        scales=(None, None, None), positions=None, rest=None, numbers=FLOAT32,
     ):  # fmt: skip
         """Scales are of the scores and the values, and the values' offset; of bytes only."""
         target = self._buffer(self.rows(queries.buffer), heads * values.width, None, numbers)
@@ -171,6 +175,7 @@ class Sketch:
             table=self._array(table), activation=activation,
             score_scale=self._array(scales[0]), value_scale=self._array(scales[1]),
             value_offset=self._array(scales[2]),
+            positions=self._array(positions), rest=self._array(rest),
         )  # fmt: skip
 
     def subsample(self, source, grid, step, *, numbers=FLOAT32):
@@ -182,9 +187,9 @@ class Sketch:
         """All tokens in other numbers."""
         return self.subsample(source, (1, self.rows(source)), 1, numbers=numbers)
 
-    def mean(self, source, *, numbers=FLOAT32):
+    def mean(self, source, first=0, *, numbers=FLOAT32):
         target = self._buffer(1, self._buffers[source].columns, None, numbers)
-        return self._add(Mean, source=source, target=target)
+        return self._add(Mean, source=source, target=target, first=first)
 
     def show(self, source):
         """Show tokens in any numbers, by a product that rounds nothing where they are not float32.
@@ -197,6 +202,26 @@ class Sketch:
         eye = np.eye(columns)
         one = eye.astype(np.int8) if dtype == "uint8" else bfloat16_bits(eye)
         return self.output(self.linear(source, one))
+
+    def patches(self, size, first=0, *, numbers=FLOAT32):
+        source = self.input
+        squares = (source.height // size) * (source.width // size)
+        target = self._buffer(first + squares, source.channels * size * size, None, numbers)
+        return self._add(Patches, target=target, size=size, first=first)
+
+    def layer_norm(self, source, eps, weight=None, bias=None, *, numbers=FLOAT32):
+        target = self._buffer(self.rows(source), self._buffers[source].columns, None, numbers)
+        weight, bias = self._array(weight), self._array(bias)
+        return self._add(LayerNorm, source=source, target=target, eps=eps, weight=weight, bias=bias)
+
+    def stack(self, rows, source=None):
+        below = 0 if source is None else self.rows(source)
+        target = self._buffer(len(rows) + below, rows.shape[1])
+        return self._add(Stack, rows=self._array(rows), source=source, target=target)
+
+    def pick(self, source, count, *, first=0, together=1, numbers=FLOAT32):
+        target = self._buffer(count, together * self._buffers[source].columns, None, numbers)
+        return self._add(Rows, source=source, target=target, first=first, together=together)
 
     def output(self, source, *, transposed=False):
         """Show a buffer; returns the number of the output."""

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from heads import of_head, parts_of
 from rounding import UNIT, attention, excess, product
 from sketch import Sketch
 
@@ -15,21 +16,6 @@ ACTIVATIONS = (None, "hard_swish", "silu", "gelu")
 
 def normal(rng, *shape):
     return rng.standard_normal(shape, np.float32)
-
-
-def parts_of(sketch, source, heads, widths):
-    """Project the channels of a buffer, in their order, into a part of each width: no rounding."""
-    columns, parts, first = heads * sum(widths), [], 0
-    for width in widths:
-        parts.append((np.eye(columns)[first : first + heads * width], None))
-        first += heads * width
-    return sketch.project(source, heads, parts)
-
-
-def of_head(x, head, heads, widths, part):
-    """(B, N, columns) → those of one head in a part."""
-    first = heads * sum(widths[:part]) + head * widths[part]
-    return x[..., first : first + widths[part]]
 
 
 def check_attention(

@@ -26,6 +26,7 @@ ENDS = [
     *itertools.product((None, "hard_swish"), (None,), (FLOAT32,), (RESULT, BFLOAT16)),
     (None, None, RESULT, OTHER),
     ("hard_swish", None, BFLOAT16, RESULT),
+    *itertools.product(("gelu",), (None,), (FLOAT32, RESULT), (None,)),
     *itertools.product((None,), ("another", "target"), (FLOAT32,), (None, RESULT, BFLOAT16)),
 ]
 
