@@ -8,13 +8,18 @@ from typing import Final
 from levit.errors import ExportError
 from levit.export.lowering.builder import Lowered
 from levit.export.lowering.levit import lower_levit
+from levit.export.lowering.transformer import lower_transformer
 from levit.models.levit.layers import LevitParams
 from levit.models.model import Model
+from levit.models.transformer.layers import TransformerParams
 
 __all__ = ["Lowered", "can_lower", "lower", "require_lowering"]
 
 # By the root of a model's tree of layers.
-_LOWERINGS: Final[Mapping[type, Callable[[Model], Lowered]]] = {LevitParams: lower_levit}
+_LOWERINGS: Final[Mapping[type, Callable[[Model], Lowered]]] = {
+    LevitParams: lower_levit,
+    TransformerParams: lower_transformer,
+}
 
 
 def can_lower(model: Model) -> bool:

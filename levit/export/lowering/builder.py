@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from levit.models.layers import LayerNorm as LayerNormLayer
 from levit.models.layers import Linear as LinearLayer
+from levit.models.model import Model
 from levit.models.ops import Array
 from levit.native.payload import dtype_of
 from levit.native.placement import place
@@ -15,10 +17,15 @@ from levit.native.program import (
     ArraySpec,
     Buffer,
     Input,
+    LayerNorm,
     Linear,
+    Mean,
+    Output,
     Part,
     Program,
     Project,
+    Rows,
+    Stack,
     Step,
     padded,
 )
@@ -130,6 +137,11 @@ class Builder:
         )
         return target
 
+    def part(self, name: str, layer: LinearLayer, heads: int, factor: float = 1.0) -> Part:
+        """A layer that is computed together with others; `factor` as of `weights`."""
+        weight, bias = self.weights(name, layer, factor)
+        return Part(weight=weight, bias=bias, width=len(layer.weight) // heads)
+
     def project(self, name: str, source: int, heads: int, parts: Sequence[Part]) -> int:
         """Apply several layers at once; the number of their results' buffer."""
         columns = sum(heads * padded(part.width) for part in parts)
@@ -145,6 +157,73 @@ class Builder:
             )
         )
         return target
+
+    def norm(self, name: str, layer: LayerNormLayer | None, source: int) -> int:
+        """Normalise tokens; the number of the result's buffer, `source` where there is no layer."""
+        if layer is None:
+            return source
+        weight, bias = layer.weight, layer.bias
+        target = self.tokens(self.rows(source), self.columns(source))
+        self.add(
+            LayerNorm(
+                name=name,
+                stage=self.stage,
+                source=source,
+                target=target,
+                eps=layer.eps,
+                weight=None if weight is None else self.array(f"{name}.weight", weight),
+                bias=None if bias is None else self.array(f"{name}.bias", bias),
+            )
+        )
+        return target
+
+    def stack(self, name: str, rows: Array, source: int | None = None) -> int:
+        """Rows on top of those of a buffer, if there is one; the number of the result's."""
+        below = 0 if source is None else self.rows(source)
+        target = self.tokens(len(rows) + below, rows.shape[1])
+        array = self.array(f"{name}.rows", rows)
+        self.add(Stack(name=name, stage=self.stage, rows=array, source=source, target=target))
+        return target
+
+    def pick(self, name: str, source: int, count: int, *, first: int = 0, together: int = 1) -> int:
+        """Take some tokens, from the `first`; the number of their buffer.
+
+        Args:
+            count: of rows in it.
+            together: tokens side by side in each.
+        """
+        target = self.tokens(count, together * self.columns(source))
+        self.add(
+            Rows(
+                name=name,
+                stage=self.stage,
+                source=source,
+                target=target,
+                first=first,
+                together=together,
+            )
+        )
+        return target
+
+    def mean(self, name: str, source: int, first: int = 0) -> int:
+        """Average tokens from the `first`; the number of the result's buffer, of one row."""
+        target = self.tokens(1, self.columns(source))
+        self.add(Mean(name=name, stage=self.stage, source=source, target=target, first=first))
+        return target
+
+    def outputs(self, model: Model, sources: Mapping[str, int]) -> None:
+        """Give the outputs of the model's plan, in its order, from the buffers of these names."""
+        for name in model.plan.outputs:
+            layout, shape = model.family.output_layout(model.config, name)
+            self.add(
+                Output(
+                    name=name,
+                    stage=self.stage,
+                    source=sources[name],
+                    transposed=layout == "NCHW",
+                    shape=shape,
+                )
+            )
 
     def finish(self, source: Input) -> Lowered:
         """The program, with every buffer in its place."""

@@ -10,14 +10,14 @@ from typing import Final
 import numpy as np
 
 from levit.errors import ExportError
-from levit.export.interface import input_spec
 from levit.export.lowering.builder import Builder, Lowered
+from levit.export.lowering.picture import input_of
 from levit.models.layers import Conv as ConvLayer
 from levit.models.layers import Linear as LinearLayer
 from levit.models.levit.layers import Attention as AttentionLayer
 from levit.models.levit.layers import LevitBlock, LevitParams
 from levit.models.model import Model
-from levit.native.program import Attention, Conv, Input, Mean, Output, Part, Subsample, View, padded
+from levit.native.program import Attention, Conv, Subsample, View, padded
 
 __all__ = ["lower_levit"]
 
@@ -41,34 +41,13 @@ def lower_levit(model: Model) -> Lowered:
         stream = _attend(builder, f"{path}.attn", block.attn, stream)
         up = builder.linear(f"{path}.mlp.up", block.mlp.up, stream, activation=block.mlp.activation)
         if model.plan.pool_early and path == blocks[-1][0]:
-            hidden = _mean(builder, f"{path}.mlp.pool", up)
-            pooled = _mean(builder, "pool", stream)
+            hidden = builder.mean(f"{path}.mlp.pool", up)
+            pooled = builder.mean("pool", stream)
             builder.linear(f"{path}.mlp.down", block.mlp.down, hidden, into=pooled)
         else:
             builder.linear(f"{path}.mlp.down", block.mlp.down, up, into=stream)
     _outputs(builder, model, stream, pooled)
-    return builder.finish(_input(model))
-
-
-def _input(model: Model) -> Input:
-    spec = input_spec(model, None)
-    scale: tuple[float, ...] | None = None
-    shift: tuple[float, ...] | None = None
-    if model.plan.pixels is not None:
-        # (x/255 - mean) / std, or what is left of it: x - 255·mean.
-        mean, std = model.plan.pixels
-        scale = tuple(1.0 if model.plan.pixels_folded else 1 / (255 * s) for s in std)
-        shift = tuple(-255 * m * s for m, s in zip(mean, scale, strict=True))
-    height, width = model.config.image_size
-    return Input(
-        name=spec.name,
-        dtype=spec.dtype,
-        channels=model.config.in_channels,
-        height=height,
-        width=width,
-        scale=scale,
-        shift=shift,
-    )
+    return builder.finish(input_of(model))
 
 
 def _stem(builder: Builder, model: Model) -> int:
@@ -130,9 +109,9 @@ def _attend(builder: Builder, path: str, attn: AttentionLayer, stream: int) -> i
     """An attention with its projection; the number of the stream's buffer after it."""
     # softmax(s) = softmax₂(s · log₂e), and s is q·k and the table's entry.
     factor = _LOG2_E * (1 if attn.scale is None else attn.scale)
-    q = _part(builder, f"{path}.q", attn.q, attn.heads, factor)
-    k = _part(builder, f"{path}.k", attn.k, attn.heads)
-    v = _part(builder, f"{path}.v", attn.v, attn.heads)
+    q = builder.part(f"{path}.q", attn.q, attn.heads, factor)
+    k = builder.part(f"{path}.k", attn.k, attn.heads)
+    v = builder.part(f"{path}.v", attn.v, attn.heads)
     keys = attn.heads * padded(k.width)
     if attn.stride == 1:
         together = builder.project(f"{path}.qkv", stream, attn.heads, (q, k, v))
@@ -176,39 +155,17 @@ def _attend(builder: Builder, path: str, attn: AttentionLayer, stream: int) -> i
     return projected
 
 
-def _part(builder: Builder, name: str, layer: LinearLayer, heads: int, factor: float = 1.0) -> Part:
-    weight, bias = builder.weights(name, layer, factor)
-    return Part(weight=weight, bias=bias, width=len(layer.weight) // heads)
-
-
-def _mean(builder: Builder, name: str, source: int) -> int:
-    """Mean over tokens; the number of its buffer."""
-    target = builder.tokens(1, builder.columns(source))
-    builder.add(Mean(name=name, stage=builder.stage, source=source, target=target))
-    return target
-
-
 def _outputs(builder: Builder, model: Model, stream: int, pooled: int | None) -> None:
     """Heads, as far as they are wanted, and every output in the plan's order."""
     wanted = model.plan.outputs
     sources = {"features": stream}
     if set(wanted) - {"features"}:
-        embedding = _mean(builder, "pool", stream) if pooled is None else pooled
+        embedding = builder.mean("pool", stream) if pooled is None else pooled
         sources["embedding"] = embedding
         for name, (path, head) in _heads(model.params).items():
             if name in wanted:
                 sources[name] = builder.linear(path, head, embedding)
-    for name in wanted:
-        layout, shape = model.family.output_layout(model.config, name)
-        builder.add(
-            Output(
-                name=name,
-                stage=builder.stage,
-                source=sources[name],
-                transposed=layout == "NCHW",
-                shape=shape,
-            )
-        )
+    builder.outputs(model, sources)
 
 
 def _heads(params: LevitParams) -> dict[str, tuple[str, LinearLayer]]:

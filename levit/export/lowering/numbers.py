@@ -31,7 +31,9 @@ _SIGNED: Final = Numbers(dtype="uint8", zero_point=128)
 
 _Layer: TypeAlias = p.Conv | p.Linear
 _LAYERS: Final = (p.Conv, p.Linear)
-_Writing: TypeAlias = _Layer | p.Attention | p.Subsample | p.Mean
+_Writing: TypeAlias = (
+    _Layer | p.Attention | p.Subsample | p.Mean | p.Patches | p.LayerNorm | p.Stack | p.Rows
+)
 # A value: number of a buffer of the old program, and of the step that has written it.
 _Value: TypeAlias = tuple[int, int]
 
@@ -80,15 +82,18 @@ class _Rewriting:
         for number, step in enumerate(self._program.steps):
             self._rewrite(number, step)
         program = p.Program(
-            input=self._input(first.name),
+            input=self._input(first),
             buffers=place(self._buffers, self._steps),
             steps=tuple(self._steps),
             arrays=specs_of(self._arrays),
         )
         return Lowered(program=program, arrays=self._arrays, factors=self._factors)
 
-    def _input(self, path: str) -> p.Input:
-        """The input as the first step reads it, which has this path."""
+    def _input(self, first: p.Step) -> p.Input:
+        """The input as the first step reads it."""
+        path = first.name
+        if isinstance(first, p.Patches):  # which leave it in the numbers of the layer behind it
+            return self._program.input
         grids = self._quantization.layers.get(path)
         border = grids.input.border if grids and isinstance(grids.input, PixelGrid) else None
         return replace(self._program.input, numbers=self._read_numbers(path), border=border)
@@ -132,7 +137,15 @@ class _Rewriting:
                 self._attention(number, step)
             case p.Output():
                 self._steps.append(replace(step, source=self._places[step.source, FLOAT32]))
+            case p.Patches():
+                self._write(number, step, step.target)
+            case p.Stack():
+                self._keep(step.rows, self._old[step.rows])
+                below = None if step.source is None else self._places[step.source, FLOAT32]
+                self._write(number, replace(step, source=below), step.target)
             case _:
+                if isinstance(step, p.LayerNorm):
+                    self._keep_all(step.weight, step.bias)
                 source = self._places[step.source, FLOAT32]
                 self._write(number, replace(step, source=source), step.target)
 
@@ -231,9 +244,9 @@ class _Rewriting:
     def _attention(self, number: int, step: p.Attention) -> None:
         grids = self._quantization.attentions.get(step.name)
         views = [self._view(view) for view in (step.queries, step.keys, step.values)]
-        table = None if step.table is None else self._keep(step.table, self._old[step.table])
+        self._keep_all(step.table, step.positions, step.rest)
         queries, keys, values = views
-        step = replace(step, queries=queries, keys=keys, values=values, table=table)
+        step = replace(step, queries=queries, keys=keys, values=values)
         self._write(number, step if grids is None else self._scaled(step, grids), step.target)
 
     def _scaled(self, step: p.Attention, grids: AttentionGrids) -> p.Attention:
@@ -254,6 +267,12 @@ class _Rewriting:
     def _keep(self, name: str, array: Array) -> str:
         self._arrays[name] = array
         return name
+
+    def _keep_all(self, *names: str | None) -> None:
+        """Keep arrays as they are."""
+        for name in names:
+            if name is not None:
+                self._keep(name, self._old[name])
 
     def _weights(
         self,
