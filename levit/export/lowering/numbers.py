@@ -319,8 +319,8 @@ class _Rewriting:
         integers = np.rint(values / _along(step, values)).astype(np.int8)
         unit = grids.bias_scale.astype(np.float64) * factor
         name = None
-        if isinstance(grids.input, PixelGrid):
-            # The pixels' offset is in the bias.
+        if isinstance(grids.input, PixelGrid) and any(grids.input.offset):
+            # The pixels' offset is in the bias; of patches it is there already.
             bias = bias or f"{path}.bias"
             share = grids.input.share(values)
             added = -share if added is None else added - share
