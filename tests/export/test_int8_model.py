@@ -16,6 +16,7 @@ from levit.export.onnx.ops import OnnxOps, Value
 from levit.export.onnx.tensorrt_ops import TensorrtOps
 from levit.export.passes import EXACT, passes_for, relative_difference, run_passes
 from levit.export.passes.shared import scaled_columns
+from levit.export.quantization.attention import with_attention_grids
 from levit.export.quantization.compiler import Quantizer
 from levit.export.quantization.equalize import equalize_norms, equalize_stream, with_stream
 from levit.export.quantization.observe import observe, rescaled
@@ -390,11 +391,14 @@ def test_the_layer_that_hurts_most_comes_first(make_small):
 def test_noise_of_a_layer_is_that_of_the_whole_network_evaluated(make_small, deit, name):
     model = folded(deit if name == "deit" else make_small(name))
     x = inputs(model, 8, 6)
-    quantized, description = quantize(model, watched(model, x), SCHEME)
+    observed = watched(model, x)
+    quantized, description = quantize(model, observed, SCHEME)
+    description = with_attention_grids(description, model, observed)
+    assert description.attentions
     noise = dict(rank_layers(model, quantized, description, x))
     exact = model.forward(NumpyOps(np.float32), x)["logits"]
-    assert set(noise) == set(description.layers)
-    for layer in description.layers:
+    assert set(noise) == set(description.names)
+    for layer in description.names:
         one = mixed(quantized, model, [layer])
         answers = one.forward(QuantizedOps(description.only([layer]), np.float32), x)["logits"]
         expected = 10 ** (-signal_to_noise(exact, answers) / 10)
