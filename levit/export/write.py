@@ -115,7 +115,8 @@ def _compile(
     quantizer = prepared.quantizer if precision == "int8" else None
     progress("folding")
     # Pixels that are multiplied as they are have their normalisation in the weights.
-    as_they_are = precision == "int8" and not target.integers.keep_first
+    pixels = prepared.trained.plan.pixels is not None and not target.integers.keep_first
+    as_they_are = precision == "int8" and pixels
     applied = prepared.folded("fp32" if as_they_are else precision)
     if quantizer is not None:
         model = target.prepare(applied[-1].model, precision)

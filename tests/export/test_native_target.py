@@ -97,7 +97,9 @@ def test_other_families(tmp_path, name, size, input_):
 
 
 def test_precisions_that_it_has_not(tmp_path):
-    with pytest.raises(ExportError, match=r"'native' has no precision 'fp16'.*it has: fp32$"):
+    with pytest.raises(
+        ExportError, match=r"'native' has no precision 'fp16'.*it has: fp32, bf16, int8$"
+    ):
         export(
             ExportOptions(
                 model="levit_digits", target="native", precision="fp16", output=tmp_path / "out"

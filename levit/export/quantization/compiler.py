@@ -166,6 +166,8 @@ class Quantizer:
             keep_first: whether the first convolution stays in floating point also where it reads
                 pixels, which are integers already; of floats its products are always.
         """
+        # Where nothing reads pixels as they are, all targets share what is rounded.
+        keep_first = keep_first or not _reads_pixels(model)
         rounded = self._rounded.get(
             model,
             lambda: self._round(model, scheme, islands, progress, keep_first=keep_first),
@@ -255,9 +257,14 @@ def _heads(observed: Mapping[str, Observed]) -> list[str]:
     return [name for name in observed if name.split(".")[0] in ("head", "head_dist")]
 
 
+def _reads_pixels(model: Model) -> bool:
+    """Tell whether the first layer reads pixels, whose normalisation is in its weights."""
+    return model.plan.pixels is not None and model.plan.pixels_folded
+
+
 def _without_range(model: Model, observed: Mapping[str, Observed]) -> dict[str, PixelGrid]:
     """The grid of the first layer's input, where that is pixels as they are."""
-    if model.plan.pixels is None or not model.plan.pixels_folded:
+    if model.plan.pixels is None or not _reads_pixels(model):
         return {}
     offset = tuple(255 * mean for mean in model.plan.pixels[0])
     return {next(iter(observed)): PixelGrid(offset=offset)}
