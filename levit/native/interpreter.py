@@ -135,12 +135,12 @@ class _Weights:
             return integers.attention(q, k, v, scales, table, offset)
         scores = q @ k.swapaxes(-1, -2) + self._optional(step.table)  # (B, H, Nq, N)
         powers = np.exp2(scores - scores.max(-1, keepdims=True))
+        total = powers.sum(-1, keepdims=True)
         if step.positions is None:
-            powers = _stored(powers, numbers, self._dtype)  # as they meet the values
-            y: Array = powers / powers.sum(-1, keepdims=True) @ v
+            y: Array = _stored(powers, numbers, self._dtype) @ v / total
             return y
         rest = 1 if step.rest is None else self._optional(step.rest)[:, None, None]
-        mixed = powers / powers.sum(-1, keepdims=True) * rest + self._optional(step.positions)
+        mixed = powers / total * rest + self._optional(step.positions)
         y = _stored(mixed, numbers, self._dtype) @ v
         return y
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from levit.artifact import MANIFEST_FILE
@@ -30,12 +31,18 @@ BASES = {
 }
 
 
-def export_bases(folder: Path, target: str = "onnx") -> dict[str, Path]:
-    """Export every base below `folder`: in other processes, so that this one can still fork."""
+def export_bases(
+    folder: Path, target: str = "onnx", more: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, Path]:
+    """Export every base below `folder`: in other processes, so that this one can still fork.
+
+    Args:
+        more: flags of other bases, by their names.
+    """
     config = folder / "config.json"
     config.write_text(json.dumps(_CONFIG), encoding="utf-8")
     found = {}
-    for name, flags in BASES.items():
+    for name, flags in {**BASES, **(more or {})}.items():
         found[name] = folder / name
         command = ["export", "--random-weights", "3", "--config", str(config), *flags]
         command += ["--target", target]

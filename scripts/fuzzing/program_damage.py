@@ -36,7 +36,8 @@ _STEPS = (
     *("conv", "linear", "project", "attention", "subsample", "mean", "output"),
     *("patches", "layer_norm", "stack", "rows"),
 )
-# Of buffers, or of the program's input.
+# Of buffers, or of the program's input; and of those that are bytes.
+_GRIDS = ({"scale": 1e-3}, {"scale": 1.0}, {"zero_point": 0}, {"zero_point": 255})
 _NUMBERS = (
     {"dtype": "bfloat16", "scale": 1.0, "zero_point": 0},
     {"dtype": "uint8", "scale": 0.125, "zero_point": 100},
@@ -135,7 +136,10 @@ def _damage(draw: Any, header: dict[str, Any], program: dict[str, Any], kind: st
                 each["carried"] = True
     elif kind == "numbers":
         holder = draw(st.sampled_from((buffer, buffer, program["input"])))
-        holder["numbers"] = dict(draw(st.sampled_from(_NUMBERS)))
+        if holder["numbers"]["dtype"] == "uint8" and draw(st.booleans()):
+            holder["numbers"] |= draw(st.sampled_from(_GRIDS))
+        else:
+            holder["numbers"] = dict(draw(st.sampled_from(_NUMBERS)))
     elif kind == "kind":
         step["kind"] = draw(st.sampled_from(_STEPS))
     else:
