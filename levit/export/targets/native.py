@@ -77,7 +77,5 @@ NATIVE: Final = Target(
     write=write_native,
     ways=_ways,
     unrunnable=_unrunnable,
-    integers=IntegerForm(
-        integer_attention=True, keep_first=False, floats="bf16", exact_everywhere=True
-    ),
+    integers=IntegerForm(integer_attention=True, keep_first=False, exact_everywhere=True),
 )
