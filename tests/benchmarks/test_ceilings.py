@@ -156,9 +156,9 @@ def native():
 def test_the_register_peak_is_that_of_all_threads_at_once(native, threads, monkeypatch):
     running, most = [], []
 
-    def peak(self, isa, seconds):
+    def peak(self, isa, seconds, dtype):
         running.append(isa)
-        found = measured(self, isa, seconds)
+        found = measured(self, isa, seconds, dtype)
         most.append(len(running))
         running.pop()
         return found
