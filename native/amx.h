@@ -100,7 +100,7 @@ LEVIT_INLINE void finish_rows(const float *sums, const Product &product, int64_t
     LEVIT_UNROLL for (int v = 0; v < COLUMN_TILES; v++) {
       const Vec sum = load(sums + ((first + r) * COLUMN_TILES + v) * SIDE);
       const Vec start = load(product.weights.start + v * SIDE);
-      tile.at[r][v] = (Number::Sum)sum + (Number::Sum)start;
+      tile.at[r][v] = added((Number::Sum)sum, (Number::Sum)start);
     }
   }
   Product part = product;

@@ -61,8 +61,8 @@ void emulated_dot(int sum, int left, int right, Multiply multiply) {
 }
 
 [[maybe_unused]] void emulated_dpbusd(int sum, int left, int right) {
-  emulated_dot<int32_t>(sum, left, right, [](int32_t word, const char *a, const char *b) {
-    for (int i = 0; i < 4; i++) word += (int32_t)(uint8_t)a[i] * (int8_t)b[i];
+  emulated_dot<uint32_t>(sum, left, right, [](uint32_t word, const char *a, const char *b) {
+    for (int i = 0; i < 4; i++) word += (uint32_t)((uint8_t)a[i] * (int8_t)b[i]);
     return word;
   });
 }

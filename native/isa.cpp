@@ -96,7 +96,7 @@ double multiply_adds(int64_t rounds) {
       sum[i] = (Number::Sum)pinned((Vec)sum[i]); // or a compiler would find the sum beforehand
     }
   }
-  LEVIT_UNROLL for (int i = 1; i < CHAINS; i++) sum[0] += sum[i];
+  LEVIT_UNROLL for (int i = 1; i < CHAINS; i++) sum[0] = added(sum[0], sum[i]);
   volatile float kept = ((Vec)sum[0])[0];
   (void)kept;
   return (double)rounds * CHAINS * WIDTH * EACH;

@@ -74,7 +74,7 @@ struct Uint8 {
     const int8x16_t a = (int8x16_t)x, b = (int8x16_t)w;
     const int16x8_t low = vmull_s8(vget_low_s8(a), vget_low_s8(b));
     const int16x8_t high = vmull_high_s8(a, b);
-    return sum + (VecInt)vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+    return added(sum, (VecInt)vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high)));
 #endif
   }
 #else
@@ -90,7 +90,7 @@ struct Uint8 {
   }
   static LEVIT_INLINE Sum dot(Sum sum, Left x, Vec w) {
     const VecInt even = (VecInt)(((VecShort)w << 8) >> 8), odd = (VecInt)((VecShort)w >> 8);
-    return sum + pairs(x.even, even) + pairs(x.odd, odd);
+    return added(sum, added(pairs(x.even, even), pairs(x.odd, odd)));
   }
   static LEVIT_INLINE VecInt pairs(VecInt a, VecInt b) {
 #if defined(__AVX512BW__)

@@ -79,8 +79,8 @@ LEVIT_INLINE void softmax(float *scores, int64_t stride, int64_t rows, int64_t c
   for (int64_t r = 0; r < rows; r++) top[r] = reduced(top[r], maximum);
   for (int64_t r = 0; r < rows; r++) sum[r] = powers_of<WIDE>(scores + r * stride, count, top[r]);
   for (int64_t r = 0; r < rows; r++) {
-    const auto added = [](Vec a, Vec b) { return (Vec)((Number::Sum)a + (Number::Sum)b); };
-    inverse[r] = 1.0f / (float)((Number::Sum)reduced((Vec)sum[r], added))[0];
+    const auto total = [](Vec a, Vec b) { return (Vec)added((Number::Sum)a, (Number::Sum)b); };
+    inverse[r] = 1.0f / (float)((Number::Sum)reduced((Vec)sum[r], total))[0];
   }
 }
 

@@ -57,7 +57,8 @@ LEVIT_INLINE void store_bytes(char *p, const VecInt *x) {
 // The value of the nearest bfloat16, or else the even one; NaN stays NaN.
 LEVIT_INLINE Vec as_bfloat16(Vec x) {
   const VecInt bits = (VecInt)x;
-  const VecInt rounded = (bits + 0x7fff + (bits >> 16 & 1)) & (int32_t)0xffff0000;
+  const VecInt half = 0x7fff + (bits >> 16 & 1);
+  const VecInt rounded = added(bits, half) & (int32_t)0xffff0000;
   return (Vec)(x == x ? rounded : VecInt{} + 0x7fc00000);
 }
 

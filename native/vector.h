@@ -22,11 +22,16 @@ constexpr int WIDTH = BYTES / 4;
 
 typedef float Vec __attribute__((vector_size(BYTES)));
 typedef int32_t VecInt __attribute__((vector_size(BYTES)));
+typedef uint32_t VecUint __attribute__((vector_size(BYTES)));
 typedef int16_t VecShort __attribute__((vector_size(BYTES)));
 typedef uint16_t VecUshort __attribute__((vector_size(BYTES)));
 typedef float VecLoose __attribute__((vector_size(BYTES), aligned(4), may_alias));
 typedef float Word __attribute__((aligned(1), may_alias));
 typedef int32_t IntWord __attribute__((aligned(1), may_alias));
+
+// Sums of 32 bits, which go round where they are too large.
+LEVIT_INLINE VecInt added(VecInt a, VecInt b) { return (VecInt)((VecUint)a + (VecUint)b); }
+LEVIT_INLINE Vec added(Vec a, Vec b) { return a + b; }
 
 LEVIT_INLINE Vec load(const float *p) { return *(const VecLoose *)p; }
 LEVIT_INLINE void store(float *p, Vec x) { *(VecLoose *)p = x; }
