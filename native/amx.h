@@ -7,8 +7,20 @@
 #if defined(LEVIT_EMULATE_AMX)
 #include "amx_emulated.h"
 #else
-#include <immintrin.h>
-#define LEVIT_TILE(operation) _tile_##operation
+// Instructions by themselves: GCC's intrinsics do not say that they read memory, and what is stored
+// just before may be left out.
+#define LEVIT_TILE(operation) LEVIT_TILE_##operation
+#define LEVIT_TILE_loadconfig(config) __asm__ volatile("ldtilecfg %0" : : "m"(*(config)) : "memory")
+#define LEVIT_TILE_release() __asm__ volatile("tilerelease")
+#define LEVIT_TILE_zero(tile) __asm__ volatile("tilezero %%tmm" #tile::)
+#define LEVIT_TILE_loadd(tile, from, stride)                                                       \
+  __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #tile : : "r"(from), "r"(stride) : "memory")
+#define LEVIT_TILE_stored(tile, to, stride)                                                        \
+  __asm__ volatile("tilestored %%tmm" #tile ", (%0,%1,1)" : : "r"(to), "r"(stride) : "memory")
+#define LEVIT_TILE_dpbusd(sum, left, right)                                                        \
+  __asm__ volatile("tdpbusd %%tmm" #right ", %%tmm" #left ", %%tmm" #sum::)
+#define LEVIT_TILE_dpbf16ps(sum, left, right)                                                      \
+  __asm__ volatile("tdpbf16ps %%tmm" #right ", %%tmm" #left ", %%tmm" #sum::)
 #endif
 
 namespace {
