@@ -111,7 +111,7 @@ void attention(const AttentionWork &work, float *scratch) {
   const int64_t value_width = levit::padded(work.value_width);
   const int64_t tiles = (work.query_count + REGISTER_ROWS - 1) / REGISTER_ROWS;
   const int64_t stride = keys + 16; // no power of two, or rows share few sets of the cache
-  const int64_t size = bytes_of(Number::DTYPE), row = 16 * size;
+  const int64_t size = size_of(Number::DTYPE), row = 16 * size;
   const int64_t key_words = key_width / EACH, token_words = (work.key_count + EACH - 1) / EACH;
   PackedHead packed;
   packed.keys = scratch;
@@ -177,7 +177,7 @@ void attention(const AttentionWork &work, float *scratch) {
     values.product.activation = work.activation;
     values.product.residual = nullptr;
     values.product.copy.p = nullptr;
-    const int64_t target_size = bytes_of(work.target.dtype);
+    const int64_t target_size = size_of(work.target.dtype);
     const Store target =
         from_place(work.target, (image * work.query_count + first) * work.target.row_stride +
                                     head * work.value_width * target_size);

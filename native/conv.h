@@ -18,7 +18,7 @@ struct Aside {
   Store begin(const Store &whole) {
     store = whole;
     if (!whole.p) return whole;
-    const int64_t size = bytes_of(whole.dtype);
+    const int64_t size = size_of(whole.dtype);
     store.p = values, store.row_stride = PANEL * size, store.chunk_stride = 16 * size;
     return store;
   }
@@ -33,7 +33,7 @@ struct Aside {
 
 // A pixel has room for so many columns: tokens always, whose rows are whole blocks.
 LEVIT_INLINE bool holds(const Store &store_, int64_t columns) {
-  return !store_.p || columns * bytes_of(store_.dtype) <= store_.row_stride;
+  return !store_.p || columns * size_of(store_.dtype) <= store_.row_stride;
 }
 
 // One row of a convolution's target, for one panel of its channels.
@@ -53,9 +53,9 @@ LEVIT_INLINE void conv_row(const ConvWork &work, const char *source, int64_t y, 
                     work.source_pitch};
     const Store target =
         from_place(work.target, y * work.target_pitch + begin * work.target.row_stride +
-                                    column * bytes_of(work.target.dtype));
+                                    column * size_of(work.target.dtype));
     const Store copy = from_place(work.copy, y * work.copy_pitch + begin * work.copy.row_stride +
-                                                 column * bytes_of(work.copy.dtype));
+                                                 column * size_of(work.copy.dtype));
     if (holds(target, column + columns) && holds(copy, column + columns)) {
       product.target = target, product.copy = copy;
       multiply_panel(product, end - begin, columns);

@@ -137,7 +137,7 @@ LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, char *row, float *
     float_row(work, y, (float *)row);
     return;
   }
-  const int64_t count = work.width * work.channels, size = bytes_of(Number::DTYPE);
+  const int64_t count = work.width * work.channels, size = size_of(Number::DTYPE);
   if (work.raw) {
     spread((const uint8_t *)work.image + y * count, work.width, work.channels, row, pixel, size);
     return;

@@ -43,7 +43,7 @@ LEVIT_INLINE Vec power_of(Vec score, Vec top) {
 template <bool WIDE> LEVIT_INLINE Number::Sum powers_of(float *row, int64_t count, Vec top) {
   Number::Sum sum{};
   constexpr int DTYPE = WIDE ? (int)LEVIT_FLOAT32 : Number::DTYPE;
-  const Store place{(char *)row, 0, 16 * bytes_of(DTYPE), DTYPE, 1, 0};
+  const Store place{(char *)row, 0, 16 * size_of(DTYPE), DTYPE, 1, 0};
   for (int64_t i = 0; i < count; i += 16) {
     Vec power[CHUNK];
     LEVIT_UNROLL for (int j = 0; j < CHUNK; j++) {
@@ -89,7 +89,7 @@ LEVIT_INLINE void add_positions(float *powers, int64_t stride, int64_t rows, int
                                 const float *positions, float *inverse, float rest) {
   for (int64_t r = 0; r < rows; r++, powers += stride, positions += count) {
     const Vec factor = splat(inverse[r] * rest);
-    const Store place{(char *)powers, 0, 16 * bytes_of(Number::DTYPE), Number::DTYPE, 1, 0};
+    const Store place{(char *)powers, 0, 16 * size_of(Number::DTYPE), Number::DTYPE, 1, 0};
     for (int64_t i = 0; i < count; i += 16) { // in place: smaller numbers come later than read
       Vec x[CHUNK];
       LEVIT_UNROLL for (int j = 0; j < CHUNK; j++) {

@@ -8,6 +8,7 @@
 
 namespace {
 
+using levit::size_of;
 using levit::Store;
 
 constexpr int CHUNK = 16 / WIDTH; // vectors of 16 columns
@@ -102,10 +103,6 @@ LEVIT_INLINE void put(const Store &store_, int64_t r, int64_t c, const Vec *x) {
   case LEVIT_BFLOAT16: return put<LEVIT_BFLOAT16>(store_, r, c, x);
   case LEVIT_UINT8: return put<LEVIT_UINT8>(store_, r, c, x);
   }
-}
-
-LEVIT_INLINE constexpr int64_t bytes_of(int64_t dtype) {
-  return dtype == LEVIT_FLOAT32 ? 4 : dtype == LEVIT_BFLOAT16 ? 2 : 1;
 }
 
 } // namespace

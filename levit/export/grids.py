@@ -231,7 +231,7 @@ class Quantization:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all that is int8: layers, then attentions."""
+        """Names of the int8 layers, then of the attentions."""
         return (*self.layers, *self.attentions)
 
     def without(self, names: Collection[str]) -> Quantization:

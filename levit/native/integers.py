@@ -13,14 +13,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.native.program import Numbers
+from levit.native.program import SIGNED_BYTES, Numbers
 
 __all__ = ["attention", "gelu", "hard_swish", "product", "to_bytes"]
 
 Array = NDArray[Any]
 
 # Queries, keys and values are signed bytes and this.
-_SIGNED: Final = 128
+_SIGNED: Final = SIGNED_BYTES.zero_point
 # 255 · 2^f for |f| <= 1/2, within 1e-4 of itself: of f³, f², f and 1.
 _POWERS: Final = tuple(
     np.float32(255) * np.float32(x) for x in (0.05517166, 0.24261114, 0.69326099, 0.99992807)

@@ -25,6 +25,7 @@ from levit.native.token_steps import LayerNorm, Patches, Rows, Stack
 
 __all__ = [
     "FLOAT32",
+    "SIGNED_BYTES",
     "LANES",
     "VERSION",
     "ArraySpec",
@@ -92,6 +93,8 @@ class Numbers:
 
 ITEM_SIZES: Final[Mapping[str, int]] = {"float32": 4, "bfloat16": 2, "uint8": 1}
 FLOAT32: Final = Numbers()
+# Queries, keys and values of integers: signed bytes and 128.
+SIGNED_BYTES: Final = Numbers(dtype="uint8", zero_point=128)
 
 
 @dataclass(frozen=True, kw_only=True)

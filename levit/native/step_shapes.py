@@ -8,6 +8,7 @@ from typing import Final
 from levit.json_values import shown
 from levit.native.program import (
     FLOAT32,
+    SIGNED_BYTES,
     ArraySpec,
     Attention,
     Buffer,
@@ -44,7 +45,7 @@ _WEIGHTS: Final = {
     "uint8": ("int8", "int32"),
 }
 # Bytes of queries, keys and values are signed ones plus this.
-_SIGNED: Final = 128
+_SIGNED: Final = SIGNED_BYTES.zero_point
 
 
 def require(condition: bool, words: str) -> None:

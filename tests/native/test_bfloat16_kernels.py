@@ -128,7 +128,7 @@ def test_linear_of_large_depths(isa, rng):
 
 @pytest.mark.parametrize("activation", ["hard_swish", "silu"])
 def test_conv(isa, rng, activation):
-    """Of an image, floats or pixels, to a grid and from there; of odd numbers of channels too."""
+    """Convolve an image of floats or pixels to a grid and on; odd numbers of channels too."""
     for channels, columns, (height, width) in itertools.product(
         (1, 2, 3, 4, 5, 17), (1, 5, 16, 33), ((4, 8), (12, 20))
     ):
@@ -195,7 +195,7 @@ def test_attention(isa, rng, first):
 
 
 def test_padding_is_a_number(isa, rng):
-    """Of odd columns a word's other half meets a weight of 0: nothing that was there before."""
+    """Keep old bits out of the half of a word that an odd number of columns leaves over."""
     for columns, heads in ((1, 1), (5, 1), (15, 3), (33, 3)):
         sketch = Sketch.of_tokens((1, 6), columns)
         tokens = drawn(rng, 2, 6, columns)
@@ -224,7 +224,7 @@ def test_the_same_on_any_number_of_threads(isa, rng, threads):
 
 
 def test_images_of_no_numbers(isa, rng):
-    """What is no number is none in the answer, and harms no other picture."""
+    """Give NaN for a picture of NaN, and the right answer for the picture beside it."""
     sketch = Sketch(3, 4, 18, numbers=BFLOAT16)
     sketch.output(sketch.conv(None, bfloat16_bits(rng.standard_normal((24, 3, 3, 3)))))
     batch = drawn(rng, 3, 3, 4, 18)

@@ -11,6 +11,7 @@ import numpy as np
 
 from levit.errors import ExportError
 from levit.export.lowering.builder import Builder, Lowered
+from levit.export.lowering.heads import heads_of, mean_bias
 from levit.export.lowering.picture import input_of
 from levit.models.layers import Conv as ConvLayer
 from levit.models.layers import Linear as LinearLayer
@@ -157,33 +158,19 @@ def _attend(builder: Builder, path: str, attn: AttentionLayer, stream: int) -> i
 
 def _outputs(builder: Builder, model: Model, stream: int, pooled: int | None) -> None:
     """Heads, as far as they are wanted, and every output in the plan's order."""
+    params: LevitParams = model.params
     wanted = model.plan.outputs
     sources = {"features": stream}
     if set(wanted) - {"features"}:
         embedding = builder.mean("pool", stream) if pooled is None else pooled
         sources["embedding"] = embedding
-        for name, (path, head) in _heads(model.params).items():
+        for name, (path, head) in heads_of(params.head, params.head_dist, _both).items():
             if name in wanted:
                 sources[name] = builder.linear(path, head, embedding)
     builder.outputs(model, sources)
 
 
-def _heads(params: LevitParams) -> dict[str, tuple[str, LinearLayer]]:
-    """(path, layer) of each output of logits; the mean of two heads is a head of its own."""
-    if params.head is None:
-        return {}
-    head = params.head.fold()
-    if params.head_dist is None:
-        return {"logits": ("head", head), "logits_head": ("head", head)}
-    dist = params.head_dist.fold()
-    biases = [0 if layer.bias is None else layer.bias for layer in (head, dist)]
-    both = replace(
-        head,
-        weight=(head.weight.astype(np.float64) + dist.weight) / 2,
-        bias=(np.zeros(len(head.weight)) + biases[0] + biases[1]) / 2,
-    )
-    return {
-        "logits_head": ("head", head),
-        "logits_dist": ("head_dist", dist),
-        "logits": ("heads", both),
-    }
+def _both(head: LinearLayer, dist: LinearLayer) -> LinearLayer:
+    """The mean of two heads that read the same."""
+    weight = (head.weight.astype(np.float64) + dist.weight) / 2
+    return replace(head, weight=weight, bias=mean_bias(head, dist))

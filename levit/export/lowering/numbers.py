@@ -21,13 +21,11 @@ from levit.models.ops import Array
 from levit.native import program as p
 from levit.native.lifetimes import reads, writes
 from levit.native.placement import place
-from levit.native.program import FLOAT32, Buffer, Numbers, View, padded
+from levit.native.program import FLOAT32, SIGNED_BYTES, Buffer, Numbers, View, padded
 
 __all__ = ["BFLOAT16", "with_numbers"]
 
 BFLOAT16: Final = Numbers(dtype="bfloat16")
-# Queries, keys and values as signed bytes and 128; their scales are in the products that make them.
-_SIGNED: Final = Numbers(dtype="uint8", zero_point=128)
 
 _Layer: TypeAlias = p.Conv | p.Linear
 _LAYERS: Final = (p.Conv, p.Linear)
@@ -106,7 +104,8 @@ class _Rewriting:
         return Numbers(dtype="uint8", scale=grids.input.scale, zero_point=grids.input.zero_point)
 
     def _attention_numbers(self, path: str) -> Numbers:
-        return _SIGNED if path in self._quantization.attentions else self._floats
+        # Their scales are in the products that make them.
+        return SIGNED_BYTES if path in self._quantization.attentions else self._floats
 
     def _readings(self, step: p.Step) -> Iterator[_Reading]:
         """The values that a step reads, but for those of an attention, which are found by view."""

@@ -1,4 +1,4 @@
-"""What follows the blocks of DeiT, ConViT and ViT: the last norm, pooling, heads."""
+"""The end of DeiT, ConViT and ViT behind their blocks: the last norm, pooling, heads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from levit.export.lowering.builder import Builder
+from levit.export.lowering.heads import heads_of, mean_bias
 from levit.models.layers import Linear as LinearLayer
 from levit.models.model import Model
 from levit.models.transformer.config import TransformerConfig
@@ -40,7 +41,7 @@ def lower_outputs(builder: Builder, model: Model, stream: int) -> None:
 
 
 def _read(builder: Builder, model: Model, x: int) -> int:
-    """What the heads read: some tokens, or the mean of the patches."""
+    """The source of the heads: some tokens, or the mean of the patches."""
     config: TransformerConfig = model.config
     if config.pool == "avg":
         if model.plan.pool_early:
@@ -64,7 +65,7 @@ def _of_tokens(builder: Builder, model: Model, x: int) -> dict[str, int]:
     if params.pooler is not None and "pooled" in wanted:
         token = x if builder.rows(x) == 1 else builder.pick("pooler.read", x, 1)
         sources["pooled"] = builder.linear("pooler", params.pooler, token, activation="tanh")
-    for name, (path, head) in _heads(params).items():
+    for name, (path, head) in heads_of(params.head, params.head_dist, _both).items():
         if name in wanted:
             first, count = (head.first, head.count) if isinstance(head, Head) else (0, 1)
             whole = (first, count) == (0, 1) and builder.rows(x) == 1
@@ -73,27 +74,10 @@ def _of_tokens(builder: Builder, model: Model, x: int) -> dict[str, int]:
     return sources
 
 
-def _heads(params: TransformerParams) -> dict[str, tuple[str, LinearLayer]]:
-    """(path, layer) of each output of logits; the mean of two heads is a head of its own."""
-    if params.head is None:
-        return {}
-    head = params.head.fold()
-    if params.head_dist is None:
-        return {"logits": ("head", head), "logits_head": ("head", head)}
-    dist = params.head_dist.fold()
-    return {
-        "logits_head": ("head", head),
-        "logits_dist": ("head_dist", dist),
-        "logits": ("heads", _both(head, dist)),
-    }
-
-
 def _both(head: LinearLayer, dist: LinearLayer) -> Head:
     """The mean of two heads on two tokens, which reads both side by side."""
     assert isinstance(head, Head)
     assert isinstance(dist, Head)
     assert (dist.first, dist.count) == (head.first + head.count, 1)
     weight = np.concatenate([head.weight, dist.weight], axis=1).astype(np.float64) / 2
-    biases = [0 if layer.bias is None else layer.bias for layer in (head, dist)]
-    bias = (np.zeros(len(weight)) + biases[0] + biases[1]) / 2
-    return replace(head, weight=weight, bias=bias, count=head.count + 1)
+    return replace(head, weight=weight, bias=mean_bias(head, dist), count=head.count + 1)
