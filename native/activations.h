@@ -6,7 +6,7 @@
 namespace {
 
 LEVIT_INLINE Vec hard_swish(Vec x) {
-  Vec gate = x * splat(1.0f / 6) + splat(0.5f);
+  Vec gate = fused(x, splat(1.0f / 6), splat(0.5f));
   return x * minimum(maximum(gate, pinned(Vec{})), pinned(splat(1.0f)));
 }
 
@@ -46,14 +46,14 @@ LEVIT_INLINE Vec gelu(Vec x) {
 LEVIT_INLINE Vec rough_gelu(Vec x) {
   const Vec size = (Vec)((VecInt)x & 0x7fffffff);
   const Vec m = minimum(pinned(splat(3.8f)), size);
-  const Vec u = m * splat(0.5263158f) + splat(-1.0f);
-  Vec p = splat(-0.03455868f) * u + splat(0.067654185f);
-  p = p * u + splat(0.028192846f);
-  p = p * u + splat(-0.19158444f);
-  p = p * u + splat(0.22671781f);
-  p = p * u + splat(-0.12507144f);
-  p = p * u + splat(0.028685872f);
-  return maximum(x, pinned(Vec{})) - m * p;
+  const Vec u = fused(m, splat(0.5263158f), splat(-1.0f));
+  Vec p = fused(splat(-0.03455868f), u, splat(0.067654185f));
+  p = fused(p, u, splat(0.028192846f));
+  p = fused(p, u, splat(-0.19158444f));
+  p = fused(p, u, splat(0.22671781f));
+  p = fused(p, u, splat(-0.12507144f));
+  p = fused(p, u, splat(0.028685872f));
+  return fused(-m, p, maximum(x, pinned(Vec{})));
 }
 
 // 1 - 2 / (e^2x + 1), 1.5e-7 off; e^2x is not let grow beyond what a float holds.

@@ -44,8 +44,10 @@ template <int ROWS, int VECTORS> __attribute__((noinline)) void scores_tile(cons
   const Vec scale = splat(scores.scale);
   LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
     LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-      Vec x = value_of(sum.at[r][v], scale);
-      if (Number::INTEGER) x += load(scores.table + r * scores.table_stride + v * WIDTH);
+      Vec x = (Vec)sum.at[r][v];
+      if (Number::INTEGER) {
+        x = value_on(load(scores.table + r * scores.table_stride + v * WIDTH), sum.at[r][v], scale);
+      }
       store(scores.target + r * scores.target_stride + v * WIDTH, x);
     }
   }
@@ -62,8 +64,8 @@ struct Values {
 
 // Row r of vector v of the values, from what their products with the powers add up to.
 LEVIT_INLINE Vec mean_of(const Values &values, Vec x, int r, int v) {
-  x *= splat(values.inverse[r]);
-  return Number::INTEGER ? x + load(values.offset + v * WIDTH) : x;
+  const Vec inverse = splat(values.inverse[r]);
+  return Number::INTEGER ? fused(x, inverse, load(values.offset + v * WIDTH)) : x * inverse;
 }
 
 template <int ROWS, int VECTORS> __attribute__((noinline)) void values_tile(const Values &values) {

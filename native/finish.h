@@ -20,9 +20,11 @@ struct Product {
   int64_t activation;    // none beside a residual
 };
 
-// Every sum's value, 16 columns at a time, to use(row, chunk, CHUNK vectors).
-template <int ROWS, int VECTORS, class Use>
-LEVIT_INLINE void for_values(const Tile<ROWS, VECTORS> &sum, const float *scale, Use use) {
+// Every sum's value, 16 columns at a time, to use(row, chunk, CHUNK vectors); each is
+// value(row, chunk, vector of the chunk, sum, scale).
+template <int ROWS, int VECTORS, class Value, class Use>
+LEVIT_INLINE void for_values(const Tile<ROWS, VECTORS> &sum, const float *scale, Value value,
+                             Use use) {
   Vec scales[VECTORS];
   LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
     scales[v] = Number::INTEGER ? load(scale + v * WIDTH) : Vec{};
@@ -31,11 +33,19 @@ LEVIT_INLINE void for_values(const Tile<ROWS, VECTORS> &sum, const float *scale,
     LEVIT_UNROLL for (int c = 0; c < VECTORS / CHUNK; c++) {
       Vec x[CHUNK];
       LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-        x[i] = value_of(sum.at[r][c * CHUNK + i], scales[c * CHUNK + i]);
+        x[i] = value(r, c, i, sum.at[r][c * CHUNK + i], scales[c * CHUNK + i]);
       }
       use(r, c, x);
     }
   }
+}
+
+template <int ROWS, int VECTORS, class Use>
+LEVIT_INLINE void for_values(const Tile<ROWS, VECTORS> &sum, const float *scale, Use use) {
+  const auto value = [](int, int, int, Number::Sum x, Vec of_column) {
+    return value_of(x, of_column);
+  };
+  for_values(sum, scale, value, use);
 }
 
 LEVIT_INLINE const float *beside(const float *residual, const Store &target, int64_t r, int64_t c) {
@@ -57,9 +67,6 @@ __attribute__((noinline)) void finish_stored(const Product &product, const float
       Vec x[CHUNK];
       for (int i = 0; i < CHUNK; i++) {
         x[i] = activated_sum(load(values + (r * chunks + c) * 16 + i * WIDTH), product.activation);
-        if (product.residual) {
-          x[i] += load(beside(product.residual, product.target, r, c) + i * WIDTH);
-        }
       }
       put(product.target, r, c, x);
       if (product.copy.p) put(product.copy, r, c, x);
@@ -101,10 +108,11 @@ LEVIT_INLINE void finish(const Tile<ROWS, VECTORS> &sum, const float *scale,
     for_values(sum, scale, [&](int r, int c, Vec *x) { put<OWN>(target, r, c, x); });
     return;
   }
+  const auto on_residual = [&](int r, int c, int i, Number::Sum x, Vec of_column) {
+    return value_on(load(beside(product.residual, target, r, c) + i * WIDTH), x, of_column);
+  };
   if (product.residual && (!copy.p || (OWN != LEVIT_FLOAT32 && copy.dtype == OWN))) {
-    for_values(sum, scale, [&](int r, int c, Vec *x) {
-      const float *added = beside(product.residual, target, r, c);
-      LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) x[i] += load(added + i * WIDTH);
+    for_values(sum, scale, on_residual, [&](int r, int c, Vec *x) {
       put<LEVIT_FLOAT32>(target, r, c, x);
       if (OWN != LEVIT_FLOAT32 && copy.p) put<OWN>(copy, r, c, x);
     });
@@ -112,7 +120,10 @@ LEVIT_INLINE void finish(const Tile<ROWS, VECTORS> &sum, const float *scale,
   }
   constexpr int CHUNKS = VECTORS / CHUNK;
   alignas(64) float values[ROWS * CHUNKS * 16];
-  for_values(sum, scale, [&](int r, int c, Vec *x) {
+  const auto value = [&](int r, int c, int i, Number::Sum x, Vec of_column) {
+    return product.residual ? on_residual(r, c, i, x, of_column) : value_of(x, of_column);
+  };
+  for_values(sum, scale, value, [&](int r, int c, Vec *x) {
     LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
       store(values + (r * CHUNKS + c) * 16 + i * WIDTH, x[i]);
     }

@@ -92,7 +92,7 @@ LEVIT_INLINE Vec load_some(const float *p, int64_t count) {
 // One channel of WIDTH pixels, in the place that it has in a word.
 LEVIT_INLINE VecInt in_word(const ImageWork &work, Vec x, int place) {
   if constexpr (Number::INTEGER) {
-    return nearest_byte(x * splat(work.inverse_scale) + splat(work.zero)) << (8 * place);
+    return nearest_byte(fused(x, splat(work.inverse_scale), splat(work.zero))) << (8 * place);
   } else {
     const VecInt high = (VecInt)as_bfloat16(x);
     return place ? high : (high >> 16 & 0xffff);

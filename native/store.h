@@ -90,7 +90,7 @@ LEVIT_INLINE void put(const Store &store_, int64_t r, int64_t c, const Vec *x) {
   } else {
     VecInt bytes[CHUNK];
     LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-      bytes[i] = nearest_byte(x[i] * splat(store_.inverse_scale) + splat(store_.shift));
+      bytes[i] = nearest_byte(fused(x[i], splat(store_.inverse_scale), splat(store_.shift)));
     }
     store_bytes(p, bytes);
   }

@@ -110,4 +110,13 @@ LEVIT_INLINE Vec value_of(Number::Sum sum, Vec scale) {
   }
 }
 
+// The same on top of what is there, rounded once.
+LEVIT_INLINE Vec value_on(Vec base, Number::Sum sum, Vec scale) {
+  if constexpr (Number::INTEGER) {
+    return fused(__builtin_convertvector((VecInt)sum, Vec), scale, base);
+  } else {
+    return base + (Vec)sum;
+  }
+}
+
 } // namespace

@@ -4,6 +4,8 @@
 #include <stdint.h>
 #if defined(__aarch64__)
 #include <arm_neon.h>
+#elif defined(__x86_64__)
+#include <immintrin.h>
 #endif
 
 #define LEVIT_INLINE __attribute__((always_inline)) inline
@@ -48,6 +50,23 @@ LEVIT_INLINE Vec pinned(Vec x) {
   return x;
 }
 
+#if !defined(__AVX2__) && !defined(__aarch64__)
+// x * y + z rounded once, in doubles: the product is exact there. A sum that is not gets an odd
+// last bit, and so lies halfway between two floats only where the exact one does.
+LEVIT_INLINE float fused(float x, float y, float z) {
+  const double product = (double)x * (double)y;
+  double sum = product + (double)z;
+  const double part = sum - product;
+  const double lost = (product - (sum - part)) + ((double)z - part);
+  int64_t bits = __builtin_bit_cast(int64_t, sum);
+  if ((lost > 0 || lost < 0) && bits % 2 == 0) {
+    bits += (lost > 0) == (sum > 0) ? 1 : -1;
+    sum = __builtin_bit_cast(double, bits);
+  }
+  return (float)sum;
+}
+#endif
+
 // sum + x * y, by the instruction itself: from the expression both compilers make code that moves
 // accumulators of a full tile to the stack and back (clang's took 1.6 times as long).
 LEVIT_INLINE Vec multiplied_in(Vec sum, Vec x, Vec y) {
@@ -59,6 +78,20 @@ LEVIT_INLINE Vec multiplied_in(Vec sum, Vec x, Vec y) {
   return sum;
 #else
   return sum + x * y;
+#endif
+}
+
+// x * y + z, rounded once: by itself wherever the CPU can, so that no compiler decides it.
+LEVIT_INLINE Vec fused(Vec x, Vec y, Vec z) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)x, (__m512)y, (__m512)z);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_fmadd_ps((__m256)x, (__m256)y, (__m256)z);
+#elif defined(__aarch64__)
+  return (Vec)vfmaq_f32((float32x4_t)z, (float32x4_t)x, (float32x4_t)y);
+#else
+  for (int i = 0; i < WIDTH; i++) z[i] = fused(x[i], y[i], z[i]);
+  return z;
 #endif
 }
 

@@ -65,10 +65,9 @@ def interpret(
                     y = y.reshape(len(y), -1, y.shape[-1])  # (B, h · w, O)
             case p.Linear():
                 numbers = program.buffers[step.source].numbers
-                y = weights.product(values[step.source], numbers, step)
+                base = None if step.residual is None else values[step.residual]
+                y = weights.product(values[step.source], numbers, step, base)
                 y = _activated(y, numbers, step.activation)
-                if step.residual is not None:
-                    y = y + values[step.residual].astype(y.dtype)
             case p.Project():
                 numbers = program.buffers[step.source].numbers
                 x = values[step.source]
@@ -113,16 +112,23 @@ class _Weights:
         self._arrays = arrays
         self._dtype = dtype
 
-    def product(self, x: Array, numbers: p.Numbers, layer: p.Conv | p.Linear | p.Part) -> Array:
-        """``x @ weight.T + bias``: (…, I) → (…, O)."""
+    def product(
+        self,
+        x: Array,
+        numbers: p.Numbers,
+        layer: p.Conv | p.Linear | p.Part,
+        base: Array | None = None,
+    ) -> Array:
+        """``x @ weight.T + bias``, and `base` where there is one: (…, I) → (…, O)."""
         weight = self._arrays[layer.weight]
         if weight.ndim == 4:  # a convolution's, as `_windows` has them
             weight = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
         if layer.scale is not None:
             bias = None if layer.bias is None else self._arrays[layer.bias]
-            return integers.product(x, numbers.zero_point, weight, bias, self._arrays[layer.scale])
+            scale = self._arrays[layer.scale]
+            return integers.product(x, numbers.zero_point, weight, bias, scale, base)
         y: Array = x @ _floats(weight, self._dtype).T + self._optional(layer.bias)
-        return y
+        return y if base is None else y + base
 
     def attention(
         self, q: Array, k: Array, v: Array, numbers: p.Numbers, step: p.Attention
