@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ _KINDS: Final = "fiub"  # floats, integers, truth values
 _MOST_AXES: Final = 32
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+def read_arrays(stream: BinaryIO) -> dict[str, NDArray[Any]]:
     """Read what ``numpy.savez`` has written.
 
     ``numpy.load`` inflates members, hands out as bytes what is no array, and allocates what a
@@ -35,9 +34,8 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         ValueError: it is not such an archive; the message is a part of a line.
     """
     try:
-        with path.open("rb") as stream:
-            archive = StoredZip(stream)
-            return {_name(member): _array(archive.read(member)) for member in archive.names}
+        archive = StoredZip(stream)
+        return {_name(member): _array(archive.read(member)) for member in archive.names}
     except CompressedMemberError as error:
         raise ValueError(f"compressed members: {error}") from error
     except (OSError, ValueError):

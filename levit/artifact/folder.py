@@ -15,18 +15,18 @@ change a file can change the manifest beside it.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
-import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from levit.artifact.held import HeldFile, hold, open_regular, read_whole, verify
 from levit.artifact.manifest import Manifest
-from levit.artifact.names import GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE
+from levit.artifact.names import GIT_FILE, GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE
 from levit.errors import ArtifactError, CorruptArtifactError
 
 __all__ = [
@@ -39,21 +39,54 @@ __all__ = [
     "write_manifest",
 ]
 
-# A thousand times what one has.
-MAX_MANIFEST_BYTES: Final = 2**24
+# Git changes no byte of an artifact, on any system.
+GIT_ATTRIBUTES: Final = "* -text\n"
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """An opened artifact: its folder and its manifest."""
+    """An opened artifact: its folder and its manifest.
+
+    Its files are read through `hold`, `labels` and `golden` alone, each of which compares what it
+    reads with the manifest.
+    """
 
     path: Path
     manifest: Manifest
+    _seen: set[str] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def payload(self) -> Path:
         """The file that the backend loads."""
         return self.path / self.manifest.payload
+
+    def hold(self, name: str) -> HeldFile:
+        """Read a file that the manifest lists, compared with its hash, to be closed by the caller.
+
+        ::
+
+            with artifact.hold("model.onnx") as file:
+                data = file.read()
+
+        Raises:
+            CorruptArtifactError: the manifest lists no such file, or it is not what was written.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise CorruptArtifactError(f"{self.path / MANIFEST_FILE}: lists no {name}")
+        held = hold(self.path / name, entry)
+        self._seen.add(name)
+        return held
+
+    def verify(self) -> None:
+        """Compare every file that has not been read yet with its size and hash.
+
+        Raises:
+            CorruptArtifactError: a file is missing, or not what was written.
+        """
+        for name, entry in self.manifest.files.items():
+            if name not in self._seen:
+                verify(self.path / name, entry)
 
     def labels(self) -> tuple[str, ...]:
         """Read the class names in the order of the logits; empty when there are no classes.
@@ -65,8 +98,8 @@ class Artifact:
             return ()
         path = self.path / LABELS_FILE
         try:
-            text = path.read_bytes().decode("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = self._read(LABELS_FILE).decode("utf-8")
+        except UnicodeDecodeError as error:
             raise CorruptArtifactError(f"{path}: cannot be read ({error})") from error
         return tuple(text.removesuffix("\n").split("\n"))
 
@@ -80,13 +113,21 @@ class Artifact:
 
         path = self.path / GOLDEN_FILE
         try:
-            return read_arrays(path)
-        except (OSError, ValueError) as error:
+            return read_arrays(io.BytesIO(self._read(GOLDEN_FILE)))
+        except ValueError as error:
             raise CorruptArtifactError(f"{path} is damaged ({error}); export again") from error
+
+    def _read(self, name: str) -> bytes:
+        data = read_whole(self.path / name, self.manifest.files[name])
+        self._seen.add(name)
+        return data
 
 
 def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> Artifact:
-    """Read the manifest and check every file that it names against its size and hash.
+    """Read the manifest and compare every file that it names with its size and hash.
+
+    Files may be links to files elsewhere, as in the cache of Hugging Face's hub or a volume of
+    Kubernetes: their contents count.
 
     ::
 
@@ -95,7 +136,12 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
     Raises:
         ArtifactError: there is no artifact at `path`.
         ManifestVersionError: a newer release wrote it.
-        CorruptArtifactError: a file is missing, is a link, or differs from what was written.
+        CorruptArtifactError: a file is missing, or differs from what was written.
+
+    Args:
+        path: the folder.
+        verify_hashes: also hash the files. Whoever reads them all through `Artifact` leaves that
+            to it, and calls `Artifact.verify` for the rest.
     """
     if not os.fspath(path):
         raise ArtifactError("an empty path names no artifact")
@@ -105,14 +151,14 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
         hint = "is a file; name the artifact's folder" if there else "no such folder"
         raise ArtifactError(f"{folder}: {hint} (make one with: levit export)")
     manifest_path = folder / MANIFEST_FILE
-    if manifest_path.is_symlink():
-        raise CorruptArtifactError(f"{manifest_path}: is a link; an artifact's files are its own")
     try:
         text = _manifest_bytes(manifest_path).decode("utf-8")
     except FileNotFoundError as error:
         raise ArtifactError(f"{folder}: not an artifact, it holds no {MANIFEST_FILE}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise CorruptArtifactError(f"{manifest_path}: cannot be read ({error})") from error
+    if text.startswith("version https://git-lfs"):
+        raise CorruptArtifactError(f"{manifest_path}: is a pointer of Git LFS: run git lfs pull")
     try:
         values = json.loads(text, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
@@ -125,50 +171,23 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
         if required not in manifest.files:
             raise CorruptArtifactError(f"{manifest_path}: lists no {required}; export again")
     for name, entry in manifest.files.items():
-        _check_file(folder / name, entry, verify_hashes=verify_hashes)
+        verify(folder / name, entry, hashes=verify_hashes)
     return Artifact(folder, manifest)
 
 
 def _manifest_bytes(path: Path) -> bytes:
-    """Read the manifest's bytes from a regular file only: a pipe would be waited for."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("not a file")
-    if status.st_size > MAX_MANIFEST_BYTES:
-        raise OSError(f"over {MAX_MANIFEST_BYTES // 2**20} MiB")
-    return path.read_bytes()
+    with open_regular(path) as file:
+        return file.read()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a JSON object whose names are unique: readers differ in which of two they take."""
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} stands in it twice")
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"{name[:80]!r} stands in it twice")
+        values[name] = value
     return values
-
-
-def _check_file(path: Path, entry: Mapping[str, Any], *, verify_hashes: bool) -> None:
-    try:
-        if path.is_symlink():
-            raise CorruptArtifactError(f"{path}: is a link; an artifact's files are its own")
-        if not path.is_file():
-            raise CorruptArtifactError(
-                f"{path}: is missing; copy the whole folder, or export again"
-            )
-        size = path.stat().st_size
-        if size != entry["size_bytes"]:
-            raise CorruptArtifactError(
-                f"{path}: has {size} bytes where {entry['size_bytes']} were written; "
-                f"copy it again, or export again"
-            )
-        if verify_hashes and sha256_of(path) != entry["sha256"]:
-            raise CorruptArtifactError(
-                f"{path}: its contents have changed since it was written; "
-                f"copy it again, or export again"
-            )
-    except OSError as error:
-        raise CorruptArtifactError(f"{path}: cannot be read ({error})") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -189,7 +208,7 @@ def is_artifact(path: Path) -> bool:
 def foreign_files(path: Path) -> list[str]:
     """List the files in an artifact's folder that its manifest does not name."""
     values = json.loads(_manifest_bytes(path / MANIFEST_FILE))
-    own = {MANIFEST_FILE, *values["files"]}
+    own = {MANIFEST_FILE, GIT_FILE, *values["files"]}
     return sorted(entry.name for entry in path.iterdir() if entry.name not in own)
 
 
@@ -198,11 +217,13 @@ def describe_files(folder: Path) -> dict[str, dict[str, Any]]:
     return {
         path.name: {"sha256": sha256_of(path), "size_bytes": path.stat().st_size}
         for path in sorted(folder.iterdir())
-        if path.name != MANIFEST_FILE
+        if path.name not in (MANIFEST_FILE, GIT_FILE)
     }
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write ``manifest.json`` into `folder`."""
+    """Write ``manifest.json`` into `folder`, and what keeps git from converting line ends."""
     text = json.dumps(manifest.to_dict(), indent=2, ensure_ascii=False) + "\n"
-    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8", newline="\n")
+    # No file of the manifest's: a copy without hidden files is whole.
+    (folder / GIT_FILE).write_text(GIT_ATTRIBUTES, encoding="utf-8", newline="\n")

@@ -128,6 +128,7 @@ class Manifest:
                     "preprocess": _preprocess(values["preprocess"], values["inputs"][0]["dtype"]),
                     **{name: table(values[name], name) for name in _MAPPINGS},
                     "verification": _verification(table(values["verification"])),
+                    "requirements": _requirements(table(values["requirements"])),
                     **{name: text(values[name], name) for name in _TEXTS},
                     "files": {
                         _plain_name(name): _file_entry(entry)
@@ -141,6 +142,8 @@ class Manifest:
             ) from error
 
 
+# Of architectures there may be a dozen.
+_LONGEST_VERSION: Final = 200
 _MAPPINGS: Final = ("config", "source", "verification", "toolchain", "requirements")
 _TEXTS: Final = ("family", "variant", "target", "format", "precision", "payload")
 
@@ -164,11 +167,27 @@ def _pass_entry(values: Any) -> dict[str, Any]:
     return {**table(values), "name": text(values["name"], "name"), "count": _count(values["count"])}
 
 
+def _requirements(values: Any) -> Mapping[str, Any]:
+    """Check the fields that every backend reads; an engine's own are checked with the engine."""
+    for name in ("backend", "backend_version", "gpu_architecture"):
+        if values.get(name) is not None and len(text(values[name], name)) > _LONGEST_VERSION:
+            raise ValueError(f"requirements.{name} is too long: {shown(values[name])}")
+    if values.get("cpu_features") is not None:
+        for feature in listed(values["cpu_features"], "requirements.cpu_features"):
+            text(feature, "requirements.cpu_features")
+    return values
+
+
 def _verification(values: Any) -> dict[str, Any]:
     for name in ("tolerance", "max_relative_error", "max_abs_error", "top1_agreement"):
         if values.get(name) is not None:
             # An artifact that --force has kept may be infinitely far off.
             number(values[name], f"verification.{name}", finite=False)
+    for name in ("cpu_class", "gpu_class"):
+        if values.get(name) is not None:
+            text(values[name], f"verification.{name}")
+    if values.get("accuracy") is not None:
+        text(table(values["accuracy"], "accuracy")["verdict"], "verification.accuracy.verdict")
     tolerance = values["tolerance"]
     if tolerance is None or not 0 < tolerance < 1:
         raise ValueError(f"verification.tolerance must lie between 0 and 1, not {tolerance!r}")

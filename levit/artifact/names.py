@@ -6,6 +6,7 @@ from typing import Final
 
 __all__ = [
     "ENGINE_FILE",
+    "GIT_FILE",
     "GOLDEN_FILE",
     "GRAPH_FILE",
     "LABELS_FILE",
@@ -15,6 +16,7 @@ __all__ = [
     "OPENVINO_WEIGHTS_FILE",
 ]
 
+GIT_FILE: Final = ".gitattributes"
 MANIFEST_FILE: Final = "manifest.json"
 LABELS_FILE: Final = "labels.txt"
 GOLDEN_FILE: Final = "golden.npz"

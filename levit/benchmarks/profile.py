@@ -15,7 +15,7 @@ from levit.benchmarks.engines.registers import peak_of
 from levit.errors import ConfigError
 from levit.native.counting import dtype_of, kind_of, macs_of, weight_bytes_of
 from levit.native.engine import Engine
-from levit.native.payload import open_payload
+from levit.native.payload import read_payload
 from levit.native.program import Program
 from levit.native.program_file import read_program
 
@@ -101,7 +101,8 @@ def measure_profile(
             f"{folder}: is for target {artifact.manifest.target!r}, and only the native engine is "
             f"timed by step: export it with --target native"
         )
-    with open_payload(artifact.payload) as payload:
+    name = artifact.manifest.payload
+    with artifact.hold(name) as file, read_payload(file.name, file.stream) as payload:
         program = read_program(payload)
         engine = Engine(program, payload.read, threads=threads)
     images = _images(program, batch)

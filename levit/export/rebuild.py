@@ -64,7 +64,9 @@ def rebuild(
             f"{artifact.path}: its payload is {manifest.payload!r}, not {ENGINE_FILE}; export again"
         )
     needs = engine_needs(artifact)
-    check_onnx_file(artifact.path / GRAPH_FILE)
+    with artifact.hold(GRAPH_FILE) as file:
+        check_onnx_file(file.name, file.mapped())
+        graph = file.read()
     builder.require(manifest.precision)
     destination = artifact.path if output is None else Path(output)
     replaces = force or output is None
@@ -73,7 +75,6 @@ def rebuild(
         progress("writing")
         for name in manifest.files.keys() - {ENGINE_FILE, GRAPH_FILE}:
             shutil.copyfile(artifact.path / name, folder / name)
-        graph = (artifact.path / GRAPH_FILE).read_bytes()
         written = builder.write_graph(folder, graph, _settings(builder, needs), progress)
         manifest = replace(
             manifest,

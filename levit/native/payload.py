@@ -7,14 +7,13 @@ huggingface.co/docs/safetensors, "Format".
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from levit.errors import ArtifactError, CorruptArtifactError
 from levit.json_values import listed, shown, table, text, whole
 from levit.native.program import ArraySpec
 
-__all__ = ["Payload", "dtype_of", "open_payload", "unique", "write_payload"]
+__all__ = ["Payload", "dtype_of", "open_payload", "read_payload", "unique", "write_payload"]
 
 _METADATA: Final = "__metadata__"
 _ALIGNMENT: Final = 64
@@ -98,7 +97,7 @@ class Payload:
     def __init__(
         self,
         path: Path,
-        file: io.BufferedReader,
+        file: BinaryIO,
         metadata: Mapping[str, str],
         places: Mapping[str, tuple[int, ArraySpec]],
     ) -> None:
@@ -125,7 +124,8 @@ class Payload:
         array = np.empty(spec.shape, _DTYPES[spec.dtype][1])
         try:
             self._file.seek(at)
-            got = self._file.readinto(array.reshape(-1).view(np.uint8).data)
+            memory = array.reshape(-1).view(np.uint8).data
+            got = self._file.readinto(memory)  # type: ignore[attr-defined]
         except OSError as error:
             raise _unreadable(self.path, error) from error
         if got != array.nbytes:
@@ -146,6 +146,19 @@ def open_payload(path: Path) -> Payload:
         file = path.open("rb")
     except OSError as error:
         raise _unreadable(path, error) from error
+    return read_payload(path, file)
+
+
+def read_payload(path: Path, file: BinaryIO) -> Payload:
+    """Read the header of an opened file of arrays, which is closed with what this returns.
+
+    Args:
+        path: for messages.
+        file: seekable, at its beginning.
+
+    Raises:
+        CorruptArtifactError, ArtifactError: as of `open_payload`.
+    """
     try:
         metadata, places = _read_header(file)
     except OSError as error:
@@ -164,10 +177,11 @@ def _unreadable(path: Path, error: OSError) -> ArtifactError:
 
 
 def _read_header(
-    file: io.BufferedReader,
+    file: BinaryIO,
 ) -> tuple[dict[str, str], dict[str, tuple[int, ArraySpec]]]:
     """(texts by name, (position in the file, dtype and shape) of each array by name)."""
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     begin = file.read(8)
     if len(begin) < 8:
         raise ValueError("it is too short")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from levit.artifact import Artifact, TensorSpec
 from levit.errors import BackendUnavailableError, ConfigError, CorruptArtifactError
@@ -25,6 +25,9 @@ __all__ = [
     "require_cpu_features",
     "require_version",
 ]
+
+# Of a version's number: there are releases that are dates.
+_MOST_DIGITS: Final = 8
 
 # (name, dtype, shape), with "batch" where any number may stand.
 Tensor: TypeAlias = tuple[str, str, tuple[int | str, ...]]
@@ -41,20 +44,24 @@ def check_interface(
     Args:
         inputs, outputs: tensors of the network, in its order.
         metadata: written into the network by `levit export`; ``levit.preprocess`` is JSON,
-            ``levit.scores`` the activation of the scores where that is no softmax.
+            ``levit.scores`` the activation of the scores where that is no softmax, ``levit.batch``
+            the profile of a batch, which older releases did not write.
 
     Raises:
         CorruptArtifactError: they differ.
     """
     manifest = artifact.manifest
     batch = manifest.batch
+    profile = f"{batch.min}:{batch.opt}:{batch.max}"
     first = manifest.inputs[0].shape[0]
     said = metadata.get("levit.preprocess")
     scores = metadata.get("levit.scores", "softmax")  # which is not written
     differences = {
         "inputs": [_tensor(spec) for spec in manifest.inputs] != list(inputs),
         "outputs": [_tensor(spec) for spec in manifest.outputs] != list(outputs),
-        "batch sizes": (batch.static and batch.max != first) or batch.static == (first == "batch"),
+        "batch sizes": (batch.static and batch.max != first)
+        or batch.static == (first == "batch")
+        or metadata.get("levit.batch", profile) != profile,
         "scores": (manifest.scores or "softmax") != scores,
         "preprocessing": manifest.preprocess != (None if said is None else _spec(said)),
     }
@@ -118,8 +125,9 @@ def require_version(artifact: Artifact, backend: str, present: str, install: str
 
 
 def numbers_of(version: str) -> tuple[int, ...]:
-    """Return the first two numbers of a version."""
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
+    """Return the first two numbers of a version, as far as they are ones."""
+    parts = version.split(".")[:2]
+    return tuple(int(part) for part in parts if part.isdecimal() and len(part) <= _MOST_DIGITS)
 
 
 def require_cpu_features(artifact: Artifact) -> None:

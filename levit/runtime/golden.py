@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.artifact import GOLDEN_FILE, Manifest
-from levit.errors import CorruptArtifactError, VerificationError
+from levit.errors import CorruptArtifactError, InputError, VerificationError
 from levit.relative_error import errors_of
 
 __all__ = ["GoldenReport", "compare_outputs", "run_golden"]
@@ -113,6 +113,9 @@ def run_golden(
         for name, array in {"input": batch, **reference}.items():
             if array.dtype not in (np.float32, np.uint8):
                 raise ValueError(f"{name} is {array.dtype}")
+        taken = manifest.inputs[0]
+        if batch.shape[1:] != taken.shape[1:] or batch.dtype != taken.dtype:
+            raise ValueError(f"its input is {batch.shape} {batch.dtype}")
         logits: Any = reference.get("logits")
         ranked = logits is not None and np.isfinite(logits).all()
         if ranked and (golden["top5"][:, 0] != logits.argmax(-1)).any():
@@ -150,7 +153,12 @@ def _tensor_error(
     from levit.pictures.preparation import to_tensor
 
     dtype = manifest.inputs[0].dtype
-    tensors = np.stack([to_tensor(image.tobytes(), spec, dtype) for image in images])
+    try:
+        tensors = np.stack([to_tensor(image.tobytes(), spec, dtype) for image in images])
+    except (InputError, ValueError) as error:  # a picture of its own, not one of the caller's
+        raise CorruptArtifactError(
+            f"{GOLDEN_FILE} holds a picture that cannot be read ({error}); export again"
+        ) from error
     stored = batch[: len(tensors)]
     if tensors.shape != stored.shape:
         raise CorruptArtifactError(

@@ -11,7 +11,6 @@ Source: onnx/onnx.proto of ONNX 1.17, and the encoding in protobuf.dev/programmi
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -53,8 +52,12 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _LONGEST_VARINT: Final = 10
 
 
-def check_onnx_file(path: Path) -> None:
+def check_onnx_file(path: Path, data: memoryview | None = None) -> None:
     """Refuse what `levit export` does not write.
+
+    Args:
+        path: of the file.
+        data: its bytes, where they have been read already.
 
     Raises:
         CorruptArtifactError: it is no ONNX file, or it is more than one graph and its weights.
@@ -62,37 +65,38 @@ def check_onnx_file(path: Path) -> None:
     try:
         if path.suffix != ".onnx":  # ONNX Runtime has a format of its own under another
             raise ValueError("it is not called .onnx")
-        with path.open("rb") as file:
-            if not path.stat().st_size:  # which cannot be mapped
-                raise ValueError("it is empty")
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                _check(data, 0, len(data), _MODEL)
+        if data is None:
+            data = memoryview(path.read_bytes())
+        if not data:
+            raise ValueError("it is empty")
+        _check(data, 0, len(data), _MODEL)
     except (OSError, ValueError) as error:
         raise CorruptArtifactError(
             f"{path}: not an ONNX file that levit has written ({error}); export again"
         ) from error
 
 
-def onnx_metadata(path: Path) -> dict[str, str]:
+def onnx_metadata(path: Path, data: memoryview | None = None) -> dict[str, str]:
     """Read the metadata that `levit export` has written into an ONNX file.
 
     Raises:
         CorruptArtifactError: it is no ONNX file that levit writes.
     """
-    check_onnx_file(path)
+    check_onnx_file(path, data)
     metadata = {}
     try:
-        data = path.read_bytes()
+        data = memoryview(path.read_bytes()) if data is None else data
         for number, at, length in _parts(data, 0, len(data)):
             if number == _METADATA:
-                fields = {n: data[a : a + size] for n, a, size in _parts(data, at, at + length)}
+                parts = _parts(data, at, at + length)
+                fields = {n: bytes(data[a : a + size]) for n, a, size in parts}
                 metadata[fields[1].decode()] = fields.get(2, b"").decode()
     except (OSError, ValueError, KeyError) as error:
         raise CorruptArtifactError(f"{path}: cannot be read ({error}); export again") from error
     return metadata
 
 
-def _check(data: mmap.mmap, start: int, end: int, fields: _Fields) -> None:
+def _check(data: memoryview, start: int, end: int, fields: _Fields) -> None:
     for number, at, length in _parts(data, start, end):
         if number not in fields:
             what = _NAMES.get((id(fields), number), f"field {number} near byte {at}")
@@ -101,10 +105,10 @@ def _check(data: mmap.mmap, start: int, end: int, fields: _Fields) -> None:
         if message is not None:
             _check(data, at, at + length, message)
         elif fields is _NODE and number == _DOMAIN and length:
-            raise ValueError(f"it has an operator of {data[at : at + min(length, 40)]!r}")
+            raise ValueError(f"it has an operator of {bytes(data[at : at + min(length, 40)])!r}")
 
 
-def _parts(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+def _parts(data: memoryview, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """(field number, where its value begins, length of its value)."""
     at = start
     while at < end:
@@ -124,7 +128,7 @@ def _parts(data: mmap.mmap | bytes, start: int, end: int) -> Iterator[tuple[int,
         at += length
 
 
-def _varint(data: mmap.mmap | bytes, start: int, end: int) -> tuple[int, int]:
+def _varint(data: memoryview, start: int, end: int) -> tuple[int, int]:
     """(number, where it ends)."""
     number = 0
     for i, at in enumerate(range(start, min(end, start + _LONGEST_VARINT))):

@@ -27,6 +27,7 @@ METADATA: Final[Mapping[str, list[str]]] = {
     "levit.preprocess": ["levit", "preprocess"],
     "levit.labels": ["levit", "labels"],
     "levit.scores": ["levit", "scores"],
+    "levit.batch": ["levit", "batch"],
 }
 
 _ELEMENTS: Final = {
@@ -39,13 +40,16 @@ _OPERATIONS: Final = {
     *("ReduceMean", "Gather", "BatchNormInference", "MVN", "Erf", "Tanh", "Pad", "Divide"),
     *("FakeQuantize", "Subtract"),  # of integers
 }
-_LONGEST_BYTES: Final = 2**26
 # Files of ours have a depth of 6; each element is judged by all that it lies in.
 _DEEPEST: Final = 16
 
 
-def check_openvino_file(artifact: Artifact) -> None:
+def check_openvino_file(artifact: Artifact, data: bytes | None = None) -> None:
     """Refuse what `levit export` does not write.
+
+    Args:
+        artifact: whose IR it is.
+        data: its bytes, where they have been read already.
 
     Raises:
         CorruptArtifactError: it is no IR, or it is more than one graph and its weights.
@@ -57,9 +61,7 @@ def check_openvino_file(artifact: Artifact) -> None:
         entry = artifact.manifest.files.get(OPENVINO_WEIGHTS_FILE)
         if entry is None:
             raise ValueError(f"the manifest lists no {OPENVINO_WEIGHTS_FILE}")
-        if path.stat().st_size > _LONGEST_BYTES:
-            raise ValueError(f"it has over {_LONGEST_BYTES // 2**20} MiB")
-        _Scan(int(entry["size_bytes"])).run(path.read_bytes())
+        _Scan(int(entry["size_bytes"])).run(path.read_bytes() if data is None else data)
     except (OSError, ValueError, expat.ExpatError) as error:
         raise CorruptArtifactError(
             f"{path}: not an IR that levit has written ({error}); export again"

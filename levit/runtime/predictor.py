@@ -123,11 +123,12 @@ class Predictor:
             prove=prove,
         )
         # Absolute, so that it reopens after a change of folder or in another process.
-        self._artifact: Artifact = open_artifact(os.path.abspath(artifact))
+        self._artifact: Artifact = open_artifact(os.path.abspath(artifact), verify_hashes=False)
         options = self._settings.session_options
         self._threads = options.threads
         self._labels = checked_labels(self._artifact)
-        session = open_session(self._artifact, options)
+        session = open_session(self._artifact, options)  # which hashes what it reads
+        self._artifact.verify()
         self._session: Session | None = session
         self._pid = None if session.survives_fork else os.getpid()
         # By process: the locks of a parent's may be held by threads that are not in its child.

@@ -4,7 +4,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from levit.artifact.arrays import read_arrays
+from levit.artifact.arrays import read_arrays as read_stream
+
+
+def read_arrays(path):
+    with path.open("rb") as stream:
+        return read_stream(stream)
 
 
 @pytest.fixture

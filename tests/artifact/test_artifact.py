@@ -2,7 +2,7 @@ import contextlib
 import json
 import os
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,12 @@ def read_manifest(folder):
 
 def save_manifest(folder, values):
     (folder / MANIFEST_FILE).write_text(json.dumps(values), encoding="utf-8")
+
+
+def described(folder):
+    """The artifact with a manifest that describes its files as they are now."""
+    save_manifest(folder, {**read_manifest(folder), "files": describe_files(folder)})
+    return open_artifact(folder)
 
 
 @pytest.fixture
@@ -91,8 +97,8 @@ def test_labels_keep_spaces_and_scripts(copy):
 
 
 def test_labels_that_are_no_text(copy):
-    artifact = open_artifact(copy)
     (copy / LABELS_FILE).write_bytes(b"t\xf6nch\n")
+    artifact = described(copy)
     with pytest.raises(CorruptArtifactError, match=r"labels\.txt: cannot be read"):
         artifact.labels()
 
@@ -117,9 +123,7 @@ def test_folder_without_manifest(nest):
 
 
 @pytest.mark.parametrize("name", ["model.onnx", LABELS_FILE, GOLDEN_FILE])
-@pytest.mark.parametrize(
-    "damage", ["missing", "changed", "truncated", "longer", "link", "folder", "pipe"]
-)
+@pytest.mark.parametrize("damage", ["missing", "changed", "truncated", "longer", "folder", "pipe"])
 def test_damaged_file_is_named(copy, name, damage):
     path = copy / name
     data = path.read_bytes()
@@ -131,9 +135,6 @@ def test_damaged_file_is_named(copy, name, damage):
         path.write_bytes(data[:-1])
     elif damage == "longer":
         path.write_bytes(data + b"\0")
-    elif damage == "link":
-        (copy.parent / "elsewhere").write_bytes(data)
-        path.symlink_to(copy.parent / "elsewhere")
     elif damage == "folder":
         path.mkdir()
     elif damage == "pipe":
@@ -143,9 +144,8 @@ def test_damaged_file_is_named(copy, name, damage):
         "changed": "have changed",
         "truncated": f"has {len(data) - 1} bytes where {len(data)}",
         "longer": f"has {len(data) + 1} bytes where {len(data)}",
-        "link": "is a link",
-        "folder": "is missing",
-        "pipe": "is missing",
+        "folder": "it is not a file",
+        "pipe": "it is not a file",
     }[damage]
     with pytest.raises(CorruptArtifactError, match=words) as caught:
         open_artifact(copy)
@@ -408,19 +408,15 @@ def test_pickles_in_golden_are_refused(copy):
 
     np.savez(copy / GOLDEN_FILE, input=np.array([Bomb()], dtype=object))
     with pytest.raises(CorruptArtifactError, match="damaged"):
-        Artifact(copy, open_artifact_unchecked(copy)).golden()
+        described(copy).golden()
     assert not (copy.parent / "exploded").exists()
-
-
-def open_artifact_unchecked(folder):
-    return Manifest.from_dict(read_manifest(folder))
 
 
 def test_golden_that_unpacks_to_more_than_it_is_is_refused(copy):
     artifact = open_artifact(copy)
     np.savez_compressed(copy / GOLDEN_FILE, **artifact.golden(), padding=np.zeros(10**7))
     with pytest.raises(CorruptArtifactError, match="compressed members"):
-        artifact.golden()
+        described(copy).golden()
 
 
 @pytest.mark.parametrize(
@@ -454,25 +450,18 @@ def test_paths_that_name_nothing(path):
         open_artifact(path)
 
 
-def test_manifest_that_is_a_link_is_refused(copy, tmp_path):
-    (copy / MANIFEST_FILE).rename(tmp_path / "elsewhere.json")
-    (copy / MANIFEST_FILE).symlink_to(tmp_path / "elsewhere.json")
-    with pytest.raises(CorruptArtifactError, match="is a link"):
-        open_artifact(copy)
-
-
 @pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x80\x04N.", b"\x93NUMPY\x01\x00"])
 def test_golden_that_is_no_archive(copy, data):
     (copy / GOLDEN_FILE).write_bytes(data)
     with pytest.raises(CorruptArtifactError, match="damaged"):
-        Artifact(copy, open_artifact_unchecked(copy)).golden()
+        described(copy).golden()
 
 
 def test_golden_that_is_one_array(copy):
     with (copy / GOLDEN_FILE).open("wb") as file:
         np.save(file, np.zeros(3))
     with pytest.raises(CorruptArtifactError, match="damaged"):
-        Artifact(copy, open_artifact_unchecked(copy)).golden()
+        described(copy).golden()
 
 
 @settings(
@@ -484,6 +473,7 @@ def test_golden_with_any_damage_reads_or_is_corrupt(tiny_artifact, tmp_path, sta
     # Both ends hold the structure; the middle is data.
     start = start % 400 if start % 2 else len(whole) - 1 - start % 900
     (tmp_path / GOLDEN_FILE).write_bytes(whole[:start] + damage + whole[start + len(damage) :])
-    artifact = Artifact(tmp_path, open_artifact_unchecked(tiny_artifact))
+    manifest = open_artifact(tiny_artifact).manifest
+    artifact = Artifact(tmp_path, replace(manifest, files=describe_files(tmp_path)))
     with contextlib.suppress(CorruptArtifactError):
         assert artifact.golden()

@@ -213,7 +213,7 @@ def test_onnxruntime_for_the_cpu_is_refused_even_if_nothing_had_looked(tiny_arti
         pytest.warns(UserWarning, match=CUDA),
         pytest.raises(BackendUnavailableError, match=r"cannot run all of .* on the GPU"),
     ):
-        ort_cuda._open(artifact, SessionOptions(device="gpu"))
+        ort_cuda._open(artifact, SessionOptions(device="gpu"), str(artifact.payload))
 
 
 @without_cuda
@@ -227,7 +227,7 @@ def test_a_network_that_loads_nowhere_is_not_the_gpus_fault(tampered):
         pytest.warns(UserWarning, match=CUDA),
         pytest.raises(CorruptArtifactError, match="cannot load it"),
     ):
-        ort_cuda._open(artifact, SessionOptions(device="gpu"))
+        ort_cuda._open(artifact, SessionOptions(device="gpu"), str(artifact.payload))
 
 
 @pytest.mark.skipif(first_gpu() is not None, reason="a GPU is here")

@@ -49,6 +49,7 @@ class GraphForm:
                 order.labels,
                 order.variant,
                 order.scores,
+                order.options.profile,
             ),
             producer_version=__version__,
         )

@@ -47,6 +47,7 @@ def write_native(order: Order) -> Written:
         order.labels,
         order.variant,
         order.scores,
+        order.options.profile,
     )
     write_program(order.folder / NATIVE_FILE, lowered.program, lowered.arrays, metadata)
     return Written()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from levit.artifact import Artifact
 from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError
 from levit.native.engine import Engine
-from levit.native.payload import open_payload
+from levit.native.payload import read_payload
 from levit.native.program import Output, Program
 from levit.native.program_file import read_program
 from levit.native.widening import uses_bfloat16
@@ -82,7 +82,8 @@ def _say_float32(isa: str) -> None:
 
 
 def _opened(artifact: Artifact, threads: int) -> tuple[Program, Engine]:
-    with open_payload(artifact.payload) as payload:
+    name = artifact.manifest.payload
+    with artifact.hold(name) as file, read_payload(file.name, file.stream) as payload:
         program = read_program(payload)
         inputs, outputs = [_input(artifact, program)], _outputs(artifact, program)
         check_interface(artifact, inputs, outputs, payload.metadata)

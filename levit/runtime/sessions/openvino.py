@@ -89,10 +89,11 @@ class OpenVinoSession:
         require_version(artifact, "OpenVINO", openvino.__version__, "pip install -U openvino")
         require_cpu_features(artifact)
         self._settings = _settings(artifact, options)
-        check_openvino_file(artifact)
+        files = _files(artifact)
         try:
             self._core = openvino_core()
-            model = self._core.read_model(artifact.payload, artifact.path / OPENVINO_WEIGHTS_FILE)
+            model = self._core.read_model(*files)
+            del files
             inputs = [_tensor(port) for port in model.inputs]
             outputs = [_tensor(port) for port in model.outputs]
             metadata = {
@@ -324,6 +325,15 @@ def _finish(outputs: int, request: Any, userdata: tuple[_Call, int]) -> None:
         call.fail(error)
     else:
         call.answer(place, values)
+
+
+def _files(artifact: Artifact) -> tuple[bytes, bytes]:
+    """Read the graph and its weights, which OpenVINO copies."""
+    with artifact.hold(artifact.manifest.payload) as file:
+        graph = file.read()
+    check_openvino_file(artifact, graph)
+    with artifact.hold(OPENVINO_WEIGHTS_FILE) as file:
+        return graph, file.read()
 
 
 def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:

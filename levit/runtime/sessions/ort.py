@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import onnxruntime
@@ -25,9 +26,9 @@ from levit.runtime.onnx_file import check_onnx_file
 
 __all__ = [
     "OrtSession",
-    "check_file",
     "check_network",
     "keep_in_children",
+    "network",
     "session_settings",
     "unreadable",
 ]
@@ -73,16 +74,20 @@ def session_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
     return settings
 
 
-def check_file(artifact: Artifact) -> None:
-    """Make sure that this ONNX Runtime may be given the artifact's network.
+@contextlib.contextmanager
+def network(artifact: Artifact) -> Iterator[str | bytes]:
+    """Give the artifact's network as this ONNX Runtime may load it: a path, or its bytes.
 
     Raises:
         BackendUnavailableError: the artifact needs a newer ONNX Runtime.
-        CorruptArtifactError: the network's file is none.
+        CorruptArtifactError: the network's file is none of levit's, or has changed.
     """
     require_version(artifact, "ONNX Runtime", onnxruntime.__version__, "pip install -U onnxruntime")
     require_cpu_features(artifact)
-    check_onnx_file(artifact.payload)
+    with artifact.hold(artifact.manifest.payload) as file:
+        check_onnx_file(file.name, file.mapped())
+        # ONNX Runtime copies bytes once more before it reads them.
+        yield file.path or file.read()
 
 
 def check_network(artifact: Artifact, session: onnxruntime.InferenceSession) -> None:
@@ -114,20 +119,18 @@ class OrtSession:
     survives_fork = False
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
-        check_file(artifact)
         if artifact.manifest.precision == "bf16":
             raise BackendUnavailableError(
                 "ONNX Runtime has no bfloat16 kernels on the CPU: export with --target openvino, "
                 "or with --verify none to run it on another device"
             )
-        try:
-            session = onnxruntime.InferenceSession(
-                str(artifact.payload),
-                session_settings(options),
-                providers=["CPUExecutionProvider"],
-            )
-        except Exception as error:  # ONNX Runtime's own share no public base
-            raise unreadable(artifact, error) from error
+        with network(artifact) as contents:
+            try:
+                session = onnxruntime.InferenceSession(
+                    contents, session_settings(options), providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # ONNX Runtime's own share no public base
+                raise unreadable(artifact, error) from error
         check_network(artifact, session)
         self._session: onnxruntime.InferenceSession | None = session
         self._outputs = [output.name for output in artifact.manifest.outputs]

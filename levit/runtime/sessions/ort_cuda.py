@@ -23,9 +23,9 @@ from levit.runtime.gpus import look_for_gpu
 from levit.runtime.obstacle import Obstacle
 from levit.runtime.probes import CUDA_PROVIDER
 from levit.runtime.sessions.ort import (
-    check_file,
     check_network,
     keep_in_children,
+    network,
     session_settings,
     unreadable,
 )
@@ -44,12 +44,12 @@ class OrtCudaSession:
     survives_fork = False
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
-        check_file(artifact)
         gpu = look_for_gpu()
         if isinstance(gpu, Obstacle):
             raise gpu.error("the GPU")
         self._gpu = gpu
-        session = on_device_thread(lambda: _open(artifact, options))
+        with network(artifact) as contents:
+            session = on_device_thread(lambda: _open(artifact, options, contents))
         check_network(artifact, session)
         keep_in_children(session)
         bound = BoundSession(session, "cuda")
@@ -92,7 +92,9 @@ class OrtCudaSession:
 _NOT_EVEN_ERRORS: Final = 4
 
 
-def _open(artifact: Artifact, options: SessionOptions) -> onnxruntime.InferenceSession:
+def _open(
+    artifact: Artifact, options: SessionOptions, contents: str | bytes
+) -> onnxruntime.InferenceSession:
     """A session all of whose nodes run on the GPU.
 
     Raises:
@@ -109,10 +111,10 @@ def _open(artifact: Artifact, options: SessionOptions) -> onnxruntime.InferenceS
     provider = (CUDA_PROVIDER, {"use_tf32": "0", "enable_cuda_graph": graph})
     try:
         session = onnxruntime.InferenceSession(
-            str(artifact.payload), settings, providers=[provider], enable_fallback=0
+            contents, settings, providers=[provider], enable_fallback=0
         )
     except Exception as error:  # ONNX Runtime's own share no public base
-        _check_on_cpu(artifact, options)
+        _check_on_cpu(artifact, options, contents)
         raise _refused(artifact, error) from error
     require_first(session.get_providers())
     session.disable_fallback()
@@ -128,14 +130,12 @@ def require_first(providers: Sequence[str]) -> None:
         )
 
 
-def _check_on_cpu(artifact: Artifact, options: SessionOptions) -> None:
+def _check_on_cpu(artifact: Artifact, options: SessionOptions, contents: str | bytes) -> None:
     """CorruptArtifactError if the GPU is not to blame: the network does not load anywhere."""
     settings = session_settings(options)
     settings.log_severity_level = _NOT_EVEN_ERRORS
     try:
-        onnxruntime.InferenceSession(
-            str(artifact.payload), settings, providers=["CPUExecutionProvider"]
-        )
+        onnxruntime.InferenceSession(contents, settings, providers=["CPUExecutionProvider"])
     except NotImplemented:
         return  # bfloat16, say, for which the CPU has no kernels
     except Exception as error:

@@ -122,7 +122,9 @@ class TensorrtSession:
         """Buffers, a stream, a context; for a static batch the whole run as one CUDA graph."""
         engine = self._objects["engine"]
         inputs, outputs = _tensors(trt, engine)
-        check_interface(artifact, inputs, outputs, onnx_metadata(artifact.path / GRAPH_FILE))
+        with artifact.hold(GRAPH_FILE) as file:
+            metadata = onnx_metadata(file.name, file.mapped())
+        check_interface(artifact, inputs, outputs, metadata)
         (self._input, _, _), *_ = inputs
         self._outputs = [name for name, _, _ in outputs]
         if not self._static:
@@ -223,11 +225,8 @@ def _load_engine(trt: Any, log: Any, artifact: Artifact, *, host_code: bool) -> 
         raise BackendUnavailableError(f"TensorRT cannot start{log.told()}") from error
     if host_code:
         runtime.engine_host_code_allowed = True
-    try:
-        data = artifact.payload.read_bytes()
-    except OSError as error:
-        raise CorruptArtifactError(f"{artifact.payload}: cannot be read ({error})") from error
-    engine = runtime.deserialize_cuda_engine(data)
+    with artifact.hold(artifact.manifest.payload) as file:
+        engine = runtime.deserialize_cuda_engine(file.read())
     if engine is None:
         raise BackendUnavailableError(
             f"{artifact.payload}: {trt.__name__} {trt.__version__} cannot load it{log.told()}; "
