@@ -110,7 +110,7 @@ def hold(path: Path, entry: Mapping[str, Any]) -> HeldFile:
         CorruptArtifactError: it is missing, no regular file, or differs.
     """
     with _checked(path, entry) as file:
-        held = _memory(path)
+        held = _memory(path, entry["size_bytes"])
         try:
             _compare(path, file, entry, held)
             held.flush()
@@ -231,13 +231,18 @@ def _write_all(target: BinaryIO, part: memoryview) -> None:
         part = part[target.write(part) :]
 
 
-def _memory(path: Path) -> BinaryIO:
-    """Make an empty file in memory."""
+def _memory(path: Path, size: int) -> BinaryIO:
+    """Make a file in memory for so many bytes."""
     if not hasattr(os, "memfd_create"):
         return io.BytesIO()
     try:
         descriptor = os.memfd_create(path.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except OSError:  # sandboxes refuse it
+        return io.BytesIO()
+    try:
+        os.ftruncate(descriptor, size)
+    except OSError:  # files of this process may be no longer (ulimit -f)
+        os.close(descriptor)
         return io.BytesIO()
     return os.fdopen(descriptor, "w+b")
 

@@ -167,7 +167,7 @@ def _pass_entry(values: Any) -> dict[str, Any]:
     return {**table(values), "name": text(values["name"], "name"), "count": _count(values["count"])}
 
 
-def _requirements(values: Any) -> Mapping[str, Any]:
+def _requirements(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Check the fields that every backend reads; an engine's own are checked with the engine."""
     for name in ("backend", "backend_version", "gpu_architecture"):
         if values.get(name) is not None and len(text(values[name], name)) > _LONGEST_VERSION:

@@ -37,7 +37,7 @@ _BUMP: Final = tuple(
 )
 
 
-def fused(x: Array, y: Array, z: Array) -> Array:
+def fused(x: Array, y: Array | np.floating[Any], z: Array | np.floating[Any]) -> Array:
     """``x * y + z`` of float32, rounded once."""
     # The product is exact in float64. A sum that is not gets an odd last bit, and so lies halfway
     # between two float32 only where the exact one does.
