@@ -1,0 +1,94 @@
+"""Sizes of all values of a graph, and limits of what a backend may be made to hold and compute.
+
+A small file can ask for any memory and any time by operations that are all fine by themselves. So
+values are counted as a backend holds them: from the operation that makes one to the last that
+reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from levit.runtime.graphs.shapes import BATCH, FLOATS, Tensor, elements, shown
+
+__all__ = ["MOST_NODES", "Budget"]
+
+# The largest networks of `levit list` have 1,100 nodes in fp32 and 3,500 at int8.
+MOST_NODES: Final = 10_000
+# Elements that live at once for one picture: 2 GiB of float32. DINOv2 L/14 at 518 pixels has 92
+# million; patches of 8 at 518 pixels, more than anything published, would have 430 million.
+MOST_LIVE: Final = 2**29
+# The same for a whole batch, where the file fixes it: 32 GiB. 64 pictures of DINOv2 L/14 are 6
+# billion.
+MOST_LIVE_IN_BATCH: Final = 2**33
+# Multiplications for one picture. DINOv2 L/14 needs 2^39: 10 seconds of one core.
+MOST_WORK: Final = 2**43
+# What backends may make of weights when they load them, in elements per byte of the file: int8
+# becomes float32 by a Convert, and then its product with the scale.
+MOST_FIXED: Final = 2
+
+
+class Budget:
+    """Count of values that live, of those that never die, and of work.
+
+    Args:
+        file_bytes: of the weights.
+        last_reads: place of the last node that reads each value.
+    """
+
+    def __init__(self, file_bytes: int, last_reads: Mapping[object, int]) -> None:
+        self._fixed = MOST_FIXED * file_bytes
+        self._last_reads = last_reads
+        self._live = 0
+        self._work = MOST_WORK
+        self._most = MOST_LIVE
+
+    def start(self, image: Tensor) -> None:
+        """Begin with the input, whose first axis is the batch."""
+        if (
+            len(image.shape) != 4
+            or min(image.shape) < 1
+            or any(n >= BATCH for n in image.shape[1:])
+        ):
+            raise ValueError(f"its input has the shape {shown(image.shape)}")
+        if image.shape[0] != BATCH:
+            self._most = min(MOST_LIVE * image.shape[0], MOST_LIVE_IN_BATCH)
+            self._work = MOST_WORK * image.shape[0]
+        self._grow(elements(image.shape))
+
+    def add(self, place: int, made: Tensor, reads: Mapping[object, Tensor]) -> None:
+        """Count what the node at `place` makes, then release what nobody reads after it.
+
+        Raises:
+            ValueError: it is too large, or no size of this kind is written.
+        """
+        shape = made.shape
+        if any(n >= BATCH for n in shape[1:]) or (shape and shape[0] >= BATCH and shape[0] % BATCH):
+            raise ValueError(f"makes {shown(shape)}, whose batch is not the first axis")
+        size = elements(shape)
+        self._work -= size * made.depth
+        if self._work < 0:
+            raise ValueError("goes beyond the work of any network that levit writes")
+        if made.fixed:
+            self._fixed -= size
+            if self._fixed < 0:
+                raise ValueError("makes more of the weights than there is in the file")
+            return
+        self._grow(size)
+        for name, value in reads.items():
+            if not value.fixed and self._last_reads[name] == place:
+                self._live -= elements(value.shape)
+
+    def _grow(self, size: int) -> None:
+        self._live += size
+        if self._live > self._most:
+            raise ValueError(f"needs more than the {self._most} elements at once that are allowed")
+
+
+def checked_types(inputs: Sequence[Tensor]) -> str:
+    """Return the one float type that all inputs have."""
+    dtype = inputs[0].dtype
+    if dtype not in FLOATS or any(x.dtype != dtype for x in inputs):
+        raise ValueError(f"reads {', '.join(x.dtype for x in inputs)}")
+    return dtype
