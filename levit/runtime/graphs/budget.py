@@ -7,12 +7,12 @@ reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from levit.runtime.graphs.shapes import BATCH, FLOATS, Tensor, elements, shown
 
-__all__ = ["MOST_NODES", "Budget"]
+__all__ = ["MOST_NODES", "Budget", "checked_types"]
 
 # The largest networks of `levit list` have 1,100 nodes in fp32 and 3,500 at int8.
 MOST_NODES: Final = 10_000
@@ -41,30 +41,28 @@ class Budget:
         self._fixed = MOST_FIXED * file_bytes
         self._last_reads = last_reads
         self._live = 0
+        self._sizes: dict[object, int] = {}  # of values that live, without weights
         self._work = MOST_WORK
         self._most = MOST_LIVE
 
-    def start(self, image: Tensor) -> None:
+    def start(self, name: object, image: Tensor) -> None:
         """Begin with the input, whose first axis is the batch."""
-        if (
-            len(image.shape) != 4
-            or min(image.shape) < 1
-            or any(n >= BATCH for n in image.shape[1:])
-        ):
-            raise ValueError(f"its input has the shape {shown(image.shape)}")
-        if image.shape[0] != BATCH:
-            self._most = min(MOST_LIVE * image.shape[0], MOST_LIVE_IN_BATCH)
-            self._work = MOST_WORK * image.shape[0]
-        self._grow(elements(image.shape))
+        shape = image.shape
+        if len(shape) != 4 or min(shape) < 1 or max(shape[1:]) >= BATCH:
+            raise ValueError(f"its input has the shape {shown(shape)}")
+        if shape[0] != BATCH:
+            self._most = min(MOST_LIVE * shape[0], MOST_LIVE_IN_BATCH)
+            self._work = MOST_WORK * shape[0]
+        self._grow(name, elements(shape))
 
-    def add(self, place: int, made: Tensor, reads: Mapping[object, Tensor]) -> None:
+    def add(self, place: int, name: object, made: Tensor, reads: Iterable[object]) -> None:
         """Count what the node at `place` makes, then release what nobody reads after it.
 
         Raises:
             ValueError: it is too large, or no size of this kind is written.
         """
         shape = made.shape
-        if any(n >= BATCH for n in shape[1:]) or (shape and shape[0] >= BATCH and shape[0] % BATCH):
+        if max(shape[1:], default=0) >= BATCH or (shape[0] >= BATCH and shape[0] % BATCH):
             raise ValueError(f"makes {shown(shape)}, whose batch is not the first axis")
         size = elements(shape)
         self._work -= size * made.depth
@@ -75,12 +73,13 @@ class Budget:
             if self._fixed < 0:
                 raise ValueError("makes more of the weights than there is in the file")
             return
-        self._grow(size)
-        for name, value in reads.items():
-            if not value.fixed and self._last_reads[name] == place:
-                self._live -= elements(value.shape)
+        self._grow(name, size)
+        for read in reads:
+            if self._last_reads[read] == place:
+                self._live -= self._sizes.pop(read, 0)
 
-    def _grow(self, size: int) -> None:
+    def _grow(self, name: object, size: int) -> None:
+        self._sizes[name] = size
         self._live += size
         if self._live > self._most:
             raise ValueError(f"needs more than the {self._most} elements at once that are allowed")

@@ -65,7 +65,8 @@ _METADATA: Final = frozenset(
     {b"levit.variant", b"levit.preprocess", b"levit.labels", b"levit.scores"}
 )
 # Names reach the terminal by the backends' messages. Ours are paths of layers, of 60 at most.
-_NAME: Final = re.compile(rb"[!-~]{1,200}")
+_NAME: Final = re.compile(rb"[!-~]+")
+_LONGEST_NAME: Final = 200
 # A list of axes or sizes: sizes of a tensor are far below, and no axis ends beyond NO_END.
 _LARGEST_SIZE: Final = 2**31
 _ATTRIBUTE_KINDS: Final = {1: "f", 2: "i", 7: "ints"}
@@ -149,7 +150,7 @@ class _Graph:
         if image.dtype not in ("float32", "uint8"):
             raise ValueError(f"its input is of {image.dtype}")
         self._define(name, image)
-        budget.start(image)
+        budget.start(name, image)
         for place, node in enumerate(self._nodes):
             try:
                 reads = [self._values[name] for name in node.inputs]
@@ -159,7 +160,7 @@ class _Graph:
                 ) from None
             try:
                 made = _made(node, reads)
-                budget.add(place, made, dict(zip(node.inputs, reads, strict=True)))
+                budget.add(place, node.output, made, node.inputs)
             except ValueError as error:
                 raise ValueError(f"{node.kind} {_shown(node.output)} {error}") from None
             self._define(node.output, made)
@@ -184,7 +185,8 @@ class _Graph:
             elif name == "op_type":
                 kind = bytes(data[at:stop])
             elif name == "name":
-                _name(data, at, stop)
+                if data[at:stop] != output:
+                    _name(data, at, stop)
             else:
                 key, value = self._attribute(at, stop)
                 if key in attributes:
@@ -247,8 +249,9 @@ def _made(node: _Node, reads: Sequence[Tensor]) -> Tensor:
     for name, value in attributes.items():
         if name not in operator.needs and not (name in operator.may and operator.may[name](value)):
             raise ValueError(f"has {name} {value!r}")
-    if any(not x.fixed for x in reads[operator.moving :]):
-        raise ValueError("computes what is a weight in levit's networks")
+    for x in reads[operator.moving :]:
+        if not x.fixed:
+            raise ValueError("computes what is a weight in levit's networks")
     if reads[0].fixed and not operator.of_weights:
         raise ValueError("computes with weights alone")
     made = operator.make(reads, attributes)
@@ -304,9 +307,9 @@ def _texts(data: Buffer, start: int, end: int, fields: Fields, *names: str) -> l
 
 
 def _name(data: Buffer, start: int, end: int) -> bytes:
-    name = bytes(data[start : min(end, start + 201)])
+    name = bytes(data[start:end]) if end - start <= _LONGEST_NAME else b""
     if not _NAME.fullmatch(name):
-        raise ValueError(f"it has a name {_shown(name)}")
+        raise ValueError(f"it has a name {_shown(bytes(data[start : min(end, start + 99)]))}")
     return name
 
 

@@ -20,7 +20,7 @@ Buffer: TypeAlias = "bytes | memoryview"
 Fields: TypeAlias = Mapping[int, tuple[str, int]]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_LONGEST_VARINT: Final = 10
+_MOST_BITS: Final = 70  # of ten bytes
 
 
 def read(
@@ -34,31 +34,30 @@ def read(
     Raises:
         ValueError: the message is damaged, or has what `fields` does not know.
     """
-    last, count = 0, 0
+    last, left, name = 0, 0, ""
     while at < end:
         key = data[at]
         start = at + 1
         if key >= 0x80:
             key, start = _varint(data, at, end)
-        if key not in fields:
-            raise ValueError(_unknown(key, at, absent or {}))
-        name, most = fields[key]
-        count = count + 1 if key == last else 1
-        if count > most or key < last:
-            raise ValueError(
-                f"it has {'too many fields' if count > most else 'fields'} "
-                f"{name!r} {'' if count > most else 'out of order '}near byte {at}"
-            )
-        last = key
-        kind = key & 7
-        if kind == _FIXED32:
+        if key != last:
+            if key not in fields:
+                raise ValueError(_unknown(key, at, absent or {}))
+            if key < last:
+                raise ValueError(f"it has its field {fields[key][0]!r} near byte {at} too late")
+            name, left = fields[key]
+            last = key
+        left -= 1
+        if left < 0:
+            raise ValueError(f"it has too many fields {name!r} near byte {at}")
+        if key & 7 == _FIXED32:
             at = start + 4
         else:
             value = data[start] if start < end else 0x80
             at = start + 1
             if value >= 0x80:
                 value, at = _varint(data, start, end)
-            if kind == _BYTES:
+            if key & 7 == _BYTES:
                 start, at = at, at + value
             else:
                 start = value
@@ -82,11 +81,14 @@ def _unknown(key: int, at: int, absent: Mapping[int, str]) -> str:
 def _varint(data: Buffer, start: int, end: int) -> tuple[int, int]:
     """(number, where it ends)."""
     number = 0
-    for i, at in enumerate(range(start, min(end, start + _LONGEST_VARINT))):
+    shift, at = 0, start
+    while at < end and shift < _MOST_BITS:
         byte = data[at]
-        number |= (byte & 0x7F) << 7 * i
+        at += 1
+        number |= (byte & 0x7F) << shift
         if byte < 0x80:
             if number >> 64:
                 break
-            return number, at + 1
+            return number, at
+        shift += 7
     raise ValueError(f"damaged near byte {start}")
