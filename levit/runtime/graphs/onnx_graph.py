@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from levit.runtime.graphs.budget import MOST_NODES, Budget
 from levit.runtime.graphs.onnx_operators import DTYPES, OPERATORS, OPSETS, Operator
-from levit.runtime.graphs.shapes import BATCH, ITEM_BYTES, NO_END, Shape, Tensor, shown
+from levit.runtime.graphs.shapes import BATCH, ITEM_BYTES, LARGEST_SIZE, Tensor, shown, stored_numbers
 from levit.runtime.graphs.wire import Buffer, Fields, read, signed
 
 __all__ = ["check_graph", "metadata_of"]
@@ -67,8 +67,6 @@ _METADATA: Final = frozenset(
 # Names reach the terminal by the backends' messages. Ours are paths of layers, of 60 at most.
 _NAME: Final = re.compile(rb"[!-~]+")
 _LONGEST_NAME: Final = 200
-# A list of axes or sizes: sizes of a tensor are far below, and no axis ends beyond NO_END.
-_LARGEST_SIZE: Final = 2**31
 _ATTRIBUTE_KINDS: Final = {1: "f", 2: "i", 7: "ints"}
 
 
@@ -223,7 +221,12 @@ class _Graph:
         if size != math.prod(shape) * ITEM_BYTES[dtype] or not size:
             raise ValueError(f"its weight {_shown(name)} of {shown(shape)} has {size} bytes")
         self._weights_bytes += size
-        numbers = _numbers(name, shape, data[place]) if dtype == "int64" else None
+        numbers = None
+        if dtype == "int64":
+            try:
+                numbers = stored_numbers(shape, data[place])
+            except ValueError as error:
+                raise ValueError(f"its weight {_shown(name)} {error}") from None
         return name, Tensor(dtype, shape, fixed=True, numbers=numbers)
 
     def _border(self, start: int, end: int) -> tuple[bytes, Tensor]:
@@ -278,16 +281,6 @@ def _read_attribute(raw: bytes) -> tuple[str, Any]:
     return name, values[_ATTRIBUTE_KINDS[kind]]
 
 
-def _numbers(name: bytes, shape: Shape, raw: Buffer) -> Shape:
-    """Values of a list of int64."""
-    if len(shape) != 1 or shape[0] > 2 * _MOST_AXES:
-        raise ValueError(f"its integers {_shown(name)} have the shape {shown(shape)}")
-    numbers = struct.unpack(f"<{shape[0]}q", raw)
-    if any(not -1 <= n < _LARGEST_SIZE and n != NO_END for n in numbers):
-        raise ValueError(f"its integers {_shown(name)} are {numbers}")
-    return numbers
-
-
 def _dim(data: Buffer, start: int, end: int, axis: int) -> int:
     parts = {name: (a, b) for name, a, b in read(data, start, end, _DIM)}
     if (
@@ -296,7 +289,7 @@ def _dim(data: Buffer, start: int, end: int, axis: int) -> int:
         and bytes(data[slice(*parts["dim_param"])]) == b"batch"
     ):
         return BATCH
-    if parts.keys() != {"dim_value"} or not 0 < parts["dim_value"][0] < _LARGEST_SIZE:
+    if parts.keys() != {"dim_value"} or not 0 < parts["dim_value"][0] < LARGEST_SIZE:
         raise ValueError(f"its input or output has an axis {axis} of another kind")
     return parts["dim_value"][0]
 

@@ -18,6 +18,7 @@ from levit.runtime.graphs.shapes import (
     averaged,
     broadcast,
     convolved,
+    numbers_of,
     padded,
     product,
     reshaped,
@@ -67,12 +68,6 @@ class Operator:
     may: Mapping[str, Callable[[Any], bool]] = field(default_factory=dict)
     moving: int = 1
     of_weights: bool = False
-
-
-def _numbers(x: Tensor) -> Shape:
-    if x.numbers is None:
-        raise ValueError("computes one of its sizes or axes")
-    return x.numbers
 
 
 def _same(inputs: Sequence[Tensor], attributes: _Attributes) -> Tensor:
@@ -134,24 +129,24 @@ def _reduce_mean(inputs: Sequence[Tensor], attributes: _Attributes) -> Tensor:
     x, *axes = inputs
     if len(axes) == ("axes" in attributes):
         raise ValueError("must have its axes once")
-    places = _numbers(axes[0]) if axes else attributes["axes"]
+    places = numbers_of(axes[0]) if axes else attributes["axes"]
     return Tensor(checked_types([x]), averaged(x.shape, places, keep=False))
 
 
 def _reshape(inputs: Sequence[Tensor], attributes: _Attributes) -> Tensor:
     x, shape = inputs
-    return Tensor(checked_types([x]), reshaped(x.shape, _numbers(shape)))
+    return Tensor(checked_types([x]), reshaped(x.shape, numbers_of(shape)))
 
 
 def _slice(inputs: Sequence[Tensor], attributes: _Attributes) -> Tensor:
     x, starts, ends, axes, *steps = inputs
-    places = [_numbers(value) for value in (starts, ends, axes)]
-    shape = sliced(x.shape, *places, _numbers(steps[0]) if steps else None)
+    places = [numbers_of(value) for value in (starts, ends, axes)]
+    shape = sliced(x.shape, *places, numbers_of(steps[0]) if steps else None)
     return Tensor(checked_types([x]), shape)
 
 
 def _pad(inputs: Sequence[Tensor], attributes: _Attributes) -> Tensor:
-    x, pads = inputs[0], _numbers(inputs[1])
+    x, pads = inputs[0], numbers_of(inputs[1])
     half = len(pads) // 2
     return Tensor(checked_types([x]), padded(x.shape, pads[:half], pads[half:]))
 

@@ -8,14 +8,18 @@ Every function raises ValueError with the end of a sentence about the operation.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
+
+from levit.runtime.graphs.wire import Buffer
 
 __all__ = [
     "BATCH",
     "FLOATS",
     "INTEGERS",
     "ITEM_BYTES",
+    "LARGEST_SIZE",
     "NO_END",
     "Shape",
     "Tensor",
@@ -23,10 +27,13 @@ __all__ = [
     "broadcast",
     "convolved",
     "elements",
+    "numbers_of",
     "padded",
     "product",
     "reshaped",
+    "shown",
     "sliced",
+    "stored_numbers",
     "transposed",
 ]
 
@@ -44,8 +51,10 @@ INTEGERS: Final = frozenset({"uint8", "int8"})  # of a grid
 _PERMUTATIONS: Final = {(0, 2, 1), (0, 2, 1, 3), (0, 2, 3, 1), (0, 1, 3, 2), (0, 3, 1, 2)}
 # End of a slice that goes to the end of its axis.
 NO_END: Final = 2**63 - 1
-# More axes than any value has.
+# The most axes that a value has.
 _MOST_AXES: Final = 4
+# Sizes in a file are far below; those above are of a batch.
+LARGEST_SIZE: Final = 2**31
 
 
 class Tensor(NamedTuple):
@@ -69,6 +78,23 @@ def elements(shape: Shape) -> int:
     """Count the elements; those of one picture, where the batch is dynamic."""
     count = math.prod(shape)
     return count // BATCH if shape and shape[0] >= BATCH else count
+
+
+def stored_numbers(shape: Shape, raw: Buffer) -> Shape:
+    """Read a list of int64: sizes, axes, or places on them."""
+    if len(shape) != 1 or shape[0] > 2 * _MOST_AXES:
+        raise ValueError(f"has integers of shape {shown(shape)}")
+    numbers = struct.unpack(f"<{shape[0]}q", raw)
+    if any(not -1 <= n < LARGEST_SIZE and n != NO_END for n in numbers):
+        raise ValueError(f"has integers {numbers}")
+    return numbers
+
+
+def numbers_of(x: Tensor) -> Shape:
+    """Return the integers of a list that is stored."""
+    if x.numbers is None:
+        raise ValueError("computes one of its sizes or axes")
+    return x.numbers
 
 
 def broadcast(a: Shape, b: Shape) -> Shape:
