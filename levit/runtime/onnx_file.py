@@ -12,12 +12,11 @@ Source: onnx/onnx.proto of ONNX 1.17.
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 
 from levit.errors import CorruptArtifactError
 from levit.runtime.graphs.onnx_graph import check_graph, metadata_of
-from levit.runtime.graphs.wire import Buffer
+from levit.runtime.graphs.wire import Buffer, mapped
 
 __all__ = ["check_onnx_file", "onnx_metadata"]
 
@@ -35,17 +34,7 @@ def check_onnx_file(path: Path, data: Buffer | None = None) -> None:
     try:
         if path.suffix != ".onnx":  # ONNX Runtime has a format of its own under another
             raise ValueError("it is not called .onnx")
-        if data is not None:
-            check_graph(data)
-            return
-        with path.open("rb") as file:
-            if not path.stat().st_size:  # which cannot be mapped
-                raise ValueError("it is empty")
-            with (
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-                memoryview(mapped) as contents,
-            ):
-                check_graph(contents)
+        check_graph(mapped(path) if data is None else data)
     except (OSError, ValueError) as error:
         raise CorruptArtifactError(
             f"{path}: not an ONNX file that levit has written ({error}); export again"

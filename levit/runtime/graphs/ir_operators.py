@@ -224,9 +224,7 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         moving=2,
         of_weights=True,
     ),
-    "Pad": Operation(
-        version="opset12", inputs=4, make=_pad, attributes={"pad_mode": "constant"}
-    ),
+    "Pad": Operation(version="opset12", inputs=4, make=_pad, attributes={"pad_mode": "constant"}),
     "ReduceMean": Operation(
         version="opset1", inputs=2, make=_mean, attributes={"keep_dims": _FLAG}
     ),

@@ -10,38 +10,45 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-__all__ = ["Layer", "Port", "read_edges", "read_layers", "check_texts", "find_head"]
+__all__ = [
+    "Layer",
+    "Port",
+    "read_edges",
+    "read_layers",
+    "check_texts",
+    "find_head",
+    "read_attributes",
+]
 
 _HEAD: Final = re.compile(
     rb'<\?xml version="1\.0"\?>\s*+<net name="[\w.-]{1,200}" version="11">\s*+<layers>'
 )
 _DIMS: Final = rb"(?:\s*+<dim>-?\d{1,12}</dim>)*+"
+_NAMES: Final = rb"[!#-%'-;=?-~]{1,400}"  # printable, and nothing that XML writes otherwise
 _PORT: Final = rb'\s*+<port id="\d" precision="\w++"(?: />|>' + _DIMS + rb"\s*+</port>)"
-_NAMES: Final = rb'"[!#-%\'-;=?-~]{1,400}"'  # printable, and nothing that XML writes otherwise
 _LAYER: Final = re.compile(
-    rb'\s*+<layer id="(\d{1,6})" name=(' + _NAMES + rb') type="(\w{1,40})" version="(\w{1,40})"'
-    rb"(?: output_names=" + _NAMES + rb")?>"
+    rb'\s*+<layer id="(\d{1,6})" name="(' + _NAMES + rb')" type="(\w{1,40})" version="(\w{1,40})"'
+    rb'(?: output_names="' + _NAMES + rb'")?>'
     rb"(?:\s*+<data ([^<>/]*+)/>)?+"
     rb"(?:\s*+<input>((?:" + _PORT + rb")++)\s*+</input>)?+"
-    rb'(?:\s*+<output>\s*+<port id="(\d)" precision="(\w++)"(?: names=' + _NAMES + rb")?"
+    rb'(?:\s*+<output>\s*+<port id="(\d)" precision="(\w++)"(?: names="' + _NAMES + rb'")?'
     rb"(?: />|>(" + _DIMS + rb")\s*+</port>)\s*+</output>)?+"
     rb"\s*+</layer>"
 )
-_INPUT: Final = re.compile(
-    rb'<port id="(\d)" precision="(\w++)"(?: />|>(' + _DIMS + rb")\s*+</port>)"
-)
+_PORT_PARTS: Final = re.compile(rb'<port id="(\d)" precision="(\w++)"(?: />|>(' + _DIMS + rb"))")
 _NUMBER: Final = re.compile(rb"-?\d+")
-_ATTRIBUTE: Final = re.compile(rb'([\w-]{1,40})="([^"&]{0,99})" ')
+_ATTRIBUTE: Final = re.compile(rb'([\w-]{1,40})="([ -%\'-~]{0,99}?)" ')
 _TO_EDGES: Final = re.compile(rb"\s*+</layers>\s*+<edges>")
-_EDGE: Final = re.compile(
-    rb'\s*+<edge from-layer="(\d{1,6})" from-port="(\d)" to-layer="(\d{1,6})" to-port="(\d)" />'
+_EDGES: Final = re.compile(
+    rb'(?:\s*+<edge from-layer="\d{1,6}" from-port="\d" to-layer="\d{1,6}" to-port="\d" />)++'
 )
+_QUOTED: Final = re.compile(rb'"(\d++)"')
 _TO_TEXTS: Final = re.compile(rb"\s*+</edges>\s*+<rt_info>")
 _TEXT: Final = re.compile(
     rb"\s*+<(/?+)([A-Za-z_][\w.-]{0,99})((?:\s++[A-Za-z_][\w.-]{0,99}=\"[^\"<]*+\")*+)\s*+(/?+)>"
 )
 _END: Final = re.compile(rb"\s*+</net>\s*+")
-_OPENING: Final = re.compile(rb"\s*+<([^\s<>]{1,40})")
+_OPENING: Final = re.compile(rb'\s*+<([^\s<>]{1,40}+)(?: id="\d*" name="([!-~]{1,60}?)")?+')
 # Texts of ours have a depth of 3.
 _DEEPEST: Final = 16
 _MOST_TEXTS: Final = 1000
@@ -50,20 +57,20 @@ _MOST_TEXTS: Final = 1000
 class Port(NamedTuple):
     """A port as the text states it: its number, its type, its sizes (-1 for the batch)."""
 
-    number: bytes
+    number: int
     precision: bytes
     dims: tuple[int, ...]
 
 
 class Layer(NamedTuple):
-    """A layer as the text states it."""
+    """A layer as the text states it; its attributes are text still."""
 
-    number: bytes
+    number: int
     name: bytes
-    kind: str
-    version: str
-    attributes: dict[str, str]
-    inputs: list[Port]
+    kind: bytes
+    version: bytes
+    attributes: bytes
+    inputs: tuple[Port, ...]
     output: Port | None
 
 
@@ -78,46 +85,50 @@ def read_layers(text: bytes, at: int, most: int) -> Iterator[tuple[Layer, int]]:
     """Read layer after layer, with the place where each ends.
 
     Raises:
-        ValueError: there are more than `most`, or an attribute stands twice.
+        ValueError: there are more than `most`.
     """
-    shapes: dict[bytes | None, tuple[int, ...]] = {None: ()}
-
-    def dims_of(part: bytes | None) -> tuple[int, ...]:
-        if part not in shapes:
-            shapes[part] = tuple(map(int, _NUMBER.findall(part or b"")))
-        return shapes[part]
-
+    # Blocks of a network repeat their shapes.
+    inputs: dict[bytes, tuple[Port, ...]] = {b"": ()}
+    outputs: dict[tuple[bytes, ...], Port | None] = {(b"", b"", b""): None}
     for _ in range(most):
         match = _LAYER.match(text, at)
         if match is None:
             return
+        number, name, kind, version, data, ports, *output = match.groups(b"")
+        if ports not in inputs:
+            inputs[ports] = tuple(_port(*parts) for parts in _PORT_PARTS.findall(ports))
+        made = tuple(output)
+        if made not in outputs:
+            outputs[made] = _port(*output)
         at = match.end()
-        number, name, kind, version, data, inputs, port, precision, dims = match.groups()
-        ports = _INPUT.findall(inputs) if inputs else ()
-        layer = Layer(
-            number,
-            name[1:-1],
-            kind.decode(),
-            version.decode(),
-            _attributes(data) if data else {},
-            [Port(n, p, dims_of(d)) for n, p, d in ports],
-            None if port is None else Port(port, precision, dims_of(dims)),
-        )
-        yield layer, at
+        yield Layer(int(number), name, kind, version, data, inputs[ports], outputs[made]), at
     raise ValueError(f"it has over {most} operations")
 
 
-def read_edges(text: bytes, at: int) -> tuple[dict[tuple[bytes, bytes], tuple[int, bytes]], int]:
+def _port(number: bytes, precision: bytes, dims: bytes) -> Port:
+    return Port(int(number), precision, tuple(map(int, _NUMBER.findall(dims))))
+
+
+def read_edges(text: bytes, at: int) -> tuple[dict[tuple[int, int], tuple[int, int]], int]:
     """Read {(layer, its input): (layer, its output)}, and where the texts begin."""
-    edges = {}
     at = _expect(_TO_EDGES, text, at).end()
-    while match := _EDGE.match(text, at):
-        source, port, layer, place = match.groups()
-        if (layer, place) in edges:
-            raise ValueError(f"it has two edges to layer {layer.decode()}")
-        edges[layer, place] = int(source), port
-        at = match.end()
-    return edges, _expect(_TO_TEXTS, text, at).end()
+    match = _expect(_EDGES, text, at)
+    numbers = list(map(int, _QUOTED.findall(match[0])))
+    sources = zip(numbers[::4], numbers[1::4], strict=True)
+    readers = zip(numbers[2::4], numbers[3::4], strict=True)
+    edges = dict(zip(readers, sources, strict=True))
+    if 4 * len(edges) != len(numbers):
+        raise ValueError("it has two edges to one input")
+    return edges, _expect(_TO_TEXTS, text, match.end()).end()
+
+
+def read_attributes(data: bytes) -> dict[str, str]:
+    """Read the attributes of a layer; ValueError where they are not plain."""
+    pairs = _ATTRIBUTE.findall(data)
+    found = {name.decode(): value.decode() for name, value in pairs}
+    if len(found) != len(pairs) or _ATTRIBUTE.sub(b"", data):
+        raise ValueError(f"has attributes {data[:60].decode('latin-1')!r}")
+    return found
 
 
 def check_texts(text: bytes, at: int) -> None:
@@ -141,18 +152,13 @@ def check_texts(text: bytes, at: int) -> None:
         raise ValueError("it goes on after its end")
 
 
-def _attributes(data: bytes) -> dict[str, str]:
-    pairs = _ATTRIBUTE.findall(data)
-    found = {name.decode(): value.decode() for name, value in pairs}
-    if len(found) != len(pairs) or _ATTRIBUTE.sub(b"", data).strip():
-        raise ValueError(f"its attributes {data[:60].decode('latin-1')!r} are not plain")
-    return found
-
-
 def _expect(pattern: re.Pattern[bytes], text: bytes, at: int) -> re.Match[bytes]:
     match = pattern.match(text, at)
     if match is None:
         opening = _OPENING.match(text, at)
-        what = "no element" if opening is None else f"an element {opening[1].decode('latin-1')!r}"
+        what = "no element"
+        if opening is not None:
+            name = f" {opening[2].decode()!r}" if opening[2] else ""
+            what = f"an element {opening[1].decode('latin-1')!r}{name}"
         raise ValueError(f"it has {what} near byte {at} that is not as OpenVINO writes it")
     return match

@@ -10,7 +10,14 @@ from typing import Any, Final, NamedTuple
 
 from levit.runtime.graphs.budget import MOST_NODES, Budget
 from levit.runtime.graphs.onnx_operators import DTYPES, OPERATORS, OPSETS, Operator
-from levit.runtime.graphs.shapes import BATCH, ITEM_BYTES, LARGEST_SIZE, Tensor, shown, stored_numbers
+from levit.runtime.graphs.shapes import (
+    BATCH,
+    ITEM_BYTES,
+    LARGEST_SIZE,
+    Tensor,
+    shown,
+    stored_numbers,
+)
 from levit.runtime.graphs.wire import Buffer, Fields, read, signed
 
 __all__ = ["check_graph", "metadata_of"]
@@ -56,9 +63,14 @@ _DIM: Final = _fields(dim_value=(1, _V), dim_param=(2, _B))
 
 _MODELS_OF_OTHERS: Final = {20: "training data", 25: "functions of its own"}
 _GRAPHS_OF_OTHERS: Final = {15: "sparse weights"}
-_ATTRIBUTES_OF_OTHERS: Final = {4: "a text", 5: "a tensor", 6: "a sub-graph", 11: "sub-graphs"}
+_ATTRIBUTES_OF_OTHERS: Final = {
+    4: "a text",
+    5: "a tensor in an attribute",
+    6: "a sub-graph",
+    11: "sub-graphs",
+}
 _TENSORS_OF_OTHERS: Final = {13: "weights in another file", 14: "weights in another file"}
-_NODES_OF_OTHERS: Final = {7: "an operator of others"}
+_NODES_OF_OTHERS: Final = {7: "an operator of another domain"}
 
 _IR_VERSIONS: Final = range(7, 11)
 _METADATA: Final = frozenset(
@@ -80,8 +92,12 @@ class _Node(NamedTuple):
     attributes: Mapping[str, Any]
 
 
-def check_graph(data: Buffer) -> None:
-    """Raise ValueError at the first thing in an ONNX file that `levit export` does not write."""
+def check_graph(data: Buffer) -> dict[bytes, Tensor]:
+    """Return the values of an ONNX file's graph, by name.
+
+    Raises:
+        ValueError: it has something that `levit export` does not write.
+    """
     parts: dict[str, tuple[int, int]] = {}
     for name, start, end in read(data, 0, len(data), _MODEL, _MODELS_OF_OTHERS):
         parts[name] = start, end
@@ -98,7 +114,7 @@ def check_graph(data: Buffer) -> None:
     if parts["producer_version"][0] < parts["producer_version"][1]:
         _name(data, *parts["producer_version"])
     _check_opset(data, *parts["opset_import"])
-    _Graph(data, *parts["graph"]).walk()
+    return _Graph(data, *parts["graph"]).walk()
 
 
 def metadata_of(data: Buffer) -> dict[str, str]:
@@ -139,10 +155,14 @@ class _Graph:
         if not self._inputs or not self._outputs:
             raise ValueError("it has no input, or no output")
 
-    def walk(self) -> None:
-        """Find the shape of every value, from the input to the outputs."""
-        places = {name: i for i, node in enumerate(self._nodes) for name in node.inputs}
-        last_reads: dict[object, int] = {**places, **{name: -1 for name, _ in self._outputs}}
+    def walk(self) -> dict[bytes, Tensor]:
+        """Find every value, from the input to the outputs."""
+        last_reads: dict[object, int] = {}
+        for place, node in enumerate(self._nodes):
+            for name in node.inputs:
+                last_reads[name] = place
+        for name, _ in self._outputs:
+            last_reads[name] = -1
         budget = Budget(self._weights_bytes, last_reads)
         ((name, image),) = self._inputs
         if image.dtype not in ("float32", "uint8"):
@@ -166,6 +186,7 @@ class _Graph:
             found = self._values.get(name)
             if found is None or found.fixed or (found.dtype, found.shape) != stated[:2]:
                 raise ValueError(f"its output {_shown(name)} is not what it states")
+        return self._values
 
     def _define(self, name: bytes, value: Tensor) -> None:
         if name in self._values:

@@ -139,9 +139,9 @@ def _reshape(inputs: Sequence[Tensor], attributes: _Attributes) -> Tensor:
 
 
 def _slice(inputs: Sequence[Tensor], attributes: _Attributes) -> Tensor:
-    x, starts, ends, axes, *steps = inputs
-    places = [numbers_of(value) for value in (starts, ends, axes)]
-    shape = sliced(x.shape, *places, numbers_of(steps[0]) if steps else None)
+    x = inputs[0]
+    starts, ends, axes, *steps = map(numbers_of, inputs[1:])
+    shape = sliced(x.shape, starts, ends, axes, steps[0] if steps else None)
     return Tensor(checked_types([x]), shape)
 
 

@@ -9,10 +9,13 @@ Source: protobuf.dev/programming-guides/encoding.
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final, TypeAlias
 
-__all__ = ["Buffer", "Fields", "read", "signed"]
+__all__ = ["Buffer", "Fields", "mapped", "read", "signed"]
 
 Buffer: TypeAlias = "bytes | memoryview"
 
@@ -21,6 +24,19 @@ Fields: TypeAlias = Mapping[int, tuple[str, int]]
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MOST_BITS: Final = 70  # of ten bytes
+
+
+def mapped(path: Path) -> memoryview:
+    """Map a file's contents, for as long as somebody holds them.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is empty.
+    """
+    with path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise ValueError(f"{path.name} is empty")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def read(
