@@ -48,7 +48,7 @@ _TEXT: Final = re.compile(
     rb"\s*+<(/?+)([A-Za-z_][\w.-]{0,99})((?:\s++[A-Za-z_][\w.-]{0,99}=\"[^\"<]*+\")*+)\s*+(/?+)>"
 )
 _END: Final = re.compile(rb"\s*+</net>\s*+")
-_OPENING: Final = re.compile(rb'\s*+<([^\s<>]{1,40}+)(?: id="\d*" name="([!-~]{1,60}?)")?+')
+_OPENING: Final = re.compile(rb'\s*+<(/?+[^\s<>/]{1,40}+)(?: id="\d*" name="([!-~]{1,60}?)")?+')
 # Texts of ours have a depth of 3.
 _DEEPEST: Final = 16
 _MOST_TEXTS: Final = 1000
@@ -149,7 +149,7 @@ def check_texts(text: bytes, at: int) -> None:
         if len(inside) > _DEEPEST:
             raise ValueError(f"its elements are more than {_DEEPEST} deep")
     if inside or not _END.fullmatch(text, at):
-        raise ValueError("it goes on after its end")
+        raise ValueError(f"it has over {_MOST_TEXTS} texts, or goes on after its end")
 
 
 def _expect(pattern: re.Pattern[bytes], text: bytes, at: int) -> re.Match[bytes]:
