@@ -194,7 +194,8 @@ class _Graph:
         self._values[name] = value
 
     def _node(self, start: int, end: int) -> _Node:
-        data, inputs, output, kind = self._data, [], b"", b""
+        data, output, kind = self._data, b"", ""
+        inputs: list[bytes] = []
         attributes: dict[str, Any] = {}
         for name, at, stop in read(data, start, end, _NODE, _NODES_OF_OTHERS):
             if name == "input":
@@ -202,19 +203,23 @@ class _Graph:
             elif name == "output":
                 output = _name(data, at, stop)
             elif name == "op_type":
-                kind = bytes(data[at:stop])
+                kind = bytes(data[at:stop]).decode("latin-1")
+                if kind not in OPERATORS:
+                    raise ValueError(f"it has an operator {_shown(kind.encode())}")
             elif name == "name":
                 if data[at:stop] != output:
                     _name(data, at, stop)
             else:
-                key, value = self._attribute(at, stop)
+                try:
+                    key, value = self._attribute(at, stop)
+                except ValueError as error:
+                    raise ValueError(f"its {kind} {_shown(output)}: {error}") from None
                 if key in attributes:
                     raise ValueError(f"it has two attributes {key}")
                 attributes[key] = value
-        operator = OPERATORS.get(kind.decode("latin-1"))
-        if operator is None or not output:
-            raise ValueError(f"it has an operator {_shown(kind)}")
-        return _Node(operator, kind.decode(), tuple(inputs), output, attributes)
+        if not kind or not output:
+            raise ValueError(f"it has an operator {_shown(kind.encode())} without a result")
+        return _Node(OPERATORS[kind], kind, tuple(inputs), output, attributes)
 
     def _attribute(self, start: int, end: int) -> tuple[str, Any]:
         """(name, value), of which there are few different ones in a graph."""
