@@ -20,7 +20,7 @@ from levit.runtime.graphs.shapes import (
 )
 from levit.runtime.graphs.wire import Buffer, Fields, read, signed
 
-__all__ = ["check_graph", "metadata_of"]
+__all__ = ["check_graph", "graph_values", "metadata_of"]
 
 _V, _B, _F32 = 0, 2, 5
 _MOST_INPUTS: Final = 5
@@ -114,7 +114,19 @@ def check_graph(data: Buffer) -> dict[bytes, Tensor]:
     if parts["producer_version"][0] < parts["producer_version"][1]:
         _name(data, *parts["producer_version"])
     _check_opset(data, *parts["opset_import"])
-    return _Graph(data, *parts["graph"]).walk()
+    graph = _Graph(data, *parts["graph"])
+    values = graph.walk()
+    graph.check_outputs()
+    return values
+
+
+def graph_values(data: Buffer) -> dict[bytes, Tensor]:
+    """Return the values of a graph alone (a ``GraphProto``), whatever it states of its outputs.
+
+    Raises:
+        ValueError: it has something that `levit export` does not write.
+    """
+    return _Graph(data, 0, len(data)).walk()
 
 
 def metadata_of(data: Buffer) -> dict[str, str]:
@@ -182,11 +194,14 @@ class _Graph:
             except ValueError as error:
                 raise ValueError(f"{node.kind} {_shown(node.output)} {error}") from None
             self._define(node.output, made)
+        return self._values
+
+    def check_outputs(self) -> None:
+        """Raise ValueError where an output is not what the graph states."""
         for name, stated in self._outputs:
             found = self._values.get(name)
             if found is None or found.fixed or (found.dtype, found.shape) != stated[:2]:
                 raise ValueError(f"its output {_shown(name)} is not what it states")
-        return self._values
 
     def _define(self, name: bytes, value: Tensor) -> None:
         if name in self._values:
