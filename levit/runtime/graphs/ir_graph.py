@@ -108,6 +108,8 @@ class _Graph:
         kinds = [layer.kind for layer in self._layers]
         if kinds.count(b"Parameter") != 1 or not 1 <= kinds.count(b"Result") <= 8:
             raise ValueError("it has more or less than one input, or no output")
+        if len(kinds) - kinds.count(b"Const") > MOST_NODES:
+            raise ValueError(f"it has over {MOST_NODES} operations")
         for place, layer in enumerate(self._layers):
             try:
                 self._values.append(self._value(place, layer))

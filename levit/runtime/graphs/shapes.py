@@ -164,7 +164,8 @@ def sliced(x: Shape, starts: Shape, ends: Shape, axes: Shape, steps: Shape | Non
         size = x[axis] if 1 <= axis < len(x) else 0
         end = size if end == NO_END else end
         fits = fits and 0 <= start < end <= size and 1 <= step <= size
-        shape[axis % len(x)] = -(-(end - start) // max(1, step))
+        if fits:
+            shape[axis] = -(-(end - start) // step)
     if not fits:
         raise ValueError(f"takes {starts} to {ends} by {steps} of axes {axes} of {shown(x)}")
     return tuple(shape)
