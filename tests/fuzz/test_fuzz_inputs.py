@@ -31,7 +31,9 @@ def test_damaged_inputs_are_refused_or_answered_rightly(fuzzed, outcome_of, name
     check()
 
 
-@pytest.mark.parametrize("name", ["artifact", "onnx", "graph", "ir", "program", "safetensors", "config"])
+@pytest.mark.parametrize(
+    "name", ["artifact", "onnx", "graph", "ir", "program", "safetensors", "config"]
+)
 def test_whole_inputs_are_answered(fuzzed, outcome_of, name):
     for data in fuzzed(name).seeds():
         outcome = outcome_of(name, data)

@@ -160,7 +160,7 @@ def test_contents_that_have_been_read(source, tmp_path):
     (folder / "model.bin").write_bytes(b"")
     check_openvino_file(artifact, text, weights)
     check_openvino_file(artifact, memoryview(text), memoryview(weights))
-    with pytest.raises(CorruptArtifactError, match="outside of its file"):
+    with pytest.raises(CorruptArtifactError, match="outside of their file"):
         check_openvino_file(artifact, text, weights[:-64])
     with pytest.raises(CorruptArtifactError, match="near byte 0"):
         check_openvino_file(artifact, b"", weights)

@@ -169,7 +169,7 @@ class _Graph:
         if length != wanted:
             raise ValueError(f"has {length} bytes for the shape {tensor.shape}")
         if start + length > len(self._weights):
-            raise ValueError("lies outside of its file")
+            raise ValueError("is one whose weights lie outside of their file")
         self._shared -= length
         if self._shared < 0:
             raise ValueError(f"is one of more than {_MOST_SHARED} in the same place")

@@ -35,7 +35,7 @@ def mapped(path: Path) -> memoryview:
     """
     with path.open("rb") as file:
         if not os.fstat(file.fileno()).st_size:
-            raise ValueError(f"{path.name} is empty")
+            raise ValueError(f"it is empty: {path.name}")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
