@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, given, settings
     [
         ("image", 150),  # read as Pillow reads them
         ("artifact", 60),  # answers are those of the whole artifact
+        ("graph", 100),  # shapes are those of ONNX Runtime
+        ("ir", 40),  # shapes are those of OpenVINO
         ("program", 100),  # computed as the interpreter does
         ("safetensors", 100),  # read as a second parser reads them
         ("config", 60),  # they make the same network
@@ -29,7 +31,9 @@ def test_damaged_inputs_are_refused_or_answered_rightly(fuzzed, outcome_of, name
     check()
 
 
-@pytest.mark.parametrize("name", ["artifact", "onnx", "program", "safetensors", "config"])
+@pytest.mark.parametrize(
+    "name", ["artifact", "onnx", "graph", "ir", "program", "safetensors", "config"]
+)
 def test_whole_inputs_are_answered(fuzzed, outcome_of, name):
     for data in fuzzed(name).seeds():
         outcome = outcome_of(name, data)

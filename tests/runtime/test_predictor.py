@@ -454,7 +454,7 @@ def test_format_without_a_backend_names_those_there_are(tampered):
     [
         (b"", "it is empty"),
         (b"garbage", "not an ONNX file"),
-        (b"\x08\x07" * 50, "ONNX Runtime .* cannot load it"),
+        (b"\x08\x07" * 50, "not an ONNX file"),
     ],
 )
 def test_payload_that_is_refused_is_one_line(tampered, data, message):

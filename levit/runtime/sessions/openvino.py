@@ -331,8 +331,8 @@ def _files(artifact: Artifact) -> tuple[bytes, bytes]:
     """Read the graph and its weights, which OpenVINO copies."""
     with artifact.hold(artifact.manifest.payload) as file:
         graph = file.read()
-    check_openvino_file(artifact, graph)
     with artifact.hold(OPENVINO_WEIGHTS_FILE) as file:
+        check_openvino_file(artifact, graph, file.mapped())
         return graph, file.read()
 
 

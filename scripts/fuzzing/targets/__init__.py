@@ -17,6 +17,8 @@ TARGETS: Final[Mapping[str, str]] = {
     "giant": "fuzzing.targets.image:GiantTarget",
     "artifact": "fuzzing.targets.artifact:ArtifactTarget",
     "onnx": "fuzzing.targets.onnx:OnnxTarget",
+    "graph": "fuzzing.targets.graph:GraphTarget",
+    "ir": "fuzzing.targets.ir:IrTarget",
     "program": "fuzzing.targets.program:ProgramTarget",
     "safetensors": "fuzzing.targets.checkpoints:SafetensorsTarget",
     "pth": "fuzzing.targets.checkpoints:PthTarget",
