@@ -139,10 +139,10 @@ def test_elements_are_those_of_one_picture():
 
 def test_a_budget_counts_what_lives_and_what_is_made_of_weights():
     image = Tensor("float32", (BATCH, 3, 8, 8))
-    half = Tensor("float32", (BATCH, MOST_LIVE // 2 - 100))
-    budget = Budget(2, {"image": 1, "a": 2, "b": 9, "c": 9})
+    half = Tensor("float32", (BATCH, MOST_LIVE // 2))
+    budget = Budget(2, {"image": 0, "a": 2, "b": 9, "c": 9})
     budget.start("image", image)
-    budget.add(0, "a", half, ("image",))
+    budget.add(0, "a", Tensor("float32", (BATCH, MOST_LIVE // 2)), ("image",))
     budget.add(2, "b", Tensor("float32", (BATCH, 8)), ("a",))
     budget.add(3, "c", half, ())
     with pytest.raises(ValueError, match="at once"):
