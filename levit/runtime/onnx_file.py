@@ -49,6 +49,6 @@ def onnx_metadata(path: Path, data: Buffer | None = None) -> dict[str, str]:
     """
     check_onnx_file(path, data)
     try:
-        return metadata_of(path.read_bytes() if data is None else data)
+        return metadata_of(mapped(path) if data is None else data)
     except (OSError, ValueError) as error:
         raise CorruptArtifactError(f"{path}: cannot be read ({error}); export again") from error

@@ -9,8 +9,9 @@ from onnx import helper
 from onnx_files import ints, network, node, written
 
 from levit.runtime.graphs import shapes
+from levit.runtime.graphs.budget import MOST_FIXED, MOST_LIVE, Budget
 from levit.runtime.graphs.onnx_graph import check_graph
-from levit.runtime.graphs.shapes import BATCH, NO_END
+from levit.runtime.graphs.shapes import BATCH, NO_END, Tensor
 from levit.runtime.graphs.wire import read, signed
 
 sizes = st.integers(1, 6)
@@ -134,6 +135,23 @@ def test_elements_are_those_of_one_picture():
     assert shapes.elements(()) == 1
     # More than the prime, and no batch.
     assert shapes.elements((2**31, 2**31, 2**31)) == 2**93
+
+
+def test_a_budget_counts_what_lives_and_what_is_made_of_weights():
+    image = Tensor("float32", (BATCH, 3, 8, 8))
+    half = Tensor("float32", (BATCH, MOST_LIVE // 2))
+    budget = Budget(2, {"image": 0, "a": 2, "b": 9, "c": 9})
+    budget.start("image", image)
+    budget.add(0, "a", Tensor("float32", (BATCH, MOST_LIVE // 2)), ("image",))
+    budget.add(2, "b", Tensor("float32", (BATCH, 8)), ("a",))
+    budget.add(3, "c", half, ())
+    with pytest.raises(ValueError, match="at once"):
+        budget.add(4, "d", half, ())
+    scalar = Tensor("float32", (), fixed=True)
+    for place in range(MOST_FIXED * 2):
+        budget.add(5, f"e{place}", scalar, ())
+    with pytest.raises(ValueError, match="more of the weights"):
+        budget.add(5, "f", scalar, ())
 
 
 # ---------------------------------------------------------------------------- the encoding
