@@ -62,12 +62,6 @@ def test_the_file_stands_by_itself(artifact):
         texts = payload.metadata
     of_all = {"levit.batch", "levit.variant", "levit.preprocess", "levit.labels"}
     assert set(texts) == {PROGRAM, *of_all}
-        PROGRAM,
-        "levit.batch",
-        "levit.variant",
-        "levit.preprocess",
-        "levit.labels",
-    }
     assert json.loads(texts["levit.labels"]) == list(map(str, range(10)))
     stated = artifact.manifest.preprocess.to_dict()
     assert json.loads(texts["levit.preprocess"]) == json.loads(json.dumps(stated))
