@@ -2,18 +2,30 @@
 
 A JPEG may send the same coefficients in any number of scans: in a progressive one a scan of a
 hundred bytes passes over every block of the picture, so that a megabyte keeps a CPU busy for
-minutes. A TIFF may be cut into tiles, each larger than the picture and decoded whole.
+minutes. A TIFF may be cut into tiles, each larger than the picture and decoded whole. And some
+decoders of Pillow's are written in Python, 100 times as slow as others, while all threads wait.
 """
 
 from __future__ import annotations
 
-import os
-import re
+import math
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-__all__ = ["MAX_PIXELS", "MAX_SCANS", "count_scans", "tile_sizes"]
+from PIL import Image
+
+from levit.errors import InputError
+from levit.pictures.jpeg_markers import Outline, Spliced, read_outline, splice
+
+__all__ = [
+    "MAX_PIXELS",
+    "MAX_SCANS",
+    "check_jpeg",
+    "check_python_decoder",
+    "tile_sizes",
+    "without_metadata",
+]
 
 # A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
 # limit is a process-wide setting that belongs to the application, so it is left alone.
@@ -21,46 +33,73 @@ MAX_PIXELS: Final = 89_478_485
 
 # Encoders write ten or so; those who fuzz libjpeg have its tools stop at 500.
 MAX_SCANS: Final = 100
+# Scans times pixels: 16 scans of the largest picture, 100 of one of 14 megapixels. They take as
+# long as decoding six of the largest in one scan.
+MAX_SCANNED_PIXELS: Final = 16 * MAX_PIXELS
+# Segments of photos: up to 100 or so; 160 for each 10 MiB of a depth map.
+MAX_SEGMENTS: Final = 5_000
+# Tables, Exif and XMP, of which a photo has one segment of up to 64 KiB each. What else is in its
+# metadata is stepped over, however much it is.
+MAX_HEAD_BYTES: Final = 2**22
+# Bytes between segments, and fill bytes in scans: none, but in files that were mended.
+MAX_ODD_BYTES: Final = 2**16
 
-_CHUNK: Final = 2**20
-_SCAN: Final = 0xDA
-_BASELINE: Final = 0xC0
-# Frames of other kinds: progressive, lossless, arithmetic. Between them DHT, JPG and DAC.
-_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Metadata that is not worth a detour.
+_FEW_BYTES: Final = 2**16
+_FEW_SEGMENTS: Final = 500
+
+# Pixels of decoders in Python, of which a few thousand take a millisecond: icons, test cards.
+MAX_PYTHON_PIXELS: Final = 2**18
 
 
-def count_scans(file: BinaryIO) -> int:
-    """Count the scans of a JPEG that are decoded; those of its thumbnails may count among them.
+def check_jpeg(file: BinaryIO, name: str) -> Outline:
+    """Check the work of decoding a JPEG, from where the file stands.
 
-    Where the first one has all components of a baseline picture, as in most photos, it is the
-    only one, and nothing behind it is looked at.
+    Raises:
+        InputError: it is too much.
     """
-    if _in_one_scan(file):
-        return 1
+    outline = read_outline(
+        file, most_scans=MAX_SCANS, most_segments=MAX_SEGMENTS, most_odd=MAX_ODD_BYTES
+    )
+    head_bytes = (outline.scan_at or 0) - outline.other_bytes
+    if head_bytes > MAX_HEAD_BYTES or outline.odd_bytes > MAX_ODD_BYTES:
+        raise InputError(f"{name}: a JPEG of too many tables, Exif or fill bytes; save it anew")
+    if outline.scans > MAX_SCANS:
+        raise InputError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it anew")
+    if outline.segments > MAX_SEGMENTS:
+        raise InputError(f"{name}: a JPEG of more than {MAX_SEGMENTS:,} segments; save it anew")
+    if outline.scans > 1 and outline.scans * outline.width * outline.height > MAX_SCANNED_PIXELS:
+        raise InputError(
+            f"{name}: a JPEG of {outline.width}x{outline.height} pixels in {outline.scans} scans; "
+            f"save it anew"
+        )
+    return outline
+
+
+def without_metadata(file: BinaryIO, outline: Outline) -> BinaryIO | Spliced:
+    """Return the file of a JPEG as a decoder should see it, at its beginning."""
+    much = outline.other_bytes > _FEW_BYTES or len(outline.others) > _FEW_SEGMENTS
+    if much and outline.scan_at is not None:
+        return splice(file, outline)
     file.seek(0)
-    count, last = 0, b""
-    while count <= MAX_SCANS and (chunk := file.read(_CHUNK)):
-        # In coded data no such two bytes stand, so there is nothing to be parsed.
-        count += len(re.findall(b"\xff\xda", last + chunk))
-        last = b"\xff" if chunk.endswith(b"\xff") else b""
-    return count
+    return file
 
 
-def _in_one_scan(file: BinaryIO) -> bool:
-    """Tell whether the first scan is surely the only one; no where a segment is damaged."""
-    file.seek(2)
-    components = 0
-    while len(head := file.read(4)) == 4 and head[0] == 0xFF:
-        marker, length = head[1], int.from_bytes(head[2:], "big")
-        if marker == _SCAN:
-            return components > 0 and file.read(1) == bytes([components])
-        if marker in _FRAMES:
-            frame = file.read(6)
-            if components or marker > _BASELINE + 1 or len(frame) < 6:
-                return False
-            components, length = frame[5], length - 6
-        file.seek(length - 2, os.SEEK_CUR)
-    return False
+def check_python_decoder(image: Image.Image, name: str) -> None:
+    """Raise `InputError` where a picture of some size has a decoder of Pillow's in Python."""
+    tiles = getattr(image, "tile", None) or ()
+    slow = [tile[0] for tile in tiles if _in_python(tile[0])]
+    if slow and math.prod(image.size) > MAX_PYTHON_PIXELS:
+        raise InputError(
+            f"{name}: {image.width}x{image.height} pixels in an encoding that is slow to decode "
+            f"({slow[0]}); save it anew, uncompressed or as PNG"
+        )
+
+
+def _in_python(codec: str) -> bool:
+    decoder = Image.DECODERS.get(codec)
+    # An application answers for its own.
+    return decoder is not None and decoder.__module__.partition(".")[0] == "PIL"
 
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323

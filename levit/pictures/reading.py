@@ -23,8 +23,17 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
-from levit.pictures.limits import MAX_PIXELS, MAX_SCANS, count_scans, tile_sizes
+from levit.pictures.jpeg_markers import Outline, Spliced
+from levit.pictures.limits import (
+    MAX_PIXELS,
+    check_jpeg,
+    check_python_decoder,
+    tile_sizes,
+    without_metadata,
+)
+from levit.pictures.metered import MAX_BYTES, Metered, metered
 from levit.pictures.modes import MODES, check_array, convert_image, image_from_array
+from levit.pictures.netpbm import check_plain, decode_netpbm, is_plain
 
 __all__ = [
     "FORMATS",
@@ -39,9 +48,6 @@ __all__ = [
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]"
 Size: TypeAlias = tuple[int, int]
-
-# Limit of a caller's file or pipe: as many pixels, uncompressed, four channels of 16 bits.
-MAX_BYTES: Final = 2**30
 
 # Formats in the order in which they are tried, and Pillow's module for each. A new one needs a
 # signature in its first bytes and its size in its header: TGA has no signature, and ICO and ICNS
@@ -135,6 +141,7 @@ def load_image(
         return image_from_array(image, mode)
     if isinstance(image, Image.Image):
         _check_size(image.size, name)
+        _check_opened(image, name)
         return _decode(image, name, mode, exif=exif, own=False)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _from_file(io.BytesIO(image), name, mode, exif, draft)
@@ -188,20 +195,46 @@ def _from_file(
     file: BinaryIO, name: str, mode: str, exif: bool, draft: Callable[[Size], Size] | None
 ) -> Image.Image:
     file = _seekable(file, name)
-    image = _identify(file, name)
-    _check_size(image.size, name)
-    _check_hidden_work(image, file, name)
+    limited = _limited(file, name)
+    if limited.prefix.startswith(b"\xff\xd8"):
+        image = _identify(_without_metadata(file, name), name)
+        _check_size(image.size, name)
+    else:
+        image = _identify(limited, name)
+        _check_size(image.size, name)
+        limited.begin_decoding()
+        image = decode_netpbm(image, limited, name) or image
+        _check_hidden_work(image, file, name)
     if draft is not None and isinstance(image, JpegImageFile):
         _reduce(image, draft, exif)
     return _decode(image, name, mode, exif=exif, own=True)
 
 
-def _seekable(file: BinaryIO, name: str) -> BinaryIO:
-    """Rewind the file, or read it all where it is a pipe."""
+def _limited(file: BinaryIO, name: str) -> Metered:
     try:
+        return metered(file, name)
+    except InputError:
+        raise
+    except Exception as error:  # files of callers raise what they like
+        raise InputError(f"{name}: cannot be read ({brief(error)})") from error
+
+
+def _without_metadata(file: BinaryIO, name: str) -> Spliced | BinaryIO:
+    try:
+        return without_metadata(file, _check_jpeg(file, name))
+    except InputError:
+        raise
+    except Exception as error:  # files of callers raise what they like
+        raise InputError(f"{name}: cannot be read ({brief(error)})") from error
+
+
+def _seekable(file: BinaryIO, name: str) -> BinaryIO:
+    """Rewind the file, or read it all where it is a pipe, or cannot find its end."""
+    try:
+        file.seek(0, os.SEEK_END)
         file.seek(0)
         return file
-    except (AttributeError, OSError, ValueError):
+    except (AttributeError, OSError, TypeError, ValueError):
         return _contents(file, name)
 
 
@@ -219,6 +252,9 @@ def _contents(file: BinaryIO, name: str) -> BinaryIO:
     contents = io.BytesIO()
     while chunk := _read(file, _CHUNK, name):
         contents.write(chunk)
+        prefix = contents.getbuffer()[:_PREFIX].tobytes()
+        if not any(_accepted(accepts, prefix) for _, accepts in _openers()):
+            break  # no image, however much may come; the error says which
         if contents.tell() > MAX_BYTES:
             raise InputError(f"{name}: has more than {MAX_BYTES // 2**20} MiB")
     contents.seek(0)
@@ -248,6 +284,8 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
         try:
             file.seek(0)
             return opener(file, "")
+        except InputError:
+            raise
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
             cause = error  # what a decoder says to what is none of its files
         except Image.DecompressionBombError as error:
@@ -334,19 +372,43 @@ def _check_size(size: Size, name: str) -> None:
         raise InputError(f"{name}: {width}x{height} pixels {_over_limit()}")
 
 
-def _check_hidden_work(image: Image.Image, file: BinaryIO, name: str) -> None:
+def _check_opened(image: Image.Image, name: str) -> None:
+    """Check a picture that the caller has opened, unless it is decoded already."""
+    tiles, file = getattr(image, "tile", None), getattr(image, "fp", None)
+    if tiles and file is not None:
+        # Of a stereo picture it may be the second, behind the first.
+        at = tiles[0][2] if isinstance(image, JpegImageFile) else None
+        _check_hidden_work(image, file, name, at)
+
+
+def _check_hidden_work(
+    image: Image.Image, file: BinaryIO, name: str, jpeg_at: int | None = None
+) -> None:
     """Raise where decoding takes far more than the size of the picture shows."""
+    check_python_decoder(image, name)
     try:
         position = file.tell()
-        scans = count_scans(file) if isinstance(image, JpegImageFile) else 1
-        tile = math.prod(sorted(tile_sizes(file))[-2:]) if image.format == "TIFF" else 1
+        if jpeg_at is not None:
+            file.seek(jpeg_at)
+            _check_jpeg(file, name)
+        elif image.format == "TIFF":
+            tile = math.prod(sorted(tile_sizes(file))[-2:])
+            if tile > _max_pixels():
+                raise InputError(f"{name}: a TIFF whose tiles {_over_limit()}")
+        elif is_plain(image):
+            check_plain(image, file, name)
         file.seek(position)
+    except InputError:
+        raise
     except Exception as error:  # files of callers raise what they like
         raise InputError(f"{name}: cannot be read ({brief(error)})") from error
-    if scans > MAX_SCANS:
-        raise InputError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it anew")
-    if tile > _max_pixels():
-        raise InputError(f"{name}: a TIFF whose tiles {_over_limit()}")
+
+
+def _check_jpeg(file: BinaryIO, name: str) -> Outline:
+    outline = check_jpeg(file, name)
+    if outline.width and outline.height:
+        _check_size((outline.width, outline.height), name)
+    return outline
 
 
 def _reduce(image: JpegImageFile, draft: Callable[[Size], Size], exif: bool) -> None:
