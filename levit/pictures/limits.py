@@ -8,23 +8,21 @@ decoders of Pillow's are written in Python, 100 times as slow as others, while a
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-from PIL import Image
-
-from levit.errors import InputError
-from levit.pictures.jpeg_markers import Outline, Spliced, read_outline, splice
-
 __all__ = [
+    "FEW_BYTES",
+    "FEW_SEGMENTS",
+    "MAX_HEAD_BYTES",
+    "MAX_ODD_BYTES",
     "MAX_PIXELS",
+    "MAX_PYTHON_PIXELS",
+    "MAX_SCANNED_PIXELS",
     "MAX_SCANS",
-    "check_jpeg",
-    "check_python_decoder",
+    "MAX_SEGMENTS",
     "tile_sizes",
-    "without_metadata",
 ]
 
 # A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
@@ -45,61 +43,11 @@ MAX_HEAD_BYTES: Final = 2**22
 MAX_ODD_BYTES: Final = 2**16
 
 # Metadata that is not worth a detour.
-_FEW_BYTES: Final = 2**16
-_FEW_SEGMENTS: Final = 500
+FEW_BYTES: Final = 2**16
+FEW_SEGMENTS: Final = 500
 
 # Pixels of decoders in Python, of which a few thousand take a millisecond: icons, test cards.
 MAX_PYTHON_PIXELS: Final = 2**18
-
-
-def check_jpeg(file: BinaryIO, name: str) -> Outline:
-    """Check the work of decoding a JPEG, from where the file stands.
-
-    Raises:
-        InputError: it is too much.
-    """
-    outline = read_outline(
-        file, most_scans=MAX_SCANS, most_segments=MAX_SEGMENTS, most_odd=MAX_ODD_BYTES
-    )
-    head_bytes = (outline.scan_at or 0) - outline.other_bytes
-    if head_bytes > MAX_HEAD_BYTES or outline.odd_bytes > MAX_ODD_BYTES:
-        raise InputError(f"{name}: a JPEG of too many tables, Exif or fill bytes; save it anew")
-    if outline.scans > MAX_SCANS:
-        raise InputError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it anew")
-    if outline.segments > MAX_SEGMENTS:
-        raise InputError(f"{name}: a JPEG of more than {MAX_SEGMENTS:,} segments; save it anew")
-    if outline.scans > 1 and outline.scans * outline.width * outline.height > MAX_SCANNED_PIXELS:
-        raise InputError(
-            f"{name}: a JPEG of {outline.width}x{outline.height} pixels in {outline.scans} scans; "
-            f"save it anew"
-        )
-    return outline
-
-
-def without_metadata(file: BinaryIO, outline: Outline) -> BinaryIO | Spliced:
-    """Return the file of a JPEG as a decoder should see it, at its beginning."""
-    much = outline.other_bytes > _FEW_BYTES or len(outline.others) > _FEW_SEGMENTS
-    if much and outline.scan_at is not None:
-        return splice(file, outline)
-    file.seek(0)
-    return file
-
-
-def check_python_decoder(image: Image.Image, name: str) -> None:
-    """Raise `InputError` where a picture of some size has a decoder of Pillow's in Python."""
-    tiles = getattr(image, "tile", None) or ()
-    slow = [tile[0] for tile in tiles if _in_python(tile[0])]
-    if slow and math.prod(image.size) > MAX_PYTHON_PIXELS:
-        raise InputError(
-            f"{name}: {image.width}x{image.height} pixels in an encoding that is slow to decode "
-            f"({slow[0]}); save it anew, uncompressed or as PNG"
-        )
-
-
-def _in_python(codec: str) -> bool:
-    decoder = Image.DECODERS.get(codec)
-    # An application answers for its own.
-    return decoder is not None and decoder.__module__.partition(".")[0] == "PIL"
 
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323

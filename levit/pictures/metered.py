@@ -8,7 +8,7 @@ Not each format's parts are counted here but the calls, which all of them have i
 from __future__ import annotations
 
 import os
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from levit.errors import InputError
 
@@ -79,7 +79,7 @@ class Metered:
         Raises:
             InputError: too often, or too much.
         """
-        data = self._file.read(-1 if count is None else count)
+        data: bytes = self._file.read(-1 if count is None else count)
         self._reads_left -= 1
         self._bytes_left -= len(data)
         if self._reads_left < 0:
@@ -93,14 +93,15 @@ class Metered:
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Seek as the file does."""
-        return self._file.seek(offset, whence)
+        at: int = self._file.seek(offset, whence)
+        return at
 
     def __getattr__(self, name: str) -> Any:
         # Decoders ask for what not every file has: fileno, getvalue, tell.
         return getattr(self._file, name)
 
 
-def metered(file: BinaryIO, name: str) -> Metered:
+def metered(file: Any, name: str) -> Metered:
     """Measure a file that can seek, and limit what is read of it.
 
     Raises:

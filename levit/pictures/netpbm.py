@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -18,7 +18,7 @@ _MORE = 2**16
 
 def is_plain(image: Image.Image) -> bool:
     """Tell if a picture that is not decoded yet is a PPM, PGM or PBM of text."""
-    tiles = getattr(image, "tile", None) or ()
+    tiles: Any = getattr(image, "tile", None)
     return bool(tiles) and tiles[0][0] == "ppm_plain"
 
 
@@ -29,7 +29,8 @@ def check_plain(image: Image.Image, file: BinaryIO, name: str) -> None:
         InputError: it has comments among them, of which each takes Pillow as long as the file is
             large; or much that is no pixel.
     """
-    _, _, offset, _ = image.tile[0]  # type: ignore[attr-defined]
+    tiles: Any = getattr(image, "tile", None)
+    _, _, offset, _ = tiles[0]
     most = image.width * image.height * len(image.getbands()) * _MOST_A_SAMPLE + _MORE
     file.seek(offset)
     data = file.read(most + 1)
@@ -39,7 +40,7 @@ def check_plain(image: Image.Image, file: BinaryIO, name: str) -> None:
         )
 
 
-def decode_netpbm(image: Image.Image, file: BinaryIO, name: str) -> Image.Image | None:
+def decode_netpbm(image: Image.Image, file: Any, name: str) -> Image.Image | None:
     """Decode the pixels of a PPM or PGM whose white is no power of two, as Pillow's ``ppm`` does.
 
     Args:
@@ -51,7 +52,7 @@ def decode_netpbm(image: Image.Image, file: BinaryIO, name: str) -> Image.Image 
     Raises:
         InputError: the file ends early.
     """
-    tiles = getattr(image, "tile", None) or ()
+    tiles: Any = getattr(image, "tile", None) or ()
     if len(tiles) != 1 or tiles[0][0] != "ppm":
         return None
     _, _, offset, (_, white) = tiles[0]
