@@ -30,6 +30,8 @@ def open_predictor(arguments: argparse.Namespace, progress: Progress) -> Predict
         workers=arguments.workers,
         exif=arguments.exif,
         draft=arguments.draft,
+        grey16=arguments.grey16,
+        background=arguments.background,
         allow_host_code=arguments.allow_host_code,
     )
 

@@ -32,6 +32,7 @@ from levit.pictures.checks import (
     reading_of,
     without_metadata,
 )
+from levit.pictures.conversion import Conversion
 from levit.pictures.hints import (
     check_synchronous,
     foreign_name,
@@ -42,7 +43,7 @@ from levit.pictures.hints import (
 )
 from levit.pictures.limits import MAX_PIXELS
 from levit.pictures.metered import MAX_BYTES, metered
-from levit.pictures.modes import MODES, check_array, convert_image, image_from_array
+from levit.pictures.modes import MODES, check_array, image_from_array
 from levit.pictures.netpbm import decode_netpbm
 from levit.pictures.pipes import patient
 from levit.plain_file import open_plain
@@ -115,6 +116,8 @@ def load_image(
     image: ImageLike,
     *,
     mode: str = "RGB",
+    grey16: str | None = None,
+    background: str | None = None,
     exif: bool = False,
     draft: Callable[[Size], Size] | None = None,
 ) -> Image.Image:
@@ -124,14 +127,15 @@ def load_image(
 
         load_image("cat.jpg").size    # (width, height)
 
-    Of an animation it is the first frame; without RGBA transparency is dropped; without I;16 grey
-    pixels of 16 bits are clipped at 255: all as Pillow's ``convert(mode)`` and so every home
-    library does.
+    Of an animation it is the first frame; without RGBA and a background transparency is dropped:
+    all as Pillow's ``convert(mode)`` and so every home library does. What it would destroy, grey
+    of 16 bits and pictures that are in their opacity alone, is an error unless the caller says how.
 
     Args:
         image: a path, encoded bytes, a binary file object, a Pillow image, or an array as
             :data:`~levit.pictures.modes.MODES` describes it, such as (H, W, 3) uint8 in RGB order.
         mode: the image mode that the model takes.
+        grey16, background: as in :class:`~levit.pictures.conversion.Conversion`.
         exif: turn the picture as its EXIF orientation says. timm does not, and so
             neither is it the default here.
         draft: maps the (width, height) of a picture to the size that it will be resized to.
@@ -147,6 +151,7 @@ def load_image(
             89 megapixels, or the limit of an application that set Pillow's to less.
     """
     name = image_name(image)
+    to = Conversion(mode=mode, grey16=grey16, background=background)
     if isinstance(image, np.ndarray):
         check_array(image, mode, name)
         check_size((image.shape[1], image.shape[0]), name)
@@ -154,15 +159,15 @@ def load_image(
     if isinstance(image, Image.Image):
         check_size(image.size, name)
         check_opened(image, name)
-        return _decode(image, name, mode, exif=exif, own=False)
+        return _decode(image, name, to, exif=exif, own=False)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(image), name, mode, exif, draft)
+        return _from_file(io.BytesIO(image), name, to, exif, draft)
     if isinstance(image, (str, os.PathLike)):
         with _open(os.fsdecode(image)) as file:
-            return _from_file(file, name, mode, exif, draft)
+            return _from_file(file, name, to, exif, draft)
     if hasattr(image, "read"):
         check_synchronous(image, name)
-        return _from_file(image, name, mode, exif, draft)
+        return _from_file(image, name, to, exif, draft)
     raise InputError(
         f"an image is a path, bytes, a binary file, a PIL image or an array, "
         f"{MODES[mode].array}, not {type(image).__name__}"
@@ -207,7 +212,7 @@ def _open(path: str) -> BinaryIO:
 
 
 def _from_file(
-    file: BinaryIO, name: str, mode: str, exif: bool, draft: Callable[[Size], Size] | None
+    file: BinaryIO, name: str, to: Conversion, exif: bool, draft: Callable[[Size], Size] | None
 ) -> Image.Image:
     file = _seekable(file, name)
     with reading_of(name):
@@ -225,7 +230,7 @@ def _from_file(
         check_hidden_work(image, file, name)
     if draft is not None and isinstance(image, JpegImageFile):
         _reduce(image, draft, exif)
-    return _decode(image, name, mode, exif=exif, own=True)
+    return _decode(image, name, to, exif=exif, own=True)
 
 
 def _seekable(file: BinaryIO, name: str) -> BinaryIO:
@@ -390,17 +395,17 @@ def _reduce(image: JpegImageFile, draft: Callable[[Size], Size], exif: bool) -> 
     image.draft(None, (width, height))
 
 
-def _decode(image: Image.Image, name: str, mode: str, *, exif: bool, own: bool) -> Image.Image:
+def _decode(image: Image.Image, name: str, to: Conversion, *, exif: bool, own: bool) -> Image.Image:
     try:
         image.load()
         if exif:
             turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
             if turn is not None:
                 image = image.transpose(turn)
-        if own and image.mode == mode and isinstance(image, JpegImageFile):
+        if own and image.mode == to.mode and isinstance(image, JpegImageFile):
             return image  # large ones are worth the copy
         # A copy even when the mode is right: the caller's image stays the caller's.
-        return convert_image(image, mode, name)
+        return to.apply(image, name)
     except InputError:
         raise
     except MemoryError as error:
