@@ -19,6 +19,7 @@ from levit.commands.arguments import add_commands
 from levit.commands.bench_arguments import add_bench
 from levit.errors import LevitError
 from levit.interruption import RECEIVED
+from levit.standard_streams import open_standard_streams
 
 __all__ = ["build_parser", "main", "main_bench", "main_export"]
 
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         main(["predict", "levit_128-onnx-fp32", "cat.jpg"])    # 0
     """
     debug = False
+    open_standard_streams()
     try:
         arguments = _parse(argv)
         debug = arguments.debug

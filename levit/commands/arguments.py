@@ -80,7 +80,22 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="decode large JPEGs at a fraction of their size: faster, not quite the same pixels",
     )
+    _conversion_flags(parser)
     _host_code_flag(parser)
+
+
+def _conversion_flags(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--grey16",
+        choices=["scale", "clip"],
+        help="grey pictures of 16 bits, for a model of 8: their upper eight, or clipped at 255 as "
+        "in timm (default: refused)",
+    )
+    parser.add_argument(
+        "--background",
+        metavar="COLOUR",
+        help="behind what is not opaque: white, '#rrggbb' (default: opacity is dropped)",
+    )
 
 
 def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -216,6 +231,7 @@ def _export(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         )
     preprocess.add_argument("--crop-pct", type=float, metavar="FRACTION")
     preprocess.add_argument("--interpolation", metavar="FILTER", help="bicubic, bilinear, …")
+    _conversion_flags(preprocess)
 
     accuracy = parser.add_argument_group("accuracy at low precision")
     accuracy.add_argument(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import glob
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import BinaryIO
 from levit.commands.progress import Progress
 from levit.errors import InputError
 from levit.pictures.folders import images_in
+from levit.pictures.reading import file_contents
 from levit.runtime.predictor import Predictor
 
 __all__ = ["find_images", "open_predictor"]
@@ -30,8 +30,18 @@ def open_predictor(arguments: argparse.Namespace, progress: Progress) -> Predict
         workers=arguments.workers,
         exif=arguments.exif,
         draft=arguments.draft,
+        grey16=arguments.grey16,
+        background=arguments.background,
         allow_host_code=arguments.allow_host_code,
     )
+
+
+def _standard_input() -> BinaryIO:
+    file = file_contents(sys.stdin.buffer)
+    if not file.read(1):
+        raise InputError("standard input is empty: pipe an image into it")
+    file.name = "-"  # type: ignore[misc]
+    return file
 
 
 def find_images(words: Sequence[str]) -> list[tuple[str, str | BinaryIO]]:
@@ -46,12 +56,7 @@ def find_images(words: Sequence[str]) -> list[tuple[str, str | BinaryIO]]:
     found: list[tuple[str, str | BinaryIO]] = []
     for word in words:
         if word == "-":
-            data = sys.stdin.buffer.read()
-            if not data:
-                raise InputError("standard input is empty: pipe an image into it")
-            file = io.BytesIO(data)
-            file.name = "-"
-            found.append(("-", file))
+            found.append(("-", _standard_input()))
             continue
         path = Path(word)
         if path.is_dir():

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from levit.errors import ConfigError
 from levit.json_values import shown
+from levit.plain_file import open_plain
 
 __all__ = ["read_labels"]
 
@@ -79,7 +80,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{path}: labels cannot be read ({error.strerror or error})") from error

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias, cast, overload
 from levit.artifact import MAX_BATCH, SCORES
 from levit.errors import ConfigError
 from levit.models.user_config import UserConfig, is_json_text
-from levit.pictures.modes import MODES
+from levit.pictures.modes import GREY16, MODES
 
 __all__ = ["AUTO", "DEFAULT_MAX_DROP", "DEFAULT_PROFILE", "ExportOptions", "PathLike"]
 
@@ -32,6 +32,7 @@ _CHOICES: Final = {
     "input": ("float32", "uint8"),
     "verify": ("host", "source", "none"),
     "image_mode": (None, *MODES),
+    "grey16": (None, *GREY16),
     "scores": (None, *SCORES),
 }
 
@@ -87,6 +88,9 @@ class ExportOptions:
         mean, std: override those of the preprocessing: one value for all channels, or one for
             each.
         crop_pct, interpolation: override single settings of the preprocessing.
+        grey16: grey pictures of 16 bits, for a model of 8: ``scale`` (their upper eight) or
+            ``clip`` (at 255, as in timm); by default they are refused.
+        background: colour behind what is not opaque: a name or ``#rrggbb``.
         calibration: a folder of pictures such as the network will see, or an ``.npz`` of its
             inputs, from which int8 takes its ranges.
         eval: a folder of labelled pictures (``class/image``), a folder of any, or an ``.npz`` of
@@ -125,6 +129,8 @@ class ExportOptions:
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     crop_pct: float | None = None
+    grey16: str | None = None
+    background: str | None = None
     interpolation: str | None = None
     calibration: PathLike | None = None
     eval: PathLike | None = None

@@ -103,6 +103,8 @@ def _flags(options: ExportOptions) -> dict[str, Any]:
         "std": None if options.std is None else tuple(map(float, options.std)),
         "crop_pct": options.crop_pct,
         "interpolation": options.interpolation,
+        "grey16": options.grey16,
+        "background": options.background,
     }
     return {name: value for name, value in stated.items() if value is not None}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from levit.errors import InputError
 from levit.json_values import shown
+from levit.plain_file import open_plain
 
 __all__ = ["LabelFile", "read_label_file"]
 
@@ -65,7 +67,8 @@ def read_label_file(
         InputError: it cannot be read, or a line is not as it should be, with its number.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        plain = open_plain(path)
+        with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
             rows = [(reader.line_num, row) for row in reader if row]
     except (OSError, UnicodeDecodeError, csv.Error) as error:

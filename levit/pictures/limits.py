@@ -2,18 +2,28 @@
 
 A JPEG may send the same coefficients in any number of scans: in a progressive one a scan of a
 hundred bytes passes over every block of the picture, so that a megabyte keeps a CPU busy for
-minutes. A TIFF may be cut into tiles, each larger than the picture and decoded whole.
+minutes. A TIFF may be cut into tiles, each larger than the picture and decoded whole. And some
+decoders of Pillow's are written in Python, 100 times as slow as others, while all threads wait.
 """
 
 from __future__ import annotations
 
-import os
-import re
 import struct
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-__all__ = ["MAX_PIXELS", "MAX_SCANS", "count_scans", "tile_sizes"]
+__all__ = [
+    "FEW_BYTES",
+    "FEW_SEGMENTS",
+    "MAX_HEAD_BYTES",
+    "MAX_ODD_BYTES",
+    "MAX_PIXELS",
+    "MAX_PYTHON_PIXELS",
+    "MAX_SCANNED_PIXELS",
+    "MAX_SCANS",
+    "MAX_SEGMENTS",
+    "tile_sizes",
+]
 
 # A decompression bomb is refused from its header, before a pixel is decoded. Pillow's own
 # limit is a process-wide setting that belongs to the application, so it is left alone.
@@ -21,46 +31,23 @@ MAX_PIXELS: Final = 89_478_485
 
 # Encoders write ten or so; those who fuzz libjpeg have its tools stop at 500.
 MAX_SCANS: Final = 100
+# Scans times pixels: 16 scans of the largest picture, 100 of one of 14 megapixels. They take as
+# long as decoding six of the largest in one scan.
+MAX_SCANNED_PIXELS: Final = 16 * MAX_PIXELS
+# Segments of photos: up to 100 or so; 160 for each 10 MiB of a depth map.
+MAX_SEGMENTS: Final = 5_000
+# Tables, Exif and XMP, of which a photo has one segment of up to 64 KiB each. What else is in its
+# metadata is stepped over, however much it is.
+MAX_HEAD_BYTES: Final = 2**22
+# Bytes between segments, and fill bytes in scans: none, but in files that were mended.
+MAX_ODD_BYTES: Final = 2**16
 
-_CHUNK: Final = 2**20
-_SCAN: Final = 0xDA
-_BASELINE: Final = 0xC0
-# Frames of other kinds: progressive, lossless, arithmetic. Between them DHT, JPG and DAC.
-_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Metadata that is not worth a detour.
+FEW_BYTES: Final = 2**16
+FEW_SEGMENTS: Final = 500
 
-
-def count_scans(file: BinaryIO) -> int:
-    """Count the scans of a JPEG that are decoded; those of its thumbnails may count among them.
-
-    Where the first one has all components of a baseline picture, as in most photos, it is the
-    only one, and nothing behind it is looked at.
-    """
-    if _in_one_scan(file):
-        return 1
-    file.seek(0)
-    count, last = 0, b""
-    while count <= MAX_SCANS and (chunk := file.read(_CHUNK)):
-        # In coded data no such two bytes stand, so there is nothing to be parsed.
-        count += len(re.findall(b"\xff\xda", last + chunk))
-        last = b"\xff" if chunk.endswith(b"\xff") else b""
-    return count
-
-
-def _in_one_scan(file: BinaryIO) -> bool:
-    """Tell whether the first scan is surely the only one; no where a segment is damaged."""
-    file.seek(2)
-    components = 0
-    while len(head := file.read(4)) == 4 and head[0] == 0xFF:
-        marker, length = head[1], int.from_bytes(head[2:], "big")
-        if marker == _SCAN:
-            return components > 0 and file.read(1) == bytes([components])
-        if marker in _FRAMES:
-            frame = file.read(6)
-            if components or marker > _BASELINE + 1 or len(frame) < 6:
-                return False
-            components, length = frame[5], length - 6
-        file.seek(length - 2, os.SEEK_CUR)
-    return False
+# Pixels of decoders in Python, of which a few thousand take a millisecond: icons, test cards.
+MAX_PYTHON_PIXELS: Final = 2**18
 
 
 _TILE_WIDTH, _TILE_LENGTH = 322, 323

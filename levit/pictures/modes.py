@@ -14,6 +14,7 @@ The names are Pillow's, and pictures of other modes are converted as its ``Image
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -21,12 +22,21 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.errors import InputError
+from levit.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
     from PIL import Image  # takes 20 ms, which those who bring tensors need not spend
 
-__all__ = ["MODES", "Mode", "check_array", "convert_image", "default_mode", "image_from_array"]
+__all__ = [
+    "GREY16",
+    "MODES",
+    "Mode",
+    "check_array",
+    "check_conversion",
+    "convert_image",
+    "default_mode",
+    "image_from_array",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +63,11 @@ MODES: Final[Mapping[str, Mode]] = {
     "RGBA": Mode(channels=4, array="(H, W, 4) uint8 in RGBA order"),
 }
 
+# To eight bits: the upper ones of 16, or those up to 255.
+GREY16: Final = ("scale", "clip")
+
+_COLOUR: Final = re.compile(r"[a-z]{3,20}|#[0-9a-f]{6}", re.ASCII)
+
 # Four channels may be anything; timm's scripts take grey for one and colours for three.
 _DEFAULTS: Final[Mapping[int, str]] = {1: "L", 3: "RGB"}
 
@@ -70,6 +85,30 @@ def default_mode(channels: int) -> str | None:
     Source: ``input_img_mode`` in timm's ``train.py`` and ``validate.py``.
     """
     return _DEFAULTS.get(channels)
+
+
+def check_conversion(mode: str, grey16: str | None, background: str | None) -> None:
+    """Raise `ConfigError` unless pictures can be converted to `mode` so."""
+    if grey16 is not None:
+        if grey16 not in GREY16:
+            raise ConfigError(f"unknown grey16 {grey16!r}; known: {', '.join(GREY16)}")
+        if mode == "I;16":
+            raise ConfigError("image mode I;16 keeps grey of 16 bits as it is: leave out grey16")
+    if background is not None:
+        if not _is_colour(background):
+            raise ConfigError(
+                f"background must be the name of a colour, or #rrggbb, not {background!r}"
+            )
+        if mode not in ("L", "RGB"):
+            raise ConfigError(f"image mode {mode} has no background: leave it out")
+
+
+def _is_colour(text: object) -> bool:
+    if not isinstance(text, str) or not _COLOUR.fullmatch(text):
+        return False
+    from PIL import ImageColor
+
+    return text.startswith("#") or text in ImageColor.colormap
 
 
 def convert_image(image: Image.Image, mode: str, name: str) -> Image.Image:

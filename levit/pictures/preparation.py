@@ -56,8 +56,7 @@ def to_tensor(
     Raises:
         InputError: the picture cannot be read or resized; the message names it.
     """
-    draft_size = partial(_draft_size, spec=spec) if draft else None
-    loaded = load_image(image, mode=spec.image_mode, exif=exif, draft=draft_size)
+    loaded = _load(image, spec, exif=exif, draft=draft)
     return _loaded_to_tensor(loaded, image_name(image), spec, dtype)
 
 
@@ -105,7 +104,7 @@ class Preparation:
         """
         if isinstance(image, Image.Image):
             if getattr(image, "is_animated", False):
-                return _Loaded(load_image(image, mode=self.spec.image_mode, exif=self.exif))
+                return _Loaded(_load(image, self.spec, exif=self.exif))
             return image
         if isinstance(image, (str, bytes, os.PathLike, np.ndarray)) or not hasattr(image, "read"):
             return image
@@ -122,10 +121,23 @@ class Preparation:
             row[...] = _loaded_to_tensor(image.image, name, self.spec, self.dtype)
         elif isinstance(image, Image.Image):
             with self._locks[id(image) // 16 % len(self._locks)]:
-                loaded = load_image(image, mode=self.spec.image_mode, exif=self.exif)
+                loaded = _load(image, self.spec, exif=self.exif)
             row[...] = _loaded_to_tensor(loaded, image_name(image), self.spec, self.dtype)
         else:
             row[...] = to_tensor(image, self.spec, self.dtype, exif=self.exif, draft=self.draft)
+
+
+def _load(
+    image: ImageLike, spec: PreprocessSpec, *, exif: bool, draft: bool = False
+) -> Image.Image:
+    return load_image(
+        image,
+        mode=spec.image_mode,
+        grey16=spec.grey16,
+        background=spec.background,
+        exif=exif,
+        draft=partial(_draft_size, spec=spec) if draft else None,
+    )
 
 
 def _loaded_to_tensor(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from levit.errors import ConfigError, InputError
 from levit.json_values import listed, number, number_pair, text
 from levit.pictures.limits import MAX_PIXELS
-from levit.pictures.modes import MODES
+from levit.pictures.modes import MODES, check_conversion
 
 if TYPE_CHECKING:
     from PIL import Image  # takes 20 ms, which those who bring tensors need not spend
@@ -113,6 +113,10 @@ class PreprocessSpec:
             and nothing else: `mean` and `std` stand on 0..1 whatever it is.
         image_mode: the channels that the model sees, by Pillow's name: ``L`` (grey), ``I;16``
             (grey of 16 bits, whose 65535 is 1), ``RGB`` or ``RGBA``.
+        grey16: grey pictures of 16 bits for a mode of 8: ``scale`` them by their upper eight, or
+            ``clip`` them at 255, as the home libraries do; None refuses them.
+        background: colour behind what is not opaque, by name or as ``#rrggbb``, for ``L`` and
+            ``RGB``; with None opacity is dropped, and a picture that has nothing else refused.
     """
 
     flavour: str = "timm"
@@ -125,6 +129,8 @@ class PreprocessSpec:
     std: tuple[float, ...] = IMAGENET_STD
     rescale_factor: float | None = None
     image_mode: str = "RGB"
+    grey16: str | None = None
+    background: str | None = None
 
     def __post_init__(self) -> None:
         if self.flavour not in RULES:
@@ -139,6 +145,7 @@ class PreprocessSpec:
             raise ConfigError(f"unknown crop_mode {self.crop_mode!r}; known: center, squash")
         if self.image_mode not in MODES:
             raise ConfigError(f"unknown image_mode {self.image_mode!r}; known: {', '.join(MODES)}")
+        check_conversion(self.image_mode, self.grey16, self.background)
         self._check_sizes()
         if len(self.mean) != len(self.std) or not self.mean:
             raise ConfigError("mean and std must have one value per channel each")
@@ -190,11 +197,12 @@ class PreprocessSpec:
         """Return a JSON-ready dictionary; ``image_mode`` is in it where it is not RGB.
 
         So the file of an RGB model is what it was before there were other modes, and a release
-        that knows no other refuses the rest.
+        that knows no other refuses the rest. So it is with ``grey16`` and ``background``.
         """
         values = asdict(self)
-        if self.image_mode == "RGB":
-            del values["image_mode"]
+        for name, usual in (("image_mode", "RGB"), ("grey16", None), ("background", None)):
+            if values[name] == usual:
+                del values[name]
         return values
 
     @classmethod
@@ -228,9 +236,15 @@ class PreprocessSpec:
                 std=tuple(number(n, "std") for n in listed(values.get("std", IMAGENET_STD))),
                 rescale_factor=None if factor is None else number(factor, "rescale_factor"),
                 image_mode=text(values.get("image_mode", "RGB"), "image_mode"),
+                grey16=_text_or_none(values, "grey16"),
+                background=_text_or_none(values, "background"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(f"preprocessing is not as it should be: {error!r}") from error
+
+
+def _text_or_none(values: Mapping[str, Any], name: str) -> str | None:
+    return None if values.get(name) is None else text(values[name], name)
 
 
 def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[Any]:

@@ -10,8 +10,8 @@ nobody asks for here, with a warning where it is damaged.
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
-import math
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +23,30 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
-from levit.pictures.limits import MAX_PIXELS, MAX_SCANS, count_scans, tile_sizes
-from levit.pictures.modes import MODES, check_array, convert_image, image_from_array
+from levit.pictures.checks import (
+    check_hidden_work,
+    check_jpeg,
+    check_opened,
+    check_size,
+    over_limit,
+    reading_of,
+    without_metadata,
+)
+from levit.pictures.conversion import Conversion
+from levit.pictures.hints import (
+    check_synchronous,
+    foreign_name,
+    is_heif,
+    name_of_file,
+    shortened,
+    text_hint,
+)
+from levit.pictures.limits import MAX_PIXELS
+from levit.pictures.metered import MAX_BYTES, metered
+from levit.pictures.modes import MODES, check_array, image_from_array
+from levit.pictures.netpbm import decode_netpbm
+from levit.pictures.pipes import patient
+from levit.plain_file import open_plain
 
 __all__ = [
     "FORMATS",
@@ -39,9 +61,6 @@ __all__ = [
 
 ImageLike: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[Any]"
 Size: TypeAlias = tuple[int, int]
-
-# Limit of a caller's file or pipe: as many pixels, uncompressed, four channels of 16 bits.
-MAX_BYTES: Final = 2**30
 
 # Formats in the order in which they are tried, and Pillow's module for each. A new one needs a
 # signature in its first bytes and its size in its header: TGA has no signature, and ICO and ICNS
@@ -97,6 +116,8 @@ def load_image(
     image: ImageLike,
     *,
     mode: str = "RGB",
+    grey16: str | None = None,
+    background: str | None = None,
     exif: bool = False,
     draft: Callable[[Size], Size] | None = None,
 ) -> Image.Image:
@@ -106,14 +127,15 @@ def load_image(
 
         load_image("cat.jpg").size    # (width, height)
 
-    Of an animation it is the first frame; without RGBA transparency is dropped; without I;16 grey
-    pixels of 16 bits are clipped at 255: all as Pillow's ``convert(mode)`` and so every home
-    library does.
+    Of an animation it is the first frame; without RGBA and a background transparency is dropped:
+    all as Pillow's ``convert(mode)`` and so every home library does. What it would destroy, grey
+    of 16 bits and pictures that are in their opacity alone, is an error unless the caller says how.
 
     Args:
         image: a path, encoded bytes, a binary file object, a Pillow image, or an array as
             :data:`~levit.pictures.modes.MODES` describes it, such as (H, W, 3) uint8 in RGB order.
         mode: the image mode that the model takes.
+        grey16, background: as in :class:`~levit.pictures.conversion.Conversion`.
         exif: turn the picture as its EXIF orientation says. timm does not, and so
             neither is it the default here.
         draft: maps the (width, height) of a picture to the size that it will be resized to.
@@ -129,20 +151,23 @@ def load_image(
             89 megapixels, or the limit of an application that set Pillow's to less.
     """
     name = image_name(image)
+    to = Conversion(mode=mode, grey16=grey16, background=background)
     if isinstance(image, np.ndarray):
         check_array(image, mode, name)
-        _check_size((image.shape[1], image.shape[0]), name)
+        check_size((image.shape[1], image.shape[0]), name)
         return image_from_array(image, mode)
     if isinstance(image, Image.Image):
-        _check_size(image.size, name)
-        return _decode(image, name, mode, exif=exif, own=False)
+        check_size(image.size, name)
+        check_opened(image, name)
+        return _decode(image, name, to, exif=exif, own=False)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(image), name, mode, exif, draft)
+        return _from_file(io.BytesIO(image), name, to, exif, draft)
     if isinstance(image, (str, os.PathLike)):
-        with _open(name) as file:
-            return _from_file(file, name, mode, exif, draft)
+        with _open(os.fsdecode(image)) as file:
+            return _from_file(file, name, to, exif, draft)
     if hasattr(image, "read"):
-        return _from_file(image, name, mode, exif, draft)
+        check_synchronous(image, name)
+        return _from_file(image, name, to, exif, draft)
     raise InputError(
         f"an image is a path, bytes, a binary file, a PIL image or an array, "
         f"{MODES[mode].array}, not {type(image).__name__}"
@@ -152,15 +177,14 @@ def load_image(
 def image_name(image: ImageLike) -> str:
     """Name an image for an error: by its file's name, or by its kind."""
     if isinstance(image, (str, os.PathLike)):
-        return os.fsdecode(image)
+        return shortened(os.fsdecode(image))
     if isinstance(image, np.ndarray):
         return "the image array"
     if isinstance(image, (bytes, bytearray, memoryview)):
         return "the image bytes"
     if isinstance(image, Image.Image):
         return "the image"
-    name = getattr(image, "name", None)  # None in a temporary file, a number in a pipe
-    return os.fsdecode(name) if name and isinstance(name, (str, bytes)) else "the image file"
+    return name_of_file(image)
 
 
 def image_endings() -> frozenset[str]:
@@ -170,38 +194,52 @@ def image_endings() -> frozenset[str]:
     return frozenset(ending for ending, name in Image.EXTENSION.items() if name in known | foreign)
 
 
-def _open(name: str) -> BinaryIO:
+def _open(path: str) -> BinaryIO:
     # Not by Pillow: it maps uncompressed files into memory, and one that somebody truncates
     # meanwhile ends the process.
+    name = shortened(path)
     try:
-        return open(name, "rb")
-    except FileNotFoundError as error:
-        raise InputError(f"{name or repr(name)}: no such file") from error
+        return open_plain(path)
     except IsADirectoryError as error:
         raise InputError(f"{name}: is a folder, not an image") from error
     except (OSError, ValueError) as error:
+        if (hint := text_hint(path)) is not None:
+            raise InputError(hint) from error
+        if isinstance(error, FileNotFoundError):
+            raise InputError(f"{name or repr(name)}: no such file") from error
         reason = getattr(error, "strerror", None) or brief(error)
         raise InputError(f"{name}: cannot be opened ({reason})") from error
 
 
 def _from_file(
-    file: BinaryIO, name: str, mode: str, exif: bool, draft: Callable[[Size], Size] | None
+    file: BinaryIO, name: str, to: Conversion, exif: bool, draft: Callable[[Size], Size] | None
 ) -> Image.Image:
     file = _seekable(file, name)
-    image = _identify(file, name)
-    _check_size(image.size, name)
-    _check_hidden_work(image, file, name)
+    with reading_of(name):
+        limited = metered(file, name)
+    if limited.prefix.startswith(b"\xff\xd8"):
+        with reading_of(name):
+            jpeg = without_metadata(file, check_jpeg(file, name))
+        image = _identify(jpeg, name)
+        check_size(image.size, name)
+    else:
+        image = _identify(limited, name)
+        check_size(image.size, name)
+        limited.begin_decoding()
+        image = decode_netpbm(image, limited, name) or image
+        check_hidden_work(image, file, name)
     if draft is not None and isinstance(image, JpegImageFile):
         _reduce(image, draft, exif)
-    return _decode(image, name, mode, exif=exif, own=True)
+    return _decode(image, name, to, exif=exif, own=True)
 
 
 def _seekable(file: BinaryIO, name: str) -> BinaryIO:
-    """Rewind the file, or read it all where it is a pipe."""
+    """Rewind the file, or read it all where it is a pipe, or cannot find its end."""
     try:
+        file.seek(0, os.SEEK_END)
         file.seek(0)
         return file
-    except (AttributeError, OSError, ValueError):
+    except (AttributeError, OSError, TypeError, ValueError):
         return _contents(file, name)
 
 
@@ -212,13 +250,25 @@ def file_contents(file: BinaryIO) -> BinaryIO:
         InputError: it cannot be read, is open as text, or has more than :data:`MAX_BYTES`.
     """
     name = image_name(file)
-    return _contents(_seekable(file, name), name)
+    check_synchronous(file, name)
+    file = _seekable(file, name)
+    if not isinstance(file, io.BytesIO):
+        with reading_of(name):
+            metered(file, name)  # its size
+    return _contents(file, name)
 
 
 def _contents(file: BinaryIO, name: str) -> BinaryIO:
     contents = io.BytesIO()
-    while chunk := _read(file, _CHUNK, name):
+    source = patient(file, name)
+    unknown = True
+    while chunk := _read(source, _CHUNK, name):
         contents.write(chunk)
+        if unknown and contents.tell() >= _PREFIX:
+            prefix = contents.getbuffer()[:_PREFIX].tobytes()
+            unknown = not any(_accepted(accepts, prefix) for _, accepts in _openers())
+            if unknown:
+                break  # no image, however much may come; the error will say which
         if contents.tell() > MAX_BYTES:
             raise InputError(f"{name}: has more than {MAX_BYTES // 2**20} MiB")
     contents.seek(0)
@@ -228,19 +278,27 @@ def _contents(file: BinaryIO, name: str) -> BinaryIO:
 
 def _read(file: BinaryIO, count: int, name: str) -> bytes:
     try:
-        data = file.read(count)
+        data: Any = file.read(count)
     except Exception as error:  # files of callers raise what they like
         raise InputError(f"{name}: cannot be read ({brief(error)})") from error
+    if isinstance(data, (bytearray, memoryview)):
+        return bytes(data)
     if not isinstance(data, bytes):
+        if inspect.iscoroutine(data):
+            data.close()
+            raise InputError(f"{name}: is read asynchronously; pass the bytes that it gives")
+        if data is None:
+            raise InputError(f"{name}: has no bytes yet; read it first, and pass bytes")
         raise InputError(f"{name}: is open as text; open it with mode 'rb'")
     return data
 
 
-def _identify(file: BinaryIO, name: str) -> Image.Image:
+def _identify(file: Any, name: str) -> Image.Image:
     """Open the file with the first decoder that takes it; only its header is read."""
     prefix = _read(file, _PREFIX, name)
     if not prefix:
         raise InputError(f"{name}: not an image, it is empty")
+    _check_heif(file, prefix, name)
     cause: Exception | None = None
     for opener, accepts in _openers():
         if not _accepted(accepts, prefix):
@@ -248,10 +306,12 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
         try:
             file.seek(0)
             return opener(file, "")
+        except InputError:
+            raise
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
             cause = error  # what a decoder says to what is none of its files
         except Image.DecompressionBombError as error:
-            raise InputError(f"{name}: its pixels {_over_limit()}") from error
+            raise InputError(f"{name}: its pixels {over_limit()}") from error
         except MemoryError as error:
             raise InputError(f"{name}: needs more memory than there is") from error
         except Exception as error:  # decoders raise what they like
@@ -263,6 +323,16 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
         f"{name}: not an image that is read here{detail and f' ({detail})'}; "
         f"read are {', '.join(FORMATS)}"
     ) from cause
+
+
+def _check_heif(file: BinaryIO, prefix: bytes, name: str) -> None:
+    if prefix[4:8] != b"ftyp" or not is_heif(prefix + _read(file, 48, name)):
+        return
+    if not any(_accepted(accepts, prefix) for _, (_, accepts) in _foreign_openers()):
+        raise InputError(
+            f"{name}: HEIC is read with a plugin of Pillow's: pip install pillow-heif, and call "
+            f"pillow_heif.register_heif_opener(); or convert it to JPEG"
+        )
 
 
 def _accepted(accepts: _Accepts | None, prefix: bytes) -> bool:
@@ -307,46 +377,14 @@ def _foreign_openers() -> list[tuple[str, tuple[_Opener, _Accepts | None]]]:
 
 def _other_format(prefix: bytes) -> str:
     """Name the format of a file that is not read here, by its first bytes alone."""
+    if name := foreign_name(prefix):
+        return name
     Image.init()
     for name, (_, accepts) in list(Image.OPEN.items()):
         if accepts is not None and _accepted(accepts, prefix):
             # TGA has no signature; one in true colours begins as a cursor file without cursors.
             return "TGA" if name == "CUR" and prefix[4:6] == b"\0\0" else name
     return ""
-
-
-def _over_limit() -> str:
-    return f"are over the limit of {_max_pixels() / 1e6:.3g} megapixels; scale the picture down"
-
-
-def _max_pixels() -> int:
-    # Pillow refuses twice its setting; an application that has lowered it means it.
-    if Image.MAX_IMAGE_PIXELS is None:
-        return MAX_PIXELS
-    return min(MAX_PIXELS, 2 * Image.MAX_IMAGE_PIXELS)
-
-
-def _check_size(size: Size, name: str) -> None:
-    width, height = size
-    if width < 1 or height < 1:
-        raise InputError(f"{name}: the image is empty ({width}x{height} pixels)")
-    if width * height > _max_pixels():
-        raise InputError(f"{name}: {width}x{height} pixels {_over_limit()}")
-
-
-def _check_hidden_work(image: Image.Image, file: BinaryIO, name: str) -> None:
-    """Raise where decoding takes far more than the size of the picture shows."""
-    try:
-        position = file.tell()
-        scans = count_scans(file) if isinstance(image, JpegImageFile) else 1
-        tile = math.prod(sorted(tile_sizes(file))[-2:]) if image.format == "TIFF" else 1
-        file.seek(position)
-    except Exception as error:  # files of callers raise what they like
-        raise InputError(f"{name}: cannot be read ({brief(error)})") from error
-    if scans > MAX_SCANS:
-        raise InputError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it anew")
-    if tile > _max_pixels():
-        raise InputError(f"{name}: a TIFF whose tiles {_over_limit()}")
 
 
 def _reduce(image: JpegImageFile, draft: Callable[[Size], Size], exif: bool) -> None:
@@ -357,17 +395,17 @@ def _reduce(image: JpegImageFile, draft: Callable[[Size], Size], exif: bool) -> 
     image.draft(None, (width, height))
 
 
-def _decode(image: Image.Image, name: str, mode: str, *, exif: bool, own: bool) -> Image.Image:
+def _decode(image: Image.Image, name: str, to: Conversion, *, exif: bool, own: bool) -> Image.Image:
     try:
         image.load()
         if exif:
             turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
             if turn is not None:
                 image = image.transpose(turn)
-        if own and image.mode == mode and isinstance(image, JpegImageFile):
+        if own and image.mode == to.mode and isinstance(image, JpegImageFile):
             return image  # large ones are worth the copy
         # A copy even when the mode is right: the caller's image stays the caller's.
-        return convert_image(image, mode, name)
+        return to.apply(image, name)
     except InputError:
         raise
     except MemoryError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from levit.artifact import Manifest
 from levit.errors import ConfigError, InputError
-from levit.pictures.modes import MODES
+from levit.pictures.modes import MODES, check_conversion
 from levit.pictures.pipeline import Pipeline
 from levit.pictures.preprocess import PreprocessSpec
 from levit.runtime.backends import SessionOptions
@@ -48,6 +48,8 @@ class PredictorSettings:
     workers: int | None
     exif: bool
     draft: bool
+    grey16: str | None
+    background: str | None
     allow_host_code: bool
     prove: bool
 
@@ -56,6 +58,7 @@ class PredictorSettings:
         _check_choice("mode", self.mode, ("latency", "throughput"))
         _check_threads("threads", self.threads, 1, "all")
         _check_threads("workers", self.workers, 0, "as many as threads")
+        check_conversion("RGB", self.grey16, self.background)
         if self.cache is not None:
             check_path(self.cache, "cache must be a folder's path, or None for none, not")
             # Absolute, so that it is the same after a change of folder or in another process.
@@ -87,6 +90,11 @@ class PredictorSettings:
         # Pillow is imported where there are pictures, and takes 20 ms.
         from levit.pictures.preparation import Preparation
 
+        spec = replace(
+            spec,
+            grey16=spec.grey16 if self.grey16 is None else self.grey16,
+            background=spec.background if self.background is None else self.background,
+        )
         preparation = Preparation(
             spec=spec,
             dtype=manifest.inputs[0].dtype,

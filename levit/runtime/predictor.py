@@ -84,6 +84,12 @@ class Predictor:
             quarter of the time. The model's home library does not, so not the default: pixels
             change by a grey level or so on average (at sharp edges by up to 20), and close
             decisions with them.
+        grey16: grey pictures of 16 bits, for a model of 8: ``scale`` takes their upper eight,
+            ``clip`` makes white of all above 255, as the home libraries do. By default as the
+            artifact says, which mostly refuses them.
+        background: colour behind what is not opaque, by name or as ``#rrggbb``. By default as the
+            artifact says; where it says nothing, opacity is dropped, as in the home libraries, and
+            a picture that has nothing else is refused.
         allow_host_code: load an engine that carries code for the CPU, as version-compatible ones
             of TensorRT do. It runs with the rights of this process: only from whom you trust.
         prove: on a class of CPU or GPU that the artifact has not seen, compare its golden cases
@@ -107,6 +113,8 @@ class Predictor:
         workers: int | None = None,
         exif: bool = False,
         draft: bool = False,
+        grey16: str | None = None,
+        background: str | None = None,
         allow_host_code: bool = False,
         prove: bool = True,
     ) -> None:
@@ -119,6 +127,8 @@ class Predictor:
             workers=workers,
             exif=exif,
             draft=draft,
+            grey16=grey16,
+            background=background,
             allow_host_code=allow_host_code,
             prove=prove,
         )

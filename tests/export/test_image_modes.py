@@ -198,7 +198,8 @@ def test_an_artifact_answers_for_pictures(weights, tmp_path, channels, changes, 
     shape = (64, 64, channels) if dtype == "uint8" else (channels, 64, 64)
     assert again.manifest.inputs[0].shape == ("batch", *shape)
     pictures = [picture(kind, (90, 70)) for kind in ("L", "RGB", "RGBA", "I;16", "P")]
-    with Predictor(artifact.path, threads=2, workers=2) as predictor:
+    grey16 = None if mode == "I;16" else "clip"
+    with Predictor(artifact.path, threads=2, workers=2, grey16=grey16) as predictor:
         report = predictor.check()
         assert report.passed
         assert report.tensor_error == 0
@@ -249,7 +250,9 @@ def test_int8_is_calibrated_and_judged_on_pictures(weights, tmp_path, mode, targ
         reduce_range=True,
         calibration=folder,
         force=True,
+        grey16=None if mode == "I;16" else "scale",
     )
+    assert artifact.manifest.preprocess.grey16 == (None if mode == "I;16" else "scale")
     assert artifact.manifest.calibration["images"] == 24
     with Predictor(artifact.path, threads=1) as predictor:
         assert predictor.check().passed
@@ -384,6 +387,7 @@ def test_sixteen_bits_tell_apart_what_eight_cannot(tmp_path, rng):
             output=tmp_path / mode[0], image_mode=mode, image_size=64, mean=[0.3], std=[1e-3]
         )
         artifact = export(options, model=network)
-        with Predictor(artifact.path, threads=1) as predictor:
+        grey16 = None if spread else "clip"
+        with Predictor(artifact.path, threads=1, grey16=grey16) as predictor:
             batch = predictor.preprocess([Image.fromarray(faint)])
         assert (batch.std() > 0.1) == spread

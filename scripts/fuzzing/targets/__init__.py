@@ -15,6 +15,7 @@ __all__ = ["SHARES", "TARGETS", "prepared"]
 TARGETS: Final[Mapping[str, str]] = {
     "image": "fuzzing.targets.image:ImageTarget",
     "giant": "fuzzing.targets.image:GiantTarget",
+    "jpeg": "fuzzing.targets.jpeg:JpegTarget",
     "artifact": "fuzzing.targets.artifact:ArtifactTarget",
     "onnx": "fuzzing.targets.onnx:OnnxTarget",
     "graph": "fuzzing.targets.graph:GraphTarget",

@@ -66,14 +66,21 @@ class ImageTarget:
 
     def attempt(self, data: bytes, folder: Path) -> Any:
         source: Any = data
-        way, exif, draft, spec = _choices(data)
+        way, exif, draft, spec, grey16, background = _choices(data)
         if way == "path":
             source = folder / "picture"
             source.write_bytes(data)
         elif way == "file":
             source = io.BytesIO(data)
         mode = spec.image_mode
-        image = load_image(source, mode=mode, exif=exif, draft=_small if draft else None)
+        image = load_image(
+            source,
+            mode=mode,
+            grey16=grey16,
+            background=background,
+            exif=exif,
+            draft=_small if draft else None,
+        )
         try:
             pixels = to_pixels(image, spec)
         except InputError:  # too long and thin: said, not answered
@@ -82,7 +89,7 @@ class ImageTarget:
 
     def judge(self, data: bytes, folder: Path, answer: Any) -> None:
         image, pixels = answer
-        _, exif, draft, spec = _choices(data)
+        _, exif, draft, spec, grey16, background = _choices(data)
         form = "F" if spec.image_mode == "I;16" else spec.image_mode
         if image.mode != form or min(image.size) < 1 or image.width * image.height > MAX_PIXELS:
             raise WrongAnswerError(f"form: {image.mode} {image.size}")
@@ -90,6 +97,11 @@ class ImageTarget:
             if draft and isinstance(opened, JpegImageFile):
                 opened.draft(None, _small(opened.size))
             plain = ImageOps.exif_transpose(opened) if exif else opened
+            if grey16 == "scale" and plain.mode.startswith("I"):
+                plain = Image.fromarray((np.asarray(plain) >> 8).astype(np.uint8))
+            if background is not None and plain.has_transparency_data:
+                behind = Image.new("RGBA", plain.size, background)
+                plain = Image.alpha_composite(behind, plain.convert("RGBA"))
             expected = _in_mode(plain, spec.image_mode)
         found = np.asarray(image)
         if found.shape != expected.shape:
@@ -128,8 +140,15 @@ def _small(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, size[0] * 64 // max(size)), max(1, size[1] * 64 // max(size))
 
 
-def _choices(data: bytes) -> tuple[str, bool, bool, PreprocessSpec]:
-    """(way in, EXIF, draft, spec): they follow from the input, so that it alone repeats its run."""
+def _choices(data: bytes) -> tuple[str, bool, bool, PreprocessSpec, str | None, str | None]:
+    """Follow from the input alone, so that it repeats its run.
+
+    Returns:
+        (way in, EXIF, draft, spec, grey of 16 bits, background)
+    """
     dice = hashlib.sha256(data).digest()
     way = ("bytes", "path", "file")[dice[0] % 3]
-    return way, dice[1] % 2 == 1, dice[2] % 3 == 0, _SPECS[dice[3] % len(_SPECS)]
+    spec = _SPECS[dice[3] % len(_SPECS)]
+    grey16 = None if spec.image_mode == "I;16" else ("clip", "clip", "scale")[dice[4] % 3]
+    opaque = spec.image_mode in ("L", "RGB") and dice[5] % 3 == 0
+    return way, dice[1] % 2 == 1, dice[2] % 3 == 0, spec, grey16, "teal" if opaque else None
