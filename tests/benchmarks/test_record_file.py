@@ -17,8 +17,9 @@ from levit.whole_file import check_writable, write_whole
 
 words = st.text(max_size=12)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-counts = st.integers(0, 2**63 - 1)
-large = st.integers(1 - 2**63, 2**63 - 1)
+counts = st.integers(1, 10**15)
+sides = st.integers(1, 10**6)
+large = st.integers(0, 10**18)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | numbers | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
@@ -26,6 +27,13 @@ plain = st.recursive(
 )
 tables = st.dictionaries(words, plain, max_size=3)
 many = st.lists(counts, max_size=5).map(tuple)
+samples = st.fixed_dictionaries(
+    {"kernel_ns": st.lists(counts, min_size=1, max_size=3)},
+    optional={"at_s": counts, "busy_s": st.none() | st.floats(-1e15, 1e15)},
+)
+noises = st.fixed_dictionaries(
+    {}, optional={"cpus": sides, "samples": st.lists(samples, max_size=6), "more": plain}
+)
 rounds = st.builds(
     Round, elapsed_ns=counts, values=many, stages=st.dictionaries(words, many, max_size=3)
 )
@@ -38,10 +46,10 @@ contenders = st.builds(
     runtime=words,
     kind=st.sampled_from(["ours", "peer", "ceiling"]),
     precision=words,
-    image_size=st.tuples(large, large),
+    image_size=st.tuples(sides, sides),
     macs=st.none() | large,
     parameters=st.none() | large,
-    top1=st.none() | numbers,
+    top1=st.none() | st.floats(0, 100),
 )
 
 
@@ -67,7 +75,7 @@ def drawn_records(draw):
             status=st.sampled_from(["complete", "interrupted"]),
             machine=tables,
             settings=tables,
-            noise=tables,
+            noise=noises,
             gpu_samples=st.lists(tables, max_size=2).map(tuple),
             contenders=st.just(tuple(taking_part)),
             measurements=st.lists(measurements, max_size=4).map(tuple),
@@ -217,8 +225,41 @@ def test_missing_unknown_and_mistyped_fields_are_refused(document):
         (("measurements", 0, "rounds", 0, "values"), [1.5]),
         (("measurements", 0, "rounds", 0, "elapsed_ns"), -1),
         (("measurements", 0, "rounds", 0, "values"), [2**63]),
+        (("measurements", 0, "rounds", 0, "values"), [10**290]),
+        (("measurements", 0, "rounds", 0, "values"), [0]),
+        (("measurements", 0, "rounds", 0, "elapsed_ns"), 0),
+        (("measurements", 0, "rounds", 0, "stages"), {"decode": [10**16]}),
+        (("measurements", 0, "settings", "batch"), 10**7),
+        (("measurements", 0, "settings", "long"), "x" * 20_000),
+        (("measurements", 0, "settings", "many"), [[1] * 300] * 50),
+        (("measurements", 0, "reason"), "x" * 20_000),
+        (("measurements", 0, "rounds"), [{"elapsed_ns": 0, "values": [], "stages": {}}] * 3000),
         (("contenders", 0, "macs"), 2**63),
+        (("contenders", 0, "macs"), -1),
+        (("contenders", 0, "parameters"), 10**290),
+        (("contenders", 0, "top1"), 1e308),
+        (("contenders", 0, "top1"), -1.0),
         (("contenders", 0, "image_size"), [224]),
+        (("contenders", 0, "image_size"), [0, 224]),
+        (("contenders", 0, "title"), "x" * 2000),
+        (("machine", "cpu"), [1]),
+        (("machine", "cpu", "model"), "x" * 20_000),
+        (("machine", "cpu", "features"), ["x"] * 20_000),
+        (("command",), ["x"] * 20_000),
+        (("created",), "x" * 20_000),
+        (("gpu_samples",), [{"x" * 20_000: 1}]),
+        (("noise", "cpus"), 0),
+        (("noise", "cpus"), 1e300),
+        (("noise", "samples"), {"0": 1}),
+        (("noise", "samples", 3), 7),
+        (("noise", "samples", 3), {"at_s": 1}),
+        (("noise", "samples", 3, "kernel_ns"), []),
+        (("noise", "samples", 3, "kernel_ns"), [0]),
+        (("noise", "samples", 3, "kernel_ns"), ["7"]),
+        (("noise", "samples", 3, "kernel_ns"), [10**290]),
+        (("noise", "samples", 3, "busy_s"), "much"),
+        (("noise", "samples", 3, "busy_s"), 1e300),
+        (("noise", "samples", 3, "steal_s"), [1]),
     ],
 )
 def test_values_that_cannot_be_are_refused(document, path, value):
