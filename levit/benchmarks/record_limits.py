@@ -31,6 +31,7 @@ MAX_ENGINES: Final = 100
 MAX_MEASUREMENTS: Final = 10_000
 # Rounds are 6 to 20; `levit bench --rounds` takes no more.
 MAX_ROUNDS: Final = 2000
+MAX_ALL_ROUNDS: Final = 100_000
 # All models, engines and protocols in one run give 12,500 pairs of 20 rounds.
 MAX_PAIRS: Final = 50_000
 MAX_PAIRED_ROUNDS: Final = 2_000_000
@@ -73,6 +74,8 @@ def check_values(record: Record) -> None:
     if twice := [name for name, count in counted.items() if count > 1]:
         raise ValueError(f"two contenders are called {shown(twice[0])}")
     _require_short(record.created, "created", MAX_NAME)
+    rounds = sum(len(measurement.rounds) for measurement in record.measurements)
+    _limit(rounds, MAX_ALL_ROUNDS, "rounds")
     for name in ("command", "machine", "settings"):
         _check_free(getattr(record, name), name)
     for place, sample in enumerate(record.gpu_samples):
