@@ -25,6 +25,7 @@ __all__ = [
     "number",
     "number_pair",
     "parsed",
+    "printable_json",
     "shown",
     "table",
     "text",
@@ -64,6 +65,21 @@ def parsed(text: str, *, finite: bool = True) -> Any:
         raise ValueError(f"it is nested more than {_DEEPEST} deep") from error
     _require_flat(values)
     return values
+
+
+def printable_json(text: str) -> str:
+    """Write the characters of JSON that move a terminal's cursor, turn its text round or are none.
+
+    They become the escapes of JSON, so that the document says the same: U+009B begins a terminal's
+    commands, U+202E shows a name backwards, and half characters have no UTF-8.
+    """
+    # Outside of strings, where no escapes may stand, JSON has spaces and line breaks alone.
+    return "\n".join(
+        line
+        if line.isprintable()
+        else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in line)
+        for line in text.split("\n")
+    )
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import errno
 import gzip
 import json
 import os
-import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -20,7 +19,7 @@ from typing import Any, Final
 from levit.benchmarks.record import SCHEMA, SCHEMA_VERSION, Contender, Measurement, Record, Round
 from levit.benchmarks.record_limits import check_counts, check_values
 from levit.errors import BackendUnavailableError, ConfigError, brief
-from levit.json_values import parsed
+from levit.json_values import parsed, printable_json
 from levit.plain_file import read_plain
 from levit.whole_file import write_whole
 
@@ -98,8 +97,7 @@ def to_json(record: Record) -> str:
         raise ConfigError(
             "the record holds NaN or infinity, which a JSON file cannot; measure again"
         ) from error
-    # Half characters, from file names in another encoding, are no UTF-8.
-    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
+    return printable_json(text)
 
 
 def from_json(text: str, name: str = "the record") -> Record:
