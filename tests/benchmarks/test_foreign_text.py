@@ -196,27 +196,27 @@ def test_a_hostile_record_is_drawn(hostile_record, tmp_path):
 
 
 SIGNS = [chr(i) for i in range(0x110000) if unicodedata.normalize("NFKC", chr(i)) in set("=+-@")]
-FORMULAS = ("1+1", "SUM(1)", "cmd|' /C calc'!A0")
 
 
-@pytest.mark.parametrize("formula", FORMULAS)
 @pytest.mark.parametrize(
     "before", ["", "\n", "\t", "\r\n", " ", "\u3000", "a;", "a; ", ";;", 'a";', '"']
 )
-def test_no_cell_of_a_spreadsheet_is_a_formula(hostile_record, formula, before):
-    value = ";".join(f"{before}{sign}{formula}" for sign in SIGNS)
+def test_no_cell_of_a_spreadsheet_is_a_formula(hostile_record, before):
+    value = ";".join(f"{before}{sign}SUM(1)" for sign in SIGNS)
     contender = replace(hostile_record.contenders[0], name=value, title=value)
     measurement = replace(hostile_record.measurements[0], contender=value, reason=value)
     record = replace(hostile_record, contenders=(contender,), measurements=(measurement,))
     text = to_csv(record)
     # As a country reads it that separates by semicolons or tabs, too.
-    for separator in (",", ";", "\t"):
-        for row in csv.reader(io.StringIO(text), delimiter=separator):
-            for cell in row:
-                begin = unicodedata.normalize("NFKC", cell.strip())[:1]
-                assert begin not in ("=", "+", "-", "@")
+    begins = {
+        unicodedata.normalize("NFKC", cell.strip())[:1]
+        for separator in (",", ";", "\t")
+        for row in csv.reader(io.StringIO(text), delimiter=separator)
+        for cell in row
+    }
+    assert not begins & set("=+-@")
     (row,) = csv.DictReader(io.StringIO(text))
-    assert row["title"].count(formula) == len(SIGNS) > 15
+    assert row["title"].count("SUM(1)") == len(SIGNS) > 15
 
 
 @settings(max_examples=30, deadline=None)

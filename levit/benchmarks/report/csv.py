@@ -17,9 +17,9 @@ from levit.whole_file import write_whole
 
 __all__ = ["to_csv", "write_csv"]
 
-# A spreadsheet would take a text that begins so for a formula, and so one behind a semicolon where
-# that separates cells: = + - @, and all characters that are one of these in another form (NFKC).
-_FORMULA: Final = re.compile("(?:^|(?<=;)) *(?=[=+\\-@⁺⁻⁼₊₋₌﹢﹣﹦﹫＋－＝＠])")
+# A spreadsheet would take a text that begins so for a formula (after spaces and quotes), and so one
+# behind a semicolon where that separates cells: = + - @, and all that NFKC makes one of these.
+_FORMULA: Final = re.compile('(?:^|(?<=;))(?=[ "]*[=+\\-@⁺⁼₊₌\ufb29﹢﹣﹦﹫＋－＝＠])')
 
 
 def write_csv(record: Record, path: Path | str) -> None:
