@@ -30,7 +30,7 @@ def images_in(folder: Path) -> list[Path]:
     while waiting or links:
         place = waiting.pop() if waiting else links.popleft()
         try:
-            status = os.stat(place)
+            status = Path(place).stat()
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))

@@ -81,17 +81,17 @@ def read_label_file(
         raise InputError(_empty(path))
     with _on_line(path, first):
         read = _reader([name.strip() for name in header], labels, decisions, negative)
-    numbers: dict[Path, int] = {}
-    values = []
+    numbers: dict[str, int] = {}
+    images, values = [], []
     for number, row in lines:
         with _on_line(path, number):
             if len(row) != len(header):
                 raise ValueError(f"{len(row)} cells where the first line has {len(header)}")
-            numbers[_image(folder, row[0].strip(), numbers)] = number
+            images.append(_image(folder, row[0].strip(), number, numbers))
             values.append(np.asarray(read([cell.strip() for cell in row[1:]]), np.float64))
     if not values:
         raise InputError(_empty(path))
-    return LabelFile(images=tuple(numbers), values=np.stack(values))
+    return LabelFile(images=tuple(images), values=np.stack(values))
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -115,16 +115,18 @@ def _on_line(path: Path, number: int) -> Iterator[None]:
         raise InputError(f"{path}, line {number}: {error}") from error
 
 
-def _image(folder: Path, name: str, before: dict[Path, int]) -> Path:
-    image = Path(os.path.normpath(folder / name))  # a/../b.jpg is b.jpg once more
+def _image(folder: Path, name: str, number: int, before: dict[str, int]) -> Path:
+    image = folder / name
     try:
         found = bool(name) and "\0" not in name and image.is_file()
     except OSError:  # a name that is too long
         found = False
     if not found:
         raise ValueError(f"{folder} has no image {shown(name)}")
-    if image in before:
-        raise ValueError(f"{shown(name)} stands on line {before[image]} too")
+    # By the folder that it lies in: a/../b.jpg is b.jpg once more. Two links are two pictures.
+    place = os.path.join(os.path.realpath(image.parent), image.name)
+    if before.setdefault(place, number) != number:
+        raise ValueError(f"{shown(name)} stands on line {before[place]} too")
     return image
 
 
