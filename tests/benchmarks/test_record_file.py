@@ -1,17 +1,26 @@
+import contextlib
 import dataclasses
 import gzip
 import json
 import os
+import re
+import subprocess
 import sys
+import time
 
 import pytest
 import records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from levit.benchmarks.compare import compare
 from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import Contender, Measurement, Record, Round
 from levit.benchmarks.record_file import from_json, read_record, to_json, write_record
+from levit.benchmarks.report.csv import to_csv
+from levit.benchmarks.report.html import to_html
+from levit.benchmarks.report.markdown import to_markdown
+from levit.commands.bench_tables import record_json
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.whole_file import check_writable, write_whole
 
@@ -288,6 +297,124 @@ def test_a_small_file_that_unpacks_to_a_huge_one(tmp_path, monkeypatch):
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(b" " * (8 << 20)))
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
         read_record(tmp_path / "bomb.json.gz")
+
+
+def refused(path, seconds=30):
+    """Read a record in a process with 2 GB; the one line that it ends with."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 << 30,) * 2);"
+    main = "from levit.cli import main; sys.exit(main(['bench', 'report', sys.argv[1]]))"
+    done = subprocess.run(
+        [sys.executable, "-c", limited + main, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert "internal" not in done.stderr
+    return done.stderr
+
+
+def test_a_pipe_is_no_record_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    assert "no plain file" in refused(tmp_path / "pipe.json")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: b" " * (200 << 20), "unpacked, it is larger than 64 MiB"),
+        (lambda: b"[" + b"[]," * 20_000_000 + b"[]]", "lists and objects, and no run has more"),
+        (lambda: b"[" + b"1," * 30_000_000 + b"1]", "values, and no run has more"),
+        (lambda: b'{"a":' * 400_000, "nested more than 64 deep"),
+        (lambda: b'{"x": "' + b"y" * (60 << 20) + b'"}', "is no record of a benchmark"),
+    ],
+)
+def test_a_small_file_costs_little_whatever_it_unpacks_to(tmp_path, make, message):
+    (tmp_path / "r.json.gz").write_bytes(gzip.compress(make()))
+    assert message in refused(tmp_path / "r.json.gz")
+
+
+def test_a_file_of_many_small_members_is_refused(tmp_path):
+    (tmp_path / "r.json.gz").write_bytes(gzip.compress(b"") * 1_000_000)
+    assert "its compression breaks off" in refused(tmp_path / "r.json.gz")
+    document = gzip.compress(to_json(records.build(rounds=1)).encode())
+    (tmp_path / "r.json.gz").write_bytes(document + b"more")
+    assert "its compression breaks off" in refused(tmp_path / "r.json.gz")
+
+
+def test_a_sparse_file_is_refused_unread(tmp_path):
+    with (tmp_path / "r.json").open("wb") as file:
+        file.truncate(1 << 40)
+    assert "larger than 64 MiB" in refused(tmp_path / "r.json")
+
+
+def _many(count, **changes):
+    """A document of one measurement each of `count` contenders."""
+    record = records.build(
+        models=("levit_128s",), engines=("levit-onnx",), protocols=("paper",), rounds=1
+    )
+    document = json.loads(to_json(record))
+    (first, *_), (taken, *_) = document["contenders"], document["measurements"]
+    document["contenders"], document["measurements"] = [], []
+    for i in range(count):
+        kind = "ours" if i % 2 else "peer"
+        changed = {key: make(i) for key, make in changes.items()}
+        document["contenders"].append(first | {"name": f"c{i}", "kind": kind} | changed)
+        document["measurements"].append(taken | {"contender": f"c{i}"})
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (_many(900), "303,525 pairs"),
+        (_many(1001, model=lambda i: f"m{i}"), "1,001 contenders"),
+        (_many(101, engine=lambda i: f"e{i}"), "101 engines"),
+    ],
+)
+def test_what_costs_more_than_its_bytes_is_counted(tmp_path, document, message):
+    (tmp_path / "r.json").write_text(json.dumps(document))
+    assert re.search(message, refused(tmp_path / "r.json"))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [_many(300), _many(1000, model=lambda i: f"m{i}"), _many(100, engine=lambda i: f"e{i}")],
+    ids=["pairs", "models", "engines"],
+)
+def test_as_much_as_is_let_in_is_shown_in_time(document):
+    started = time.monotonic()
+    record = from_json(json.dumps(document))
+    assert to_html(record)
+    assert to_markdown(record)
+    assert to_csv(record)
+    assert record_json(record)
+    assert time.monotonic() - started < 100  # 2 to 10 s
+
+
+@pytest.mark.parametrize("protocol", ["cold-start", "latency"])
+def test_many_values_in_one_interval(document, protocol):
+    rounds = [{"elapsed_ns": 10**12, "values": list(range(1, 32_001)), "stages": {}}]
+    measurement = document["measurements"][0] | {"protocol": protocol, "rounds": rounds}
+    record = from_json(json.dumps(document | {"measurements": [measurement]}))
+    started = time.monotonic()
+    assert to_html(record)
+    assert time.monotonic() - started < 20  # 0.2 s
+
+
+@settings(max_examples=60, deadline=None)
+@given(record=drawn_records())
+def test_whatever_is_let_in_can_be_shown_and_compared(record):
+    record = from_json(to_json(record))
+    with contextlib.suppress(ConfigError):  # nothing in it that can be compared
+        compare(record, record)
+    for show in (to_html, to_markdown, to_csv, record_json):
+        assert show(record)
 
 
 def test_paths_that_cannot_be_written(tmp_path):
