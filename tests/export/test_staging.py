@@ -485,14 +485,15 @@ def race(folders, fails, force=False):
 
 def test_exports_at_once_under_parents_that_are_missing(tmp_path):
     for turn in range(3):
-        parent = tmp_path / f"{turn}" / "a" / "b" / "c"
+        # A hundred, so that processes meet in them: of four, one run in many fails.
+        parent = tmp_path.joinpath(f"{turn}", *["d"] * 100)
         lines = race([parent / f"{number}" for number in range(8)], [False] * 8)
         assert lines == ["written"] * 8
         assert len(list(parent.iterdir())) == 8
 
 
 def test_exports_that_fail_take_no_folder_from_under_others(tmp_path):
-    parent = tmp_path / "a" / "b"
+    parent = tmp_path.joinpath(*["d"] * 100)
     fails = [number % 2 == 0 for number in range(10)]
     lines = race([parent / f"{number}" for number in range(10)], fails)
     assert lines == ["" if fail else "written" for fail in fails]
