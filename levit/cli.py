@@ -9,15 +9,17 @@ import io
 import os
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
 from levit import __version__
 from levit.commands.arguments import add_commands
 from levit.commands.bench_arguments import add_bench
-from levit.errors import LevitError
+from levit.commands.output import print_note
+from levit.errors import LevitError, printable
 from levit.interruption import RECEIVED
 from levit.standard_streams import open_standard_streams
 
@@ -31,9 +33,17 @@ _EXIT_STATUS = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose messages repeat words as a terminal can show them."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        lines = (printable(line) for line in message.split("\n"))
+        super()._print_message("\n".join(lines), file)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Build the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="levit", description=_DESCRIPTION, epilog=_EXIT_STATUS, allow_abbrev=False
     )
     parser.add_argument("--version", action="version", version=f"levit {__version__}")
@@ -64,12 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if RECEIVED:
             return _stopped()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print_note(f"error: {' '.join(str(error).split())}")
         return 1
     except KeyboardInterrupt:
         if debug:
             raise
-        print("error: interrupted", file=sys.stderr)
+        print_note("error: interrupted")
         return 130
     except BrokenPipeError:
         # The reader has left (`levit list | head`).
@@ -78,14 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         if debug:
             raise
-        print("error: out of memory; try smaller images, batches or models", file=sys.stderr)
+        print_note("error: out of memory; try smaller images, batches or models")
         return 1
     except OSError as error:
         # Standard output on a full disk; whatever else fails is translated where it does.
         if debug:
             raise
         _discard_output()
-        print(f"error: {error.strerror or error} (--debug shows where)", file=sys.stderr)
+        print_note(f"error: {error.strerror or error} (--debug shows where)")
         return 1
     except Exception as error:
         if debug:
@@ -94,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _stopped()
         # A bug of ours, and still one line: scripts read this.
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        print(f"error: internal: {text}; --debug shows where, please report it", file=sys.stderr)
+        print_note(f"error: internal: {text}; --debug shows where, please report it")
         return 1
     finally:
         RECEIVED.clear()  # a later call in this process is another run
@@ -103,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _stopped() -> int:
     """Exit status of a signal that came while C++ was being loaded, which made an error of it."""
     if signal.SIGINT in RECEIVED:
-        print("error: interrupted", file=sys.stderr)
+        print_note("error: interrupted")
     return 128 + RECEIVED[0]
 
 
@@ -130,11 +140,21 @@ def _run(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
-    if not arguments.debug:
+    if arguments.debug:
+        sys.excepthook = _show_traceback
+    else:
         warnings.simplefilter("ignore")  # Pillow's, beside our own line about the same picture
     module = importlib.import_module(f"levit.commands.{arguments.command}_command")
     status: int = module.run(arguments)
     return status
+
+
+def _show_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an exception as Python does, without what foreign messages would do to a terminal."""
+    for line in "".join(traceback.format_exception(kind, error, trace)).rstrip().split("\n"):
+        print_note(line)
 
 
 def _discard_output() -> None:

@@ -4,7 +4,7 @@
 Run from the repository root::
 
     pip install '.[dev,peers]'
-    python scripts/fuzz.py                                  # 24,000 inputs in a few minutes
+    python scripts/fuzz.py                                  # 28,000 inputs in a few minutes
     python scripts/fuzz.py --count 20000                    # the run in docs/measurements/other.md
     python scripts/fuzz.py --target image --count 1000 --seed 7
     python scripts/fuzz.py --target image --replay fuzz-failures/image-crash-SIGSEGV.bin

@@ -5,12 +5,14 @@ No distribution is assumed: timings have long tails. Intervals cover the true va
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 __all__ = [
     "Interval",
@@ -34,6 +36,11 @@ WIDEST_EQUAL: Final = 0.05
 FEWEST: Final = 6
 
 _RESAMPLES: Final = 1000
+# Limits of one resampling, whose work is their product (the longest protocol has 20 rounds): of
+# more rounds neighbours are drawn together, and of more values every n-th is a place where an
+# interval may end.
+_MOST_DRAWN: Final = 64
+_MOST_PLACES: Final = 5000
 
 
 class Interval(NamedTuple):
@@ -51,11 +58,20 @@ def median_interval(values: Sequence[float]) -> Interval:
     extreme values whose total probability is at most 5 % (none, where there are few).
     """
     ordered = sorted(values)
-    n = len(ordered)
-    left_out, tail = 0, 1  # in units of 2⁻ⁿ: beyond a thousand values no float holds them
-    while 40 * (tail := tail + math.comb(n, left_out + 1)) <= 2**n:
-        left_out += 1
-    return Interval(statistics.median(ordered), ordered[left_out], ordered[n - 1 - left_out])
+    left_out = _left_out(len(ordered))
+    return Interval(statistics.median(ordered), ordered[left_out], ordered[-1 - left_out])
+
+
+@functools.cache
+def _left_out(n: int) -> int:
+    """Count the values that are left out at either end: the most whose tail is at most 1/40."""
+    # Terms of the binomial distribution further than this from its middle are below 1e-80 of it.
+    first = max(0, n // 2 - 10 * math.isqrt(n))
+    whole = math.lgamma(n + 1) - n * math.log(2)
+    tail, k = 0.0, first
+    while (tail := tail + math.exp(whole - math.lgamma(k + 1) - math.lgamma(n - k + 1))) <= 1 / 40:
+        k += 1
+    return max(0, k - 1)
 
 
 def ratio_interval(above: Sequence[float], below: Sequence[float]) -> Interval:
@@ -76,6 +92,7 @@ def percentile_intervals(
     """
     full = [np.asarray(r, np.float64) for r in rounds if len(r)]
     values = np.percentile(np.concatenate(full), percents)
+    full = _drawn_together(full)
     # A round of thousands of calls says no more here than its quantiles do.
     thin = [r if len(r) <= 200 else np.quantile(r, np.linspace(0, 1, 201)) for r in full]
     count = len(thin)
@@ -83,6 +100,7 @@ def percentile_intervals(
     # product is the distribution of each draw, without a draw ever being put together.
     drawn = np.random.default_rng(0).multinomial(count, [1 / count] * count, size=_RESAMPLES)
     places = np.unique(np.concatenate(thin))
+    places = places[:: len(places) // -_MOST_PLACES][::-1]  # the last one always
     below = np.stack([np.searchsorted(np.sort(r), places, side="right") for r in thin])
     reached = drawn.astype(np.float32) @ below.astype(np.float32)  # (draws, places)
     found = {}
@@ -91,6 +109,11 @@ def percentile_intervals(
         low, high = np.percentile(places[enough.argmax(axis=1)], [2.5, 97.5])
         found[percent] = Interval(value, min(value, float(low)), max(value, float(high)))
     return found
+
+
+def _drawn_together(rounds: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
+    size = -(-len(rounds) // _MOST_DRAWN)
+    return [np.concatenate(rounds[i : i + size]) for i in range(0, len(rounds), size)]
 
 
 def unpaired_ratio(above: Interval, below: Interval, drift: float = 0.0) -> Interval:

@@ -6,32 +6,28 @@ Writing needs nothing but the runtime, so that a bare machine can measure; readi
 
 from __future__ import annotations
 
-import collections
+import errno
 import gzip
-import io
 import json
-import math
 import os
-import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import SCHEMA, SCHEMA_VERSION, Contender, Measurement, Record, Round
+from levit.benchmarks.record_limits import check_counts, check_values
 from levit.errors import BackendUnavailableError, ConfigError, brief
+from levit.json_values import parsed, printable_json
+from levit.plain_file import read_plain
 from levit.whole_file import write_whole
 
 __all__ = ["from_json", "read_record", "to_json", "write_record"]
 
-# A run of hours over all engines takes some tens of megabytes.
-MAX_BYTES: Final = 512 * 1024 * 1024
-
-_COUNTS: Final = ("batch", "threads", "streams")
-_GROUPS: Final = ("cpu", "memory", "gpu", "system", "versions", "revision", "environment")
-_MAX_INT: Final = 2**63 - 1  # NumPy counts no further
+# A hundred times the largest of docs/measurements. A run of hours over all engines, of networks
+# that take 0.1 ms, comes to some tens of megabytes.
+MAX_BYTES: Final = 64 * 1024 * 1024
 
 
 def write_record(record: Record, path: Path | str) -> None:
@@ -58,27 +54,35 @@ def read_record(path: Path | str) -> Record:
         BackendUnavailableError: msgspec is missing.
     """
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_BYTES + 1)
+        raw = read_plain(path, MAX_BYTES)
         if raw[:2] == b"\x1f\x8b":
-            with gzip.open(io.BytesIO(raw)) as packed:
-                raw = packed.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise ConfigError(
-                f"{path}: is larger than {MAX_BYTES >> 20} MiB, which no record of a benchmark "
-                f"is; name the file that levit bench has written"
-            )
+            raw = _unpacked(raw)
         return from_json(raw.decode(), str(path))
     except UnicodeDecodeError as error:
         raise ConfigError(_not_ours(str(path), "it is not text")) from error
-    except (zlib.error, EOFError, gzip.BadGzipFile) as error:
+    except zlib.error as error:
         raise ConfigError(
             f"{path}: is damaged (its compression breaks off); measure again"
         ) from error
     except (OSError, ValueError) as error:
-        number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number else str(error)
-        raise ConfigError(f"{path}: cannot be read ({reason}); check the path") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"{path}: cannot be read ({reason}); name the file that levit bench has written"
+        ) from error
+
+
+def _unpacked(raw: bytes) -> bytes:
+    """Unpack a gzip file of one member, as `write_record` makes it, as far as the limit.
+
+    Empty members would cost more time than their bytes, and what follows is none of a record's.
+    """
+    unpacker = zlib.decompressobj(wbits=31)
+    contents = unpacker.decompress(raw, MAX_BYTES + 1)
+    if len(contents) > MAX_BYTES:
+        raise OSError(errno.EFBIG, f"unpacked, it is larger than {MAX_BYTES >> 20} MiB")
+    if not unpacker.eof or unpacker.unused_data:
+        raise zlib.error("breaks off, or something follows")
+    return contents
 
 
 def to_json(record: Record) -> str:
@@ -93,8 +97,7 @@ def to_json(record: Record) -> str:
         raise ConfigError(
             "the record holds NaN or infinity, which a JSON file cannot; measure again"
         ) from error
-    # Half characters, from file names in another encoding, are no UTF-8.
-    return re.sub("[\ud800-\udfff]", lambda half: f"\\u{ord(half[0]):04x}", text)
+    return printable_json(text)
 
 
 def from_json(text: str, name: str = "the record") -> Record:
@@ -115,8 +118,8 @@ def from_json(text: str, name: str = "the record") -> Record:
     try:
         record = msgspec.convert(document, Record)
         _check_fields(document)
-        _check_values(record)
-    except (msgspec.ValidationError, _DamageError, RecursionError) as error:
+        check_values(record)
+    except ValueError as error:  # msgspec's too
         raise ConfigError(f"{name}: is damaged ({brief(error)}); measure again") from error
     return record
 
@@ -142,16 +145,11 @@ def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else list(value)
 
 
-class _DamageError(Exception):
-    """A document departs from the schema."""
-
-
 def _document(text: str, name: str) -> dict[str, Any]:
     """Parse the JSON of a record of this schema, none of whose fields is checked yet."""
     try:
-        document = json.loads(text, parse_constant=_finite, parse_float=_finite)
-    except RecursionError as error:
-        raise ConfigError(_not_ours(name, "it is nested too deeply")) from error
+        check_counts(text)
+        document = parsed(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise ConfigError(
@@ -159,7 +157,10 @@ def _document(text: str, name: str) -> dict[str, Any]:
             f"levit bench has written, or measure again"
         ) from error
     except ValueError as error:
-        raise ConfigError(f"{name}: is damaged ({error}); measure again") from error
+        raise ConfigError(
+            f"{name}: is damaged ({error}); name a file that levit bench has written, or measure "
+            f"again"
+        ) from error
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         raise ConfigError(_not_ours(name, f'it has no "schema": "{SCHEMA}"'))
     version = document.get("schema_version")
@@ -185,13 +186,6 @@ def _not_ours(name: str, why: str) -> str:
     )
 
 
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is no measured value")
-    return value
-
-
 def _check_fields(document: dict[str, Any]) -> None:
     """Every field of the schema is there, and no other: msgspec lets dataclasses off."""
     tables: list[tuple[str, Any, dict[str, Any]]] = [("it", Record, document)]
@@ -202,32 +196,4 @@ def _check_fields(document: dict[str, Any]) -> None:
         tables += [(f"{where}.rounds", Round, turn) for turn in measurement.get("rounds", ())]
     for where, kind, table in tables:
         if odd := sorted({field.name for field in fields(kind)} ^ table.keys()):
-            raise _DamageError(f"missing or unknown in {where}: {', '.join(odd)}")
-
-
-def _check_values(record: Record) -> None:
-    """Names are known and unique, and numbers can have been counted."""
-    counted = collections.Counter(c.name for c in record.contenders)
-    if twice := [name for name, count in counted.items() if count > 1]:
-        raise _DamageError(f"two contenders are called {twice[0][:80]}")
-    for contender in record.contenders:
-        numbers = (*contender.image_size, contender.macs or 0, contender.parameters or 0)
-        if max(map(abs, numbers)) > _MAX_INT:
-            raise _DamageError(f"{contender.name[:80]} has a number that is too large")
-    for group in _GROUPS:
-        if not isinstance(record.machine.get(group) or {}, Mapping):
-            raise _DamageError(f"machine.{group} is no table of names and values")
-    for number, measurement in enumerate(record.measurements):
-        where = f"measurements[{number}]"
-        if measurement.contender not in counted:
-            raise _DamageError(f"{where} is of an unknown contender")
-        if measurement.protocol not in PROTOCOLS:
-            raise _DamageError(f"{where} is of an unknown protocol")
-        for count in _COUNTS:
-            value = measurement.settings.get(count, 1)
-            if type(value) is not int or not 1 <= value <= _MAX_INT:
-                raise _DamageError(f"{where}.settings.{count} is no positive integer")
-        for turn in measurement.rounds:
-            for values in ((turn.elapsed_ns,), turn.values, *turn.stages.values()):
-                if min(values, default=0) < 0 or max(values, default=0) > _MAX_INT:
-                    raise _DamageError(f"{where} holds a time that is negative or too large")
+            raise ValueError(f"missing or unknown in {where}: {', '.join(odd)}")

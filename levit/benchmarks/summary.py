@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from levit.benchmarks.engines import ENGINES
 from levit.benchmarks.intervals import (
@@ -297,20 +297,21 @@ def comparisons(record: Record) -> tuple[Comparison, ...]:
 
     Settings are equal, except where a protocol searches for them.
     """
-    by_case: dict[tuple[str, str, str], list[tuple[Contender, Measurement]]] = {}
+    by_case: dict[tuple[str, str, str], list[_Entry]] = {}
     for contender, measurement in _measured(record):
         if measurement.status == "ok" and contender.kind != "ceiling":
             case = (contender.model, measurement.protocol, _asked_for(measurement))
-            by_case.setdefault(case, []).append((contender, measurement))
+            entry = _Entry(contender, measurement, _by_round(measurement))
+            by_case.setdefault(case, []).append(entry)
     found: list[Comparison] = []
     for same in by_case.values():
-        ours = [(c, m) for c, m in same if c.kind == "ours"]
+        ours = [entry for entry in same if entry.contender.kind == "ours"]
         # The engine of our own is set beside our others, wherever it was named.
-        ours.sort(key=lambda pair: pair[0].runtime not in _SHARED_RUNTIMES)
-        peers = [(c, m) for c, m in same if c.kind == "peer"]
+        ours.sort(key=lambda entry: entry.contender.runtime not in _SHARED_RUNTIMES)
+        peers = [entry for entry in same if entry.contender.kind == "peer"]
         for number, one in enumerate(ours):
             # A model that entered twice, or two artifacts of one: each beside those before it.
-            beside = [_compare(*one, *other) for other in (*peers, *ours[:number])]
+            beside = [_compare(one, other) for other in (*peers, *ours[:number])]
             found += _with_best_peer([c for c in beside if c is not None])
     return tuple(found)
 
@@ -342,22 +343,19 @@ def _asked_for(measurement: Measurement) -> str:
     return repr(sorted((k, v) for k, v in measurement.settings.items() if k not in found))
 
 
-def _compare(
-    ours: Contender, one: Measurement, peer: Contender, other: Measurement
-) -> Comparison | None:
-    quantity = _QUANTITIES.get(one.protocol, "speed")
+def _compare(ours: _Entry, peer: _Entry) -> Comparison | None:
+    quantity = _quantity(ours.measurement)
     # An interrupted run has more rounds of the one than of the other.
-    rounds = zip(_by_round(one, quantity), _by_round(other, quantity), strict=False)
-    pairs = [(a, b) for a, b in rounds if a and b]
+    pairs = [(a, b) for a, b in zip(ours.by_round, peer.by_round, strict=False) if a and b]
     if not pairs:
         return None
     mine, theirs = zip(*pairs, strict=True)
     ratio = ratio_interval(*((mine, theirs) if quantity == "speed" else (theirs, mine)))
     return Comparison(
-        ours=ours,
-        peer=peer,
-        protocol=one.protocol,
-        settings=one.settings,
+        ours=ours.contender,
+        peer=peer.contender,
+        protocol=ours.measurement.protocol,
+        settings=ours.measurement.settings,
         quantity=quantity,
         ratio=ratio,
         verdict=verdict_of(ratio, len(pairs)),
@@ -365,8 +363,20 @@ def _compare(
     )
 
 
-def _by_round(measurement: Measurement, quantity: str) -> Sequence[float | None]:
-    if quantity == "speed":
+class _Entry(NamedTuple):
+    """A measurement to compare, with its quantity round by round, computed once for all pairs."""
+
+    contender: Contender
+    measurement: Measurement
+    by_round: Sequence[float | None]
+
+
+def _quantity(measurement: Measurement) -> str:
+    return _QUANTITIES.get(measurement.protocol, "speed")
+
+
+def _by_round(measurement: Measurement) -> Sequence[float | None]:
+    if (quantity := _quantity(measurement)) == "speed":
         return [_rate(measurement, r) for r in measurement.rounds]
     typical = max if quantity == "memory" else statistics.median
     return [float(typical(r.values)) if r.values else None for r in measurement.rounds]

@@ -22,6 +22,7 @@ from levit.benchmarks.material import prepare_material, write_photographs
 from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, schedule
 from levit.benchmarks.record import Record
 from levit.benchmarks.record_file import read_record, write_record
+from levit.benchmarks.record_limits import MAX_ROUNDS
 from levit.benchmarks.report import (
     write_csv,
     write_figure,
@@ -34,7 +35,7 @@ from levit.benchmarks.runner import Plan, run_benchmark
 from levit.benchmarks.summary import comparable, comparisons
 from levit.commands.bench_profile import run_profile
 from levit.commands.bench_tables import print_comparison, print_record, record_json
-from levit.commands.output import print_json, printable
+from levit.commands.output import print_json, print_line, print_note
 from levit.commands.progress import Progress
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.runtime.cpus import available_cpus
@@ -72,6 +73,8 @@ def _measure(arguments: argparse.Namespace) -> int:
     default = f"levit-bench-{arguments.device}-{now}.json"
     output = Path(default if arguments.output is None else arguments.output)
     _check_destinations(arguments, output, protocols)  # before minutes of work
+    if (arguments.rounds or 0) > MAX_ROUNDS:
+        raise ConfigError(f"--rounds is {MAX_ROUNDS} at most: give --seconds for a longer run")
     lineup = choose_lineup(
         device=device,
         models=arguments.models,
@@ -91,18 +94,15 @@ def _measure(arguments: argparse.Namespace) -> int:
     output = _written(record, output)
     _show(arguments, record, output)
     if stop is not None:
-        print(
-            f"what was measured until it was interrupted is in {printable(str(output))}",
-            file=sys.stderr,
-        )
+        print_note(f"what was measured until it was interrupted is in {output}")
         raise stop
     _write_reports(arguments, record)
     lacking = _unmeasured(record)
     for line in lacking:
-        print(printable(f"not measured: {line}"), file=sys.stderr)
+        print_note(f"not measured: {line}")
     below = _below(arguments.fail_under, record) if arguments.fail_under is not None else []
     for line in below:
-        print(printable(f"slower: {line}"), file=sys.stderr)
+        print_note(f"slower: {line}")
     return 1 if lacking or below else 0
 
 
@@ -167,12 +167,11 @@ def _run(
     }
     for install in dict.fromkeys(lineup.missing.values()):  # one command brings several
         titles = [title for title, remedy in lineup.missing.items() if remedy == install]
-        print(f"not installed: {'; '.join(titles)} ({install})", file=sys.stderr)
+        print_note(f"not installed: {'; '.join(titles)} ({install})")
     if importlib.util.find_spec("psutil") is None:
-        print(
+        print_note(
             "not installed: psutil, so what else the machine does is not seen "
-            "(pip install 'levit[bench]')",
-            file=sys.stderr,
+            "(pip install 'levit[bench]')"
         )
     photos = None if arguments.photos is None else Path(arguments.photos)
     pictures: tuple[Path, ...] = ()
@@ -187,7 +186,7 @@ def _run(
             progress=lambda title: progress(f"preparing: {title}"),
         )
     for name, reason in material.failed.items():
-        print(printable(f"cannot take part: {name}: {reason}"), file=sys.stderr)
+        print_note(f"cannot take part: {name}: {reason}")
     plan = Plan(
         contenders=lineup.contenders,
         protocols=protocols,
@@ -285,7 +284,8 @@ def _show(arguments: argparse.Namespace, record: Record, path: Path) -> None:
         return
     print_record(record)
     files = [str(path), *(name for name, _ in _reports(arguments))]
-    print(f"\nevery value: {printable(', '.join(files))}", flush=True)
+    print_line()
+    print_line(f"every value: {', '.join(files)}", flush=True)
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -305,7 +305,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         print_comparison(comparison)
     lines = _worse(arguments.fail_under, comparison) if arguments.fail_under is not None else []
     for line in lines:
-        print(printable(line), file=sys.stderr)
+        print_note(line)
     return 1 if lines else 0
 
 

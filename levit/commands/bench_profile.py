@@ -15,7 +15,7 @@ from levit.benchmarks.profile import Profile, measure_profile
 from levit.benchmarks.report.figures import figure, percent_text
 from levit.benchmarks.report.profile_page import kinds_table, steps_table, write_profile_page
 from levit.commands.bench_tables import print_one_table
-from levit.commands.output import print_json, printable
+from levit.commands.output import print_json, print_line
 from levit.commands.progress import Progress
 from levit.errors import ConfigError
 from levit.models.registry import DIGITS
@@ -96,11 +96,9 @@ def _print(profile: Profile) -> None:
     print_one_table(kinds_table(profile))
     whole = profile.whole
     peaks = ", ".join(f"{dtype} {figure(peak / 1e9)}" for dtype, peak in profile.peaks.items())
-    print(
-        printable(
-            f"{profile.model}, batch {profile.batch}, {profile.threads} "
-            f"thread{'' if profile.threads == 1 else 's'}, {profile.isa}: "
-            f"{figure(1e3 * whole.seconds)} ms, {figure(whole.flop_per_s / 1e9)} GFLOP/s, "
-            f"{percent_text(whole.peak_fraction)} of the register peak ({peaks} GFLOP/s)"
-        )
+    print_line(
+        f"{profile.model}, batch {profile.batch}, {profile.threads} "
+        f"thread{'' if profile.threads == 1 else 's'}, {profile.isa}: "
+        f"{figure(1e3 * whole.seconds)} ms, {figure(whole.flop_per_s / 1e9)} GFLOP/s, "
+        f"{percent_text(whole.peak_fraction)} of the register peak ({peaks} GFLOP/s)"
     )

@@ -24,7 +24,7 @@ from levit.benchmarks.summary import (
     register_peaks,
     summaries,
 )
-from levit.commands.output import print_table, printable
+from levit.commands.output import print_line, print_table
 
 __all__ = ["print_comparison", "print_one_table", "print_record", "record_json"]
 
@@ -50,20 +50,20 @@ def print_record(record: Record) -> None:
     ):
         for (precision, threads), top in sorted(tops.items()):
             count = "1 thread" if threads == 1 else f"{threads} threads"
-            print(printable(f"{name}, {precision}, {count}: {top:.0f} GFLOP/s ({what})"))
+            print_line(f"{name}, {precision}, {count}: {top:.0f} GFLOP/s ({what})")
     because = f": {'; '.join(context.reasons)}" if context.reasons else ""
-    print(f"the machine was {context.quietness}{because}")
+    print_line(f"the machine was {context.quietness}{because}")
 
 
 def print_one_table(table: Table) -> None:
     """Print the columns of a table that hold anything, and an empty line."""
-    print(printable(table.title + (f" ({table.note})" if table.note else "")))
+    print_line(table.title + (f" ({table.note})" if table.note else ""))
     header = [column.title for column in table.columns]
     rows = [list(row) for row in table.rows]
     used = [i for i in range(len(header)) if any(row[i] not in ("", "–") for row in rows)]
     right = [table.columns[i].numeric for i in used]
     print_table([[row[i] for i in used] for row in rows], [header[i] for i in used], right)
-    print()
+    print_line()
 
 
 # ---------------------------------------------------------------------------- two runs
@@ -91,12 +91,15 @@ def print_comparison(comparison: RunComparison) -> None:
     ]
     header = "contender,protocol,before,after,unit,better by,at least 95 %,verdict"
     print_table(rows, header.split(","))
-    print(f"\nthe machine itself changed by {comparison.drift:+.1%}, by which intervals are wider")
+    print_line()
+    print_line(
+        f"the machine itself changed by {comparison.drift:+.1%}, by which intervals are wider"
+    )
     for line in comparison.circumstances:
-        print(printable(line))
+        print_line(line)
     for which, names in (("first", comparison.only_before), ("second", comparison.only_after)):
         for name in names:
-            print(printable(f"only in the {which}: {name}"))
+            print_line(f"only in the {which}: {name}")
 
 
 def record_json(record: Record) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from levit import __version__
-from levit.commands.output import print_json, print_table
+from levit.commands.output import print_json, print_line, print_table
 from levit.native.library import load_library
 from levit.runtime.backends import BACKENDS, Backend
 from levit.runtime.cpus import available_cpus, cpu_features, cpu_model, cpu_precisions
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             ["native", _taken(values["native_isas"])],
         ]
     )
-    print()
+    print_line()
     print_table(
         [
             [
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
         ],
         header=["backend", "device", "version", "usable", "why not", "what to do"],
     )
-    print()
+    print_line()
     print_table(
         [
             [part["name"], part["version"] or "missing", part["purpose"], part["advice"]]

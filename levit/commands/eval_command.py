@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from levit.commands.eval_scores import (
     sigmoid_report,
 )
 from levit.commands.images import open_predictor
-from levit.commands.output import print_json, print_table
+from levit.commands.output import print_json, print_line, print_note, print_table
 from levit.commands.progress import Progress
 from levit.errors import ConfigError
 from levit.pictures.folders import labelled_images
@@ -64,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if "top1" not in report:
         header, rows = rows_of(report)
-        print()
+        print_line()
         print_table(rows, header, [False] + [True] * (len(header) - 1))
     return 0
 
@@ -72,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_assumed(assumed: Sequence[str], progress: Progress) -> None:
     with progress.aside():
         for choice in assumed:
-            print(f"assumed: {choice}", file=sys.stderr)
+            print_note(f"assumed: {choice}")
 
 
 def _first_classes(predictor: Predictor, folder: Path, progress: Progress) -> dict[str, Any]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 from levit.artifact import Manifest
-from levit.commands.output import print_table
+from levit.commands.output import print_line, print_note, print_table
 from levit.commands.progress import Progress
 from levit.errors import ConfigError
 
@@ -43,15 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
         _print_notes(artifact.manifest)
         checked = _graph_check(verification)
     if reason := verification.get("unverified_because"):
-        print(
+        print_note(
             f"note: the engine has not run here ({reason}){checked}; it proves itself where it is "
-            f"first opened",
-            file=sys.stderr,
+            f"first opened"
         )
     if tried := verification.get("tried"):
         _print_tried(tried)
     _print_accuracy(verification.get("accuracy"), artifact.manifest.precision)
-    print(f"{artifact.path}: {verification['status']}{_distance(verification)}")
+    print_line(f"{artifact.path}: {verification['status']}{_distance(verification)}")
     return 0
 
 
@@ -70,24 +68,22 @@ def _named_by(path: str, model: str | None) -> dict[str, str]:
 
 def _print_notes(manifest: Manifest) -> None:
     for choice in manifest.assumed:
-        print(f"assumed: {choice}", file=sys.stderr)
+        print_note(f"assumed: {choice}")
     verification = manifest.verification
     if verification["output_spread"] < _DEAF:
-        print(
+        print_note(
             f"note: the outputs hardly depend on the picture (spread "
             f"{verification['output_spread']:.0e}), so that the verification shows little: are "
-            f"these weights trained?",
-            file=sys.stderr,
+            f"these weights trained?"
         )
     if library := verification.get("source_library"):
         arguments = ", ".join(f"{name}={value!r}" for name, value in library["arguments"].items())
-        print(
+        print_note(
             f"compared with {library['library']} {library['version']}: {library['network']}"
-            f"({arguments}), {library['max_relative_error']:.1e} of the largest value",
-            file=sys.stderr,
+            f"({arguments}), {library['max_relative_error']:.1e} of the largest value"
         )
     if verification["status"] == "forced":
-        print(f"note: --force has kept an artifact {_fault(manifest)}", file=sys.stderr)
+        print_note(f"note: --force has kept an artifact {_fault(manifest)}")
 
 
 def _fault(manifest: Manifest) -> str:
@@ -133,12 +129,11 @@ def _print_accuracy(accuracy: Mapping[str, Any] | None, precision: str) -> None:
     else:
         found = f"{_agreement(accuracy)} ({accuracy['on']})"
     verdict = "" if accuracy["verdict"] == "passed" else f": {accuracy['verdict']}"
-    print(f"accuracy: {found}{verdict}", file=sys.stderr)
+    print_note(f"accuracy: {found}{verdict}")
     if kept := accuracy["kept_in_floating_point"]:
-        print(
+        print_note(
             f"note: {precision} throughout does not keep the accuracy; {len(kept)} layers are in "
-            f"floating point, the worst first: {', '.join(kept)}",
-            file=sys.stderr,
+            f"floating point, the worst first: {', '.join(kept)}"
         )
 
 
@@ -168,7 +163,7 @@ def _print_tried(tried: Mapping[str, Any]) -> None:
         for entry in tried["candidates"]
     ]
     header = ["target", "precision", "batch", "form", "dialect", "ms", "ratio", "verdict"]
-    print(f"batch {tried['batch']}, {tried['threads']} threads, {tried['cpu']}")
+    print_line(f"batch {tried['batch']}, {tried['threads']} threads, {tried['cpu']}")
     print_table(rows, header)
 
 

@@ -67,9 +67,12 @@ def find_images(words: Sequence[str]) -> list[tuple[str, str | BinaryIO]]:
         elif path.exists() or not glob.has_magic(word):
             found.append((word, word))
         else:
-            names = [
-                name for name in sorted(glob.glob(word, recursive=True)) if Path(name).is_file()
-            ]
+            try:
+                names = [n for n in sorted(glob.glob(word, recursive=True)) if Path(n).is_file()]
+            except RecursionError as error:
+                raise InputError(
+                    f"{word}: its folders lie in each other too deep; name a folder further below"
+                ) from error
             if not names:
                 raise InputError(f"{word}: matches no files")
             found += [(name, name) for name in names]

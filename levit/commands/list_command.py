@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from levit.commands.output import print_json, print_table
+from levit.commands.output import print_json, print_line, print_table
 from levit.models.counting import count
 from levit.models.json_files import read_config
 from levit.models.registry import DIGITS, FAMILIES, config_of, digits_folder
@@ -34,7 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
         ],
         header=["model", "family", "params M", "MACs M", "top-1 %", "top-5 %", "weights"],
     )
-    print(f"\nimages to try {DIGITS} on: {digits_folder() / 'images'}")
+    print_line()
+    print_line(f"images to try {DIGITS} on: {digits_folder() / 'images'}")
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.commands.images import find_images, open_predictor
-from levit.commands.output import print_json, printable
+from levit.commands.output import print_json, print_line, print_note
 from levit.commands.progress import Progress
 from levit.errors import ArtifactError, InputError
 from levit.pictures.reading import ImageLike
@@ -44,7 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
                 if arguments.json:
                     print_json(report)
                 else:
-                    print(f"{arguments.embed}: {len(images)} embeddings of {embeddings.shape[1]}")
+                    print_line(
+                        f"{arguments.embed}: {len(images)} embeddings of {embeddings.shape[1]}"
+                    )
             return 0
         answers = predictor.stream(
             (image for _, image in images), arguments.top_k, on_error="return"
@@ -54,13 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
             if isinstance(answer, InputError):
                 status = 1
                 with progress.aside():
-                    print(f"error: {answer}", file=sys.stderr)
+                    print_note(f"error: {answer}")
                 results.append({"image": name, "error": str(answer)})
             elif arguments.json:
                 results.append({"image": name, **_entry(answer, threshold)})
             else:
                 with progress.aside():
-                    print(printable(f"{name}: {_words(answer, threshold)}"))
+                    print_line(f"{name}: {_words(answer, threshold)}")
     if arguments.json:
         print_json(results)
     return status

@@ -17,7 +17,6 @@ JSON: ``{"0": "brick"}``, ``{"brick": 0}``   by number; also below ``id2label``,
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from levit.errors import ConfigError
-from levit.json_values import shown
+from levit.json_values import parsed, shown
 from levit.plain_file import open_plain
 
 __all__ = ["read_labels"]
@@ -191,8 +190,8 @@ def _numbered(pairs: Sequence[tuple[int, str]], path: Path, place: str) -> tuple
 
 def _from_json(text: str, path: Path) -> tuple[str, ...]:
     try:
-        values = json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+        values = parsed(text, finite=False)
+    except ValueError as error:
         raise ConfigError(
             f"{path}: begins as JSON and cannot be read as such ({error}); for one label per line "
             f"begin with a letter or a digit"
@@ -229,15 +228,6 @@ def _check_others(
             continue  # such as label2id of classes with equal names
         if _names_in(tables[key], path) not in (None, names):
             raise ConfigError(f"{path}: {keys[0]} and {key} hold other names: leave one out")
-
-
-def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in values:
-            raise ValueError(f"{shown(name)} is there twice")
-        values[name] = value
-    return values
 
 
 def _numbers_and_names(values: Mapping[str, Any]) -> list[tuple[int, str]]:

@@ -19,6 +19,9 @@ from levit.interruption import raise_if_interrupted
 
 __all__ = ["check_destination", "staged_folder"]
 
+# Of making parents while other exports that fail remove theirs: each try takes microseconds.
+_TRIES = 100
+
 
 @contextlib.contextmanager
 def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
@@ -36,16 +39,13 @@ def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
     created: list[Path] = []
     staging: Path | None = None
     try:
-        created = _make_parents(destination.parent)
-        _remove_leftovers(destination)
-        staging = destination.parent / f"{_prefix(destination)}{os.getpid()}-{secrets.token_hex(6)}"
-        staging.mkdir()
+        staging = _make_staging(destination, created)
         yield staging
         _sync_tree(staging)
         # An interruption that fell into a callback was swallowed there.
         raise_if_interrupted()
         check_destination(destination, force=force)
-        _swap_in(staging, destination)
+        _swap_in(staging, destination, force=force)
         created = []
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
@@ -83,15 +83,36 @@ def check_destination(destination: Path, *, force: bool) -> None:
         )
 
 
-def _make_parents(folder: Path) -> list[Path]:
+def _make_staging(destination: Path, created: list[Path]) -> Path:
+    """Make a folder beside the destination, and parents that lack, which `created` then lists.
+
+    Another export may make the same parents meanwhile, or remove its own because it failed.
+    """
+    name = f"{_prefix(destination)}{os.getpid()}-{secrets.token_hex(6)}"
+    for _ in range(_TRIES):
+        _make_parents(destination.parent, created)
+        with contextlib.suppress(FileNotFoundError):
+            _remove_leftovers(destination)
+            (destination.parent / name).mkdir()
+            return destination.parent / name
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(destination.parent))
+
+
+def _make_parents(folder: Path, created: list[Path]) -> None:
     missing = []
     while not folder.exists():
         missing.append(folder)
         folder = folder.parent
-    missing.reverse()
-    for path in missing:
-        path.mkdir()
-    return missing
+    for path in reversed(missing):
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if not path.is_dir():  # a file, or a link to nowhere
+                raise
+        except FileNotFoundError:  # gone again: the next try makes it
+            return
+        else:
+            created.append(path)
 
 
 def _remove_leftovers(destination: Path) -> None:
@@ -136,9 +157,16 @@ def _sync_tree(folder: Path) -> None:
             os.close(handle)
 
 
-def _swap_in(staging: Path, destination: Path) -> None:
+def _swap_in(staging: Path, destination: Path, *, force: bool) -> None:
     if not destination.exists():
-        staging.rename(destination)
+        try:
+            staging.rename(destination)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Another export was quicker: what holds for any artifact that is there holds for its.
+            check_destination(destination, force=force)
+            _swap_in(staging, destination, force=force)
     elif not _exchange(staging, destination):
         # Two renames where the system cannot exchange: the old artifact is whole at
         # every moment, beside the destination if not at it.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from levit.errors import ConfigError
+from levit.json_values import parsed
 
 __all__ = ["json_object", "read_config"]
 
@@ -39,8 +39,8 @@ def json_object(text: str, name: str) -> dict[str, Any]:
         ConfigError: the text is no JSON, or holds no object.
     """
     try:
-        values = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        values = parsed(text, finite=False)
+    except ValueError as error:
         raise ConfigError(f"{name}: cannot be read as JSON ({error})") from error
     if not isinstance(values, dict):
         raise ConfigError(f"{name}: holds no JSON object")

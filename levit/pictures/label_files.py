@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +18,13 @@ from numpy.typing import NDArray
 
 from levit.errors import InputError
 from levit.json_values import shown
-from levit.plain_file import open_plain
+from levit.plain_file import read_plain
 
 __all__ = ["LabelFile", "read_label_file"]
 
 _NAMES: Final = ("label", "labels")
+# 50,000 pictures with a column for each of 1,000 labels are 100 MB.
+_MOST_BYTES: Final = 256 * 1024 * 1024
 
 # The cells behind the image → a number for each output of the model.
 _Read: TypeAlias = Callable[[Sequence[str]], list[float]]
@@ -67,26 +71,40 @@ def read_label_file(
         InputError: it cannot be read, or a line is not as it should be, with its number.
     """
     try:
-        plain = open_plain(path)
-        with io.TextIOWrapper(plain, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            rows = [(reader.line_num, row) for row in reader if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: labels cannot be read ({error})") from error
-    if len(rows) < 2:
-        raise InputError(f"{path}: expected a first line such as 'image,labels', and more below it")
-    (first, header), *lines = rows
+        text = read_plain(path, _MOST_BYTES).decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"{path}: labels cannot be read ({reason})") from error
+    lines = _lines(text, path)
+    first, header = next(lines, (0, []))
+    if not header:
+        raise InputError(_empty(path))
     with _on_line(path, first):
         read = _reader([name.strip() for name in header], labels, decisions, negative)
-    numbers: dict[Path, int] = {}
-    values = []
+    numbers: dict[str, int] = {}
+    images, values = [], []
     for number, row in lines:
         with _on_line(path, number):
             if len(row) != len(header):
                 raise ValueError(f"{len(row)} cells where the first line has {len(header)}")
-            numbers[_image(folder, row[0].strip(), numbers)] = number
-            values.append(read([cell.strip() for cell in row[1:]]))
-    return LabelFile(images=tuple(numbers), values=np.asarray(values, np.float64))
+            images.append(_image(folder, row[0].strip(), number, numbers))
+            values.append(np.asarray(read([cell.strip() for cell in row[1:]]), np.float64))
+    if not values:
+        raise InputError(_empty(path))
+    return LabelFile(images=tuple(images), values=np.stack(values))
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield (number, cells) of each line that holds any; one at a time, of which few are large."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        yield from ((reader.line_num, row) for row in reader if row)
+    except csv.Error as error:
+        raise InputError(f"{path}: labels cannot be read ({error})") from error
+
+
+def _empty(path: Path) -> str:
+    return f"{path}: expected a first line such as 'image,labels', and more below it"
 
 
 @contextmanager
@@ -97,7 +115,7 @@ def _on_line(path: Path, number: int) -> Iterator[None]:
         raise InputError(f"{path}, line {number}: {error}") from error
 
 
-def _image(folder: Path, name: str, before: dict[Path, int]) -> Path:
+def _image(folder: Path, name: str, number: int, before: dict[str, int]) -> Path:
     image = folder / name
     try:
         found = bool(name) and "\0" not in name and image.is_file()
@@ -105,8 +123,10 @@ def _image(folder: Path, name: str, before: dict[Path, int]) -> Path:
         found = False
     if not found:
         raise ValueError(f"{folder} has no image {shown(name)}")
-    if image in before:
-        raise ValueError(f"{shown(name)} stands on line {before[image]} too")
+    # By the folder that it lies in: a/../b.jpg is b.jpg once more. Two links are two pictures.
+    place = os.path.join(os.path.realpath(image.parent), image.name)
+    if before.setdefault(place, number) != number:
+        raise ValueError(f"{shown(name)} stands on line {before[place]} too")
     return image
 
 
@@ -123,9 +143,10 @@ def _reader(
         return lambda cells: _named(cells[0], labels)
     if len(labels) == 1 and len(columns) == 1:
         return lambda cells: [_number(cells[0], decisions)]
-    odd = [name for name in columns if name not in labels or columns.count(name) > 1]
-    odd = odd or [name for name in labels if name not in columns]
-    if odd or len(set(labels)) != len(labels):
+    counted, known = Counter(columns), set(labels)
+    odd = [name for name in columns if name not in known or counted[name] > 1]
+    odd = odd or [name for name in labels if name not in counted]
+    if odd or len(known) != len(labels):
         raise ValueError(
             f"expected a column for each of the model's {len(labels)} labels"
             f"{', or labels' if decisions else ''}: see {', '.join(map(shown, odd[:3]))}"

@@ -1,24 +1,34 @@
+import contextlib
 import dataclasses
 import gzip
 import json
 import os
+import re
+import subprocess
 import sys
+import time
 
 import pytest
 import records
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from levit.benchmarks.compare import compare
 from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import Contender, Measurement, Record, Round
 from levit.benchmarks.record_file import from_json, read_record, to_json, write_record
+from levit.benchmarks.report.csv import to_csv
+from levit.benchmarks.report.html import to_html
+from levit.benchmarks.report.markdown import to_markdown
+from levit.commands.bench_tables import record_json
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.whole_file import check_writable, write_whole
 
 words = st.text(max_size=12)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
-counts = st.integers(0, 2**63 - 1)
-large = st.integers(1 - 2**63, 2**63 - 1)
+counts = st.integers(1, 10**15)
+sides = st.integers(1, 10**6)
+large = st.integers(0, 10**18)
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | numbers | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
@@ -26,6 +36,13 @@ plain = st.recursive(
 )
 tables = st.dictionaries(words, plain, max_size=3)
 many = st.lists(counts, max_size=5).map(tuple)
+samples = st.fixed_dictionaries(
+    {"kernel_ns": st.lists(counts, min_size=1, max_size=3)},
+    optional={"at_s": counts, "busy_s": st.none() | st.floats(-1e15, 1e15)},
+)
+noises = st.fixed_dictionaries(
+    {}, optional={"cpus": sides, "samples": st.lists(samples, max_size=6), "more": plain}
+)
 rounds = st.builds(
     Round, elapsed_ns=counts, values=many, stages=st.dictionaries(words, many, max_size=3)
 )
@@ -38,10 +55,10 @@ contenders = st.builds(
     runtime=words,
     kind=st.sampled_from(["ours", "peer", "ceiling"]),
     precision=words,
-    image_size=st.tuples(large, large),
+    image_size=st.tuples(sides, sides),
     macs=st.none() | large,
     parameters=st.none() | large,
-    top1=st.none() | numbers,
+    top1=st.none() | st.floats(0, 100),
 )
 
 
@@ -67,7 +84,7 @@ def drawn_records(draw):
             status=st.sampled_from(["complete", "interrupted"]),
             machine=tables,
             settings=tables,
-            noise=tables,
+            noise=noises,
             gpu_samples=st.lists(tables, max_size=2).map(tuple),
             contenders=st.just(tuple(taking_part)),
             measurements=st.lists(measurements, max_size=4).map(tuple),
@@ -217,8 +234,41 @@ def test_missing_unknown_and_mistyped_fields_are_refused(document):
         (("measurements", 0, "rounds", 0, "values"), [1.5]),
         (("measurements", 0, "rounds", 0, "elapsed_ns"), -1),
         (("measurements", 0, "rounds", 0, "values"), [2**63]),
+        (("measurements", 0, "rounds", 0, "values"), [10**290]),
+        (("measurements", 0, "rounds", 0, "values"), [0]),
+        (("measurements", 0, "rounds", 0, "elapsed_ns"), 0),
+        (("measurements", 0, "rounds", 0, "stages"), {"decode": [10**16]}),
+        (("measurements", 0, "settings", "batch"), 10**7),
+        (("measurements", 0, "settings", "long"), "x" * 20_000),
+        (("measurements", 0, "settings", "many"), [[1] * 300] * 50),
+        (("measurements", 0, "reason"), "x" * 20_000),
+        (("measurements", 0, "rounds"), [{"elapsed_ns": 0, "values": [], "stages": {}}] * 3000),
         (("contenders", 0, "macs"), 2**63),
+        (("contenders", 0, "macs"), -1),
+        (("contenders", 0, "parameters"), 10**290),
+        (("contenders", 0, "top1"), 1e308),
+        (("contenders", 0, "top1"), -1.0),
         (("contenders", 0, "image_size"), [224]),
+        (("contenders", 0, "image_size"), [0, 224]),
+        (("contenders", 0, "title"), "x" * 2000),
+        (("machine", "cpu"), [1]),
+        (("machine", "cpu", "model"), "x" * 20_000),
+        (("machine", "cpu", "features"), ["x"] * 20_000),
+        (("command",), ["x"] * 20_000),
+        (("created",), "x" * 20_000),
+        (("gpu_samples",), [{"x" * 20_000: 1}]),
+        (("noise", "cpus"), 0),
+        (("noise", "cpus"), 1e300),
+        (("noise", "samples"), {"0": 1}),
+        (("noise", "samples", 3), 7),
+        (("noise", "samples", 3), {"at_s": 1}),
+        (("noise", "samples", 3, "kernel_ns"), []),
+        (("noise", "samples", 3, "kernel_ns"), [0]),
+        (("noise", "samples", 3, "kernel_ns"), ["7"]),
+        (("noise", "samples", 3, "kernel_ns"), [10**290]),
+        (("noise", "samples", 3, "busy_s"), "much"),
+        (("noise", "samples", 3, "busy_s"), 1e300),
+        (("noise", "samples", 3, "steal_s"), [1]),
     ],
 )
 def test_values_that_cannot_be_are_refused(document, path, value):
@@ -247,6 +297,124 @@ def test_a_small_file_that_unpacks_to_a_huge_one(tmp_path, monkeypatch):
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(b" " * (8 << 20)))
     with pytest.raises(ConfigError, match="larger than 1 MiB"):
         read_record(tmp_path / "bomb.json.gz")
+
+
+def refused(path, seconds=30):
+    """Read a record in a process with 2 GB; the one line that it ends with."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_AS, (2 << 30,) * 2);"
+    main = "from levit.cli import main; sys.exit(main(['bench', 'report', sys.argv[1]]))"
+    done = subprocess.run(
+        [sys.executable, "-c", limited + main, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert "internal" not in done.stderr
+    return done.stderr
+
+
+def test_a_pipe_is_no_record_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    assert "no plain file" in refused(tmp_path / "pipe.json")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: b" " * (200 << 20), "unpacked, it is larger than 64 MiB"),
+        (lambda: b"[" + b"[]," * 20_000_000 + b"[]]", "lists and objects, and no run has more"),
+        (lambda: b"[" + b"1," * 30_000_000 + b"1]", "values, and no run has more"),
+        (lambda: b'{"a":' * 400_000, "nested more than 64 deep"),
+        (lambda: b'{"x": "' + b"y" * (60 << 20) + b'"}', "is no record of a benchmark"),
+    ],
+)
+def test_a_small_file_costs_little_whatever_it_unpacks_to(tmp_path, make, message):
+    (tmp_path / "r.json.gz").write_bytes(gzip.compress(make()))
+    assert message in refused(tmp_path / "r.json.gz")
+
+
+def test_a_file_of_many_small_members_is_refused(tmp_path):
+    (tmp_path / "r.json.gz").write_bytes(gzip.compress(b"") * 1_000_000)
+    assert "its compression breaks off" in refused(tmp_path / "r.json.gz")
+    document = gzip.compress(to_json(records.build(rounds=1)).encode())
+    (tmp_path / "r.json.gz").write_bytes(document + b"more")
+    assert "its compression breaks off" in refused(tmp_path / "r.json.gz")
+
+
+def test_a_sparse_file_is_refused_unread(tmp_path):
+    with (tmp_path / "r.json").open("wb") as file:
+        file.truncate(1 << 40)
+    assert "larger than 64 MiB" in refused(tmp_path / "r.json")
+
+
+def _many(count, **changes):
+    """A document of one measurement each of `count` contenders."""
+    record = records.build(
+        models=("levit_128s",), engines=("levit-onnx",), protocols=("paper",), rounds=1
+    )
+    document = json.loads(to_json(record))
+    (first, *_), (taken, *_) = document["contenders"], document["measurements"]
+    document["contenders"], document["measurements"] = [], []
+    for i in range(count):
+        kind = "ours" if i % 2 else "peer"
+        changed = {key: make(i) for key, make in changes.items()}
+        document["contenders"].append(first | {"name": f"c{i}", "kind": kind} | changed)
+        document["measurements"].append(taken | {"contender": f"c{i}"})
+    return document
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        (_many(900), "303,525 pairs"),
+        (_many(1001, model=lambda i: f"m{i}"), "1,001 contenders"),
+        (_many(101, engine=lambda i: f"e{i}"), "101 engines"),
+    ],
+)
+def test_what_costs_more_than_its_bytes_is_counted(tmp_path, document, message):
+    (tmp_path / "r.json").write_text(json.dumps(document))
+    assert re.search(message, refused(tmp_path / "r.json"))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [_many(300), _many(1000, model=lambda i: f"m{i}"), _many(100, engine=lambda i: f"e{i}")],
+    ids=["pairs", "models", "engines"],
+)
+def test_as_much_as_is_let_in_is_shown_in_time(document):
+    started = time.monotonic()
+    record = from_json(json.dumps(document))
+    assert to_html(record)
+    assert to_markdown(record)
+    assert to_csv(record)
+    assert record_json(record)
+    assert time.monotonic() - started < 100  # 2 to 10 s
+
+
+@pytest.mark.parametrize("protocol", ["cold-start", "latency"])
+def test_many_values_in_one_interval(document, protocol):
+    rounds = [{"elapsed_ns": 10**12, "values": list(range(1, 32_001)), "stages": {}}]
+    measurement = document["measurements"][0] | {"protocol": protocol, "rounds": rounds}
+    record = from_json(json.dumps(document | {"measurements": [measurement]}))
+    started = time.monotonic()
+    assert to_html(record)
+    assert time.monotonic() - started < 20  # 0.2 s
+
+
+@settings(max_examples=60, deadline=None)
+@given(record=drawn_records())
+def test_whatever_is_let_in_can_be_shown_and_compared(record):
+    record = from_json(to_json(record))
+    with contextlib.suppress(ConfigError):  # nothing in it that can be compared
+        compare(record, record)
+    for show in (to_html, to_markdown, to_csv, record_json):
+        assert show(record)
 
 
 def test_paths_that_cannot_be_written(tmp_path):

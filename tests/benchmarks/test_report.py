@@ -323,7 +323,7 @@ def test_a_name_of_half_a_character_is_written(tmp_path):
     write_html(record, tmp_path / "r.html")
     write_markdown(record, tmp_path / "r.md")
     write_csv(record, tmp_path / "r.csv")
-    assert (tmp_path / "r.html").read_text("utf-8").count("?.json") == 1
+    assert (tmp_path / "r.html").read_text("utf-8").count("\\udcff.json") == 1
 
 
 def test_a_run_in_which_nothing_came_out(tmp_path):

@@ -151,7 +151,7 @@ def test_names_that_only_look_a_little_like_it_are_names(read, names):
         ("{0: 'tench, Tinca tinca',\n 1: 'goldfish'}", "begins as JSON and cannot be read"),
         ("[brick]", "begins as JSON and cannot be read"),
         ("[" * 100_000, "cannot be read as such"),
-        ('{"0": "brick", "0": "mortar"}', "'0' is there twice"),
+        ('{"0": "brick", "0": "mortar"}', "'0' stands twice in one object"),
         ('{"0": "brick", "2": "mortar"}', "entry 2 has 2, beyond 1"),
         ('{"brick": 0, "mortar": 0}', "entry 2 has 0, twice"),
         ('{"brick": -1}', "no labels"),

@@ -438,3 +438,86 @@ def test_predictor_of_the_replaced_artifact_keeps_answering(nest, tiny_artifact)
 def test_two_exports_of_one_checkpoint_are_the_same_bytes(tmp_path, tiny_artifact):
     again = export(ExportOptions(model="levit_digits", output=tmp_path / "again"))
     assert sha256_of(again.payload) == sha256_of(tiny_artifact / "model.onnx")
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from levit.errors import ArtifactError
+from levit.export.staging import staged_folder
+
+start, folder, fails, force = float(sys.argv[1]), Path(sys.argv[2]), *map(int, sys.argv[3:])
+time.sleep(max(0.0, start - time.time()))
+for _ in range(30):
+    try:
+        with staged_folder(folder, force=bool(force)) as staging:
+            (staging / "manifest.json").write_text(
+                '{"schema_version": 1, "family": "levit", "files": {}}'
+            )
+            if fails:
+                raise KeyError
+        print("written")
+        break
+    except KeyError:
+        pass
+    except ArtifactError as error:
+        print(error)
+        break
+"""
+
+
+def race(folders, fails, force=False):
+    """Write artifacts from processes that start at one moment; the lines that they print."""
+    start = str(time.time() + 1.5)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, start, str(folder), str(int(fail)), str(int(force))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for folder, fail in zip(folders, fails, strict=True)
+    ]
+    found = [process.communicate(timeout=60) for process in processes]
+    assert all(not error for _, error in found)
+    return [line.strip() for line, _ in found]
+
+
+def test_exports_at_once_under_parents_that_are_missing(tmp_path):
+    for turn in range(3):
+        # A hundred, so that processes meet in them: of four, one run in many fails.
+        parent = tmp_path.joinpath(f"{turn}", *["d"] * 100)
+        lines = race([parent / f"{number}" for number in range(8)], [False] * 8)
+        assert lines == ["written"] * 8
+        assert len(list(parent.iterdir())) == 8
+
+
+def test_exports_that_fail_take_no_folder_from_under_others(tmp_path):
+    parent = tmp_path.joinpath(*["d"] * 100)
+    fails = [number % 2 == 0 for number in range(10)]
+    lines = race([parent / f"{number}" for number in range(10)], fails)
+    assert lines == ["" if fail else "written" for fail in fails]
+    assert sorted(path.name for path in parent.iterdir()) == ["1", "3", "5", "7", "9"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_exports_at_once_to_one_place(tmp_path, force):
+    lines = race([tmp_path / "a" / "artifact"] * 6, [False] * 6, force)
+    if force:
+        assert lines == ["written"] * 6
+    else:
+        assert lines.count("written") == 1
+        assert sum("already exists; pass --force" in line for line in lines) == 5
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["artifact"]
+
+
+@pytest.mark.parametrize("kind", ["a file", "a link to nowhere"])
+def test_a_parent_that_cannot_be(tmp_path, kind):
+    parent = tmp_path / "parent"
+    parent.write_text("") if kind == "a file" else parent.symlink_to("nowhere")
+    with (
+        pytest.raises(ArtifactError, match=r"cannot be written \((Not a directory|File exists)\)"),
+        staged_folder(parent / "artifact", force=False),
+    ):
+        raise AssertionError
+    assert [path.name for path in tmp_path.iterdir()] == ["parent"]

@@ -1,5 +1,9 @@
 """CSV files of labels: what they say, and the line that is wrong."""
 
+import os
+import threading
+import time
+
 import numpy as np
 import pytest
 
@@ -127,3 +131,44 @@ def test_a_name_of_two_classes_says_neither(read):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"no.csv: labels cannot be read"):
         read_label_file(tmp_path / "no.csv", tmp_path, ["a"], decisions=True)
+
+
+def test_a_picture_counts_once_however_it_is_named(read):
+    with pytest.raises(InputError, match=r"line 3: 'c/../a.png' stands on line 2 too"):
+        read("image,labels\na.png,cat\nc/../a.png,cat\n")
+
+
+def test_a_folder_that_links_lead_to_counts_once(read, tmp_path):
+    (tmp_path / "e").symlink_to("c", target_is_directory=True)
+    with pytest.raises(InputError, match=r"line 3: 'e/d.png' stands on line 2 too"):
+        read("image,labels\nc/d.png,cat\ne/d.png,cat\n")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "sparse"])
+def test_a_pipe_or_a_sparse_file_is_refused_unread(tmp_path, kind):
+    path = tmp_path / "labels.csv"
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    found = []
+
+    def call():
+        try:
+            read_label_file(path, tmp_path, ("cat",), decisions=True)
+        except InputError as error:
+            found.append(str(error))
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert found
+    assert {"pipe": "no plain file", "sparse": "larger than 256 MiB"}[kind] in found[0]
+
+
+def test_a_header_of_many_columns_costs_no_more_than_its_length(read):
+    started = time.monotonic()
+    with pytest.raises(InputError, match="expected a column for each"):
+        read("image," + ",".join(f"c{i}" for i in range(60_000)) + "\na.png,1\n", ("cat", "dog"))
+    assert time.monotonic() - started < 10  # 0.1 s; a minute by counting each among all

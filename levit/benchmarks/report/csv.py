@@ -5,18 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any, Final
 
 from levit.benchmarks.intervals import Interval
 from levit.benchmarks.record import Record
 from levit.benchmarks.summary import STAGES, Summary, summaries
+from levit.errors import printable
 from levit.whole_file import write_whole
 
 __all__ = ["to_csv", "write_csv"]
 
-# A spreadsheet would take a text that begins so for a formula.
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+# A spreadsheet would take a text that begins so for a formula (after spaces and quotes), and so one
+# behind a semicolon where that separates cells: = + - @, and all that NFKC makes one of these.
+_FORMULA: Final = re.compile('(?:^|(?<=;))(?=[ "]*[=+\\-@⁺⁼₊₌\ufb29﹢﹣﹦﹫＋－＝＠])')
 
 
 def write_csv(record: Record, path: Path | str) -> None:
@@ -32,7 +35,7 @@ def to_csv(record: Record) -> str:
     """A heading and a row for each measurement; what was not measured is empty.
 
     Numbers have all their digits. A text that a spreadsheet would compute begins with an
-    apostrophe.
+    apostrophe. Characters that cannot be seen (line breaks, tabs, U+202E) are written as escapes.
     """
     rows = [_cells(item) for item in summaries(record)]
     text = io.StringIO()
@@ -110,6 +113,4 @@ def _three(name: str, interval: Interval | None) -> dict[str, float | None]:
 
 
 def _safe(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    return _FORMULA.sub("'", printable(value)) if isinstance(value, str) else value

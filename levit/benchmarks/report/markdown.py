@@ -20,6 +20,7 @@ from levit.benchmarks.report.tables import (
     refused_table,
 )
 from levit.benchmarks.summary import comparisons, summaries
+from levit.errors import printable
 from levit.whole_file import write_whole
 
 __all__ = ["to_markdown", "write_markdown"]
@@ -101,9 +102,9 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """`text` on one line, such that none of it is markup."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    """`text` on one line, such that none of it is markup or moves what stands beside it."""
+    return _SPECIAL.sub(r"\\\1", printable(" ".join(text.split())))
 
 
 def _code(text: str) -> str:
-    return " ".join(text.split()).replace("`", "'")
+    return printable(" ".join(text.split())).replace("`", "'")

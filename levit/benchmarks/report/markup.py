@@ -1,10 +1,16 @@
-"""HTML and SVG in which text cannot become markup: every child is escaped unless it is markup."""
+"""HTML and SVG in which text cannot become markup: every child is escaped unless it is markup.
+
+Nor can a name turn round the text beside it (U+202E), or end the page where a reader of its source
+stands (U+009B): such characters are written as escapes that one sees.
+"""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Mapping
 from typing import Final
+
+from levit.errors import printable
 
 __all__ = ["Attributes", "Markup", "fitted", "marker", "swatch", "tag", "text_width", "words"]
 
@@ -25,7 +31,9 @@ class Markup(str):
 
 def tag(name: str, attributes: Attributes | None = None, *children: str) -> Markup:
     """An element; numbers lose needless digits, text is escaped, `Markup` stays as it is."""
-    inner = "".join(c if isinstance(c, Markup) else html.escape(c, quote=False) for c in children)
+    inner = "".join(
+        c if isinstance(c, Markup) else html.escape(printable(c), quote=False) for c in children
+    )
     words = [
         f' {key}="{html.escape(_shown(value), quote=True)}"'
         for key, value in (attributes or {}).items()
@@ -40,7 +48,9 @@ def words(text: str, x: float, y: float, classes: str, anchor: str = "start") ->
 
 
 def _shown(value: str | float | int) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return printable(str(value))
 
 
 def text_width(text: str, size: float) -> float:
@@ -54,6 +64,9 @@ def fitted(text: str, size: float, width: float) -> str:
     if text_width(text, size) <= width:
         return text
     # An engine's precision stands at the end, and tells it from its neighbours.
+    most = int(width / (0.4 * size)) + 12
+    if len(text) > 2 * most:  # no more can fit
+        text = text[:most] + text[-most:]
     head, dot, tail = text.rpartition(" · ")
     ending = f"…{dot}{tail}" if len(tail) <= 8 else "…"
     kept = head if len(tail) <= 8 else text

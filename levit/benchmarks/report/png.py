@@ -16,7 +16,7 @@ from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.markup import fitted
 from levit.benchmarks.report.series import Curve, Panel, by_model, engine_label, legend_text, panels
 from levit.benchmarks.summary import Summary, summaries
-from levit.errors import BackendUnavailableError, ConfigError
+from levit.errors import BackendUnavailableError, ConfigError, printable
 from levit.whole_file import write_whole
 
 __all__ = [
@@ -65,6 +65,8 @@ MARKERS: Final = {
 _DASHES: Final = ("-", "--", ":", "-.")
 _COLUMNS: Final = 3
 _INCHES: Final = (4.6, 3.9)
+# A run of all models on all engines has 40. Each takes a third of a second.
+_MOST_CHARTS: Final = 100
 # Below that, bars would be beams.
 _LEAST_ROWS: Final = 5
 # Points that a title of a panel may be wide.
@@ -108,6 +110,11 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
     if not count:
         raise ConfigError(
             "PNG: no images/s were measured, so there is nothing to draw; add --protocol paper"
+        )
+    if count > _MOST_CHARTS:
+        raise ConfigError(
+            f"PNG: {count} charts are more than one picture can show ({_MOST_CHARTS}); write a "
+            f"page with --report"
         )
     columns = min(_COLUMNS, max(len(found), len(models)))
     rows = math.ceil(len(found) / columns) + math.ceil(len(models) / columns)
@@ -220,7 +227,8 @@ def shown(text: str) -> str:
     from matplotlib.font_manager import FontProperties, findfont, get_font
 
     font = get_font(findfont(FontProperties()))
-    text = "".join(c if font.get_char_index(ord(c)) else "?" for c in " ".join(text.split()))
+    text = printable(" ".join(text.split()))
+    text = "".join(c if font.get_char_index(ord(c)) else "?" for c in text)
     if text.startswith("_"):  # which would keep a curve out of the legend
         text = f"\N{ZERO WIDTH SPACE}{text}" if font.get_char_index(0x200B) else f" {text}"
     return text.replace("\\", "/").replace("$", r"\$")

@@ -108,9 +108,11 @@ def model_order(contenders: Iterable[Contender]) -> list[str]:
 
 def by_model(items: Sequence[Summary], protocol: str) -> list[tuple[str, list[Summary]]]:
     """Measurements of one protocol, by model in `model_order`."""
-    chosen = ok(items, protocol)
-    order = model_order(s.contender for s in chosen)
-    return [(model, [s for s in chosen if s.contender.model == model]) for model in order]
+    groups: dict[str, list[Summary]] = {}
+    for s in ok(items, protocol):
+        groups.setdefault(s.contender.model, []).append(s)
+    order = model_order(s.contender for group in groups.values() for s in group)
+    return [(model, groups[model]) for model in order]
 
 
 def panels(items: Sequence[Summary], context: Context) -> list[Panel]:

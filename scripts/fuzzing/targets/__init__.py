@@ -24,6 +24,7 @@ TARGETS: Final[Mapping[str, str]] = {
     "safetensors": "fuzzing.targets.checkpoints:SafetensorsTarget",
     "pth": "fuzzing.targets.checkpoints:PthTarget",
     "config": "fuzzing.targets.configs:ConfigTarget",
+    "record": "fuzzing.targets.records:RecordTarget",
 }
 
 # Share of a run's inputs that slow targets get.
