@@ -63,11 +63,10 @@ _STORAGES: Final = {
     "ComplexFloatStorage": "complex64",
     "ComplexDoubleStorage": "complex128",
     "UntypedStorage": "uint8",
-    # Of quantised tensors, which are not read, but may lie between those that are.
-    "QInt8Storage": "int8",
-    "QUInt8Storage": "uint8",
-    "QInt32Storage": "int32",
 }
+
+# Bytes an element of quantised tensors, which are not read but may lie between those that are.
+_UNREAD: Final = {"QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4}
 
 _MOST_AXES: Final = 32  # NumPy 1's limit
 # How many times a file's size its tensors may be as they are read; see above. Halves are twice as
@@ -96,7 +95,8 @@ class Storage:
     def size_bytes(self) -> int | None:
         """Length in bytes, or None for a dtype that NumPy lacks."""
         kind = _DTYPES.get(self.dtype)
-        return None if kind is None else self.length * np.dtype(kind).itemsize
+        item = np.dtype(kind).itemsize if kind else _UNREAD.get(self.kind.rpartition(".")[2])
+        return None if item is None else self.length * item
 
 
 @dataclass(frozen=True, slots=True, eq=False)
