@@ -40,7 +40,6 @@ _LONGEST_HEADER_BYTES: Final = 16 << 20
 _LONGEST_PLAUSIBLE: Final = 1 << 48
 _METADATA: Final = "__metadata__"
 _MOST_AXES: Final = 32  # NumPy 1's limit
-_LONGEST_NAME: Final = 1024
 # NumPy's names of dtypes; BF16 is widened when it is read.
 _DTYPES: Final = {
     **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "BOOL": "u1"},
