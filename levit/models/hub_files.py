@@ -26,7 +26,7 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
 from levit.errors import CheckpointError
-from levit.models.hub_transfer import Progress, transfer, watched
+from levit.models.hub_transfer import Progress, hub_utils, transfer, watched
 
 __all__ = ["Listing", "Repository"]
 
@@ -75,9 +75,8 @@ class Repository:
 
     def __init__(self, name: str, revision: str) -> None:
         from huggingface_hub import constants
-        from huggingface_hub.utils import validate_repo_id
 
-        validate_repo_id(name)
+        hub_utils().validate_repo_id(name)
         if any(part in ("", ".", "..") for part in revision.split("/")) and revision:
             raise CheckpointError(f"hf:{name}@{revision}: not the name of a revision")
         self._name = name

@@ -8,6 +8,7 @@ does so beside the thread that is read in, so that no server can hold it.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
 import threading
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-__all__ = ["Progress", "StatusError", "TooLongError", "transfer", "watched"]
+__all__ = ["Progress", "StatusError", "TooLongError", "hub_utils", "transfer", "watched"]
 
 T = TypeVar("T")
 
@@ -29,6 +30,11 @@ _TRIES: Final = 4
 _MOST_REDIRECTS: Final = 8
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _PAUSE_S: Final = 0.1
+
+
+def hub_utils() -> Any:
+    """Import public functions of the hub's library, which it does not declare to type checkers."""
+    return importlib.import_module("huggingface_hub.utils")
 
 
 class StatusError(OSError):
@@ -82,12 +88,14 @@ def watched(work: Callable[[Progress], T], bar: tuple[str, int | None] | None = 
             done.set()
 
     # A daemon: one that hangs in a server's hands may not hold the end of the process.
-    threading.Thread(target=run, daemon=True, name="levit hub").start()
+    thread = threading.Thread(target=run, daemon=True, name="levit hub")
+    thread.start()
     try:
         with _bar(bar) as advance:
             _wait(progress, done, advance)
     finally:
         progress.stop.set()
+    thread.join(_TIMEOUT_S)  # it only has to leave; none of it may be left when Python ends
     if errors:
         raise errors[0]
     return results[0]
@@ -114,9 +122,8 @@ def _bar(bar: tuple[str, int | None] | None) -> Iterator[Callable[[int], object]
     if bar is None or not sys.stderr.isatty():
         yield lambda count: None
         return
-    from huggingface_hub.utils import tqdm  # which knows its own switches
-
-    with tqdm(desc=bar[0], total=bar[1], unit="B", unit_scale=True) as drawn:
+    # The library's own, which knows its switches.
+    with hub_utils().tqdm(desc=bar[0], total=bar[1], unit="B", unit_scale=True) as drawn:
         yield drawn.update
 
 
@@ -195,9 +202,9 @@ def _followed(url: str, endpoint: str, start: int) -> Iterator[tuple[int, Iterab
 
 
 def _headers(url: str, endpoint: str, start: int) -> dict[str, str]:
-    from huggingface_hub.utils import build_hf_headers
-
-    headers = {str(key).lower(): str(value) for key, value in build_hf_headers().items()}
+    headers = {
+        str(key).lower(): str(value) for key, value in hub_utils().build_hf_headers().items()
+    }
     if urlsplit(url)[:2] != urlsplit(endpoint)[:2]:
         headers.pop("authorization", None)
     headers["accept-encoding"] = "identity"
@@ -211,9 +218,7 @@ def _opened(
     url: str, headers: Mapping[str, str]
 ) -> Iterator[tuple[int, Mapping[str, str], Iterable[bytes]]]:
     """(status, headers, parts of the body); nothing of the body is read by itself."""
-    from huggingface_hub.utils import get_session
-
-    session: Any = get_session()
+    session = hub_utils().get_session()
     if hasattr(session, "stream"):  # of httpx's kind
         with session.stream(
             "GET", url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=False
