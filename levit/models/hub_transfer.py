@@ -219,14 +219,17 @@ def _opened(
 ) -> Iterator[tuple[int, Mapping[str, str], Iterable[bytes]]]:
     """(status, headers, parts of the body); nothing of the body is read by itself."""
     session = hub_utils().get_session()
-    if hasattr(session, "stream"):  # of httpx's kind
+    if callable(getattr(session, "stream", None)):  # of httpx's kind; requests has a flag
         with session.stream(
             "GET", url, headers=headers, timeout=_TIMEOUT_S, follow_redirects=False
         ) as response:
             yield response.status_code, response.headers, response.iter_raw()
         return
-    with session.get(
-        url, headers=headers, timeout=_TIMEOUT_S, allow_redirects=False, stream=True
-    ) as response:
+    # Its own get() reads the whole body of a redirect, followed or not.
+    request = importlib.import_module("requests").Request("GET", url, headers=dict(headers))
+    prepared = session.prepare_request(request)
+    settings = session.merge_environment_settings(prepared.url, {}, True, None, None)
+    adapter = session.get_adapter(prepared.url)
+    with adapter.send(prepared, timeout=_TIMEOUT_S, **settings) as response:
         chunks = response.raw.stream(1 << 16, decode_content=False)
         yield response.status_code, response.headers, chunks
