@@ -24,10 +24,11 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from levit.artifact.held import HeldFile, hold, open_regular, read_whole, verify
+from levit.artifact.held import HeldFile, hold, open_limited, read_whole, verify
 from levit.artifact.manifest import Manifest
 from levit.artifact.names import GIT_FILE, GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE
 from levit.errors import ArtifactError, CorruptArtifactError
+from levit.json_values import parsed
 
 __all__ = [
     "Artifact",
@@ -160,8 +161,8 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
     if text.startswith("version https://git-lfs"):
         raise CorruptArtifactError(f"{manifest_path}: is a pointer of Git LFS: run git lfs pull")
     try:
-        values = json.loads(text, object_pairs_hook=_object)
-    except (ValueError, RecursionError) as error:
+        values = parsed(text, finite=False)
+    except ValueError as error:
         raise CorruptArtifactError(f"{manifest_path}: not JSON ({error}); export again") from error
     try:
         manifest = Manifest.from_dict(values)
@@ -176,18 +177,8 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
 
 
 def _manifest_bytes(path: Path) -> bytes:
-    with open_regular(path) as file:
+    with open_limited(path) as file:
         return file.read()
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object whose names are unique: readers differ in which of two they take."""
-    values: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in values:
-            raise ValueError(f"{name[:80]!r} stands in it twice")
-        values[name] = value
-    return values
 
 
 def sha256_of(path: Path) -> str:
@@ -199,15 +190,15 @@ def sha256_of(path: Path) -> str:
 def is_artifact(path: Path) -> bool:
     """Tell whether `path` is a folder with a manifest of ours, readable or not by this release."""
     try:
-        values = json.loads(_manifest_bytes(path / MANIFEST_FILE))
-    except (OSError, ValueError, RecursionError):
+        values = parsed(_manifest_bytes(path / MANIFEST_FILE).decode("utf-8"), finite=False)
+    except (OSError, ValueError):
         return False
     return isinstance(values, dict) and {"schema_version", "family", "files"} <= set(values)
 
 
 def foreign_files(path: Path) -> list[str]:
     """List the files in an artifact's folder that its manifest does not name."""
-    values = json.loads(_manifest_bytes(path / MANIFEST_FILE))
+    values = parsed(_manifest_bytes(path / MANIFEST_FILE).decode("utf-8"), finite=False)
     own = {MANIFEST_FILE, GIT_FILE, *values["files"]}
     return sorted(entry.name for entry in path.iterdir() if entry.name not in own)
 

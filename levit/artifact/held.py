@@ -15,15 +15,15 @@ import hashlib
 import io
 import mmap
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from levit.artifact.names import GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE, OPENVINO_FILE
 from levit.errors import CorruptArtifactError
+from levit.plain_file import open_plain
 
-__all__ = ["HeldFile", "hold", "open_regular", "read_whole", "verify"]
+__all__ = ["HeldFile", "hold", "open_limited", "read_whole", "verify"]
 
 # The most bytes that a file may have before any of it is read.
 _MOST_BYTES: Final = {
@@ -145,32 +145,25 @@ def verify(path: Path, entry: Mapping[str, Any], *, hashes: bool = True) -> None
             _compare(path, file, entry, None)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_limited(path: Path) -> BinaryIO:
     """Open a regular file, or a link to one, for reading; a pipe is not waited for.
 
     Raises:
         OSError: it cannot be opened, is another thing than a file, or larger than any of ours.
     """
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags)
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is not a file")
-        most = _MOST_BYTES.get(path.name, _MOST_OTHERS)
-        if status.st_size > most:
-            raise OSError(f"it has over {most // 2**20} MiB")
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return os.fdopen(descriptor, "rb", buffering=0)
+    file = open_plain(path)
+    most = _MOST_BYTES.get(path.name, _MOST_OTHERS)
+    if os.fstat(file.fileno()).st_size > most:
+        file.close()
+        raise OSError(f"it has over {most // 2**20} MiB")
+    return file
 
 
 @contextlib.contextmanager
 def _checked(path: Path, entry: Mapping[str, Any]) -> Iterator[BinaryIO]:
     """Open a file that has the right size."""
     try:
-        with open_regular(path) as file:
+        with open_limited(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry["size_bytes"]:
                 raise CorruptArtifactError(_of_another_size(path, file, size, entry))

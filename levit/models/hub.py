@@ -1,17 +1,18 @@
-"""Published weights from the Hugging Face hub, through its own library and cache."""
+"""Published weights from the Hugging Face hub, through its own client and cache."""
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from levit.errors import CheckpointError, brief
 from levit.models.checkpoint import CONFIGS
+from levit.models.containers.listing import listing
 from levit.models.containers.shards import INDEX, WEIGHTS, shard_names
+from levit.models.hub_files import Repository
+from levit.models.hub_transfer import StatusError
 
 __all__ = ["download"]
 
@@ -29,49 +30,50 @@ def download(name: str) -> tuple[Path, dict[str, Any]]:
         The folder that holds the files, and (repository, revision) for the manifest.
 
     Raises:
-        CheckpointError: the hub cannot be reached and the files are not cached, or the
-            repository does not have them, or not for everybody.
+        CheckpointError: the hub cannot be reached and the files are not cached, the repository
+            does not have them, or not for everybody, or a file is not what the hub lists.
     """
     repository, _, revision = name.partition("@")
     try:
-        from huggingface_hub import HfApi
         from huggingface_hub.errors import HFValidationError
     except ImportError as error:
         raise CheckpointError(
             "fetching published weights needs huggingface-hub: pip install 'levit[export]'"
         ) from error
-    with _bars_on_terminals_only():
-        try:
-            listed = HfApi().model_info(repository, revision=revision or None).siblings or ()
-            folder = _fetch(name, {file.rfilename for file in listed})
-        except CheckpointError:
-            raise
-        except HFValidationError as error:
-            raise CheckpointError(f"hf:{name}: not a repository name (owner/name)") from error
-        except Exception as error:  # of the hub's library, of its HTTP library, of the system
-            cached = _find_cached(name)
-            if cached is None:
-                raise CheckpointError(f"hf:{name}: {_reason(error)}") from error
-            folder = cached
+    try:
+        folder = _fetch(name, Repository(repository, revision))
+    except CheckpointError:
+        raise
+    except HFValidationError as error:
+        raise CheckpointError(f"hf:{name}: not a repository name (owner/name)") from error
+    except Exception as error:  # of the hub's library, of its HTTP library, of the system
+        cached = _find_cached(name)
+        if cached is None:
+            raise CheckpointError(f"hf:{name}: {_reason(error)}") from error
+        folder = cached
     # The cache names its folders by commit.
     return folder, {"repository": repository, "revision": folder.name}
 
 
-def _fetch(name: str, listed: set[str]) -> Path:
+def _fetch(name: str, repository: Repository) -> Path:
     """Download what is wanted of the files that the hub lists."""
-    weights = next((file for file in WEIGHTS if file in listed), None)
+    listed = repository.listing()
+    weights = next((file for file in WEIGHTS if file in listed.files), None)
     if weights is None:
         raise CheckpointError(
             f"hf:{name}: the repository has no {' or '.join(WEIGHTS[::2])}; pass the file that "
             f"holds the weights with --checkpoint PATH"
         )
-    folder = _snapshot(name, [weights])
+    configs = [file for file in CONFIGS if file in listed.files]
+    folder = repository.fetch(listed, [*configs, weights])
     if weights.endswith(INDEX):
         shards = list(shard_names(folder / weights))
-        missing = [file for file in shards if file not in listed]
+        missing = [file for file in shards if file not in listed.files]
         if missing:
-            raise CheckpointError(f"hf:{name}: {weights} names {missing[0]}, which is not there")
-        folder = _snapshot(name, [weights, *shards])
+            raise CheckpointError(
+                f"hf:{name}: {weights} names {listing(missing[:1])}, which is not there"
+            )
+        folder = repository.fetch(listed, shards)
     return folder
 
 
@@ -81,7 +83,7 @@ def _find_cached(name: str) -> Path | None:
         # It raises where the cache has no such repository or revision, or knows that a file of
         # these is missing; older versions of the library do not know.
         with contextlib.suppress(Exception):
-            folder = _snapshot(name, [weights], offline=True)
+            folder = _cached_snapshot(name, weights)
             if not (folder / weights).is_file():
                 continue
             shards = shard_names(folder / weights) if weights.endswith(INDEX) else ()
@@ -90,7 +92,7 @@ def _find_cached(name: str) -> Path | None:
     return None
 
 
-def _snapshot(name: str, files: Sequence[str], *, offline: bool = False) -> Path:
+def _cached_snapshot(name: str, weights: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = name.partition("@")
@@ -98,49 +100,29 @@ def _snapshot(name: str, files: Sequence[str], *, offline: bool = False) -> Path
         snapshot_download(
             repository,
             revision=revision or None,
-            allow_patterns=[glob.escape(file) for file in (*CONFIGS, *files)],
-            local_files_only=offline,
+            allow_patterns=[glob.escape(file) for file in (*CONFIGS, weights)],
+            local_files_only=True,
         )
     )
 
 
 def _reason(error: Exception) -> str:
     """Explain a download that failed."""
-    from huggingface_hub import errors
-
     match error:
-        case errors.GatedRepoError():
+        case StatusError(code="GatedRepo"):
             return (
                 "its owner asks for consent: give it on the repository's page, and log in with hf "
                 "auth login or HF_TOKEN"
             )
-        case errors.RepositoryNotFoundError():
+        # The hub says 401 to whom it does not know, so as not to tell what is private.
+        case StatusError(code="RepoNotFound") | StatusError(status=401):
             return (
                 "the hub has no such repository, or it is private: check the name, or log in with "
                 "hf auth login or HF_TOKEN"
             )
-        case errors.RevisionNotFoundError():
+        case StatusError(code="RevisionNotFound"):
             return "the repository has no such revision: check what follows the @"
     return (
         f"cannot be fetched and is not cached ({brief(error)}); check the network and the name, "
         f"or download the repository elsewhere and pass --checkpoint PATH"
     )
-
-
-@contextlib.contextmanager
-def _bars_on_terminals_only() -> Iterator[None]:
-    """The hub's library draws its bars in a pipe too."""
-    from huggingface_hub.utils.tqdm import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
-    if quiet:
-        disable_progress_bars()
-    try:
-        yield
-    finally:
-        if quiet:
-            enable_progress_bars()

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.errors import ArtifactError, CorruptArtifactError
-from levit.json_values import listed, shown, table, text, whole
+from levit.json_values import listed, parsed, shown, table, text, whole
 from levit.native.program import ArraySpec
 
-__all__ = ["Payload", "dtype_of", "open_payload", "read_payload", "unique", "write_payload"]
+__all__ = ["Payload", "dtype_of", "open_payload", "read_payload", "write_payload"]
 
 _METADATA: Final = "__metadata__"
 _ALIGNMENT: Final = 64
@@ -164,7 +164,7 @@ def read_payload(path: Path, file: BinaryIO) -> Payload:
     except OSError as error:
         file.close()
         raise _unreadable(path, error) from error
-    except (TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         file.close()
         raise CorruptArtifactError(
             f"{path}: not a .safetensors file that levit has written ({error}); export again"
@@ -193,17 +193,9 @@ def _read_header(
     words = file.read(length)
     if len(words) < length:
         raise ValueError("it is cut short")
-    header = dict(table(json.loads(words.decode(), object_pairs_hook=unique), "header"))
+    header = dict(table(parsed(words.decode()), "header"))
     metadata = {name: text(value, name) for name, value in table(header.pop(_METADATA, {})).items()}
     return metadata, _places(header, 8 + length, size)
-
-
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Build a JSON object whose names are unique: readers differ in which of two they take."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice in an object")
-    return found
 
 
 def _places(header: Mapping[str, Any], begin: int, size: int) -> dict[str, tuple[int, ArraySpec]]:

@@ -10,8 +10,9 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from levit.errors import ArtifactError, CorruptArtifactError
+from levit.json_values import parsed
 from levit.native.check import check
-from levit.native.payload import Payload, unique, write_payload
+from levit.native.payload import Payload, write_payload
 from levit.native.program import Program
 
 __all__ = ["PROGRAM", "read_program", "write_program"]
@@ -44,11 +45,11 @@ def read_program(payload: Payload) -> Program:
     if words is None:
         raise CorruptArtifactError(f"{payload.path}: holds arrays and no program; export again")
     try:
-        program = Program.from_dict(json.loads(words, object_pairs_hook=unique))
+        program = Program.from_dict(parsed(words))
         check(program, payload.specs)
     except ArtifactError as error:
         raise type(error)(f"{payload.path}: {error}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise CorruptArtifactError(
             f"{payload.path}: its program is no JSON ({error}); export again"
         ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import pickletools
 import struct
-from typing import Any
+from typing import Any, Final
 
 from hypothesis import strategies as st
 
@@ -48,6 +48,18 @@ _BOMBS = (
     b"}q\xf1X\x01\0\0\0ah\xf1s",  # a dict that holds itself
     b"(" + b"N" * 1000 + b"t" + b"2\x85" * 40,
 )
+# Cheap for each operation, and dear for all: a long text or tuple in the memo, used many times.
+_LONG: Final = 100_000
+_LONG_TEXT: Final = b"X" + struct.pack("<I", _LONG) + b"n" * _LONG + b"q\xf2"
+_DEAR = (
+    b"0" + b"h\xf2X\x01\0\0\0a\x930" * 1000,  # as the module of a global
+    b"0}" + b"h\xf2Ns" * 1000 + b"0",  # as a key
+    b"0(" + b"cpathlib\nPurePosixPath\nh\xf2\x85R" * 500 + b"t0",  # as a part of a path
+    b"\x85" + b"ccollections\nOrderedDict\nh\xf2\x85R0" * 500,  # as an argument
+)
+_LONG_TUPLE: Final = b"(" + b"K\x01" * _LONG + b"tq\xf30"
+_REDUCED = b"ctorch\nSize\nq\xf40" + b"h\xf4h\xf3R0" * 2000
+_dear = st.sampled_from((*(_LONG_TEXT + more for more in _DEAR), _LONG_TUPLE + _REDUCED))
 _CALLS = (b"", b")R", b"X\x02\0\0\0id\x85R", b")\x81", b")R}b")
 
 
@@ -70,6 +82,7 @@ _new = st.one_of(
     st.sampled_from(_PLAIN),
     st.sampled_from(_CLAIMS),
     one_of(_BOMBS),
+    _dear,
     st.integers(0, 255).map(lambda index: b"h" + bytes([index])),
     *(_calls, _numbers, _texts),
 )

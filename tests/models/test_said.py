@@ -10,6 +10,7 @@ import pytest
 from checkpoint_checks import DATA, without_effects
 
 from levit.errors import CheckpointError
+from levit.models.containers.budget import Budget
 from levit.models.containers.file import read_file
 from levit.models.containers.restricted_pickle import Inert, read_pickle
 from levit.models.containers.said import Said, stated_values
@@ -19,7 +20,8 @@ from levit.models.selection import select
 def said(args, protocol=2):
     """`args` as it is after a pickle; torch.save writes protocol 2."""
     data = pickle.dumps({"args": args}, protocol)
-    tree = read_pickle(data, constructors={}, persistent=lambda identity: None)
+    budget = Budget("a.pth", len(data))
+    tree = read_pickle(data, constructors={}, persistent=lambda identity: None, budget=budget)
     return stated_values(tree, "a.pth").values.get("args")
 
 

@@ -9,6 +9,7 @@ from pth_writer import Call, Name, write_pth
 
 from levit.errors import CheckpointError
 from levit.models.checkpoint import read_checkpoint
+from levit.models.containers.budget import Budget
 from levit.models.containers.listing import listing
 from levit.models.containers.state_dict import weight_sets
 from levit.models.containers.wrappers import clean_names
@@ -20,7 +21,9 @@ def weights(value):
 
 
 def choose(saved):
-    sets = weight_sets(saved, lambda value: isinstance(value, np.ndarray), "m.pth")
+    sets = weight_sets(
+        saved, lambda value: isinstance(value, np.ndarray), "m.pth", Budget("m.pth", 0)
+    )
     return select(sets, None, "m.pth")
 
 

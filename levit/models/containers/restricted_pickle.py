@@ -13,7 +13,8 @@ tuples of tuples takes for ever), grows its memo to any index that the file says
   choosing;
 - opcodes that Python 3 does not write (of protocol 0, class instances of Python 2, extension
   codes, buffers outside of the pickle) are refused;
-- time and memory are linear in the length of the pickle, and operations are counted.
+- what it makes, joins and copies is paid for in bytes before it is done (`Budget`); names and keys
+  are of limited length, as one that stands in the file once can be used a million times.
 """
 
 from __future__ import annotations
@@ -25,13 +26,20 @@ from dataclasses import dataclass
 from pickle import UnpicklingError
 from typing import Any, Final, TypeAlias
 
-__all__ = ["MOST_OPERATIONS", "Global", "Inert", "read_pickle"]
+from levit.models.containers.budget import Budget
 
-# LeViT-384 with its optimizer and averages takes 42,000. One byte of a pickle can make an object
-# of a hundred, so this is what bounds memory: to about 300 MB at the worst.
-MOST_OPERATIONS: Final = 4_000_000
+__all__ = ["Global", "Inert", "read_pickle", "read_pickle_at"]
+
+# An operation makes one object at most, beside what is counted by length: an empty dict of 64
+# bytes, its place on the stack and in the memo.
+_OPERATION_BYTES: Final = 128
+_REFERENCE_BYTES: Final = 8
 
 _LARGEST_KEY: Final = 1 << 20
+# torch's own are 60 characters; a class inside of functions of a user's, 200.
+_LONGEST_GLOBAL: Final = 512
+# Names of tensors are up to 150 characters, ImageNet-21k's of classes up to 300.
+_LONGEST_KEY: Final = 1024
 
 Constructors: TypeAlias = Mapping[str, Callable[..., object]]
 
@@ -65,25 +73,43 @@ def read_pickle(
     *,
     constructors: Constructors,
     persistent: Callable[[object], object],
+    budget: Budget,
 ) -> object:
     """Read a pickle of ``None``, numbers, text, bytes, lists, tuples, dicts, and objects of ours.
 
     Example::
 
-        read_pickle(data, constructors={"torch.Size": tuple}, persistent=storage_of)
+        read_pickle(data, constructors={}, persistent=storage_of, budget=Budget("a.pth", 900))
 
     Args:
         data: one pickle of protocol 1 to 5; bytes after it are ignored.
         constructors: functions of ours by ``module.name``, called in place of the file's globals
             with the file's arguments, unchecked.
         persistent: function from a persistent id to an object.
+        budget: pays for what the pickle makes.
 
     Raises:
         UnpicklingError: damaged, or of operations that no checkpoint needs.
+        CheckpointError: it would take more memory or work than the budget has.
     """
-    machine = _Machine(data, constructors, persistent)
+    return read_pickle_at(data, 0, constructors, persistent, budget)[0]
+
+
+def read_pickle_at(
+    data: bytes,
+    start: int,
+    constructors: Constructors,
+    persistent: Callable[[object], object],
+    budget: Budget,
+) -> tuple[object, int]:
+    """Read the pickle that begins at `start`, as `read_pickle` does.
+
+    Returns:
+        The object, and where the pickle ends.
+    """
+    machine = _Machine(data, start, constructors, persistent, budget)
     try:
-        return machine.run()
+        return machine.run(), machine.at
     except UnpicklingError:
         raise
     except (IndexError, KeyError, ValueError, TypeError, struct.error) as error:
@@ -94,13 +120,21 @@ def read_pickle(
 class _Machine:
     """Stack machine whose program is a pickle."""
 
-    __slots__ = ("at", "constructors", "data", "globals", "marks", "memo", "persistent", "stack")
+    __slots__ = (
+        "at", "budget", "constructors", "data", "globals", "marks", "memo", "persistent", "stack",
+    )  # fmt: skip
 
     def __init__(
-        self, data: bytes, constructors: Constructors, persistent: Callable[[object], object]
+        self,
+        data: bytes,
+        start: int,
+        constructors: Constructors,
+        persistent: Callable[[object], object],
+        budget: Budget,
     ) -> None:
         self.data = data
-        self.at = 0
+        self.at = start
+        self.budget = budget
         self.constructors = constructors
         self.persistent = persistent
         self.stack: list[Any] = []
@@ -109,8 +143,9 @@ class _Machine:
         self.globals: dict[str, Global] = {}
 
     def run(self) -> object:
-        data = self.data
-        for _ in range(MOST_OPERATIONS):
+        data, keep = self.data, self.budget.keep
+        while True:
+            keep(_OPERATION_BYTES)
             code = data[self.at]
             self.at += 1
             if code == _STOP:
@@ -119,22 +154,21 @@ class _Machine:
             if operation is None:
                 raise UnpicklingError(f"operation {code:#04x} near byte {self.at} is not known")
             operation(self)
-        raise UnpicklingError(f"more than {MOST_OPERATIONS:,} operations")
 
     def take(self, count: int) -> bytes:
         start = self.at
         self.at = end = start + count
         if count < 0 or end > len(self.data):
             raise UnpicklingError("truncated")
+        self.budget.keep(count)
         return self.data[start:end]
 
     def number(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
 
     def line(self) -> str:
-        end = self.data.index(b"\n", self.at)
-        text = self.data[self.at : end].decode()
-        self.at = end + 1
+        text = self.take(self.data.index(b"\n", self.at) - self.at).decode()
+        self.at += 1
         return text
 
     def since_mark(self) -> list[Any]:
@@ -148,8 +182,15 @@ class _Machine:
     def named(self, module: object, name: object) -> Global:
         if type(module) is not str or type(name) is not str:
             raise UnpicklingError("a global whose name is no text")
+        length = len(module) + len(name) + 1
+        if length > _LONGEST_GLOBAL:
+            raise UnpicklingError(f"a global with a name of {length:,} characters")
+        self.budget.touch(length)
         full = f"{module}.{name}"
-        return self.globals.setdefault(full, Global(full))
+        if full not in self.globals:
+            self.budget.keep(4 * length)  # characters of up to 4 bytes
+            self.globals[full] = Global(full)
+        return self.globals[full]
 
     def make(self, keywords: object = None) -> object:
         """Stand in for the call of a global with its arguments; both are on top of the stack."""
@@ -161,11 +202,14 @@ class _Machine:
             return Inert(function.name, arguments)
         if keywords:
             raise UnpicklingError(f"keywords for {function.name}")
+        # Python copies them for the call.
+        self.budget.touch(_REFERENCE_BYTES * len(arguments))
         return constructor(*arguments)
 
     def append(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if type(target) is list:
+            self.budget.keep(2 * _REFERENCE_BYTES * len(items))  # with places to grow
             target.extend(items)
         elif type(target) is not Inert:
             raise UnpicklingError("items for what is no list")
@@ -178,6 +222,8 @@ class _Machine:
         if type(target) is not dict:
             raise UnpicklingError("keys for what is no dict")
         for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(key) is str:
+                self.budget.touch(len(key))  # compared with an equal key, or hashed
             target[key if _is_key(key) else Inert(type(key).__name__)] = value
 
     def set_state(self) -> None:
@@ -201,6 +247,11 @@ class _Machine:
             raise UnpicklingError("a tuple of too few items")
         self.stack[-count:] = [tuple(self.stack[-count:])]
 
+    def since_mark_as_tuple(self) -> tuple[Any, ...]:
+        items = self.since_mark()
+        self.budget.keep(_REFERENCE_BYTES * len(items))
+        return tuple(items)
+
     def text_number(self) -> int | bool:
         text = self.line()
         return {"00": False, "01": True}[text] if text in ("00", "01") else int(text.rstrip("L"))
@@ -212,12 +263,17 @@ class _Machine:
         return int.from_bytes(self.take(size), "little", signed=True)
 
     def text(self, size: int) -> str:
-        return self.take(size).decode("utf-8", "surrogatepass")
+        data = self.take(size)
+        if not data.isascii():
+            self.budget.keep(3 * size)  # one character of four bytes makes all of them so
+        return data.decode("utf-8", "surrogatepass")
 
 
 def _is_key(value: object) -> bool:
     # A whole number is its own hash: below the limit, few of them can meet in one place.
-    return type(value) is str or (type(value) is int and 0 <= value < _LARGEST_KEY)
+    if type(value) is int:
+        return 0 <= value < _LARGEST_KEY
+    return type(value) is str and len(value) <= _LONGEST_KEY
 
 
 def _push(value: Callable[[_Machine], object]) -> Callable[[_Machine], None]:
@@ -289,7 +345,7 @@ _by_opcode: dict[bytes, Callable[[_Machine], None]] = {
     pickle.TUPLE1: lambda m: m.last(1),
     pickle.TUPLE2: lambda m: m.last(2),
     pickle.TUPLE3: lambda m: m.last(3),
-    pickle.TUPLE: _push(lambda m: tuple(m.since_mark())),
+    pickle.TUPLE: _push(_Machine.since_mark_as_tuple),
     pickle.FROZENSET: _push(_frozen_set),
     # the stack and the memo
     pickle.MARK: _Machine.mark,

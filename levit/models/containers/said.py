@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
@@ -40,6 +41,8 @@ _MOST_VALUES: Final = 200_000
 _DEEPEST: Final = 24
 _MOST_TEXT: Final = 1 << 24
 _MOST_BITS: Final = 64
+
+_MOST_NOTES: Final = 100
 
 _LEFT_OUT: Final = object()
 
@@ -91,27 +94,32 @@ def stated_values(saved: object, file: str) -> Said:
     """
     found: dict[str, Any] = {}
     lost: list[str] = []
+    left = _Left()
     if not isinstance(saved, Mapping):
         return Said()
     for key in STATED:
         if saved.get(key) is None:
             continue
-        reader = _Reader(f"{file}: {key!r}")
+        reader = _Reader(f"{file}: {key!r}", left)
         value = reader.plain(saved[key], 0)
         if value is _LEFT_OUT:
             lost.append(key)
         else:
             found[key] = value
         lost += [f"{name} of {key}" for name in reader.lost if name in _NOTED]
-    nameless = tuple(
-        f"{listing([f'{key}.{_NAMELESS}'])}: averaged weights, which are not read, as they have no "
-        f"names"
+    averages = (
+        key
         for key, value in saved.items()
         if isinstance(key, str) and isinstance(value, Mapping) and _is_filled(value.get(_NAMELESS))
     )
+    nameless = tuple(
+        f"{listing([f'{key}.{_NAMELESS}'])}: averaged weights, which are not read, as they have no "
+        f"names"
+        for key in islice(averages, _MOST_NOTES)
+    )
     notes = tuple(
         f"{name}, stated beside the weights, is a tensor or an object and is not read"
-        for name in lost
+        for name in lost[:_MOST_NOTES]
     )
     return Said(values=found, notes=(*notes, *nameless))
 
@@ -120,23 +128,36 @@ def _is_filled(value: object) -> bool:
     return isinstance(value, (list, tuple)) and len(value) > 0
 
 
+@dataclass(slots=True)
+class _Left:
+    """Values and characters that a file may still state, of all its keys together."""
+
+    values: int = _MOST_VALUES
+    text: int = _MOST_TEXT
+
+
 class _Reader:
     """Copies values within limits: what a file holds may share and contain itself."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, left: _Left) -> None:
         self._name = name
+        self._left = left
         self.lost: list[str] = []
-        self._values = _MOST_VALUES
-        self._text = _MOST_TEXT
 
     def plain(self, value: object, depth: int) -> object:
-        self._values -= 1
-        self._text -= len(value) if isinstance(value, (str, bytes)) else 0
-        if depth > _DEEPEST or self._values < 0 or self._text < 0:
+        self._spend(1, len(value) if isinstance(value, (str, bytes)) else 0, depth)
+        return self._plain(value, depth)
+
+    def _spend(self, values: int, text: int, depth: int = 0) -> None:
+        self._left.values -= values
+        self._left.text -= text
+        if depth > _DEEPEST or self._left.values < 0 or self._left.text < 0:
             raise CheckpointError(
                 f"{self._name} beside the weights is deeper or larger than any training writes; "
                 f"save the weights alone: torch.save(model.state_dict(), …)"
             )
+
+    def _plain(self, value: object, depth: int) -> object:
         if type(value) is int and value.bit_length() > _MOST_BITS:
             return _LEFT_OUT
         if value is None or type(value) in (bool, int, float, str):
@@ -166,6 +187,9 @@ class _Reader:
     def _of_inert(self, value: Inert, depth: int) -> object:
         if value.name in _RECORDS:
             return self._table(value.state, depth) if isinstance(value.state, Mapping) else {}
+        # Joined to a path, or looked at as the bytes of a number.
+        self._spend(len(value.arguments) // 4, 0)
+        self._spend(0, sum(_length(part) for part in value.arguments))
         if value.name in (*_POSIX, *_WINDOWS):
             return _path(value)
         if value.name in _NUMPY:
@@ -181,6 +205,13 @@ class _Reader:
         found = self.plain(state.get("_content", state.get("_val")), depth + 1)
         is_reference = isinstance(found, str) and "${" in found
         return _LEFT_OUT if is_reference or found == "???" else found
+
+
+def _length(part: object) -> int:
+    """Characters of an argument, or of the text that a call in its place would encode."""
+    if isinstance(part, Inert) and part.arguments:
+        part = part.arguments[0]
+    return len(part) if isinstance(part, str) else 0
 
 
 def _path(value: Inert) -> object:

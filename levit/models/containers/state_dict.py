@@ -15,6 +15,7 @@ from itertools import islice
 from typing import Any, Final
 
 from levit.errors import CheckpointError
+from levit.models.containers.budget import Budget
 from levit.models.containers.listing import listing
 from levit.models.containers.restricted_pickle import Global, Inert
 
@@ -29,6 +30,9 @@ _DEEPEST: Final = 4
 _MOST_SETS: Final = 16
 _MOST_NAMES: Final = 400_000
 _LONGEST_KEY: Final = 100
+
+_ENTRY_BYTES: Final = 64
+_DESCRIPTION_BYTES: Final = 160
 
 # How protocol 2 of pickle, which torch.save takes, writes bytes.
 _BYTES: Final = ("_codecs.encode", "__builtin__.bytes")
@@ -91,28 +95,31 @@ def take_only(sets: Sequence[WeightSet], wanted: str | None, file: str) -> Selec
 
 
 def weight_sets(
-    saved: object, is_tensor: Callable[[object], bool], file: str
+    saved: object, is_tensor: Callable[[object], bool], file: str, budget: Budget
 ) -> tuple[WeightSet, ...]:
     """Find the sets of weights in the object that a ``.pth`` holds.
 
     Example::
 
-        weight_sets({"model": state, "epoch": 3}, torch.is_tensor, "a.pth")[0].key  # "model"
+        weight_sets({"model": state, "epoch": 3}, torch.is_tensor, "a.pth", budget)[0].key
+        # "model"
 
     Args:
         saved: the object that was saved: dicts, and tensors that `is_tensor` knows.
         is_tensor: tells a tensor from other values.
         file: its name, for messages.
+        budget: what the file has left to spend.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are none, or looking for them costs more than the budget has.
     """
     if not isinstance(saved, Mapping):
         raise CheckpointError(
             f"{file}: holds {_kind(saved, is_tensor)}, not tensors by name; save model.state_dict()"
         )
-    found = list(_Search(is_tensor).sets(saved))
+    found = list(_Search(is_tensor, budget).sets(saved))
     if not found:
+        budget.keep(_DESCRIPTION_BYTES * len(saved))
         said = listing([_described(*item, is_tensor) for item in _items(saved)])
         raise CheckpointError(
             f"{file}: holds no tensors by name{f' but {said}' if said else ''}; save "
@@ -124,8 +131,9 @@ def weight_sets(
 class _Search:
     """Search for mappings of tensors, over a bounded number of names."""
 
-    def __init__(self, is_tensor: Callable[[object], bool]) -> None:
+    def __init__(self, is_tensor: Callable[[object], bool], budget: Budget) -> None:
         self._is_tensor = is_tensor
+        self._budget = budget
         self._names_left = _MOST_NAMES
 
     def sets(self, saved: Mapping[object, object]) -> Iterator[WeightSet]:
@@ -146,14 +154,16 @@ class _Search:
         return value is None or isinstance(value, (str, int, float)) or self._is_tensor(value)
 
     def _under(self, path: tuple[str, ...], value: object, *, known: bool) -> Iterator[WeightSet]:
-        key = ".".join(path)
         if not isinstance(value, Mapping):
             if known:
+                key = ".".join(path)
                 problem = f"holds {_kind(value, self._is_tensor)} under {key!r}, not tensors by "
                 yield WeightSet(
                     key=key, entries={}, problem=f"{problem}name; save model.state_dict()"
                 )
             return
+        self._budget.touch(sum(map(len, path)))
+        key = ".".join(path)
         if not known:
             self._names_left -= len(value)
             if self._names_left < 0 or len(key) > _LONGEST_KEY or not key.isprintable():
@@ -174,11 +184,13 @@ class _Search:
         entries: dict[str, object] = {}
         left_out: list[str] = []
         others: list[str] = []
+        self._budget.touch(_ENTRY_BYTES * len(values))  # of a dict that may be found many times
         for name, value in _items(values):
             if isinstance(name, str) and self._is_tensor(value):
                 entries[name] = value
             elif name not in beside:
                 described = _described(name, value, self._is_tensor)
+                self._budget.keep(_DESCRIPTION_BYTES + len(described))
                 (left_out if _carries_nothing(name, value) else others).append(described)
         problem = ""
         if others:
