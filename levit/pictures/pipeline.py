@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from numpy.typing import NDArray
 
 from levit.errors import InputError, LevitError
+from levit.faults import attributed, raise_handlers
 
 if TYPE_CHECKING:
     from levit.pictures.preparation import Preparation
@@ -192,6 +193,9 @@ class Batches:
         self._failure = _placed(batch.errors[end], batch.start + end)
         self._exhausted = True
         self._ahead.clear()
+        # Its traceback leads to this batch, and by way of the frames to whoever asked for it.
+        for row in fatal:
+            del batch.errors[row]
         return end
 
     # ------------------------------------------------------------------ the calling thread
@@ -206,12 +210,13 @@ class Batches:
                 self._exhausted = True
                 break
             except Exception as error:
+                raise_handlers(error)
                 self._exhausted, self._failure = True, error
                 break
             try:
                 received.append(self._pipeline.preparation.receive(image))
             except Exception as error:
-                errors[len(received)] = error
+                errors[len(received)] = _blamed(error)
                 received.append(None)
         if not received:
             return
@@ -271,6 +276,7 @@ class Batches:
             batch.errors[row] = error
             if not isinstance(error, Exception):
                 raise
+            batch.errors[row] = _blamed(error)
         finally:
             with self._lock:
                 batch.waiting -= 1
@@ -297,6 +303,12 @@ def _without_frames(error: InputError) -> InputError:
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return error
+
+
+def _blamed(error: Exception) -> Exception:
+    """Find the error of an image's place; raise that of a signal's handler, which has none."""
+    raise_handlers(error)
+    return attributed(error)
 
 
 def _placed(error: BaseException, position: int) -> BaseException:

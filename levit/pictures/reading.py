@@ -23,6 +23,8 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
+from levit.faults import raise_handlers
+from levit.pictures.decoder_errors import is_of_a_decoder
 from levit.pictures.limits import MAX_PIXELS, MAX_SCANS, count_scans, tile_sizes
 from levit.pictures.modes import MODES, check_array, convert_image, image_from_array
 
@@ -201,7 +203,8 @@ def _seekable(file: BinaryIO, name: str) -> BinaryIO:
     try:
         file.seek(0)
         return file
-    except (AttributeError, OSError, ValueError):
+    except (AttributeError, OSError, ValueError) as error:
+        raise_handlers(error)
         return _contents(file, name)
 
 
@@ -229,7 +232,9 @@ def _contents(file: BinaryIO, name: str) -> BinaryIO:
 def _read(file: BinaryIO, count: int, name: str) -> bytes:
     try:
         data = file.read(count)
-    except Exception as error:  # files of callers raise what they like
+    except Exception as error:
+        if not is_of_a_decoder(error):
+            raise
         raise InputError(f"{name}: cannot be read ({brief(error)})") from error
     if not isinstance(data, bytes):
         raise InputError(f"{name}: is open as text; open it with mode 'rb'")
@@ -249,12 +254,15 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
             file.seek(0)
             return opener(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            raise_handlers(error)
             cause = error  # what a decoder says to what is none of its files
         except Image.DecompressionBombError as error:
             raise InputError(f"{name}: its pixels {_over_limit()}") from error
         except MemoryError as error:
             raise InputError(f"{name}: needs more memory than there is") from error
-        except Exception as error:  # decoders raise what they like
+        except Exception as error:
+            if not is_of_a_decoder(error):
+                raise
             raise InputError(f"{name}: cannot be opened as an image ({brief(error)})") from error
     detail = brief(cause) if cause is not None and str(cause) else ""
     if cause is None and (other := _other_format(prefix)):
@@ -268,7 +276,10 @@ def _identify(file: BinaryIO, name: str) -> Image.Image:
 def _accepted(accepts: _Accepts | None, prefix: bytes) -> bool:
     try:
         verdict = accepts is None or accepts(prefix)
-    except Exception:
+    except Exception as error:
+        if not is_of_a_decoder(error):
+            raise
+        raise_handlers(error)
         return False  # the prefix is too short for it
     # A string says why this Pillow cannot read a format that it knows.
     return bool(verdict) and not isinstance(verdict, str)
@@ -341,7 +352,9 @@ def _check_hidden_work(image: Image.Image, file: BinaryIO, name: str) -> None:
         scans = count_scans(file) if isinstance(image, JpegImageFile) else 1
         tile = math.prod(sorted(tile_sizes(file))[-2:]) if image.format == "TIFF" else 1
         file.seek(position)
-    except Exception as error:  # files of callers raise what they like
+    except Exception as error:
+        if not is_of_a_decoder(error):
+            raise
         raise InputError(f"{name}: cannot be read ({brief(error)})") from error
     if scans > MAX_SCANS:
         raise InputError(f"{name}: a JPEG of more than {MAX_SCANS} scans; save it anew")
@@ -372,5 +385,7 @@ def _decode(image: Image.Image, name: str, mode: str, *, exif: bool, own: bool) 
         raise
     except MemoryError as error:
         raise InputError(f"{name}: decoding it needs more memory than there is") from error
-    except Exception as error:  # decoders raise what they like
+    except Exception as error:
+        if not is_of_a_decoder(error):
+            raise
         raise InputError(f"{name}: damaged or truncated image ({brief(error)})") from error

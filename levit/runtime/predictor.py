@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact, Manifest, open_artifact
 from levit.errors import ConfigError, InputError, LevitError, VerificationError
+from levit.faults import attributing
 from levit.pictures.pipeline import Batches, Pipeline
 from levit.runtime.arguments import PredictorSettings, as_images, check_path, is_count
 from levit.runtime.backends import Session, open_session
@@ -92,10 +93,13 @@ class Predictor:
     Raises:
         ArtifactError: the folder is no artifact, or one of its files is missing or changed.
         BackendUnavailableError: its backend or the device is not on this machine.
+        ResourceError: the machine has no more memory, threads or open files to give. Every
+            method may raise it; the same call may succeed later.
         VerificationError: on a class of CPU or GPU that the artifact has not seen, its golden
             cases do not come out as they should.
     """
 
+    @attributing()
     def __init__(
         self,
         artifact: str | os.PathLike[str],
@@ -174,6 +178,7 @@ class Predictor:
         mode = "" if mode == "latency" else f", mode={mode!r}"
         return f"Predictor({str(self.path)!r}, {settings}{mode}{state})"
 
+    @attributing()
     def __call__(self, image: ImageLike) -> Prediction:
         """Classify one image; several go to :meth:`predict`."""
         if isinstance(image, (list, tuple)):
@@ -247,12 +252,13 @@ class Predictor:
         return self._answers(batches, int(top_k))
 
     def _answers(self, batches: Batches, top_k: int) -> Iterator[Prediction | InputError]:
-        with batches:
+        with attributing(), batches:
             for rows, errors in batches:
                 predictions = iter(self._ranked(rows, top_k))
                 for place in range(len(rows) + len(errors)):
                     yield errors[place] if place in errors else next(predictions)
 
+    @attributing()
     def embed(self, images: Images) -> NDArray[np.float32]:
         """Compute the pooled features before the classifier (timm's pre-logits).
 
@@ -278,6 +284,7 @@ class Predictor:
             parts = [self._output("embedding", rows) for rows, _ in batches]
         return np.concatenate([np.empty((0, int(width)), np.float32), *parts])
 
+    @attributing()
     def preprocess(self, images: Images) -> NDArray[Any]:
         """Turn images into the batch that :meth:`forward` takes.
 
@@ -293,6 +300,7 @@ class Predictor:
             return parts[0]
         return np.concatenate([self._images().preparation.allocate(0), *parts])
 
+    @attributing()
     def forward(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Run a preprocessed batch through the network.
 
@@ -312,6 +320,7 @@ class Predictor:
         check_batch(batch, self.manifest.inputs[0])
         return run_in_chunks(self._run, batch, self.manifest)
 
+    @attributing()
     def check(self) -> GoldenReport:
         """Run the artifact's golden cases here and compare with the stored reference."""
         return run_golden(self.manifest, self._artifact.golden(), self.forward)
