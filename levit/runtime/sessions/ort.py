@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,12 +19,12 @@ from levit.runtime.compatibility import (
 )
 from levit.runtime.cpus import known_cpu_class
 from levit.runtime.onnx_file import check_onnx_file
+from levit.runtime.ownership import owned
 
 __all__ = [
     "OrtSession",
     "check_file",
     "check_network",
-    "keep_in_children",
     "session_settings",
     "unreadable",
 ]
@@ -38,29 +35,6 @@ _ERRORS_ONLY = 3
 # enough for the gaps between the operations of one run; ONNX Runtime's own default takes the
 # CPUs from the threads that decode images, and from whatever else runs (docs/decisions.md).
 _SPIN_US = 20
-
-# Sessions of this process, for the children it forks.
-_live: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def keep_in_children(opened: Any) -> None:
-    """See to it that no forked child releases this object of ONNX Runtime's."""
-    _live.add(opened)
-
-
-def _keep_inherited() -> None:
-    """Keep the parent's sessions in a forked child: never release them.
-
-    Its threads are not here, and ONNX Runtime's destructor waits for them for ever. One more
-    reference that nobody gives back keeps the destructor from running, whatever the child
-    does with the object.
-    """
-    for opened in _live:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def session_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
@@ -131,7 +105,7 @@ class OrtSession:
         check_network(artifact, session)
         self._session: onnxruntime.InferenceSession | None = session
         self._outputs = [output.name for output in artifact.manifest.outputs]
-        keep_in_children(session)
+        self._release = owned(self, session)
 
     @property
     def machine_class(self) -> str:
@@ -152,6 +126,7 @@ class OrtSession:
     def close(self) -> None:
         """Release the session; runs that are under way in other threads end undisturbed."""
         self._session = None
+        self._release()
 
 
 def _tensor(node: Any) -> Tensor:

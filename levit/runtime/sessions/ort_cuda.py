@@ -25,7 +25,6 @@ from levit.runtime.probes import CUDA_PROVIDER
 from levit.runtime.sessions.ort import (
     check_file,
     check_network,
-    keep_in_children,
     session_settings,
     unreadable,
 )
@@ -51,7 +50,6 @@ class OrtCudaSession:
         self._gpu = gpu
         session = on_device_thread(lambda: _open(artifact, options))
         check_network(artifact, session)
-        keep_in_children(session)
         bound = BoundSession(session, "cuda")
         _try(artifact, bound)
         self._bound: BoundSession | None = bound
