@@ -26,9 +26,18 @@ _LIMITS: Final = {
     errno.ENFILE: "open files",
 }
 
+_REMEDIES: Final = {
+    "memory": "with smaller pictures, batches or models",
+    "threads": "with fewer threads",
+    "open files": "raise the limit of open files (ulimit -n)",
+}
+
+_OF_PYTHONS_THREADS: Final = ("can't start new thread", "can't allocate lock")
+
 # Of libraries that have no class for it: ONNX Runtime, OpenVINO, CUDA, Pillow, Python's threads.
 _NO_THREADS: Final = re.compile(
-    r"can't start new thread|pthread_create|resource temporarily unavailable", re.IGNORECASE
+    r"can't start new thread|can't allocate lock|pthread_create|resource temporarily unavailable",
+    re.IGNORECASE,
 )
 _NO_MEMORY: Final = re.compile(
     r"out of memory|cannot allocate memory|failed to allocate|bad[_ ]alloc(?!\w)", re.IGNORECASE
@@ -59,14 +68,13 @@ def attributed(error: Exception) -> Exception:
     if handlers is not None:
         _cut(error, handlers)
         return handlers
-    if isinstance(error, ResourceError) or not isinstance(error, (LevitError, MemoryError)):
-        return error
-    lacking = _lacking(error)
+    ours = isinstance(error, (LevitError, MemoryError)) or str(error) in _OF_PYTHONS_THREADS
+    lacking = _lacking(error) if ours and not isinstance(error, ResourceError) else ""
     if not lacking:
         return error
     shortage = ResourceError(
-        f"the system gives no more {lacking} ({brief(error)}): try again later, or with smaller "
-        f"pictures, batches or models, or fewer threads"
+        f"the system gives no more {lacking} ({brief(error)}): try again later, or "
+        f"{_REMEDIES[lacking]}"
     )
     shortage.__cause__ = error
     return shortage

@@ -17,6 +17,7 @@ from levit.export.write import write
 __all__ = ["export"]
 
 
+@attributing()
 def export(options: ExportOptions, *, model: Any = None, progress: Progress = silent) -> Artifact:
     """Compile a checkpoint, or a live network, into an artifact.
 

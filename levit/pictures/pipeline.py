@@ -264,10 +264,16 @@ class Batches:
                 tasks = self._tasks  # at any moment there may be others, that are none
                 if tasks:
                     return tasks.popleft()
-                if not self._added.wait(LINGER_S):
+                if not self._waited():
                     break
             self._threads.discard(threading.current_thread())
         return None
+
+    def _waited(self) -> bool:
+        try:
+            return self._added.wait(LINGER_S)
+        except RuntimeError:  # no memory for a lock: the calling thread does without this one
+            return False
 
     def _run(self, batch: Batch, row: int, image: Any) -> None:
         try:

@@ -18,7 +18,7 @@ from levit.pictures.reading import load_image
 from levit.runtime.predictor import Predictor
 
 
-class TimeLimit(Exception):
+class TimeLimit(Exception):  # noqa: N818
     """As Celery's SoftTimeLimitExceeded: no class that anything else raises."""
 
 
@@ -93,8 +93,7 @@ def test_handler_is_heard_wherever_a_picture_is_read(predictor, alarm, kind, fil
             try:
                 predictor(file)
             except kind as error:
-                assert str(error.args[0]) == "time is up"
-                heard += 1
+                heard += "time is up" in str(error)
             assert (file.left <= 0) or predictor(encoded.getvalue())
             if file.left > 0:
                 break
@@ -129,7 +128,7 @@ def test_time_limits_that_end_at_any_moment(tiny_artifact, digit_paths, alarm, k
         whole = time.perf_counter() - start
         calls = [
             lambda: predictor.predict(images, on_error="return") == expected,
-            lambda: [predictor(image) for image in images[:20]] is not None,
+            lambda: [predictor(image) for image in images[:20]],
             lambda: len(predictor.preprocess(images)) == len(images),
             lambda: predictor.forward(np.zeros((64, 3, 96, 96), np.float32)) is not None,
         ]

@@ -30,7 +30,13 @@ from levit.runtime.compatibility import (
     require_cpu_features,
     require_version,
 )
-from levit.runtime.cpus import cpu_features, cpu_precisions, is_bf16_fast, known_cpu_class
+from levit.runtime.cpus import (
+    cpu_features,
+    cpu_precisions,
+    is_bf16_fast,
+    known_cpu_class,
+    require_threads,
+)
 from levit.runtime.openvino_file import METADATA, check_openvino_file
 from levit.runtime.openvino_module import import_openvino, openvino_core
 from levit.runtime.ownership import owned
@@ -79,6 +85,7 @@ class OpenVinoSession:
         require_cpu_features(artifact)
         self._settings = _settings(artifact, options)
         check_openvino_file(artifact)
+        require_threads(options.threads)
         try:
             self._core = openvino_core()
             model = self._core.read_model(artifact.payload, artifact.path / OPENVINO_WEIGHTS_FILE)

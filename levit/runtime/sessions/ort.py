@@ -17,7 +17,7 @@ from levit.runtime.compatibility import (
     require_cpu_features,
     require_version,
 )
-from levit.runtime.cpus import known_cpu_class
+from levit.runtime.cpus import known_cpu_class, require_threads
 from levit.runtime.onnx_file import check_onnx_file
 from levit.runtime.ownership import owned
 
@@ -94,11 +94,13 @@ class OrtSession:
                 "ONNX Runtime has no bfloat16 kernels on the CPU: export with --target openvino, "
                 "or with --verify none to run it on another device"
             )
+        require_threads(options.threads - 1)  # beside the caller's own
         try:
             session = onnxruntime.InferenceSession(
                 str(artifact.payload),
                 session_settings(options),
                 providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # which tries the same again, and prints
             )
         except Exception as error:  # ONNX Runtime's own share no public base
             raise unreadable(artifact, error) from error

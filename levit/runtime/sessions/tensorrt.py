@@ -74,7 +74,9 @@ class TensorrtSession:
         self._graph: Any = None
         # Resources to free, the last first.
         self._held = contextlib.ExitStack()
-        self._finalizer = weakref.finalize(self, _free_quietly, os.getpid(), self._held, self._objects)
+        self._finalizer = weakref.finalize(
+            self, _free_quietly, os.getpid(), self._held, self._objects
+        )
         self._finalizer.atexit = False  # CUDA may be gone by then; the driver frees it all
         try:
             self._prepare(trt, artifact)
