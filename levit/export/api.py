@@ -13,6 +13,7 @@ from levit.export.progress import Progress, silent
 from levit.export.staging import check_destination
 from levit.export.targets import find_target
 from levit.export.write import write
+from levit.faults import attributing
 
 __all__ = ["export"]
 

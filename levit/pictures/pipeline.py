@@ -13,6 +13,7 @@ in its own thread, as does a call with a single image.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from levit.errors import InputError, LevitError
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from levit.pictures.preparation import Preparation
 
 __all__ = ["AHEAD", "LINGER_S", "Batch", "Batches", "Pipeline", "Rows"]
+
+_log: Final = logging.getLogger("levit.pictures")
 
 Rows: TypeAlias = tuple[NDArray[Any], dict[int, InputError]]
 
@@ -103,7 +107,8 @@ class Pipeline:
                 return False
             try:
                 thread.start()
-            except RuntimeError:  # the system gives no more
+            except (RuntimeError, MemoryError) as error:  # the system gives no more
+                _log.info("pictures are prepared by %d threads: %s", len(self._threads), error)
                 return False
             self._threads.append(thread)
         return True
@@ -120,6 +125,8 @@ class Batches:
     def __init__(self, pipeline: Pipeline, images: Iterable[Any], *, keep_errors: bool) -> None:
         self._pipeline = pipeline
         self._keep_errors = keep_errors
+        # Of these no code of the caller's runs from one image to the next.
+        self._lent = type(images) not in (list, tuple) and not isinstance(images, np.ndarray)
         self._images = iter(images)
         self._read = 0
         self._failure: BaseException | None = None
@@ -214,7 +221,7 @@ class Batches:
                 self._exhausted, self._failure = True, error
                 break
             try:
-                received.append(self._pipeline.preparation.receive(image))
+                received.append(self._pipeline.preparation.receive(image, lent=self._lent))
             except Exception as error:
                 errors[len(received)] = _blamed(error)
                 received.append(None)

@@ -27,6 +27,7 @@ __all__ = [
     "cpu_precisions",
     "cpu_quota",
     "cpu_told",
+    "default_threads",
     "is_bf16_fast",
     "is_x86",
     "known_cpu_class",
@@ -54,6 +55,18 @@ _PRECISIONS: Final[Mapping[str, frozenset[str]]] = {
     "fp16": frozenset({"avx512_fp16", "amx_fp16", "asimdhp"}),
     "int8": frozenset({*VNNI, "asimddp", "i8mm"}),
 }
+
+
+def default_threads() -> int:
+    """Count the threads of a backend that is told nothing: `available_cpus`, or fewer.
+
+    ``OMP_NUM_THREADS`` bounds them, which Ray, Slurm and joblib set for each of the processes that
+    share a machine. Of a list, for levels of nesting, the first number counts; what is no number
+    is left to OpenMP to complain about.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    bound = int(first) if first.isascii() and first.isdigit() and len(first) < 9 else 0
+    return min(available_cpus(), bound) if bound > 0 else available_cpus()
 
 
 def available_cpus() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -33,6 +34,8 @@ AnswersOrErrors: TypeAlias = list[Prediction | InputError]
 Raise: TypeAlias = Literal["raise"]
 Return: TypeAlias = Literal["return"]
 
+_log: Final = logging.getLogger("levit.runtime")
+
 _CLASSIFY: Final = "classify (it is headless, or was exported without logits); use embed()"
 
 
@@ -60,17 +63,17 @@ class Predictor:
 
     It pickles as its path and settings, and reopens where it is unpickled. After a fork one of a
     `native` artifact answers in the child too; others refuse to, as their backends' threads are not
-    there: open one in each child, or use spawn. (A child of a process that has used ONNX Runtime
-    must end with ``os._exit``, as those of multiprocessing do, or it waits for those threads.)
+    there: open one in each child, or use spawn. A child may end as it likes.
 
-    All settings, ``exif`` and ``draft`` too, belong to the constructor, not to the methods.
+    All settings, ``exif`` and ``draft`` too, belong to the constructor, not to the methods. The
+    logger ``levit.runtime`` says at INFO what has been opened, how, and how it has proven itself.
 
     Args:
         artifact: the artifact's folder.
         device: ``cpu``, or ``gpu``: the NVIDIA GPU that CUDA takes first. Where it cannot be used
             that is an error; nothing runs on the CPU instead.
         threads: CPU threads of the backend; by default as many as the process may really
-            use (affinity mask and cgroup quota).
+            use (affinity mask, cgroup quota, and ``OMP_NUM_THREADS`` where that is set).
         mode: ``latency`` answers a batch with all threads; ``throughput`` divides them over several
             batches at once, where the backend knows how (OpenVINO).
         cache: a folder where the backend may keep the networks that it would otherwise compile
@@ -138,6 +141,11 @@ class Predictor:
         self._pipelines: dict[int, Pipeline] = {}
         here = session.machine_class
         seen = [self.manifest.verification.get(name) for name in ("cpu_class", "gpu_class")]
+        _log.info(
+            "opened %s: %s %s on %s, threads %d, workers %d, machine class %s",
+            *(self.path, self.manifest.format, self.manifest.precision, self._settings.device),
+            *(self._threads, self.workers, here or "unknown"),
+        )
         if prove and not (here and here in seen):
             self._prove(here)
 
@@ -207,8 +215,8 @@ class Predictor:
 
         Args:
             images: any iterable, read in this thread, at most three batches
-                (``manifest.batch.opt``) ahead of the answers. Arrays and Pillow images must
-                stay as they are until then.
+                (``manifest.batch.opt``) ahead of the answers. A generator may fill the same
+                array or Pillow image again; those of a list must stay as they are until then.
             top_k: entries of ``Prediction.top``, at most all; values that are no scores stay.
             on_error: ``raise`` the error of an image that cannot be read, which names it and its
                 position, or ``return`` the error in the image's place and go on.
@@ -342,6 +350,10 @@ class Predictor:
 
     def _prove(self, here: str) -> None:
         report = self.check()
+        _log.info(
+            "%s proves itself on machine class %s, which it has not seen: off by %.1e of %.1e",
+            *(self.path, here or "unknown", report.max_relative_error, report.tolerance),
+        )
         if not report.passed:
             self.close()
             raise report.error(self.path, here or "unknown")
