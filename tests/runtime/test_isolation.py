@@ -3,9 +3,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from pathlib import Path
 
 import pytest
+
+from levit.models.registry import digits_folder
 
 HEAVY = ("torch", "timm", "onnx", "safetensors", "huggingface_hub")
 
