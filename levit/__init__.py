@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# From 1.29 on, ONNX Runtime reports its use to its maker and keeps a number for the machine in the
+# user's cache folder, unless this is set before it is first imported, and so before any module of
+# this package. Whoever wants that sets it to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["Prediction", "Predictor", "__version__"]

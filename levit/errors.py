@@ -11,6 +11,7 @@
     │   ├── ManifestVersionError      written by a newer release
     │   └── CorruptArtifactError      a file is missing or its hash is wrong
     ├── BackendUnavailableError   the backend or device is not on this machine
+    ├── ResourceError             no memory, threads or open files to be had: try again later
     ├── InputError                an image or array that the model cannot take
     └── CalibrationError          calibration data that cannot be used
 
@@ -34,6 +35,7 @@ __all__ = [
     "InputError",
     "LevitError",
     "ManifestVersionError",
+    "ResourceError",
     "VerificationError",
 ]
 
@@ -98,6 +100,13 @@ class CorruptArtifactError(ArtifactError):
 
 class BackendUnavailableError(LevitError):
     """The backend or the device that was asked for is not on this machine."""
+
+
+class ResourceError(LevitError):
+    """The machine has no more memory, threads or open files to give.
+
+    Neither the input's fault nor the artifact's: the same call may succeed later (HTTP 503).
+    """
 
 
 class InputError(LevitError):

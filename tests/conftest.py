@@ -65,6 +65,7 @@ NEEDED = {
         programs=("curl",),
         install="pip install 'levit[docs]', and curl",
     ),
+    "frozen": Need(modules=("PyInstaller",), install="pip install pyinstaller"),
     "chromium": Need(
         programs=("chromium", "chromedriver"), install="apt-get install chromium chromium-driver"
     ),

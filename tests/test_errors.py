@@ -30,7 +30,7 @@ def real_tree():
 
 def test_tree_in_the_docstring_is_the_tree_of_the_classes():
     assert {(name, parent) for name, parent, _ in drawn_tree()} == real_tree()
-    assert len(drawn_tree()) == len(real_tree()) == 11
+    assert len(drawn_tree()) == len(real_tree()) == 12
 
 
 def test_every_leaf_is_explained():

@@ -55,6 +55,21 @@ def test_every_python_of_the_classifiers_is_one_that_is_required():
     assert minors == list(range(int(oldest), max(minors) + 1))
 
 
+def test_leaking_releases_of_onnx_runtime_are_excluded_on_arm_alone():
+    requirements = pytest.importorskip("packaging.requirements")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    wanted = [
+        requirements.Requirement(line) for line in re.findall(r'^ +"(.*)",$', block, re.MULTILINE)
+    ]
+    for machine, leaks in {"x86_64": False, "aarch64": True, "arm64": True}.items():
+        here = {"platform_machine": machine}
+        (one,) = [w for w in wanted if w.name == "onnxruntime" and w.marker.evaluate(here)]
+        taken = [v for v in ("1.20.0", "1.23.2", "1.24.4", "1.25.1", "1.26.0", "1.27.0", "1.32.0")
+                 if v in one.specifier]  # fmt: skip
+        assert len(taken) == (4 if leaks else 7)
+
+
 def test_contributing_names_paths_that_exist():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     paths = re.findall(r"(?<![\w/.])((?:levit|scripts|docs|tests|\.ci)/[\w./-]*\w)", text)

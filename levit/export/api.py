@@ -13,10 +13,12 @@ from levit.export.progress import Progress, silent
 from levit.export.staging import check_destination
 from levit.export.targets import find_target
 from levit.export.write import write
+from levit.faults import attributing
 
 __all__ = ["export"]
 
 
+@attributing()
 def export(options: ExportOptions, *, model: Any = None, progress: Progress = silent) -> Artifact:
     """Compile a checkpoint, or a live network, into an artifact.
 

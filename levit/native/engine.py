@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from levit.errors import BackendUnavailableError, CorruptArtifactError
+from levit.errors import CorruptArtifactError, ResourceError
 from levit.native.abi import (
     ACTIVATIONS,
     DTYPES,
@@ -72,8 +72,8 @@ class Engine:
             of bfloat16 computes in float32 what is bfloat16 in the program.
 
     Raises:
-        BackendUnavailableError: the library does not load; there is no memory for the weights, or
-            the system gives no more threads.
+        BackendUnavailableError: the library does not load.
+        ResourceError: there is no memory for the weights, or the system gives no more threads.
         CorruptArtifactError: a weight is not a finite number.
     """
 
@@ -99,7 +99,7 @@ class Engine:
         """Compute all outputs of a batch: (B, …) of the program's input, contiguous, any B.
 
         Raises:
-            BackendUnavailableError: there is no memory for it.
+            ResourceError: there is no memory for it.
         """
         outputs, addresses = self._allocate(len(batch))
         status = self._functions.levit_run(
@@ -140,13 +140,13 @@ class Engine:
         if status == NO_MEMORY:
             raise _no_memory()
         if status:
-            raise BackendUnavailableError(
+            raise ResourceError(
                 f"the system gives the native engine no {self.threads} threads: ask for fewer"
             )
 
 
-def _no_memory() -> BackendUnavailableError:
-    return BackendUnavailableError(
+def _no_memory() -> ResourceError:
+    return ResourceError(
         "there is not enough memory for the native engine: take smaller batches, or fewer threads"
     )
 

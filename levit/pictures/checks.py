@@ -11,6 +11,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
+from levit.pictures.decoder_errors import is_of_a_decoder
 from levit.pictures.jpeg_markers import Outline, read_outline, splice
 from levit.pictures.limits import (
     FEW_BYTES,
@@ -44,7 +45,9 @@ def reading_of(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:  # files of callers raise what they like
+    except Exception as error:
+        if not is_of_a_decoder(error):
+            raise
         raise InputError(f"{name}: cannot be read ({brief(error)})") from error
 
 

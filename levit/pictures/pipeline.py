@@ -13,6 +13,7 @@ in its own thread, as does a call with a single image.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import deque
@@ -21,14 +22,18 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from levit.errors import InputError, LevitError
+from levit.faults import attributed, raise_handlers
 
 if TYPE_CHECKING:
     from levit.pictures.preparation import Preparation
 
 __all__ = ["AHEAD", "LINGER_S", "Batch", "Batches", "Pipeline", "Rows"]
+
+_log: Final = logging.getLogger("levit.pictures")
 
 Rows: TypeAlias = tuple[NDArray[Any], dict[int, InputError]]
 
@@ -102,7 +107,8 @@ class Pipeline:
                 return False
             try:
                 thread.start()
-            except RuntimeError:  # the system gives no more
+            except (RuntimeError, MemoryError) as error:  # the system gives no more
+                _log.info("pictures are prepared by %d threads: %s", len(self._threads), error)
                 return False
             self._threads.append(thread)
         return True
@@ -119,6 +125,8 @@ class Batches:
     def __init__(self, pipeline: Pipeline, images: Iterable[Any], *, keep_errors: bool) -> None:
         self._pipeline = pipeline
         self._keep_errors = keep_errors
+        # Of these no code of the caller's runs from one image to the next.
+        self._lent = type(images) not in (list, tuple) and not isinstance(images, np.ndarray)
         self._images = iter(images)
         self._read = 0
         self._failure: BaseException | None = None
@@ -192,6 +200,9 @@ class Batches:
         self._failure = _placed(batch.errors[end], batch.start + end)
         self._exhausted = True
         self._ahead.clear()
+        # Its traceback leads to this batch, and by way of the frames to whoever asked for it.
+        for row in fatal:
+            del batch.errors[row]
         return end
 
     # ------------------------------------------------------------------ the calling thread
@@ -206,12 +217,13 @@ class Batches:
                 self._exhausted = True
                 break
             except Exception as error:
+                raise_handlers(error)
                 self._exhausted, self._failure = True, error
                 break
             try:
-                received.append(self._pipeline.preparation.receive(image))
+                received.append(self._pipeline.preparation.receive(image, lent=self._lent))
             except Exception as error:
-                errors[len(received)] = error
+                errors[len(received)] = _blamed(error)
                 received.append(None)
         if not received:
             return
@@ -259,10 +271,16 @@ class Batches:
                 tasks = self._tasks  # at any moment there may be others, that are none
                 if tasks:
                     return tasks.popleft()
-                if not self._added.wait(LINGER_S):
+                if not self._waited():
                     break
             self._threads.discard(threading.current_thread())
         return None
+
+    def _waited(self) -> bool:
+        try:
+            return self._added.wait(LINGER_S)
+        except RuntimeError:  # no memory for a lock: the calling thread does without this one
+            return False
 
     def _run(self, batch: Batch, row: int, image: Any) -> None:
         try:
@@ -271,6 +289,7 @@ class Batches:
             batch.errors[row] = error
             if not isinstance(error, Exception):
                 raise
+            batch.errors[row] = _blamed(error)
         finally:
             with self._lock:
                 batch.waiting -= 1
@@ -297,6 +316,12 @@ def _without_frames(error: InputError) -> InputError:
         link.__traceback__ = None
         link = link.__cause__ or link.__context__
     return error
+
+
+def _blamed(error: Exception) -> Exception:
+    """Find the error of an image's place; raise that of a signal's handler, which has none."""
+    raise_handlers(error)
+    return attributed(error)
 
 
 def _placed(error: BaseException, position: int) -> BaseException:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from levit.errors import InputError
+from levit.pictures.limits import MAX_PIXELS
 from levit.pictures.preprocess import PreprocessSpec, normalize, resized_size, to_pixels
 from levit.pictures.reading import ImageLike, file_contents, image_name, load_image
 
@@ -31,6 +32,9 @@ __all__ = ["Preparation", "to_tensor"]
 # the resized pictures were 32 to 40 dB from those of whole ones, at 1.4 they are 41 to 47 (means
 # of 1.3 and 0.6 grey levels), and photos of 4000x3000 still come at 1/8 for 224 and 256.
 DRAFT_MARGIN: Final = 1.4
+
+# Of an array of as many pixels as there may be, with four channels.
+_MOST_NUMBERS: Final = 4 * MAX_PIXELS
 
 
 def to_tensor(
@@ -93,20 +97,28 @@ class Preparation:
         shape = (*size, channels) if self.dtype == "uint8" else (channels, *size)
         return np.empty((count, *shape), self.dtype)
 
-    def receive(self, image: ImageLike) -> Any:
+    def receive(self, image: ImageLike, *, lent: bool = True) -> Any:
         """Read the part of an image that cannot wait until a thread gets to it.
 
         A file may be closed, and an animation be at its next frame, when the next image is
-        read from the iterable.
+        read from the iterable; and an array or a picture be filled with the next one.
+
+        Args:
+            lent: code of the caller runs before the next image comes, and may change this one.
 
         Raises:
             InputError: the file or the frame cannot be read.
         """
         if isinstance(image, Image.Image):
-            if getattr(image, "is_animated", False):
+            if lent or getattr(image, "is_animated", False):
                 return _Loaded(_load(image, self.spec, exif=self.exif))
             return image
-        if isinstance(image, (str, bytes, os.PathLike, np.ndarray)) or not hasattr(image, "read"):
+        if isinstance(image, np.ndarray):
+            # One that is too large, and perhaps a view of few bytes, is refused where it is read.
+            return np.array(image) if lent and image.size <= _MOST_NUMBERS else image
+        if isinstance(image, (bytearray, memoryview)):
+            return bytes(image) if lent else image
+        if isinstance(image, (str, bytes, os.PathLike)) or not hasattr(image, "read"):
             return image
         return file_contents(image)
 

@@ -23,6 +23,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
+from levit.faults import raise_handlers
 from levit.pictures.checks import (
     check_hidden_work,
     check_jpeg,
@@ -33,6 +34,7 @@ from levit.pictures.checks import (
     without_metadata,
 )
 from levit.pictures.conversion import Conversion
+from levit.pictures.decoder_errors import is_of_a_decoder
 from levit.pictures.hints import (
     check_synchronous,
     foreign_name,
@@ -239,7 +241,8 @@ def _seekable(file: BinaryIO, name: str) -> BinaryIO:
         file.seek(0, os.SEEK_END)
         file.seek(0)
         return file
-    except (AttributeError, OSError, TypeError, ValueError):
+    except (AttributeError, OSError, TypeError, ValueError) as error:
+        raise_handlers(error)
         return _contents(file, name)
 
 
@@ -279,7 +282,9 @@ def _contents(file: BinaryIO, name: str) -> BinaryIO:
 def _read(file: BinaryIO, count: int, name: str) -> bytes:
     try:
         data: Any = file.read(count)
-    except Exception as error:  # files of callers raise what they like
+    except Exception as error:
+        if not is_of_a_decoder(error):
+            raise
         raise InputError(f"{name}: cannot be read ({brief(error)})") from error
     if isinstance(data, (bytearray, memoryview)):
         return bytes(data)
@@ -309,12 +314,15 @@ def _identify(file: Any, name: str) -> Image.Image:
         except InputError:
             raise
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
+            raise_handlers(error)
             cause = error  # what a decoder says to what is none of its files
         except Image.DecompressionBombError as error:
             raise InputError(f"{name}: its pixels {over_limit()}") from error
         except MemoryError as error:
             raise InputError(f"{name}: needs more memory than there is") from error
-        except Exception as error:  # decoders raise what they like
+        except Exception as error:
+            if not is_of_a_decoder(error):
+                raise
             raise InputError(f"{name}: cannot be opened as an image ({brief(error)})") from error
     detail = brief(cause) if cause is not None and str(cause) else ""
     if cause is None and (other := _other_format(prefix)):
@@ -338,7 +346,10 @@ def _check_heif(file: BinaryIO, prefix: bytes, name: str) -> None:
 def _accepted(accepts: _Accepts | None, prefix: bytes) -> bool:
     try:
         verdict = accepts is None or accepts(prefix)
-    except Exception:
+    except Exception as error:
+        if not is_of_a_decoder(error):
+            raise
+        raise_handlers(error)
         return False  # the prefix is too short for it
     # A string says why this Pillow cannot read a format that it knows.
     return bool(verdict) and not isinstance(verdict, str)
@@ -410,5 +421,7 @@ def _decode(image: Image.Image, name: str, to: Conversion, *, exif: bool, own: b
         raise
     except MemoryError as error:
         raise InputError(f"{name}: decoding it needs more memory than there is") from error
-    except Exception as error:  # decoders raise what they like
+    except Exception as error:
+        if not is_of_a_decoder(error):
+            raise
         raise InputError(f"{name}: damaged or truncated image ({brief(error)})") from error

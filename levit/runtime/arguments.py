@@ -16,7 +16,7 @@ from levit.pictures.modes import MODES, check_conversion
 from levit.pictures.pipeline import Pipeline
 from levit.pictures.preprocess import PreprocessSpec
 from levit.runtime.backends import SessionOptions
-from levit.runtime.cpus import available_cpus
+from levit.runtime.cpus import default_threads
 
 if TYPE_CHECKING:
     from levit.pictures.reading import ImageLike
@@ -79,7 +79,7 @@ class PredictorSettings:
         """Options of the backend's session."""
         return SessionOptions(
             device=self.device,
-            threads=available_cpus() if self.threads is None else int(self.threads),
+            threads=default_threads() if self.threads is None else int(self.threads),
             mode=self.mode,
             cache=None if self.cache is None else Path(self.cache),
             allow_host_code=self.allow_host_code,

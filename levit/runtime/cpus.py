@@ -10,9 +10,12 @@ import hashlib
 import math
 import os
 import platform
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
+
+from levit.errors import ResourceError
 
 __all__ = [
     "VNNI",
@@ -24,9 +27,11 @@ __all__ = [
     "cpu_precisions",
     "cpu_quota",
     "cpu_told",
+    "default_threads",
     "is_bf16_fast",
     "is_x86",
     "known_cpu_class",
+    "require_threads",
 ]
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
@@ -52,6 +57,18 @@ _PRECISIONS: Final[Mapping[str, frozenset[str]]] = {
 }
 
 
+def default_threads() -> int:
+    """Count the threads of a backend that is told nothing: `available_cpus`, or fewer.
+
+    ``OMP_NUM_THREADS`` bounds them, which Ray, Slurm and joblib set for each of the processes that
+    share a machine. Of a list, for levels of nesting, the first number counts; what is no number
+    is left to OpenMP to complain about.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    bound = int(first) if first.isascii() and first.isdigit() and len(first) < 9 else 0
+    return min(available_cpus(), bound) if bound > 0 else available_cpus()
+
+
 def available_cpus() -> int:
     """Count the CPUs that this process may use: the affinity mask, capped by the cgroup's quota.
 
@@ -64,6 +81,33 @@ def available_cpus() -> int:
         count = os.cpu_count() or 1
     quotas = [count, *(max(1, math.floor(quota)) for quota in _cgroup_quotas())]
     return max(1, min(quotas))
+
+
+def require_threads(count: int) -> None:
+    """Make sure that the system has so many threads to give, by starting and ending them.
+
+    ONNX Runtime waits for ever for those that it has, where it gets some of its threads and not
+    all (1.32). Takes 0.1 ms a thread.
+
+    Raises:
+        ResourceError: it has not.
+    """
+    done = threading.Event()
+    threads = [threading.Thread(target=done.wait, daemon=True) for _ in range(count)]
+    try:
+        for started, thread in enumerate(threads):
+            try:
+                thread.start()
+            except (RuntimeError, MemoryError) as error:
+                raise ResourceError(
+                    f"the system gives no {count} threads, but {started}: ask for fewer, or raise "
+                    f"its limit (ulimit -u, or pids of the cgroup)"
+                ) from error
+    finally:
+        done.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
 
 
 def cpu_quota() -> float | None:

@@ -7,6 +7,8 @@ import sys
 import threading
 from typing import Any, Final
 
+from levit.runtime.ownership import owned
+
 __all__ = ["import_openvino", "openvino_core"]
 
 # By process: a forked child has none of its parent's threads, and must not end its core either.
@@ -46,4 +48,5 @@ def openvino_core() -> Any:
         core = _cores.get(os.getpid())
         if core is None:
             core = _cores[os.getpid()] = import_openvino().Core()
+            owned(openvino_core, core)
         return core

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from levit.artifact import Artifact, Manifest, open_artifact
 from levit.errors import ConfigError, InputError, LevitError, VerificationError
+from levit.faults import attributing
 from levit.pictures.pipeline import Batches, Pipeline
 from levit.runtime.arguments import PredictorSettings, as_images, check_path, is_count
 from levit.runtime.backends import Session, open_session
@@ -31,6 +33,8 @@ Answers: TypeAlias = list[Prediction]
 AnswersOrErrors: TypeAlias = list[Prediction | InputError]
 Raise: TypeAlias = Literal["raise"]
 Return: TypeAlias = Literal["return"]
+
+_log: Final = logging.getLogger("levit.runtime")
 
 _CLASSIFY: Final = "classify (it is headless, or was exported without logits); use embed()"
 
@@ -59,17 +63,17 @@ class Predictor:
 
     It pickles as its path and settings, and reopens where it is unpickled. After a fork one of a
     `native` artifact answers in the child too; others refuse to, as their backends' threads are not
-    there: open one in each child, or use spawn. (A child of a process that has used ONNX Runtime
-    must end with ``os._exit``, as those of multiprocessing do, or it waits for those threads.)
+    there: open one in each child, or use spawn. A child may end as it likes.
 
-    All settings, ``exif`` and ``draft`` too, belong to the constructor, not to the methods.
+    All settings, ``exif`` and ``draft`` too, belong to the constructor, not to the methods. The
+    logger ``levit.runtime`` says at INFO what has been opened, how, and how it has proven itself.
 
     Args:
         artifact: the artifact's folder.
         device: ``cpu``, or ``gpu``: the NVIDIA GPU that CUDA takes first. Where it cannot be used
             that is an error; nothing runs on the CPU instead.
         threads: CPU threads of the backend; by default as many as the process may really
-            use (affinity mask and cgroup quota).
+            use (affinity mask, cgroup quota, and ``OMP_NUM_THREADS`` where that is set).
         mode: ``latency`` answers a batch with all threads; ``throughput`` divides them over several
             batches at once, where the backend knows how (OpenVINO).
         cache: a folder where the backend may keep the networks that it would otherwise compile
@@ -98,10 +102,13 @@ class Predictor:
     Raises:
         ArtifactError: the folder is no artifact, or one of its files is missing or changed.
         BackendUnavailableError: its backend or the device is not on this machine.
+        ResourceError: the machine has no more memory, threads or open files to give. Every
+            method may raise it; the same call may succeed later.
         VerificationError: on a class of CPU or GPU that the artifact has not seen, its golden
             cases do not come out as they should.
     """
 
+    @attributing()
     def __init__(
         self,
         artifact: str | os.PathLike[str],
@@ -145,6 +152,11 @@ class Predictor:
         self._pipelines: dict[int, Pipeline] = {}
         here = session.machine_class
         seen = [self.manifest.verification.get(name) for name in ("cpu_class", "gpu_class")]
+        _log.info(
+            "opened %s: %s %s on %s, threads %d, workers %d, machine class %s",
+            *(self.path, self.manifest.format, self.manifest.precision, self._settings.device),
+            *(self._threads, self.workers, here or "unknown"),
+        )
         if prove and not (here and here in seen):
             self._prove(here)
 
@@ -185,6 +197,7 @@ class Predictor:
         mode = "" if mode == "latency" else f", mode={mode!r}"
         return f"Predictor({str(self.path)!r}, {settings}{mode}{state})"
 
+    @attributing()
     def __call__(self, image: ImageLike) -> Prediction:
         """Classify one image; several go to :meth:`predict`."""
         if isinstance(image, (list, tuple)):
@@ -213,8 +226,8 @@ class Predictor:
 
         Args:
             images: any iterable, read in this thread, at most three batches
-                (``manifest.batch.opt``) ahead of the answers. Arrays and Pillow images must
-                stay as they are until then.
+                (``manifest.batch.opt``) ahead of the answers. A generator may fill the same
+                array or Pillow image again; those of a list must stay as they are until then.
             top_k: entries of ``Prediction.top``, at most all; values that are no scores stay.
             on_error: ``raise`` the error of an image that cannot be read, which names it and its
                 position, or ``return`` the error in the image's place and go on.
@@ -258,12 +271,13 @@ class Predictor:
         return self._answers(batches, int(top_k))
 
     def _answers(self, batches: Batches, top_k: int) -> Iterator[Prediction | InputError]:
-        with batches:
+        with attributing(), batches:
             for rows, errors in batches:
                 predictions = iter(self._ranked(rows, top_k))
                 for place in range(len(rows) + len(errors)):
                     yield errors[place] if place in errors else next(predictions)
 
+    @attributing()
     def embed(self, images: Images) -> NDArray[np.float32]:
         """Compute the pooled features before the classifier (timm's pre-logits).
 
@@ -289,6 +303,7 @@ class Predictor:
             parts = [self._output("embedding", rows) for rows, _ in batches]
         return np.concatenate([np.empty((0, int(width)), np.float32), *parts])
 
+    @attributing()
     def preprocess(self, images: Images) -> NDArray[Any]:
         """Turn images into the batch that :meth:`forward` takes.
 
@@ -304,6 +319,7 @@ class Predictor:
             return parts[0]
         return np.concatenate([self._images().preparation.allocate(0), *parts])
 
+    @attributing()
     def forward(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Run a preprocessed batch through the network.
 
@@ -323,6 +339,7 @@ class Predictor:
         check_batch(batch, self.manifest.inputs[0])
         return run_in_chunks(self._run, batch, self.manifest)
 
+    @attributing()
     def check(self) -> GoldenReport:
         """Run the artifact's golden cases here and compare with the stored reference."""
         return run_golden(self.manifest, self._artifact.golden(), self.forward)
@@ -344,6 +361,10 @@ class Predictor:
 
     def _prove(self, here: str) -> None:
         report = self.check()
+        _log.info(
+            "%s proves itself on machine class %s, which it has not seen: off by %.1e of %.1e",
+            *(self.path, here or "unknown", report.max_relative_error, report.tolerance),
+        )
         if not report.passed:
             self.close()
             raise report.error(self.path, here or "unknown")

@@ -144,8 +144,8 @@ def test_damaged_file_is_named(copy, name, damage):
         "changed": "have changed",
         "truncated": f"has {len(data) - 1} bytes where {len(data)}",
         "longer": f"has {len(data) + 1} bytes where {len(data)}",
-        "folder": "it is not a file",
-        "pipe": "it is not a file",
+        "folder": "cannot be read",
+        "pipe": "it is no plain file",
     }[damage]
     with pytest.raises(CorruptArtifactError, match=words) as caught:
         open_artifact(copy)
@@ -182,7 +182,7 @@ def test_unknown_field_is_named(copy):
 def test_field_that_stands_twice_is_named(copy):
     text = (copy / MANIFEST_FILE).read_text(encoding="utf-8")
     (copy / MANIFEST_FILE).write_text('{"target": "other", ' + text.lstrip()[1:], encoding="utf-8")
-    with pytest.raises(CorruptArtifactError, match="'target' stands in it twice"):
+    with pytest.raises(CorruptArtifactError, match="'target' stands twice in one object"):
         open_artifact(copy)
 
 

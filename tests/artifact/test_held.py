@@ -257,7 +257,7 @@ def many_keys():
 def test_a_name_that_stands_twice_among_many_costs_no_square(copy):
     (copy / MANIFEST_FILE).write_text(many_keys(), encoding="utf-8")
     begin = time.perf_counter()
-    with pytest.raises(CorruptArtifactError, match="'k0' stands in it twice"):
+    with pytest.raises(CorruptArtifactError, match="'k0' stands twice in one object"):
         open_artifact(copy)
     assert time.perf_counter() - begin < 10  # it took minutes
 

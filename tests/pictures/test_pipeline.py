@@ -26,7 +26,7 @@ def write(image, row):
 
 def make(workers=2, batch=4, prepare=write, receive=lambda image: image):
     preparation = SimpleNamespace(
-        receive=receive,
+        receive=lambda image, lent: receive(image),
         prepare=prepare,
         allocate=lambda count: np.full((count, 3), -1, np.int64),
     )

@@ -3,9 +3,10 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from pathlib import Path
 
 import pytest
+
+from levit.models.registry import digits_folder
 
 HEAVY = ("torch", "timm", "onnx", "safetensors", "huggingface_hub")
 
@@ -244,15 +245,48 @@ def test_a_prediction_leaves_no_file_behind(tiny_artifact, digit_paths, tmp_path
     assert files_left_by(PREDICT, tmp_path, tiny_artifact, digit_paths[0]) == []
 
 
-def test_doctor_and_export_leave_no_file_behind(tmp_path):
-    code = """
-        import sys
-        import levit.cli
-        levit.cli.main(["doctor"])
-        levit.cli.main(["export", "--model", "levit_digits", "--output", sys.argv[1]])
-    """
+COMMANDS = """
+    import sys
+    import levit.cli
+    folder, pictures = sys.argv[1:]
+    common = ["--model", "levit_digits", "--output"]
+    commands = [
+        ["doctor"],
+        ["list"],
+        ["export", *common, f"{folder}/fp32"],
+        ["export", *common, f"{folder}/int8", "--precision", "int8", "--calibration", pictures],
+        ["export", *common, f"{folder}/openvino", "--target", "openvino"],
+        ["inspect", f"{folder}/fp32"],
+        ["check", f"{folder}/fp32"],
+        ["check", f"{folder}/openvino"],
+        ["predict", f"{folder}/fp32", f"{pictures}/3/0045.png"],
+        ["eval", f"{folder}/fp32", pictures],
+    ]
+    for command in commands:
+        status = levit.cli.main(command)
+        assert status == 0, command
+"""
+
+
+def test_commands_leave_no_file_behind(tmp_path):
+    pictures = digits_folder() / "images"
     with tempfile.TemporaryDirectory() as folder:
-        assert files_left_by(code, tmp_path, Path(folder) / "artifact") == []
+        assert files_left_by(COMMANDS, tmp_path, folder, pictures) == []
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["levit.export", "levit.export.ranges", "levit.export.verify_artifact", "levit.benchmarks"],
+)
+def test_reporting_is_off_before_any_module_loads_onnx_runtime(module, tiny_artifact, tmp_path):
+    """Whichever is the first to be imported."""
+    code = f"""
+        import sys
+        import {module}
+        import onnxruntime
+        onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+    """
+    assert files_left_by(code, tmp_path, tiny_artifact / "model.onnx") == []
 
 
 def test_telemetry_is_its_users_choice(tiny_artifact, digit_paths, tmp_path):

@@ -387,7 +387,7 @@ def test_threads_that_are_not_to_be_had(native_artifact):
         print(type(error).__name__, error)
     print((predictor.forward(rows)["logits"] == expected).all())"""
     first, second = answer(action, native_artifact)
-    assert first.startswith("BackendUnavailableError the system gives the native engine no 1024")
+    assert first.startswith("ResourceError the system gives the native engine no 1024")
     assert first.endswith("ask for fewer")
     assert second == "True"
 
@@ -409,7 +409,7 @@ def test_memory_for_weights_that_is_not_to_be_had(native_artifact):
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     print(sorted(map(str, found)))"""
     (line,) = answer(action, native_artifact)
-    assert set(json.loads(line.replace("'", '"'))) == {"BackendUnavailableError", "True"}
+    assert set(json.loads(line.replace("'", '"'))) == {"ResourceError", "True"}
 
 
 def test_memory_for_a_batch_that_is_not_to_be_had(native_artifact):
@@ -423,7 +423,7 @@ def test_memory_for_a_batch_that_is_not_to_be_had(native_artifact):
         print(type(error).__name__, error)
     print((predictor.forward(rows)["logits"] == expected).all())"""
     first, second = answer(action, native_artifact)
-    assert first.startswith("BackendUnavailableError there is not enough memory")
+    assert first.startswith("ResourceError there is not enough memory")
     assert second == "True"
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.artifact import Artifact
-from levit.errors import BackendUnavailableError, CorruptArtifactError, InputError
+from levit.errors import CorruptArtifactError, InputError, ResourceError
 from levit.native.engine import Engine
 from levit.native.payload import read_payload
 from levit.native.program import Output, Program
@@ -35,7 +35,7 @@ class NativeSession:
         try:
             program, engine = _opened(artifact, options.threads)
         except MemoryError as error:
-            raise BackendUnavailableError(
+            raise ResourceError(
                 f"{artifact.path.name}: there is not enough memory to open it: free some"
             ) from error
         if uses_bfloat16(program) and engine.program is not program:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import ctypes
 import os
 import threading
 import weakref
@@ -31,9 +30,16 @@ from levit.runtime.compatibility import (
     require_cpu_features,
     require_version,
 )
-from levit.runtime.cpus import cpu_features, cpu_precisions, is_bf16_fast, known_cpu_class
+from levit.runtime.cpus import (
+    cpu_features,
+    cpu_precisions,
+    is_bf16_fast,
+    known_cpu_class,
+    require_threads,
+)
 from levit.runtime.openvino_file import METADATA, check_openvino_file
 from levit.runtime.openvino_module import import_openvino, openvino_core
+from levit.runtime.ownership import owned
 
 __all__ = ["OpenVinoSession"]
 
@@ -51,15 +57,8 @@ _MOST_FIXED: Final = 4
 # Seconds that a caller waits before it asks whether its requests have failed.
 _PATIENCE_S: Final = 10.0
 
-# Sessions of this process, for the children it forks.
+# Sessions whose requests may be under way when the interpreter goes.
 _live: weakref.WeakSet[OpenVinoSession] = weakref.WeakSet()
-
-
-def _keep_inherited_sessions() -> None:
-    """Keep the parent's sessions in a forked child: their threads are not here."""
-    for session in _live:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session._networks))
-    _live.clear()  # nothing of theirs is under way here; its own children inherit the reference
 
 
 @atexit.register
@@ -68,10 +67,6 @@ def _end_requests() -> None:
     for session in list(_live):
         for network in list((session._networks or {}).values()):
             network.settle()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_inherited_sessions)
 
 
 class OpenVinoSession:
@@ -90,6 +85,7 @@ class OpenVinoSession:
         require_cpu_features(artifact)
         self._settings = _settings(artifact, options)
         files = _files(artifact)
+        require_threads(options.threads)
         try:
             self._core = openvino_core()
             model = self._core.read_model(*files)
@@ -119,6 +115,7 @@ class OpenVinoSession:
         self._last, self._repeats = 0, 0
         self._networks: dict[int, Any] | None = {}
         self._compiling = threading.Lock()
+        self._release = owned(self, self._networks, model)
         _live.add(self)
         # The one that is surely needed, so that what cannot be compiled is said here.
         self._network(batch.max if batch.static else 1)
@@ -165,6 +162,7 @@ class OpenVinoSession:
     def close(self) -> None:
         """Release the networks; runs that are under way in other threads end undisturbed."""
         self._networks = None
+        self._release()
 
     def _network(self, batch: int) -> Any:
         """Find the network for this many images, compiled when it is first asked for."""
@@ -239,6 +237,7 @@ class _QueuedNetwork(_Network):
 
     def __init__(self, compiled: Any, outputs: int) -> None:
         super().__init__(compiled, outputs)
+        self._pid = os.getpid()
         self._queue = openvino.AsyncInferQueue(compiled)
         # Not a method: the queue and its owner would hold each other, out of the collector's sight,
         # and neither would ever be freed.
@@ -251,6 +250,8 @@ class _QueuedNetwork(_Network):
             self.settle()
 
     def settle(self) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child: nothing is under way here
         # An answer is told before its request has ended, and the queue does not wait for that.
         for request in self._queue:
             with contextlib.suppress(RuntimeError):  # it failed, and has said so

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
-import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,13 +18,13 @@ from levit.runtime.compatibility import (
     require_cpu_features,
     require_version,
 )
-from levit.runtime.cpus import known_cpu_class
+from levit.runtime.cpus import known_cpu_class, require_threads
 from levit.runtime.onnx_file import check_onnx_file
+from levit.runtime.ownership import owned
 
 __all__ = [
     "OrtSession",
     "check_network",
-    "keep_in_children",
     "network",
     "session_settings",
     "unreadable",
@@ -41,29 +38,6 @@ _NOTHING = 4
 # enough for the gaps between the operations of one run; ONNX Runtime's own default takes the
 # CPUs from the threads that decode images, and from whatever else runs (docs/decisions.md).
 _SPIN_US = 20
-
-# Sessions of this process, for the children it forks.
-_live: weakref.WeakSet[Any] = weakref.WeakSet()
-
-
-def keep_in_children(opened: Any) -> None:
-    """See to it that no forked child releases this object of ONNX Runtime's."""
-    _live.add(opened)
-
-
-def _keep_inherited() -> None:
-    """Keep the parent's sessions in a forked child: never release them.
-
-    Its threads are not here, and ONNX Runtime's destructor waits for them for ever. One more
-    reference that nobody gives back keeps the destructor from running, whatever the child
-    does with the object.
-    """
-    for opened in _live:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened))
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def session_settings(options: SessionOptions) -> onnxruntime.SessionOptions:
@@ -126,17 +100,21 @@ class OrtSession:
                 "ONNX Runtime has no bfloat16 kernels on the CPU: export with --target openvino, "
                 "or with --verify none to run it on another device"
             )
+        require_threads(options.threads - 1)  # beside the caller's own
         with network(artifact) as contents:
             try:
                 session = onnxruntime.InferenceSession(
-                    contents, session_settings(options), providers=["CPUExecutionProvider"]
+                    contents,
+                    session_settings(options),
+                    providers=["CPUExecutionProvider"],
+                    enable_fallback=0,  # which tries the same again, and prints
                 )
             except Exception as error:  # ONNX Runtime's own share no public base
                 raise unreadable(artifact, error) from error
         check_network(artifact, session)
         self._session: onnxruntime.InferenceSession | None = session
         self._outputs = [output.name for output in artifact.manifest.outputs]
-        keep_in_children(session)
+        self._release = owned(self, session)
 
     @property
     def machine_class(self) -> str:
@@ -157,6 +135,7 @@ class OrtSession:
     def close(self) -> None:
         """Release the session; runs that are under way in other threads end undisturbed."""
         self._session = None
+        self._release()
 
 
 def _tensor(node: Any) -> Tensor:

@@ -23,7 +23,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from levit.errors import InputError, brief
-from levit.runtime.sessions.ort import keep_in_children
+from levit.runtime.ownership import owned
 
 __all__ = ["BoundSession", "on_device_thread", "telling"]
 
@@ -47,22 +47,18 @@ _TELLING: Final = re.compile(
 T = TypeVar("T")
 
 
-_thread: ThreadPoolExecutor
-
-
-def _start_thread() -> None:
-    global _thread
-    _thread = ThreadPoolExecutor(1, "levit-device")  # the thread itself comes with its first work
-
-
-_start_thread()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_thread)
+# By process: a forked child has none of its parent's threads. The thread itself comes with its
+# first work.
+_threads: Final[dict[int, ThreadPoolExecutor]] = {}
 
 
 def on_device_thread(work: Callable[[], T]) -> T:
     """Call `work` in the thread that drives the device; return or raise what it does."""
-    return _thread.submit(work).result()
+    pid = os.getpid()
+    if pid not in _threads:
+        # Callers that come at once all get the one that is set first.
+        _threads.setdefault(pid, ThreadPoolExecutor(1, "levit-device"))
+    return _threads[pid].submit(work).result()
 
 
 class BoundSession:
@@ -79,6 +75,7 @@ class BoundSession:
         batch = session.get_inputs()[0].shape[0]
         self._fixed = batch if isinstance(batch, int) else None
         self._bindings: OrderedDict[int, _Binding] = OrderedDict()
+        self._let_go = owned(self, session)
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run a batch, host → device → network → host: outputs by name.
@@ -116,6 +113,7 @@ class BoundSession:
     def _release(self) -> None:
         self._bindings.clear()
         self._session = None
+        self._let_go()
 
     def _put(self, feeds: Mapping[str, NDArray[Any]]) -> None:
         if self._session is None:
@@ -170,8 +168,7 @@ class _Binding:
             self._binding.bind_ortvalue_input(name, value)
         for name, value in self._outputs.items():
             self._binding.bind_ortvalue_output(name, value)
-        for opened in (self._binding, *self._inputs.values(), *self._outputs.values()):
-            keep_in_children(opened)
+        owned(self, session, self._binding, self._inputs, self._outputs)
         # On a device an answer comes back as a copy; here it is the buffer of the next one too.
         self._copies = device == "cpu"
 

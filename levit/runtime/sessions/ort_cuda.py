@@ -24,7 +24,6 @@ from levit.runtime.obstacle import Obstacle
 from levit.runtime.probes import CUDA_PROVIDER
 from levit.runtime.sessions.ort import (
     check_network,
-    keep_in_children,
     network,
     session_settings,
     unreadable,
@@ -51,7 +50,6 @@ class OrtCudaSession:
         with network(artifact) as contents:
             session = on_device_thread(lambda: _open(artifact, options, contents))
         check_network(artifact, session)
-        keep_in_children(session)
         bound = BoundSession(session, "cuda")
         _try(artifact, bound)
         self._bound: BoundSession | None = bound

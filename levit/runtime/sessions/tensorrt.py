@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import threading
 import weakref
@@ -19,6 +18,7 @@ from levit.runtime.backends import SessionOptions
 from levit.runtime.compatibility import Tensor, check_interface
 from levit.runtime.cuda import Cuda, DeviceBuffer
 from levit.runtime.onnx_file import onnx_metadata
+from levit.runtime.ownership import keep
 from levit.runtime.sessions.engine_fit import check_fit, engine_needs, rebuild_hint
 from levit.runtime.tensorrt_log import error_log
 from levit.runtime.tensorrt_modules import MODULES
@@ -74,7 +74,9 @@ class TensorrtSession:
         self._graph: Any = None
         # Resources to free, the last first.
         self._held = contextlib.ExitStack()
-        self._finalizer = weakref.finalize(self, _free_quietly, self._held, self._objects)
+        self._finalizer = weakref.finalize(
+            self, _free_quietly, os.getpid(), self._held, self._objects
+        )
         self._finalizer.atexit = False  # CUDA may be gone by then; the driver frees it all
         try:
             self._prepare(trt, artifact)
@@ -113,8 +115,8 @@ class TensorrtSession:
     def close(self) -> None:
         """Free what is on the GPU, once runs that are under way have ended."""
         with self._lock:
-            if self._finalizer.detach() is not None:
-                _free(self._held, self._objects)
+            if (detached := self._finalizer.detach()) is not None:
+                _free(*detached[2])
 
     # ------------------------------------------------------------------ inside
 
@@ -208,11 +210,7 @@ class TensorrtSession:
 
     def _disown(self) -> None:
         """Free nothing, whatever happens to this object from here on."""
-        self._finalizer.detach()
-        self._held.pop_all()
-        for inherited in self._objects.values():
-            # A reference that nobody gives back keeps the destructor from running.
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+        self._finalizer()
         self._objects = {}
         self._lock = threading.Lock()  # type: ignore[misc]
 
@@ -258,14 +256,18 @@ def _checked(cuda: Any, call: Any, handle: Any) -> None:
     cuda.ok(call(handle))
 
 
-def _free_quietly(held: contextlib.ExitStack, objects: dict[str, Any]) -> None:
+def _free_quietly(pid: int, held: contextlib.ExitStack, objects: dict[str, Any]) -> None:
     """Free as `_free` does, and swallow errors: another may be on its way already."""
     with contextlib.suppress(BackendUnavailableError):
-        _free(held, objects)
+        _free(pid, held, objects)
 
 
-def _free(held: contextlib.ExitStack, objects: dict[str, Any]) -> None:
+def _free(pid: int, held: contextlib.ExitStack, objects: dict[str, Any]) -> None:
     """The context before the memory that it reads, the engine before its runtime."""
+    if os.getpid() != pid:  # CUDA cannot free a parent's memory
+        held.pop_all()
+        for inherited in objects.values():
+            keep(inherited)
     while objects:
         objects.popitem()
     held.close()
