@@ -34,7 +34,10 @@ def check_onnx_file(path: Path, data: Buffer | None = None) -> None:
     try:
         if path.suffix != ".onnx":  # ONNX Runtime has a format of its own under another
             raise ValueError("it is not called .onnx")
-        check_graph(mapped(path) if data is None else data)
+        contents = mapped(path) if data is None else data
+        if not contents:
+            raise ValueError("it is empty")
+        check_graph(contents)
     except (OSError, ValueError) as error:
         raise CorruptArtifactError(
             f"{path}: not an ONNX file that levit has written ({error}); export again"

@@ -304,7 +304,7 @@ def test_manifest_that_is_a_folder(copy):
 def test_manifest_that_is_a_pipe_is_not_waited_for(copy):
     (copy / MANIFEST_FILE).unlink()
     os.mkfifo(copy / MANIFEST_FILE)
-    with pytest.raises(CorruptArtifactError, match="not a file"):
+    with pytest.raises(CorruptArtifactError, match="no plain file"):
         open_artifact(copy)
     assert not is_artifact(copy)
 

@@ -199,7 +199,13 @@ def test_the_default_name_is_model_target_precision(here):
     artifact = digits()
     assert names_in(here) == ["levit_digits-onnx-fp32"]
     assert artifact.path.resolve() == here / "levit_digits-onnx-fp32"
-    assert names_in(artifact.path) == ["golden.npz", "labels.txt", "manifest.json", "model.onnx"]
+    assert names_in(artifact.path) == [
+        ".gitattributes",
+        "golden.npz",
+        "labels.txt",
+        "manifest.json",
+        "model.onnx",
+    ]
 
 
 def test_folders_on_the_way_are_made(here):

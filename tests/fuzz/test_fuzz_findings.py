@@ -8,13 +8,14 @@ import json
 import resource
 import struct
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fuzzing.archives import read_members, write_members
 from fuzzing.folders import pack, unpack
 
-from levit.artifact import open_artifact
+from levit.artifact import describe_files, open_artifact
 from levit.cli import build_parser
 from levit.commands.inspect_command import run as inspect
 from levit.errors import CheckpointError, CorruptArtifactError
@@ -148,23 +149,24 @@ def lying(descr, shape):
 def test_golden_arrays_that_are_none(tiny_artifact, tmp_path, name, contents):
     (tmp_path / "golden.npz").write_bytes(golden_with(name, contents)(tiny_artifact))
     artifact = open_artifact(tiny_artifact)
+    manifest = replace(artifact.manifest, files=describe_files(tmp_path))
     with little_memory(), pytest.raises(CorruptArtifactError, match="is damaged"):
-        type(artifact)(tmp_path, artifact.manifest).golden()
+        type(artifact)(tmp_path, manifest).golden()
 
 
 # ------------------------------------------------------------------ checkpoints
 
 
-@pytest.mark.peers
 def test_old_pickle_that_claims_a_long_text_allocates_nothing(tmp_path):
     # Python allocates what a file is asked for, before it looks whether it is there.
-    import torch  # noqa: F401  takes memory of its own
-
     whole = (DATA / "pth" / "legacy.pth").read_bytes()
     text = whole.index(b"X", whole.index(b"\x80\x02}"))  # BINUNICODE
     path = tmp_path / "legacy.pth"
     path.write_bytes(whole[: text + 1] + b"\xff\xff\xff\xff" + whole[text + 5 :])
-    with little_memory(), pytest.raises(CheckpointError, match="cannot read it") as caught:
+    with (
+        little_memory(),
+        pytest.raises(CheckpointError, match=r"cannot be read \(truncated") as caught,
+    ):
         read_checkpoint(path)
     assert not isinstance(caught.value.__cause__, MemoryError)
 

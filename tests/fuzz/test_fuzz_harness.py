@@ -239,7 +239,7 @@ def test_folders_are_unpacked_as_they_were_packed(tiny_artifact, tmp_path):
     folder = tmp_path / "artifact"
     write_folder(folder, tiny_artifact, {**found, "../out": b"x", "new": b"y"})
     assert {path.name for path in folder.iterdir()} == {
-        "manifest.json", "model.onnx", "golden.npz", "x", "new",
+        "manifest.json", "model.onnx", "golden.npz", "x", "new", ".gitattributes",
     }  # fmt: skip
     assert (folder / "golden.npz").is_symlink()
     assert not (tmp_path / "out").exists()

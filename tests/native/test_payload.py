@@ -95,7 +95,7 @@ WRONG = {
     "no UTF-8": (of_header(b'{"\xff": 1}'), "not a .safetensors file"),
     "list": (of_header([]), "header: expected an object"),
     "deep": (of_header(b"[" * 100_000), "not a .safetensors file"),
-    "name twice": (of_header(b'{"a": 1, "a": 2}'), "a name stands twice"),
+    "name twice": (of_header(b'{"a": 1, "a": 2}'), "stands twice in one object"),
     "metadata": (of_header({"__metadata__": {"a": 1}}, 0), "a: expected a string"),
     "no metadata": (of_header({"__metadata__": "x"}, 0), "expected an object"),
     "text": (of_header({"a": "F32"}), "a: expected an object"),
@@ -157,6 +157,6 @@ def test_a_program_in_which_a_name_stands_twice(tmp_path, lowered):
     write_payload(path, arrays, {PROGRAM: words.replace('"version":1', '"version":1,"version":1')})
     with (
         open_payload(path) as payload,
-        pytest.raises(CorruptArtifactError, match=r"is no JSON \(a name stands twice"),
+        pytest.raises(CorruptArtifactError, match=r"is no JSON \(.* stands twice in one object"),
     ):
         read_program(payload)

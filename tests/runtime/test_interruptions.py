@@ -117,6 +117,8 @@ def test_handler_is_heard_among_many_images(tiny_artifact, digit_paths, alarm, k
         assert not getattr(caught.value, "__notes__", ())
 
 
+# Where one comes in a callback of the collector's, Python says so and goes on.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("kind", RAISED)
 def test_time_limits_that_end_at_any_moment(tiny_artifact, digit_paths, alarm, kind):
     alarm(kind)
