@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -48,8 +49,8 @@ GIT_ATTRIBUTES: Final = "* -text\n"
 class Artifact:
     """An opened artifact: its folder and its manifest.
 
-    Its files are read through `hold`, `labels` and `golden` alone, each of which compares what it
-    reads with the manifest.
+    Its files are read through `hold`, `read`, `labels` and `golden` alone, each of which compares
+    what it reads with the manifest.
     """
 
     path: Path
@@ -72,12 +73,19 @@ class Artifact:
         Raises:
             CorruptArtifactError: the manifest lists no such file, or it is not what was written.
         """
-        entry = self.manifest.files.get(name)
-        if entry is None:
-            raise CorruptArtifactError(f"{self.path / MANIFEST_FILE}: lists no {name}")
-        held = hold(self.path / name, entry)
+        held = hold(self.path / name, self._entry(name))
         self._seen.add(name)
         return held
+
+    def read(self, name: str) -> bytes:
+        """Read a file that the manifest lists, compared with its hash.
+
+        Raises:
+            CorruptArtifactError: as of `hold`.
+        """
+        data = read_whole(self.path / name, self._entry(name))
+        self._seen.add(name)
+        return data
 
     def verify(self) -> None:
         """Compare every file that has not been read yet with its size and hash.
@@ -99,7 +107,7 @@ class Artifact:
             return ()
         path = self.path / LABELS_FILE
         try:
-            text = self._read(LABELS_FILE).decode("utf-8")
+            text = self.read(LABELS_FILE).decode("utf-8")
         except UnicodeDecodeError as error:
             raise CorruptArtifactError(f"{path}: cannot be read ({error})") from error
         return tuple(text.removesuffix("\n").split("\n"))
@@ -114,14 +122,15 @@ class Artifact:
 
         path = self.path / GOLDEN_FILE
         try:
-            return read_arrays(io.BytesIO(self._read(GOLDEN_FILE)))
+            return read_arrays(io.BytesIO(self.read(GOLDEN_FILE)))
         except ValueError as error:
             raise CorruptArtifactError(f"{path} is damaged ({error}); export again") from error
 
-    def _read(self, name: str) -> bytes:
-        data = read_whole(self.path / name, self.manifest.files[name])
-        self._seen.add(name)
-        return data
+    def _entry(self, name: str) -> Mapping[str, Any]:
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise CorruptArtifactError(f"{self.path / MANIFEST_FILE}: lists no {name}")
+        return entry
 
 
 def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -> Artifact:

@@ -336,3 +336,23 @@ def test_golden_inputs_of_another_shape_are_damage(copy):
     with Predictor(copy, threads=1) as predictor, pytest.raises(CorruptArtifactError) as caught:
         predictor.check()
     assert "golden.npz" in str(caught.value)
+
+
+def test_large_files_are_written_beside_hashing_and_without_a_thread_too(tmp_path, monkeypatch):
+    data = np.random.default_rng(0).bytes(held._LARGE + 12_345)
+    path = tmp_path / "model.bin"
+    path.write_bytes(data)
+    entry = describe_files(tmp_path)["model.bin"]
+    with held.hold(path, entry) as file:
+        assert file.read() == data
+
+    def none(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    with held.hold(path, entry) as file:
+        assert file.read() == data
+    path.write_bytes(data[:-1] + b"?")
+    if data[-1:] != b"?":
+        with pytest.raises(CorruptArtifactError, match="have changed"):
+            held.hold(path, entry)

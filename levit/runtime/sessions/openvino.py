@@ -330,11 +330,10 @@ def _finish(outputs: int, request: Any, userdata: tuple[_Call, int]) -> None:
 
 def _files(artifact: Artifact) -> tuple[bytes, bytes]:
     """Read the graph and its weights, which OpenVINO copies."""
-    with artifact.hold(artifact.manifest.payload) as file:
-        graph = file.read()
-    with artifact.hold(OPENVINO_WEIGHTS_FILE) as file:
-        check_openvino_file(artifact, graph, file.mapped())
-        return graph, file.read()
+    graph = artifact.read(artifact.manifest.payload)
+    weights = artifact.read(OPENVINO_WEIGHTS_FILE)
+    check_openvino_file(artifact, graph, weights)
+    return graph, weights
 
 
 def _settings(artifact: Artifact, options: SessionOptions) -> dict[str, Any]:
