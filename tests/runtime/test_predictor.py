@@ -419,7 +419,8 @@ def test_bad_thread_counts_are_config_errors(tiny_artifact, threads):
         Predictor(tiny_artifact, threads=threads)
 
 
-def test_thread_count_is_the_callers_or_what_the_process_may_use(tiny_artifact):
+def test_thread_count_is_the_callers_or_what_the_process_may_use(tiny_artifact, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)  # which the tests' own processes have
     with Predictor(tiny_artifact) as predictor:
         assert predictor.threads == available_cpus()
     for threads in (2, np.int64(2)):
