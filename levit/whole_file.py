@@ -24,14 +24,16 @@ __all__ = ["check_writable", "whole_file", "write_whole"]
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of `path` when the block ends well.
+    """Open a new file that takes the place of `path` when the block ends well; a link stays one.
 
     The old file stays until all of the new one is on the disk. Where the block raises, or the
     process is interrupted, the new file goes.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk refuses, or there is another thing than a file, such as a device, which
+            one who may do so would replace.
     """
+    path = _place(path)
     staging = _beside(path)
     try:
         with staging.open("xb") as file:
@@ -87,6 +89,14 @@ def _checked(path: Path) -> Path:
         raise _refusal(path, error) from error
     except ValueError as error:  # a NUL in the name
         raise ConfigError(f"{path}: is no file name; choose another path") from error
+    return target
+
+
+def _place(path: Path) -> Path:
+    target = Path(os.path.realpath(path))
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(target.lstat().st_mode):
+            raise OSError(f"{path}: is no plain file")
     return target
 
 
