@@ -58,6 +58,8 @@ def find_images(words: Sequence[str]) -> list[tuple[str, str | BinaryIO]]:
         if word == "-":
             found.append(("-", _standard_input()))
             continue
+        if not word:
+            raise InputError("an empty word names no image (an unset variable of the shell?)")
         path = Path(word)
         if path.is_dir():
             paths = images_in(path)

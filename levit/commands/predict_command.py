@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from levit.artifact import MANIFEST_FILE
 from levit.commands.images import find_images, open_predictor
 from levit.commands.output import print_json, print_line, print_note
 from levit.commands.progress import Progress
-from levit.errors import ArtifactError, InputError
+from levit.errors import ArtifactError, ConfigError, InputError
 from levit.pictures.reading import ImageLike
 from levit.runtime.prediction import Prediction, require_sigmoid
+from levit.runtime.predictor import Predictor
 from levit.whole_file import whole_file
 
 __all__ = ["run"]
@@ -36,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         if threshold is not None:
             require_sigmoid(predictor.manifest.scores)
         if arguments.embed is not None:
+            _require_other(Path(arguments.embed), names, predictor)
             embeddings = predictor.embed(_counted(images, progress))
             _save(Path(arguments.embed), embeddings)
             report = {"file": arguments.embed, "shape": list(embeddings.shape), "images": names}
@@ -65,6 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(results)
     return status
+
+
+def _require_other(target: Path, names: Sequence[str], predictor: Predictor) -> None:
+    """Refuse to write embeddings over a picture or the artifact that they are made of."""
+    if not os.path.exists(target):
+        return
+    own = [predictor.path / name for name in (MANIFEST_FILE, *predictor.manifest.files)]
+    for path in (*map(Path, map(str, names)), *own):
+        if path.exists() and path.samefile(target):
+            raise ConfigError(
+                f"{target}: is read by this command, and would be overwritten; choose another path"
+            )
 
 
 def _counted(images: Sequence[tuple[str, ImageLike]], progress: Progress) -> Iterator[ImageLike]:

@@ -67,6 +67,12 @@ def check_destination(destination: Path, *, force: bool) -> None:
     """Raise `ArtifactError` unless an artifact may be written at `destination`."""
     if not os.path.lexists(destination):
         return
+    here = Path(os.path.realpath(os.curdir))
+    if Path(os.path.realpath(destination)) in (here, *here.parents):
+        raise ArtifactError(
+            f"{destination}: the current folder lies in it, and would be gone; export from "
+            f"elsewhere, or choose another --output"
+        )
     if not force:
         raise ArtifactError(
             f"{destination}: already exists; pass --force to replace it, or choose another --output"

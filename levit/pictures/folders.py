@@ -112,9 +112,14 @@ def _indices(
     if set(classes) <= set(by_label):
         return {name: by_label[name] for name in classes}, ()
     if all(name.isdecimal() and int(name) < len(labels) for name in classes):
-        return {name: int(name) for name in classes}, ()
-    # Numbers that are no indices count from another number, or in another order.
-    if len(classes) == len(labels) and not all(name.isdecimal() for name in classes):
+        numbers = {name: int(name) for name in classes}
+        if len(set(numbers.values())) < len(classes):
+            raise InputError(f"{folder}: two of its folders have one index; rename one of them")
+        return numbers, ()
+    # Where some are labels, the others are misspelt. Numbers that are no indices count from another
+    # number, or in another order.
+    named = any(name in by_label for name in classes)
+    if len(classes) == len(labels) and not named and not all(n.isdecimal() for n in classes):
         indices = {name: index for index, name in enumerate(classes)}
         return indices, ("folders in sorted order are the classes in order",)
     odd = [name for name in classes if name not in by_label]

@@ -117,7 +117,7 @@ class Preparation:
             # One that is too large, and perhaps a view of few bytes, is refused where it is read.
             return np.array(image) if lent and image.size <= _MOST_NUMBERS else image
         if isinstance(image, (bytearray, memoryview)):
-            return bytes(image) if lent else image
+            return bytes(image) if lent and _is_there(image) else image
         if isinstance(image, (str, bytes, os.PathLike)) or not hasattr(image, "read"):
             return image
         return file_contents(image)
@@ -137,6 +137,15 @@ class Preparation:
             row[...] = _loaded_to_tensor(loaded, image_name(image), self.spec, self.dtype)
         else:
             row[...] = to_tensor(image, self.spec, self.dtype, exif=self.exif, draft=self.draft)
+
+
+def _is_there(image: bytearray | memoryview) -> bool:
+    """Tell whether bytes can be copied; of a view that was released, its reader says so."""
+    try:
+        len(image)
+    except ValueError:
+        return False
+    return True
 
 
 def _load(

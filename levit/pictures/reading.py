@@ -163,7 +163,7 @@ def load_image(
         check_opened(image, name)
         return _decode(image, name, to, exif=exif, own=False)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(image), name, to, exif, draft)
+        return _from_file(io.BytesIO(_plain_bytes(image)), name, to, exif, draft)
     if isinstance(image, (str, os.PathLike)):
         with _open(os.fsdecode(image)) as file:
             return _from_file(file, name, to, exif, draft)
@@ -174,6 +174,15 @@ def load_image(
         f"an image is a path, bytes, a binary file, a PIL image or an array, "
         f"{MODES[mode].array}, not {type(image).__name__}"
     )
+
+
+def _plain_bytes(image: bytes | bytearray | memoryview) -> bytes | bytearray:
+    if not isinstance(image, memoryview):
+        return image
+    try:
+        return image.tobytes()
+    except ValueError as error:
+        raise InputError(f"the image bytes: cannot be read ({error})") from error
 
 
 def image_name(image: ImageLike) -> str:

@@ -29,6 +29,9 @@ __all__ = [
 # Of a version's number: there are releases that are dates.
 _MOST_DIGITS: Final = 8
 
+# Of inputs: tensors, or pixels.
+_LAYOUTS: Final = {"float32": "NCHW", "uint8": "NHWC"}
+
 # (name, dtype, shape), with "batch" where any number may stand.
 Tensor: TypeAlias = tuple[str, str, tuple[int | str, ...]]
 
@@ -57,7 +60,8 @@ def check_interface(
     said = metadata.get("levit.preprocess")
     scores = metadata.get("levit.scores", "softmax")  # which is not written
     differences = {
-        "inputs": [_tensor(spec) for spec in manifest.inputs] != list(inputs),
+        "inputs": [_tensor(spec) for spec in manifest.inputs] != list(inputs)
+        or any(spec.layout != _LAYOUTS.get(spec.dtype) for spec in manifest.inputs),
         "outputs": [_tensor(spec) for spec in manifest.outputs] != list(outputs),
         "batch sizes": (batch.static and batch.max != first)
         or batch.static == (first == "batch")

@@ -348,3 +348,17 @@ def test_avif_is_no_heic(png):
 )
 def test_contents_that_are_no_picture_are_named(data, words):
     assert words in message_of(data)
+
+
+def test_views_of_bytes_in_steps_and_released_ones():
+    stream = io.BytesIO()
+    Image.new("RGB", (20, 10), "red").save(stream, "PNG")
+    data = stream.getvalue()
+    spread = bytearray(2 * len(data))
+    spread[::2] = data
+    expected = np.asarray(load_image(data))
+    assert (np.asarray(load_image(memoryview(spread)[::2])) == expected).all()
+    released = memoryview(data)
+    released.release()
+    with pytest.raises(InputError, match="released"):
+        load_image(released)

@@ -138,6 +138,8 @@ class OpenVinoSession:
             )
         try:
             parts = self._parts(batch)
+        except RecursionError:  # the caller's own depth
+            raise
         except RuntimeError as error:
             raise InputError(f"OpenVINO refused the batch ({brief(error)})") from error
         return {
