@@ -77,7 +77,7 @@ def _require_other(target: Path, names: Sequence[str], predictor: Predictor) -> 
         return
     own = [predictor.path / name for name in (MANIFEST_FILE, *predictor.manifest.files)]
     for path in (*map(Path, map(str, names)), *own):
-        if path.exists() and path.samefile(target):
+        if os.path.exists(path) and path.samefile(target):
             raise ConfigError(
                 f"{target}: is read by this command, and would be overwritten; choose another path"
             )
