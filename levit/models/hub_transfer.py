@@ -57,7 +57,7 @@ class TooLongError(OSError):
 
 @dataclass
 class Progress:
-    """What one thread tells the other: bytes that have come, and that nobody waits any more."""
+    """Messages between two threads: bytes that have come, and that nobody waits any more."""
 
     count: int = 0
     stop: threading.Event = field(default_factory=threading.Event)

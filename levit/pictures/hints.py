@@ -1,4 +1,4 @@
-"""What a caller has probably meant by a thing that is no image, in words for an error."""
+"""Hints for errors: the probable meaning of a thing that is no image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What export writes is what the runtime's scans know, and they know nothing else."""
+"""Exported graphs pass the scans of the runtime, which know nothing else."""
 
 from xml.etree import ElementTree
 

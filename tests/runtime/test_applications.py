@@ -1,4 +1,4 @@
-"""What an application sees of a predictor beside its answers: threads, and the log."""
+"""Threads and log of a predictor inside an application."""
 
 import logging
 

@@ -53,7 +53,7 @@ def test_reshaping(x, target):
 
 @given(st.data(), st.lists(sizes, min_size=1, max_size=4))
 def test_reshaping_to_what_fits_is_taken(data, x):
-    """Of every shape with as many elements, however it is spelled."""
+    """Try every shape with as many elements, in each spelling."""
     count = int(np.prod(x))
     first = data.draw(st.sampled_from([n for n in range(1, count + 1) if count % n == 0]))
     for target in ((first, count // first), (-1, count // first), (first, -1), tuple(x)):

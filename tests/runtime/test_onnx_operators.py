@@ -312,7 +312,7 @@ def test_a_file_of_fields_that_are_empty(refused):
 
 @pytest.mark.slow
 def test_the_process_of_a_hostile_artifact_goes_on(tampered):
-    """What once ended it: from the command line, in a process of its own."""
+    """Run files that once ended the process, by the command line in a process of its own."""
     nodes, weights, _ = OPERATORS["integer division of small numbers"]
 
     def change(folder, values):
