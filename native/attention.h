@@ -12,7 +12,7 @@
 #pragma once
 #include <string.h>
 
-#include "finish.h"
+#include "attention_products.h"
 #include "pack_heads.h"
 #include "softmax.h"
 
@@ -20,109 +20,22 @@ namespace {
 
 using levit::AttentionWork;
 
-struct Scores {
-  Left queries;
-  const float *keys; // a panel
-  const float *start;
-  const float *table;
-  int64_t table_stride;
-  float scale; // of integer sums
-  float *target;
-  int64_t target_stride;
-};
-
-template <int ROWS, int VECTORS> __attribute__((noinline)) void scores_tile(const Scores &scores) {
-  Tile<ROWS, VECTORS> sum;
-  LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
-    LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-      sum.at[r][v] =
-          (Number::Sum)load(Number::INTEGER ? scores.start + v * WIDTH
-                                            : scores.table + r * scores.table_stride + v * WIDTH);
-    }
-  }
-  multiply(sum, scores.queries, Packed<VECTORS>{scores.keys, scores.keys, 0});
-  const Vec scale = splat(scores.scale);
-  LEVIT_UNROLL for (int r = 0; r < ROWS; r++) {
-    LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-      Vec x = (Vec)sum.at[r][v];
-      if (Number::INTEGER) {
-        x = value_on(load(scores.table + r * scores.table_stride + v * WIDTH), sum.at[r][v], scale);
-      }
-      store(scores.target + r * scores.target_stride + v * WIDTH, x);
-    }
-  }
-}
-
-struct Values {
-  Left weights;        // rows of powers of two
-  const float *values; // a panel; of float32 in blocks as they came
-  int64_t value_block;
-  const float *start, *scale, *offset; // of each column, of integers only
-  const float *inverse;                // of the sum of each row
-  Product product;                     // its target and activation
-};
-
-// Row r of vector v of the values, from what their products with the powers add up to.
-LEVIT_INLINE Vec mean_of(const Values &values, Vec x, int r, int v) {
-  const Vec inverse = splat(values.inverse[r]);
-  return Number::INTEGER ? fused(x, inverse, load(values.offset + v * WIDTH)) : x * inverse;
-}
-
-template <int ROWS, int VECTORS> __attribute__((noinline)) void values_tile(const Values &values) {
-  Tile<ROWS, VECTORS> sum;
-  LEVIT_UNROLL for (int v = 0; v < VECTORS; v++) {
-    const Vec start = Number::INTEGER ? load(values.start + v * WIDTH) : Vec{};
-    LEVIT_UNROLL for (int r = 0; r < ROWS; r++) sum.at[r][v] = (Number::Sum)start;
-  }
-  if constexpr (EACH == 1) {
-    multiply(sum, values.weights, Blocked<VECTORS>{values.values, values.value_block});
-  } else {
-    multiply(sum, values.weights, Packed<VECTORS>{values.values, values.values, 0});
-  }
-  const Store &target = values.product.target;
-  constexpr int OWN = Number::DTYPE;
-  if (values.product.activation == LEVIT_HARD_SWISH && target.dtype == OWN) {
-    for_values(sum, values.scale, [&](int r, int c, Vec *x) {
-      LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-        x[i] = hard_swish(mean_of(values, x[i], r, c * CHUNK + i));
-      }
-      put<OWN>(target, r, c, x);
-    });
-    return;
-  }
-  constexpr int CHUNKS = VECTORS / CHUNK;
-  alignas(64) float found[ROWS * CHUNKS * 16];
-  for_values(sum, values.scale, [&](int r, int c, Vec *x) {
-    LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-      store(found + (r * CHUNKS + c) * 16 + i * WIDTH, mean_of(values, x[i], r, c * CHUNK + i));
-    }
-  });
-  finish_stored(values.product, found, ROWS, CHUNKS);
-}
-
-template <int VECTORS, class ALL> struct AttentionTiles;
-template <int VECTORS, int... ROWS> struct AttentionTiles<VECTORS, Heights<ROWS...>> {
-  static constexpr void (*scores[])(const Scores &) = {scores_tile<ROWS, VECTORS>...};
-  static constexpr void (*values[])(const Values &) = {values_tile<ROWS, VECTORS>...};
-};
-typedef AttentionTiles<TILE_VECTORS, AllHeights> WholeTiles;
-typedef AttentionTiles<HALF, AllHeights> HalfTiles;
-
 void attention(const AttentionWork &work, float *scratch) {
   const int64_t key_width = levit::padded(work.key_width), keys = levit::padded(work.key_count);
   const int64_t value_width = levit::padded(work.value_width);
-  const int64_t tiles = (work.query_count + REGISTER_ROWS - 1) / REGISTER_ROWS;
+  const int64_t tiles = (work.query_count + QUERIES - 1) / QUERIES;
   const int64_t stride = keys + 16; // no power of two, or rows share few sets of the cache
   const int64_t size = size_of(Number::DTYPE), row = 16 * size;
-  const int64_t key_words = key_width / EACH, token_words = (work.key_count + EACH - 1) / EACH;
+  const int64_t key_words = whole_steps(key_width / EACH);
+  const int64_t token_words = whole_steps((work.key_count + EACH - 1) / EACH);
   PackedHead packed;
   packed.keys = scratch;
   packed.key_start = packed.keys + key_words * keys;
   packed.values = packed.key_start + keys;
   packed.value_start = packed.values + (EACH == 1 ? 0 : token_words * value_width);
   float *powers = packed.value_start + value_width;
-  alignas(64) float inverse[REGISTER_ROWS];
-  alignas(64) char aside[REGISTER_ROWS * PANEL * 4];
+  alignas(64) float inverse[QUERIES];
+  alignas(64) char aside[QUERIES * PANEL * 4];
   int64_t packed_unit = -1;
   for (int64_t at = work.tiles.begin; at < work.tiles.end; at++) {
     const int64_t unit = at / tiles, tile = at % tiles;
@@ -144,17 +57,21 @@ void attention(const AttentionWork &work, float *scratch) {
     scores.queries = {work.queries + head * (key_width / 16) * work.query_block +
                           (image * work.query_count + first) * row,
                       row, row / 4, key_width / 16, work.query_block};
+#if defined(LEVIT_AMX)
+    if (ATTENTION_IN_TILES) {
+      scores.queries = gathered(scores.queries, rows, (char *)(powers + QUERIES * stride));
+    }
+#endif
     const float *table = work.table + (head * work.query_count + first) * work.table_stride;
     scores.table_stride = work.table_stride;
     scores.scale = Number::INTEGER ? work.score_scale[head] : 1;
     scores.target_stride = stride;
     for (int64_t column = 0; column < keys; column += PANEL) {
-      const bool half = keys - column < PANEL;
       scores.keys = packed.keys + column * key_words;
       scores.start = packed.key_start + column;
       scores.table = table + column;
       scores.target = powers + column;
-      (half ? HalfTiles::scores : WholeTiles::scores)[rows - 1](scores);
+      score_panel(scores, rows, keys - column < PANEL ? 16 : PANEL);
     }
     const float *weights = nullptr;
     if (!Number::INTEGER && work.positions) {
@@ -171,6 +88,12 @@ void attention(const AttentionWork &work, float *scratch) {
       if (!weights) continue;
       next = weights + (rows + r) * keys;
       for (int64_t i = 0; i < keys; i += 16) __builtin_prefetch(next + i);
+    }
+    if (ATTENTION_IN_TILES) { // up to whole steps: what lies there may be no number
+      const int64_t bytes = keys * size;
+      for (int64_t r = 0; r < rows; r++) {
+        memset((char *)(powers + r * stride) + bytes, 0, (size_t)(token_words * 4 - bytes));
+      }
     }
     Values values;
     values.weights = {(const char *)powers, stride * 4, token_words, 1, 0};
@@ -197,7 +120,7 @@ void attention(const AttentionWork &work, float *scratch) {
         place.chunk_stride = 16 * target_size;
       }
       values.product.target = place;
-      (columns < PANEL ? HalfTiles::values : WholeTiles::values)[rows - 1](values);
+      value_panel(values, rows, columns);
       if (fits) continue;
       // Channels that fill no whole vector: storing one would write into the next head's. After the
       // last of them there is room, and what fills up a word must be a number: 0 times it is added.

@@ -37,7 +37,8 @@ LEVIT_INLINE bool holds(const Store &store_, int64_t columns) {
 }
 
 // One row of a convolution's target, for one panel of its channels.
-LEVIT_INLINE void conv_row(const ConvWork &work, const char *source, int64_t y, int64_t column) {
+LEVIT_INLINE void conv_row(const ConvWork &work, const char *source, int64_t y, int64_t column,
+                           Panels &panels) {
   const int64_t left_columns = work.columns - column;
   const int64_t columns = left_columns <= 16 ? 16 : PANEL;
   const int64_t depth = 3 * work.source_pixel / 4;
@@ -58,21 +59,23 @@ LEVIT_INLINE void conv_row(const ConvWork &work, const char *source, int64_t y, 
                                                  column * size_of(work.copy.dtype));
     if (holds(target, column + columns) && holds(copy, column + columns)) {
       product.target = target, product.copy = copy;
-      multiply_panel(product, end - begin, columns);
+      panels.multiply(product, end - begin, columns);
       continue;
     }
     Aside target_aside, copy_aside;
     product.target = target_aside.begin(target), product.copy = copy_aside.begin(copy);
-    multiply_panel(product, end - begin, columns);
+    panels.multiply(product, end - begin, columns);
+    panels.finish();
     target_aside.finish(target, end - begin, left_columns);
     copy_aside.finish(copy, end - begin, left_columns);
   }
 }
 
 void conv(const ConvWork &work) {
+  Panels panels;
   for (int64_t column = 0; column < work.columns; column += PANEL) {
     for (int64_t y = work.rows.begin; y < work.rows.end; y++) {
-      conv_row(work, work.source + 2 * y * work.source_pitch, y, column);
+      conv_row(work, work.source + 2 * y * work.source_pitch, y, column, panels);
     }
   }
 }

@@ -158,6 +158,7 @@ LEVIT_INLINE void image_row(const ImageWork &work, int64_t y, char *row, float *
 }
 
 void image(const ImageWork &work, float *scratch) {
+  Panels panels;
   ConvWork conv = work.conv;
   conv.source_pixel = pixel_bytes(work);
   conv.source_pitch = levit::padded((work.width + 1) * conv.source_pixel / 4) * 4;
@@ -173,7 +174,7 @@ void image(const ImageWork &work, float *scratch) {
     image_row(work, 2 * y, rows[1], floats);
     image_row(work, 2 * y + 1, rows[2], floats);
     for (int64_t column = 0; column < conv.columns; column += PANEL) {
-      conv_row(conv, rows[0], y, column);
+      conv_row(conv, rows[0], y, column, panels);
     }
   }
 }

@@ -53,19 +53,13 @@ void convert(const float *source, levit::Range chunks, const Store &target) {
 }
 
 #if defined(LEVIT_AMX)
-void linear_in_tiles(const levit::LinearWork &work) {
-  const Tiles tiles;
-  linear(work);
-}
-
-void conv_in_tiles(const levit::ConvWork &work) {
-  const Tiles tiles;
-  conv(work);
-}
-
-void image_in_tiles(const levit::ImageWork &work, float *scratch) {
-  const Tiles tiles;
-  image(work, scratch);
+void attention_in_tiles(const levit::AttentionWork &work, float *scratch) {
+  if constexpr (ATTENTION_IN_TILES) {
+    const Tiles tiles;
+    attention(work, scratch);
+  } else {
+    attention(work, scratch);
+  }
 }
 
 double multiply_adds(int64_t rounds) {
@@ -79,9 +73,7 @@ double multiply_adds(int64_t rounds) {
   return (double)rounds * 4 * SIDE * SIDE * SIDE * EACH;
 }
 #else
-constexpr auto linear_in_tiles = linear;
-constexpr auto conv_in_tiles = conv;
-constexpr auto image_in_tiles = image;
+constexpr auto attention_in_tiles = attention;
 
 double multiply_adds(int64_t rounds) {
   constexpr int CHAINS = 12; // more than latency times units of any CPU, fewer than registers
@@ -111,20 +103,8 @@ double multiply_adds(int64_t rounds) {
 namespace levit {
 extern const Kernels LEVIT_NAMED(kernels_, NUMBERS, ISA);
 const Kernels LEVIT_NAMED(kernels_, NUMBERS, ISA) = {
-    TILE_ROWS,
-    REGISTER_ROWS,
-    PANEL,
-    DEPTH_STEP,
-    Number::SIGNED_LEFT ? 128 : 0,
-    linear_in_tiles,
-    conv_in_tiles,
-    image_in_tiles,
-    attention,
-    pack,
-    mean,
-    convert,
-    patches,
-    layer_norm,
-    multiply_adds,
+    SHARED_ROWS, QUERIES, PANEL,   DEPTH_STEP,         Number::SIGNED_LEFT ? 128 : 0,
+    linear,      conv,    image,   attention_in_tiles, pack,
+    mean,        convert, patches, layer_norm,         multiply_adds,
 };
 } // namespace levit

@@ -124,7 +124,7 @@ struct NormWork {
 };
 
 struct Kernels {
-  int64_t rows;       // of a tile
+  int64_t rows;       // that threads share a product by: of a tile, or a half where that costs half
   int64_t queries;    // that attention computes at once
   int64_t panel;      // columns of a full panel of weights; the last may have 16
   int64_t depth_step; // words of which a column's weights are whole multiples

@@ -10,9 +10,23 @@ using levit::LinearWork;
 // float32 activations, which stay in the second level of cache.
 constexpr int64_t ROWS_A_PANEL = 112;
 
+// Asks for the lines of a block of the target before they are written: another thread has them
+// where it read them last, and stores wait for one after the other (docs/native.md).
+LEVIT_INLINE void fetch_target(const LinearWork &work, int64_t row, int64_t rows, int64_t column,
+                               int64_t columns) {
+  const Store &target = work.target;
+  const int64_t bytes = columns * size_of(target.dtype);
+  const char *p = target.p + row * target.row_stride + column / 16 * target.chunk_stride;
+  for (int64_t r = 0; r < rows; r++, p += target.row_stride) {
+    fetch_to_write(p);
+    if (bytes > 64) fetch_to_write(p + 64);
+  }
+}
+
 void linear(const LinearWork &work) {
   const int64_t count = work.rows.end - work.rows.begin;
   const int64_t blocks = (count + ROWS_A_PANEL - 1) / ROWS_A_PANEL;
+  Panels panels;
   Product product;
   product.activation = work.activation;
   for (int64_t block = 0; block < blocks; block++) {
@@ -41,7 +55,15 @@ void linear(const LinearWork &work) {
         product.copy = from_place(copy, row * copy.row_stride + column / 16 * copy.chunk_stride);
         product.residual =
             work.residual ? beside(work.residual, target, row, column / 16) : nullptr;
-        multiply_panel(product, end - begin, columns);
+        if (tile == 0 && panel == work.panels.begin) {
+          fetch_target(work, row, end - begin, column, columns);
+        }
+        if (tile + 1 < tiles) {
+          fetch_target(work, first + end, rows * (tile + 2) / tiles - end, column, columns);
+        } else if (panel + 1 < work.panels.end) {
+          fetch_target(work, first, rows / tiles, column + PANEL, columns);
+        }
+        panels.multiply(product, end - begin, columns);
       }
     }
   }

@@ -14,6 +14,11 @@ struct PackedHead {
   float *key_start, *value_start; // of the sums, of integers only
 };
 
+// Words of a sum that products read: whole steps, of which the last is filled up with zeros.
+LEVIT_INLINE int64_t whole_steps(int64_t words) {
+  return (words + ATTENTION_STEP - 1) / ATTENTION_STEP * ATTENTION_STEP;
+}
+
 // From unsigned bytes with 128 in the middle to signed ones.
 constexpr uint8_t FLIP = Number::INTEGER ? 0x80 : 0;
 
@@ -35,10 +40,15 @@ LEVIT_INLINE void start_sums(const float *packed, int64_t depth, int64_t columns
   }
 }
 
+// Sixteen of them.
+LEVIT_INLINE void zero_words(float *p) {
+  LEVIT_UNROLL for (int i = 0; i < 16; i += WIDTH) store(p + i, Vec{});
+}
+
 LEVIT_INLINE void pack_keys(const char *keys, int64_t block_bytes, int64_t width, int64_t count,
                             const PackedHead &packed) {
   constexpr int WORDS = 16 / EACH; // of a row of a block
-  const int64_t all = levit::padded(count), depth = width / EACH;
+  const int64_t all = levit::padded(count), depth = whole_steps(width / EACH);
   for (int64_t key = 0; key < count; key += 16) {
     const int64_t column = key / PANEL * PANEL;
     const int64_t columns = all - column < PANEL ? 16 : PANEL;
@@ -66,6 +76,7 @@ LEVIT_INLINE void pack_keys(const char *keys, int64_t block_bytes, int64_t width
         transpose_narrow<WORDS>((const float *)source, target, columns);
       }
     }
+    for (int64_t k = width / EACH; k < depth; k++) zero_words(panel + k * columns);
   }
   start_sums(packed.keys, depth, all, 0x80808080, packed.key_start);
 }
@@ -73,7 +84,7 @@ LEVIT_INLINE void pack_keys(const char *keys, int64_t block_bytes, int64_t width
 LEVIT_INLINE void pack_values(const char *values, int64_t block_bytes, int64_t width, int64_t count,
                               const PackedHead &packed) {
   constexpr int64_t ROW = 64 / EACH; // bytes
-  const int64_t depth = (count + EACH - 1) / EACH;
+  const int64_t words = (count + EACH - 1) / EACH, depth = whole_steps(words);
   for (int64_t column = 0; column < width; column += 16) {
     const int64_t panel = column / PANEL * PANEL;
     const int64_t columns = width - panel < PANEL ? 16 : PANEL;
@@ -92,6 +103,7 @@ LEVIT_INLINE void pack_values(const char *values, int64_t block_bytes, int64_t w
       }
       target += columns * 4;
     }
+    for (int64_t k = words; k < depth; k++, target += columns * 4) zero_words((float *)target);
   }
   start_sums(packed.values, depth, width, 0, packed.value_start);
 }

@@ -60,7 +60,9 @@ int64_t scratch_of(const levit_engine &engine, const levit_step &step) {
   const int64_t keys = padded(engine.buffer[step.keys.buffer].rows);
   const int64_t columns = padded(step.keys.width) + padded(step.values.width) + 1;
   const int64_t rows = engine.kernels[dtype_of(engine, step.queries.buffer)]->queries;
-  return columns * keys + padded(step.values.width) + rows * (keys + 16);
+  // Queries are gathered where there are tiles.
+  return columns * keys + padded(step.values.width) + rows * (keys + 16 + padded(step.keys.width)) +
+         LANES;
 }
 
 // 49 tokens run four images at a time, 16 tokens eight: 196 and 128 rows.
@@ -97,6 +99,10 @@ bool plan(levit_engine &engine) {
       int64_t &most = buffer.carried ? engine.carried_floats : stage.local_floats;
       most = larger(most, end);
       engine.slack = larger(engine.slack, MOST_TILE_ROWS * buffer.stride * 2 / 4);
+    }
+    // Tables too are read in whole tiles.
+    if (step.kind == LEVIT_ATTENTION) {
+      engine.slack = larger(engine.slack, MOST_TILE_ROWS * layer.columns);
     }
   }
   for (int64_t s = 0; s < engine.stages; s++) {

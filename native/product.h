@@ -24,10 +24,14 @@ template <int VECTORS, int... ROWS> struct ProductTiles<VECTORS, Heights<ROWS...
   static constexpr void (*of_rows[])(const Product &) = {product_tile<ROWS, VECTORS>...};
 };
 
-LEVIT_INLINE void multiply_panel(const Product &product, int64_t rows, int64_t columns) {
-  (columns == PANEL ? ProductTiles<TILE_VECTORS, AllHeights>::of_rows
-                    : ProductTiles<HALF, AllHeights>::of_rows)[rows - 1](product);
-}
+// Products of blocks of rows with panels of weights, one after another.
+struct Panels {
+  LEVIT_INLINE void multiply(const Product &product, int64_t rows, int64_t columns) {
+    (columns == PANEL ? ProductTiles<TILE_VECTORS, AllHeights>::of_rows
+                      : ProductTiles<HALF, AllHeights>::of_rows)[rows - 1](product);
+  }
+  LEVIT_INLINE void finish() {}
+};
 
 } // namespace
 #endif

@@ -84,10 +84,10 @@ void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
   }
 }
 
-// Shares a product's tiles so that the thread with the most has least. Where that leaves a choice:
-// by rows while each thread has some tiles of them, as the step before and the step after do, so
-// that its activations stay in its cache; else by columns, so that each reads a part of the
-// weights.
+// Shares a product's tiles so that the thread with the most has least. Where that leaves a choice,
+// or next to one: by rows while each thread has some tiles of them, as the step before and the step
+// after do, so that its activations stay in its cache; else by columns, so that each reads a part
+// of the weights.
 void share_product(const Group &group, const Kernels &kernels, int64_t rows, int64_t columns,
                    LinearWork &work) {
   const int64_t threads = group.shares, panel = kernels.panel;
@@ -100,7 +100,8 @@ void share_product(const Group &group, const Kernels &kernels, int64_t rows, int
     const int64_t by_columns = threads / by_rows;
     const int64_t load =
         ((tiles + by_rows - 1) / by_rows) * ((panels + by_columns - 1) / by_columns);
-    if (least && (load > least || (load == least && !prefer_rows))) continue;
+    const int64_t allowed = prefer_rows ? least + least / 8 : least - 1;
+    if (least && load > allowed) continue;
     least = load, parts = by_rows;
   }
   work.rows = share(rows, group.share % parts, parts);

@@ -70,8 +70,8 @@ template <bool WIDE> LEVIT_INLINE Number::Sum powers_of(float *row, int64_t coun
 template <bool WIDE>
 LEVIT_INLINE void softmax(float *scores, int64_t stride, int64_t rows, int64_t count,
                           float *inverse) {
-  Vec top[REGISTER_ROWS];
-  Number::Sum sum[REGISTER_ROWS];
+  Vec top[QUERIES];
+  Number::Sum sum[QUERIES];
   for (int64_t r = 0; r < rows; r++) {
     const float *row = scores + r * stride;
     Vec largest = load(row);

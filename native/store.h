@@ -34,11 +34,20 @@ LEVIT_INLINE VecInt nearest_byte(Vec x) {
   return nearest(minimum(maximum(x, pinned(Vec{})), pinned(splat(255.0f))));
 }
 
-// Stores 16 columns of whole numbers from 0 to 255.
+// The same for `store_bytes`: AVX-512 stores 255 for all that is more.
+LEVIT_INLINE VecInt nearest_stored(Vec x) {
+#if defined(__AVX512F__)
+  return nearest(maximum(x, pinned(Vec{})));
+#else
+  return nearest_byte(x);
+#endif
+}
+
+// Stores 16 columns of whole numbers from 0 to 255; on AVX-512 255 for all that is more.
 LEVIT_INLINE void store_bytes(char *p, const VecInt *x) {
 #if defined(__AVX512F__)
   typedef uint8_t Kept __attribute__((vector_size(16), aligned(1), may_alias));
-  __asm__("vpmovdb %1, %0" : "=m"(*(Kept *)p) : "v"(x[0]));
+  __asm__("vpmovusdb %1, %0" : "=m"(*(Kept *)p) : "v"(x[0]));
 #elif defined(__AVX2__)
   const __m256i pairs = _mm256_packs_epi32((__m256i)x[0], (__m256i)x[1]);
   const __m256i bytes = _mm256_packus_epi16(pairs, pairs);
@@ -90,7 +99,7 @@ LEVIT_INLINE void put(const Store &store_, int64_t r, int64_t c, const Vec *x) {
   } else {
     VecInt bytes[CHUNK];
     LEVIT_UNROLL for (int i = 0; i < CHUNK; i++) {
-      bytes[i] = nearest_byte(fused(x[i], splat(store_.inverse_scale), splat(store_.shift)));
+      bytes[i] = nearest_stored(fused(x[i], splat(store_.inverse_scale), splat(store_.shift)));
     }
     store_bytes(p, bytes);
   }

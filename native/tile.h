@@ -26,12 +26,19 @@ constexpr int REGISTER_ROWS = 6, TILE_VECTORS = 4; // 24 of 32
 constexpr int REGISTER_ROWS = 2, TILE_VECTORS = 4; // 8 of 16
 #endif
 #if defined(LEVIT_AMX)
-constexpr int TILE_ROWS = 32; // attention stays with the vectors' registers: its products are small
+constexpr int TILE_ROWS = 32;
 constexpr int DEPTH_STEP = 16;
+constexpr int SHARED_ROWS = TILE_ROWS / 2;
 #else
 constexpr int TILE_ROWS = REGISTER_ROWS;
 constexpr int DEPTH_STEP = 1;
+constexpr int SHARED_ROWS = TILE_ROWS;
 #endif
+// Attention of bytes stays with the vectors: its sums have few words, and come back from tiles too
+// slowly (measured: docs/native.md).
+constexpr bool ATTENTION_IN_TILES = DEPTH_STEP > 1 && !Number::INTEGER;
+constexpr int QUERIES = ATTENTION_IN_TILES ? 16 : REGISTER_ROWS;
+constexpr int ATTENTION_STEP = ATTENTION_IN_TILES ? DEPTH_STEP : 1; // words of a sum: whole steps
 constexpr int PANEL = WIDTH * TILE_VECTORS;
 static_assert(PANEL == 16 || PANEL == 32);
 constexpr int EACH = Number::EACH; // values in a word

@@ -39,6 +39,16 @@ LEVIT_INLINE Vec load(const float *p) { return *(const VecLoose *)p; }
 LEVIT_INLINE void store(float *p, Vec x) { *(VecLoose *)p = x; }
 LEVIT_INLINE Vec splat(float x) { return x - Vec{}; }
 
+// Asks for a line that will be written: the compilers have this instruction only for some CPUs, and
+// the others ignore it.
+LEVIT_INLINE void fetch_to_write(const char *p) {
+#if defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" ::"m"(*p));
+#else
+  __builtin_prefetch(p, 1);
+#endif
+}
+
 // Keeps a broadcast in a register: compilers would fold it into each multiply-add that reads it,
 // and load it once for every vector.
 LEVIT_INLINE Vec pinned(Vec x) {
