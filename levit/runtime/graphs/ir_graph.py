@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from levit.runtime.graphs.budget import MOST_NODES, Budget
-from levit.runtime.graphs.ir_operators import DTYPES, OPERATIONS, Operation
+from levit.runtime.graphs.ir_operators import DTYPES, OPERATIONS
 from levit.runtime.graphs.ir_text import (
     Layer,
     Port,
@@ -180,18 +180,13 @@ class _Graph:
 
 
 def _make(layer: Layer, reads: Sequence[Tensor]) -> Tensor:
-    operation, attributes = _operation(layer)
-    if len(reads) != operation.inputs:
-        raise ValueError(f"has {len(reads)} inputs")
-    for value in reads[operation.moving :]:
-        if not value.fixed:
-            raise ValueError("computes what is a weight in levit's networks")
-    made = operation.make(reads, attributes)
-    if not reads[0].fixed:
-        return made
-    if not operation.of_weights or not all(value.fixed for value in reads):
-        raise ValueError("computes with weights alone")
-    return made._replace(fixed=True)
+    operation = OPERATIONS.get(layer.kind.decode())
+    version = layer.version.decode()
+    if operation is None:
+        raise ValueError(f"of {version!r} is none that levit writes")
+    if version != operation.version:
+        raise ValueError(f"is of {version!r}")
+    return operation.apply(reads, read_attributes(layer.attributes))
 
 
 def _type(kind: bytes, sizes: bytes) -> tuple[Tensor, int]:
@@ -201,15 +196,6 @@ def _type(kind: bytes, sizes: bytes) -> tuple[Tensor, int]:
     if not dtype or len(shape) > 4:
         raise ValueError(f"is of type {kind.decode()!r} and shape {shape}")
     return Tensor(dtype, shape, fixed=True), math.prod(shape) * ITEM_BYTES[dtype]
-
-
-def _operation(layer: Layer) -> tuple[Operation, dict[str, str]]:
-    operation = OPERATIONS.get(layer.kind.decode())
-    if operation is None:
-        raise ValueError(f"of {layer.version.decode()!r} is none that levit writes")
-    attributes = read_attributes(layer.attributes)
-    operation.check(layer.version.decode(), attributes)
-    return operation, attributes
 
 
 def _input(layer: Layer) -> Tensor:

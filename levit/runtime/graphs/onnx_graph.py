@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from levit.runtime.graphs.budget import MOST_NODES, Budget
-from levit.runtime.graphs.onnx_operators import DTYPES, OPERATORS, OPSETS, Operator
+from levit.runtime.graphs.onnx_operators import DTYPES, OPERATORS, OPSETS
+from levit.runtime.graphs.operators import Operator
 from levit.runtime.graphs.shapes import (
     BATCH,
     ITEM_BYTES,
@@ -189,7 +190,7 @@ class _Graph:
                     f"{node.kind} reads {_shown(error.args[0])}, which is not written before it"
                 ) from None
             try:
-                made = _made(node, reads)
+                made = node.operator.apply(reads, node.attributes)
                 budget.add(place, node.output, made, node.inputs)
             except ValueError as error:
                 raise ValueError(f"{node.kind} {_shown(node.output)} {error}") from None
@@ -281,25 +282,6 @@ class _Graph:
         dims = read(data, *kind.get("shape", (0, 0)), _SHAPE)
         shape = tuple(_dim(data, a, b, i) for i, (_, a, b) in enumerate(dims))
         return name, Tensor(DTYPES.get(kind.get("elem_type", (0, 0))[0], "no type"), shape)
-
-
-def _made(node: _Node, reads: Sequence[Tensor]) -> Tensor:
-    operator, attributes = node.operator, node.attributes
-    if len(reads) not in operator.inputs:
-        raise ValueError(f"has {len(reads)} inputs")
-    for name, test in operator.needs.items():
-        if name not in attributes or not test(attributes[name]):
-            raise ValueError(f"has {name} {attributes.get(name)!r}")
-    for name, value in attributes.items():
-        if name not in operator.needs and not (name in operator.may and operator.may[name](value)):
-            raise ValueError(f"has {name} {value!r}")
-    for x in reads[operator.moving :]:
-        if not x.fixed:
-            raise ValueError("computes what is a weight in levit's networks")
-    if reads[0].fixed and not operator.of_weights:
-        raise ValueError("computes with weights alone")
-    made = operator.make(reads, attributes)
-    return made if not reads[0].fixed else made._replace(fixed=True)
 
 
 def _read_attribute(raw: bytes) -> tuple[str, Any]:
