@@ -15,16 +15,15 @@ import hashlib
 import io
 import mmap
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
+from queue import Queue
+from typing import Any, BinaryIO, Final
 
 from levit.artifact.names import GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE, OPENVINO_FILE
 from levit.errors import CorruptArtifactError
 from levit.plain_file import open_plain
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 __all__ = ["HeldFile", "hold", "open_limited", "read_whole", "verify"]
 
@@ -38,14 +37,13 @@ _MOST_BYTES: Final = {
 # Weights: ViT of a thousand million parameters in float32, twice.
 _MOST_OTHERS: Final = 2**33
 
-_CHUNK: Final = 2**20
-_LARGE: Final = 2**22
+_PART_BYTES: Final = 2**18
+# Parts that wait for the thread that hashes, at most; and the size of files that have one.
+_MOST_WAITING: Final = 8
+_LARGE_BYTES: Final = 2**22
 _LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 # Texts of an artifact are shorter, and of longer files git converts no line ends.
 _LONGEST_TEXT: Final = 2**26
-
-
-Write: TypeAlias = Callable[[memoryview], Callable[[], object]]
 
 
 class HeldFile:
@@ -117,16 +115,16 @@ def hold(path: Path, entry: Mapping[str, Any]) -> HeldFile:
         CorruptArtifactError: it is missing, no regular file, or differs.
     """
     with _checked(path, entry) as file:
-        held = _memory(path, entry["size_bytes"])
+        memory = _memory(path, entry["size_bytes"])
         try:
-            _compare(path, file, entry, held)
-            held.flush()
-            if not isinstance(held, io.BytesIO):
-                _seal(held.fileno())
+            _compare(path, file, entry, memory)
+            memory.flush()
+            if not isinstance(memory, io.BytesIO):
+                _seal(memory.fileno())
         except BaseException:
-            held.close()
+            memory.close()
             raise
-    return HeldFile(path, held)
+    return HeldFile(path, memory)
 
 
 def read_whole(path: Path, entry: Mapping[str, Any]) -> bytes:
@@ -138,7 +136,7 @@ def read_whole(path: Path, entry: Mapping[str, Any]) -> bytes:
     with _checked(path, entry) as file:
         data = file.read(entry["size_bytes"] + 1)
         if len(data) != entry["size_bytes"] or _sha256(data) != entry["sha256"]:
-            raise CorruptArtifactError(_changed(path))
+            raise _changed(path)
         return data
 
 
@@ -150,7 +148,7 @@ def verify(path: Path, entry: Mapping[str, Any], *, hashes: bool = True) -> None
     """
     with _checked(path, entry) as file:
         if hashes:
-            _compare(path, file, entry, None)
+            _compare(path, file, entry)
 
 
 def open_limited(path: Path) -> BinaryIO:
@@ -208,67 +206,62 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _compare(path: Path, file: BinaryIO, entry: Mapping[str, Any], target: BinaryIO | None) -> None:
+def _compare(
+    path: Path, file: BinaryIO, entry: Mapping[str, Any], target: BinaryIO | None = None
+) -> None:
     """Hash a file, copy it to `target`, and raise unless it is the one that was written."""
-    digest, left = hashlib.sha256(), entry["size_bytes"]
-    chunk = memoryview(bytearray(min(_CHUNK, left + 1)))
-    with _writer(target, left) as write:
-        while count := file.readinto(chunk):  # type: ignore[attr-defined]
-            part = chunk[:count]
-            left -= count
+    left: int = entry["size_bytes"]
+    # There is little to do beside hashing where nothing is written.
+    with _hashing(0 if target is None else left) as (digest, update):
+        # One byte more than there may be: a file that has grown is found, and read no further.
+        while part := file.read(min(_PART_BYTES, left + 1)):
+            left -= len(part)
             if left < 0:
                 break
-            written = write(part)
-            digest.update(part)
-            written()
+            update(part)
+            if target is not None:
+                target.write(part)
     if left != 0 or digest.hexdigest() != entry["sha256"]:
-        raise CorruptArtifactError(_changed(path))
+        raise _changed(path)
 
 
-def _changed(path: Path) -> str:
-    return f"{path}: its contents have changed since it was written; copy it again, or export again"
+def _changed(path: Path) -> CorruptArtifactError:
+    return CorruptArtifactError(
+        f"{path}: its contents have changed since it was written; copy it again, or export again"
+    )
 
 
 @contextlib.contextmanager
-def _writer(target: BinaryIO | None, size: int) -> Iterator[Write]:
-    """Give a function that begins to write a part, and returns one that waits until it has.
+def _hashing(size: int) -> Iterator[tuple[Any, Callable[[bytes], object]]]:
+    """Give a SHA-256, complete behind the block, and the function that takes the parts for it.
 
-    Hashing 31 MB takes 20 ms, and writing them to new pages 14: a thread does that beside it.
+    Hashing 31 MB takes 23 ms; reading them, and writing them to new memory, 16. So a thread hashes
+    a large file beside that, where the system has one to give.
     """
-    if target is None:
-        yield lambda part: _nothing
+    digest = hashlib.sha256()
+    parts: Queue[bytes] = Queue(_MOST_WAITING)
+
+    def hash_parts() -> None:
+        while part := parts.get():
+            digest.update(part)
+
+    thread = threading.Thread(target=hash_parts, name="levit hash")
+    if size < _LARGE_BYTES or not _started(thread):
+        yield digest, digest.update
         return
-    thread = _thread() if size >= _LARGE else None
-    if thread is not None:
-        with thread:
-            yield lambda part: thread.submit(_write_all, target, part).result
-        return
-
-    def at_once(part: memoryview) -> Callable[[], object]:
-        _write_all(target, part)
-        return _nothing
-
-    yield at_once
-
-
-def _thread() -> Executor | None:
-    """Start a thread; None where the system gives no more."""
-    from concurrent.futures import ThreadPoolExecutor  # 3 ms that small artifacts do not need
-
-    pool = ThreadPoolExecutor(1)
     try:
-        pool.submit(_nothing).result()
-    except RuntimeError:
-        return None
-    return pool
+        yield digest, parts.put
+    finally:
+        parts.put(b"")
+        thread.join()
 
 
-def _nothing() -> None: ...
-
-
-def _write_all(target: BinaryIO, part: memoryview) -> None:
-    while part:
-        part = part[target.write(part) :]
+def _started(thread: threading.Thread) -> bool:
+    try:
+        thread.start()
+    except RuntimeError:  # the system gives no more
+        return False
+    return True
 
 
 def _memory(path: Path, size: int) -> BinaryIO:
