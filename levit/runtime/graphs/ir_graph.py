@@ -49,11 +49,7 @@ def check_ir(text: bytes, weights: Buffer) -> dict[str, Tensor]:
     Raises:
         ValueError: it has something that `levit export` does not write.
     """
-    layers: list[Layer] = []
-    at = find_head(text)
-    for layer, end in read_layers(text, at, _MOST_LAYERS):
-        layers.append(layer)
-        at = end
+    layers, at = read_layers(text, find_head(text), _MOST_LAYERS)
     edges, at = read_edges(text, at)
     check_texts(text, at)
     # Older releases leave out numbers.
@@ -121,22 +117,21 @@ class _Graph:
     def _value(self, place: int, layer: Layer) -> Tensor | None:
         """Return what a layer makes, as the text states it too."""
         sources = self._sources[place]
-        reads = self._reads(layer, sources)
-        if layer.kind == b"Result":
-            if layer.output is not None or len(reads) != 1 or reads[0].fixed or layer.attributes:
-                raise ValueError("is no output of a network")
-            return None
+        reads = self._reads(layer, sources) if sources else []
         if layer.kind == b"Const":
             made = self._stored(layer)
         elif layer.kind == b"Parameter":
             made = _input(layer)
             self._budget.start(place, made)
+        elif layer.kind == b"Result":
+            if layer.output is not None or len(reads) != 1 or reads[0].fixed or layer.attributes:
+                raise ValueError("is no output of a network")
+            return None
         else:
             # Blocks of a network repeat each other.
-            key = (*layer[2:5], *reads)
-            if key not in self._made:
-                self._made[key] = _make(layer, reads)
-            made = self._made[key]
+            key = (layer.kind, layer.version, layer.attributes, *reads)
+            found = self._made.get(key)
+            made = self._made[key] = _make(layer, reads) if found is None else found
             self._budget.add(place, place, made, {source for source, _ in sources})
         output = layer.output
         if output is None or output.number != len(reads) or not _states(output, made):
