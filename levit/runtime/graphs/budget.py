@@ -25,7 +25,7 @@ MOST_LIVE: Final = 2**29
 MOST_LIVE_IN_BATCH: Final = 2**33
 # Multiplications for one picture. DINOv2 L/14 needs 2^39: 10 seconds of one core.
 MOST_WORK: Final = 2**43
-# What backends may make of weights when they load them, in elements per byte of the file: int8
+# Elements that backends may make of weights when they load them, per byte of the file: int8
 # becomes float32 by a Convert and then its product with the scale; equal ones are stored once.
 MOST_FIXED: Final = 4
 

@@ -104,9 +104,7 @@ def read_layers(text: bytes, at: int, most: int) -> tuple[list[Layer], int]:
         made = tuple(output)
         if made not in outputs:
             outputs[made] = port(*output)
-        layers.append(
-            Layer(int(number), name, kind, version, data, inputs[ports], outputs[made])
-        )
+        layers.append(Layer(int(number), name, kind, version, data, inputs[ports], outputs[made]))
         if len(layers) > most:
             raise ValueError(f"it has over {most} operations")
         at = match.end()

@@ -238,7 +238,7 @@ class _Graph:
         return _Node(OPERATORS[kind], kind, tuple(inputs), output, attributes)
 
     def _attribute(self, start: int, end: int) -> tuple[str, Any]:
-        """(name, value), of which there are few different ones in a graph."""
+        """Read an attribute, once of all that are equal: (name, value)."""
         raw = bytes(self._data[start:end])
         if raw not in self._attributes:
             self._attributes[raw] = _read_attribute(raw)
@@ -272,7 +272,7 @@ class _Graph:
         return name, Tensor(dtype, shape, fixed=True, numbers=numbers)
 
     def _border(self, start: int, end: int) -> tuple[bytes, Tensor]:
-        """An input or output, with the shape that it states."""
+        """Read an input or output: (name, the value that it states)."""
         data = self._data
         parts = {name: (a, b) for name, a, b in read(data, start, end, _VALUE)}
         name = _name(data, *parts.get("name", (0, 0)))

@@ -85,7 +85,7 @@ def _layer_norm(inputs: Sequence[Tensor], attributes: Attributes) -> Tensor:
 
 
 def _check_list(lists: Sequence[Shape], count: int) -> None:
-    """One number for each channel."""
+    """Raise ValueError unless each has one number for each channel."""
     for shape in lists:
         if shape != (count,):
             raise ValueError(f"reads {shape} where ({count},) is meant")
