@@ -21,15 +21,14 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, BinaryIO, Final
 
-from levit.artifact.names import GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE, OPENVINO_FILE
+from levit.artifact.names import GOLDEN_FILE, LABELS_FILE, OPENVINO_FILE
 from levit.errors import CorruptArtifactError
-from levit.plain_file import open_plain
+from levit.plain_file import is_lfs_pointer, open_plain
 
-__all__ = ["HeldFile", "hold", "open_limited", "read_whole", "verify"]
+__all__ = ["HeldFile", "hold", "read_whole", "verify"]
 
 # The most bytes that a file may have before any of it is read.
 _MOST_BYTES: Final = {
-    MANIFEST_FILE: 2**24,  # a thousand times what one has
     LABELS_FILE: 2**24,  # ImageNet's 21,841 names are 0.7 MB
     OPENVINO_FILE: 2**26,  # 0.3 MB of LeViT-128S; large convolution variants have twice that
     GOLDEN_FILE: 2**29,  # 2 MB at 224 pixels and 50 MB at 1024; features of ViT add as much
@@ -41,7 +40,6 @@ _PART_BYTES: Final = 2**18
 # Parts that wait for the thread that hashes, at most; and the size of files that have one.
 _MOST_WAITING: Final = 8
 _LARGE_BYTES: Final = 2**22
-_LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
 # Texts of an artifact are shorter, and of longer files git converts no line ends.
 _LONGEST_TEXT: Final = 2**26
 
@@ -100,7 +98,10 @@ class HeldFile:
             return self._stream.getbuffer().toreadonly()
         if self._map is None and os.fstat(self._stream.fileno()).st_size:
             # Linux before 6.7 allows no other mapping of what is sealed.
-            self._map = mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            try:
+                self._map = mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            except OSError as error:
+                raise MemoryError(f"{self.name}: no room for its map") from error
         return memoryview(self._map or b"").toreadonly()
 
     def read(self) -> bytes:
@@ -151,25 +152,11 @@ def verify(path: Path, entry: Mapping[str, Any], *, hashes: bool = True) -> None
             _compare(path, file, entry)
 
 
-def open_limited(path: Path) -> BinaryIO:
-    """Open a regular file, or a link to one, for reading; a pipe is not waited for.
-
-    Raises:
-        OSError: it cannot be opened, is another thing than a file, or larger than any of ours.
-    """
-    file = open_plain(path)
-    most = _MOST_BYTES.get(path.name, _MOST_OTHERS)
-    if os.fstat(file.fileno()).st_size > most:
-        file.close()
-        raise OSError(f"it has over {most // 2**20} MiB")
-    return file
-
-
 @contextlib.contextmanager
 def _checked(path: Path, entry: Mapping[str, Any]) -> Iterator[BinaryIO]:
     """Open a file that has the right size."""
     try:
-        with open_limited(path) as file:
+        with open_plain(path, _MOST_BYTES.get(path.name, _MOST_OTHERS)) as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry["size_bytes"]:
                 raise CorruptArtifactError(_of_another_size(path, file, size, entry))
@@ -188,7 +175,7 @@ def _said(error: Exception) -> str:
 
 def _of_another_size(path: Path, file: BinaryIO, size: int, entry: Mapping[str, Any]) -> str:
     data = file.read(_LONGEST_TEXT) if size <= _LONGEST_TEXT else b""
-    if data.startswith(_LFS_POINTER):
+    if is_lfs_pointer(data):
         return f"{path}: is a pointer of Git LFS, not the file: run git lfs pull"
     restored = data.replace(b"\r\n", b"\n")
     if len(restored) == entry["size_bytes"] and _sha256(restored) == entry["sha256"]:
@@ -266,18 +253,15 @@ def _started(thread: threading.Thread) -> bool:
 
 def _memory(path: Path, size: int) -> BinaryIO:
     """Make a file in memory for so many bytes."""
-    if not hasattr(os, "memfd_create"):
-        return io.BytesIO()
-    try:
-        descriptor = os.memfd_create(path.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except OSError:  # sandboxes refuse it
-        return io.BytesIO()
-    try:
-        os.ftruncate(descriptor, size)
-    except OSError:  # files of this process may be no longer (ulimit -f)
-        os.close(descriptor)
-        return io.BytesIO()
-    return os.fdopen(descriptor, "w+b")
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a sandbox
+        file = os.fdopen(os.memfd_create(path.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "w+b")
+        try:
+            file.truncate(size)
+        except OSError:  # files of this process may be no longer (ulimit -f)
+            file.close()
+            raise
+        return file
+    return io.BytesIO()
 
 
 def _seal(descriptor: int) -> None:

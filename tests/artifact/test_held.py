@@ -196,7 +196,7 @@ def test_a_file_of_endless_size_is_not_read(copy, name):
     values = values_of(copy)
     values["files"][name]["size_bytes"] = 2**36
     save(copy, values)
-    with pytest.raises(CorruptArtifactError, match=r"it has over [0-9]+ MiB"):
+    with pytest.raises(CorruptArtifactError, match=r"it is larger than [0-9]+ MiB"):
         open_artifact(copy)
 
 
