@@ -1,6 +1,7 @@
 """Files of an artifact: what is hashed is what is read, from wherever the folder keeps it."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from levit.artifact import (
     is_artifact,
     open_artifact,
 )
-from levit.errors import CorruptArtifactError, LevitError
+from levit.errors import CorruptArtifactError, LevitError, ResourceError
 from levit.runtime.predictor import Predictor
 
 
@@ -75,6 +76,16 @@ def test_nobody_can_write_to_what_is_held(copy):
             pytest.skip("no /proc")
         with pytest.raises(PermissionError), open(file.path, "r+b", buffering=0) as stream:
             stream.write(b"x")
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="memfd is Linux's")
+def test_no_room_for_a_map_is_a_shortage(copy, monkeypatch):
+    def none(*_, **__):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(held.mmap, "mmap", none)
+    with pytest.raises(ResourceError, match="no more memory"):
+        Predictor(copy, threads=1)
 
 
 def test_without_memory_files_it_is_the_same(copy, monkeypatch):

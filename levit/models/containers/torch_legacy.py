@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from levit.errors import CheckpointError, brief
 from levit.models.containers.budget import LONGEST_PICKLE_BYTES, Budget
-from levit.models.containers.restricted_pickle import read_pickle_at
+from levit.models.containers.restricted_pickle import read_pickle
 from levit.models.containers.torch_tensors import (
     CONSTRUCTORS,
     Storage,
@@ -108,7 +108,13 @@ class LegacyFile(TorchFile):
         found: list[object] = []
         at = 0
         for _ in range(5):
-            value, at = read_pickle_at(data, at, CONSTRUCTORS, self._persistent, self.budget)
+            value, at = read_pickle(
+                data,
+                constructors=CONSTRUCTORS,
+                persistent=self._persistent,
+                budget=self.budget,
+                start=at,
+            )
             found.append(value)
         _, version, _, self.tree, keys = found
         if version != _VERSION:

@@ -93,7 +93,7 @@ class TorchZip(TorchFile):
         data = self._read("data.pkl").tobytes()
         self.budget = Budget(file, length)
         try:
-            self.tree = read_pickle(
+            self.tree, _ = read_pickle(
                 data, constructors=CONSTRUCTORS, persistent=storage_of, budget=self.budget
             )
         except UnpicklingError as error:

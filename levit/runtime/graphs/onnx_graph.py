@@ -24,6 +24,7 @@ from levit.runtime.graphs.wire import Buffer, Fields, read, signed
 __all__ = ["check_graph", "graph_values", "metadata_of"]
 
 _V, _B, _F32 = 0, 2, 5
+_NOWHERE: Final = (0, 0)  # the place of a field that is not there
 _MOST_INPUTS: Final = 5
 _MOST_AXES: Final = 4
 _MOST_WEIGHTS: Final = 4 * MOST_NODES
@@ -103,7 +104,7 @@ def check_graph(data: Buffer) -> dict[bytes, Tensor]:
     for name, start, end in read(data, 0, len(data), _MODEL, _MODELS_OF_OTHERS):
         parts[name] = start, end
         if name == "metadata_props":
-            key, value = _texts(data, start, end, _ENTRY, "key", "value")
+            key, value = _entry(data, start, end)
             if key not in _METADATA or value is None:
                 raise ValueError(f"it has metadata {key!r}")
     missing = sorted({name for name, _ in _MODEL.values()} - {"metadata_props"} - parts.keys())
@@ -133,14 +134,14 @@ def graph_values(data: Buffer) -> dict[bytes, Tensor]:
 def metadata_of(data: Buffer) -> dict[str, str]:
     """Read the texts of a file that `check_graph` has let through."""
     places = (part for part in read(data, 0, len(data), _MODEL) if part[0] == "metadata_props")
-    pairs = (_texts(data, start, end, _ENTRY, "key", "value") for _, start, end in places)
+    pairs = (_entry(data, start, end) for _, start, end in places)
     return {str(key, "utf-8"): str(value, "utf-8") for key, value in pairs if key and value}
 
 
 def _check_opset(data: Buffer, start: int, end: int) -> None:
-    values = {name: (a, b) for name, a, b in read(data, start, end, _OPSET)}
-    domain = bytes(data[slice(*values.get("domain", (0, 0)))])
-    version = values.get("version", (0, 0))[0]
+    parts = _parts(data, start, end, _OPSET)
+    domain = bytes(data[slice(*parts.get("domain", _NOWHERE))])
+    version = parts.get("version", _NOWHERE)[0]
     if domain or version not in OPSETS:
         raise ValueError(f"it is in opset {version} of {domain[:40]!r}")
 
@@ -274,14 +275,13 @@ class _Graph:
     def _border(self, start: int, end: int) -> tuple[bytes, Tensor]:
         """Read an input or output: (name, the value that it states)."""
         data = self._data
-        parts = {name: (a, b) for name, a, b in read(data, start, end, _VALUE)}
-        name = _name(data, *parts.get("name", (0, 0)))
-        inner = {n: (a, b) for n, a, b in read(data, *parts.get("type", (0, 0)), _TYPE)}
-        place = inner.get("tensor_type", (0, 0))
-        kind = {n: (a, b) for n, a, b in read(data, *place, _TENSOR_TYPE)}
-        dims = read(data, *kind.get("shape", (0, 0)), _SHAPE)
+        value = _parts(data, start, end, _VALUE)
+        name = _name(data, *value.get("name", _NOWHERE))
+        kind = _parts(data, *value.get("type", _NOWHERE), _TYPE)
+        tensor = _parts(data, *kind.get("tensor_type", _NOWHERE), _TENSOR_TYPE)
+        dims = read(data, *tensor.get("shape", _NOWHERE), _SHAPE)
         shape = tuple(_dim(data, a, b, i) for i, (_, a, b) in enumerate(dims))
-        return name, Tensor(DTYPES.get(kind.get("elem_type", (0, 0))[0], "no type"), shape)
+        return name, Tensor(DTYPES.get(tensor.get("elem_type", _NOWHERE)[0], "no type"), shape)
 
 
 def _read_attribute(raw: bytes) -> tuple[str, Any]:
@@ -305,21 +305,23 @@ def _read_attribute(raw: bytes) -> tuple[str, Any]:
 
 
 def _dim(data: Buffer, start: int, end: int, axis: int) -> int:
-    parts = {name: (a, b) for name, a, b in read(data, start, end, _DIM)}
-    if (
-        axis == 0
-        and parts.keys() == {"dim_param"}
-        and bytes(data[slice(*parts["dim_param"])]) == b"batch"
-    ):
+    parts = _parts(data, start, end, _DIM)
+    if axis == 0 and parts.keys() == {"dim_param"} and data[slice(*parts["dim_param"])] == b"batch":
         return BATCH
     if parts.keys() != {"dim_value"} or not 0 < parts["dim_value"][0] < LARGEST_SIZE:
         raise ValueError(f"its input or output has an axis {axis} of another kind")
     return parts["dim_value"][0]
 
 
-def _texts(data: Buffer, start: int, end: int, fields: Fields, *names: str) -> list[bytes | None]:
-    found = {name: bytes(data[a:b]) for name, a, b in read(data, start, end, fields)}
-    return [found.get(name) for name in names]
+def _entry(data: Buffer, start: int, end: int) -> tuple[bytes | None, bytes | None]:
+    """Read a text of the metadata: (key, value), as far as they are there."""
+    found = {name: bytes(data[a:b]) for name, a, b in read(data, start, end, _ENTRY)}
+    return found.get("key"), found.get("value")
+
+
+def _parts(data: Buffer, start: int, end: int, fields: Fields) -> dict[str, tuple[int, int]]:
+    """Read a message whose fields stand once: their places, or numbers, by name."""
+    return {name: (a, b) for name, a, b in read(data, start, end, fields)}
 
 
 def _name(data: Buffer, start: int, end: int) -> bytes:
