@@ -1,9 +1,9 @@
 """Exceptions that are not about the input, found behind errors that say they are.
 
 Code that reads pictures and runs networks catches what libraries raise and says what was wrong
-with the input. Two kinds of exception get caught with that: of a signal's handler, such as a time
-limit's, which raises wherever Python happens to be; and of a machine that has no more memory,
-threads or open files to give. So errors are looked into where they leave levit.
+with the input. Two kinds of exception get caught with these: those of a signal's handler, such as
+a time limit's, which raises wherever Python happens to be; and those of a machine that has no more
+memory, threads or open files to give. So errors are looked into where they leave levit.
 """
 
 from __future__ import annotations
@@ -130,7 +130,8 @@ def _received(frame: FrameType, interrupted: FrameType) -> bool:
     """
     names, rest, _, values = inspect.getargvalues(frame)
     received = [values.get(name) for name in names]
-    received += values.get(rest, ()) if rest else ()
+    if rest and isinstance(more := values.get(rest), tuple):
+        received += more
     return any(value is interrupted for value in received)
 
 

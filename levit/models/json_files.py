@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from levit.errors import ConfigError, brief
 from levit.json_values import parsed
-from levit.plain_file import read_plain
 
 __all__ = ["json_object", "read_config"]
 
@@ -26,12 +25,17 @@ def read_config(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, too long, is no JSON, or holds no object.
     """
     try:
-        return json_object(read_plain(path, _LONGEST_BYTES).decode("utf-8-sig"), str(path))
+        with path.open("rb") as stream:
+            data = stream.read(_LONGEST_BYTES + 1)
+        if len(data) > _LONGEST_BYTES:
+            raise ConfigError(
+                f"{path}: longer than {_LONGEST_BYTES:,} bytes, so not a config or a list of "
+                f"shards; take it out of the folder, or pass the right one"
+            )
+        return json_object(data.decode("utf-8-sig"), str(path))
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: no such file") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({brief(error)})") from error
 
 
