@@ -1,19 +1,21 @@
-"""Whose fault an exception is: the input's, the machine's, or nobody's here.
+"""Exceptions that are not about the input, found behind errors that say they are.
 
 Code that reads pictures and runs networks catches what libraries raise and says what was wrong
-with the input. Two kinds of exception pass through it that say nothing of the input: those that a
-handler of a signal raises, wherever Python happens to be (a time limit's, say), and those of a
-machine that has no more memory, threads or open files to give. Where an answer leaves levit, the
-exception behind its error is looked at.
+with the input. Two kinds of exception get caught with these: those of a signal's handler, such as
+a time limit's, which raises wherever Python happens to be; and those of a machine that has no more
+memory, threads or open files to give. So errors are looked into where they leave levit.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import inspect
 import re
 from collections.abc import Iterator
-from types import FrameType, TracebackType
+from itertools import pairwise
+from traceback import walk_tb
+from types import FrameType
 from typing import Final
 
 from levit.errors import LevitError, ResourceError, brief
@@ -34,7 +36,7 @@ _REMEDIES: Final = {
 
 _OF_PYTHONS_THREADS: Final = ("can't start new thread", "can't allocate lock")
 
-# Of libraries that have no class for it: ONNX Runtime, OpenVINO, CUDA, Pillow, Python's threads.
+# Messages of libraries that have no class for it: ONNX Runtime, OpenVINO, CUDA, Pillow, Python.
 _NO_THREADS: Final = re.compile(
     r"can't start new thread|can't allocate lock|pthread_create|resource temporarily unavailable",
     re.IGNORECASE,
@@ -83,7 +85,7 @@ def attributed(error: Exception) -> Exception:
 def from_handler(error: BaseException) -> Exception | None:
     """Find the exception of a signal's handler that `error` is or was made of; None if none is."""
     for link in _causes(error):
-        if isinstance(link, Exception) and _passed_a_handler(link.__traceback__):
+        if isinstance(link, Exception) and _passed_a_handler(link):
             return link
     return None
 
@@ -116,31 +118,21 @@ def _cut(error: BaseException, cause: BaseException) -> None:
         link = following
 
 
-def _passed_a_handler(traceback: TracebackType | None) -> bool:
-    while traceback is not None and (inner := traceback.tb_next) is not None:
-        if _received(inner.tb_frame, traceback.tb_frame):
-            return True
-        traceback = inner
-    return False
+def _passed_a_handler(error: Exception) -> bool:
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    return any(_received(inner, outer) for outer, inner in pairwise(frames))
 
 
 def _received(frame: FrameType, interrupted: FrameType) -> bool:
-    """Tell whether `interrupted` is an argument of `frame`, as of a signal's handler alone.
+    """Tell whether a function was called with its caller's frame, as a signal's handler alone is.
 
     Its name would not do: a handler may have been replaced by the time it has raised.
     """
-    code = frame.f_code
-    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & 4)  # 4: has *args
-    values = frame.f_locals
-    for name in code.co_varnames[:count]:
-        value = values.get(name)
-        if value is interrupted or (isinstance(value, tuple) and _holds(value, interrupted)):
-            return True
-    return False
-
-
-def _holds(values: tuple[object, ...], wanted: object) -> bool:
-    return any(value is wanted for value in values)
+    names, rest, _, values = inspect.getargvalues(frame)
+    received = [values.get(name) for name in names]
+    if rest and isinstance(more := values.get(rest), tuple):
+        received += more
+    return any(value is interrupted for value in received)
 
 
 def _lacking(error: BaseException) -> str:

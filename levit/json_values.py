@@ -29,7 +29,6 @@ __all__ = [
     "shown",
     "table",
     "text",
-    "unique",
     "whole",
 ]
 
@@ -56,7 +55,7 @@ def parsed(text: str, *, finite: bool = True) -> Any:
     try:
         values = json.loads(
             text,
-            object_pairs_hook=unique,
+            object_pairs_hook=_unique,
             parse_int=_whole_number,
             parse_float=_finite,
             parse_constant=_finite if finite else None,
@@ -82,7 +81,7 @@ def printable_json(text: str) -> str:
     )
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build a JSON object whose names are unique: readers differ in which of two they take."""
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -125,7 +124,7 @@ def _require_flat(values: Any) -> None:
 def shown(value: object) -> str:
     """Write a value as a message shows it: shortened, whatever it is."""
     try:
-        # Of a long text only what is shown is written at all.
+        # A long text is cut before it is written.
         line = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
     except (ValueError, RecursionError):  # more digits than Python writes, or too deep
         kind = type(value).__name__

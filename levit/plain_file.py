@@ -12,15 +12,15 @@ import os
 import stat
 from typing import BinaryIO
 
-__all__ = ["open_plain", "read_plain"]
+__all__ = ["is_lfs_pointer", "open_plain", "read_plain"]
 
 
-def open_plain(path: str | os.PathLike[str]) -> BinaryIO:
-    """Open a plain file for reading bytes; links are followed.
+def open_plain(path: str | os.PathLike[str], most: int | None = None) -> BinaryIO:
+    """Open a plain file of at most `most` bytes for reading; links are followed.
 
     Raises:
-        OSError: there is none, or it is a folder, a pipe, a socket or a device, which one would
-            wait for or read from without end.
+        OSError: there is none, it is larger, or it is a folder, a pipe, a socket or a device,
+            which one would wait for or read from without end.
         ValueError: no file can be called so.
     """
     # A pipe without a writer is opened at once, and seen to be one.
@@ -29,11 +29,14 @@ def open_plain(path: str | os.PathLike[str]) -> BinaryIO:
         flags |= getattr(os, name, 0)
     handle = os.open(path, flags)
     try:
-        kind = os.fstat(handle).st_mode
-        if stat.S_ISDIR(kind):
+        status = os.fstat(handle)
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
-        if not stat.S_ISREG(kind):
+        if not stat.S_ISREG(status.st_mode):
             raise OSError("it is no plain file but a pipe or a device; write it to a file first")
+        # A sparse file of terabytes is refused unread.
+        if most is not None and status.st_size > most:
+            raise _too_large(path, most)
         return os.fdopen(handle, "rb")
     except BaseException:
         os.close(handle)
@@ -44,17 +47,20 @@ def read_plain(path: str | os.PathLike[str], most: int) -> bytes:
     """Read the bytes of a plain file that has at most `most` of them.
 
     Raises:
-        OSError: as `open_plain`, or it is larger.
-        ValueError: no file can be called so.
+        OSError, ValueError: as `open_plain`.
     """
-    with open_plain(path) as file:
-        # The size first: a sparse file of terabytes is refused unread.
-        if os.fstat(file.fileno()).st_size <= most:
-            contents = file.read(most + 1)
-            if len(contents) <= most:
-                return contents
-    raise OSError(errno.EFBIG, f"it is larger than {_size(most)}", os.fspath(path))
+    with open_plain(path, most) as file:
+        contents = file.read(most + 1)
+    if len(contents) > most:  # it grows
+        raise _too_large(path, most)
+    return contents
 
 
-def _size(count: int) -> str:
-    return f"{count >> 20} MiB" if count >> 20 else f"{count} bytes"
+def is_lfs_pointer(contents: bytes) -> bool:
+    """Tell the text that git keeps in place of a file under Git LFS, by its beginning."""
+    return contents.startswith(b"version https://git-lfs")
+
+
+def _too_large(path: str | os.PathLike[str], most: int) -> OSError:
+    size = f"{most >> 20} MiB" if most >> 20 else f"{most} bytes"
+    return OSError(errno.EFBIG, f"it is larger than {size}", os.fspath(path))

@@ -25,11 +25,12 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from levit.artifact.held import HeldFile, hold, open_limited, read_whole, verify
+from levit.artifact.held import HeldFile, hold, read_whole, verify
 from levit.artifact.manifest import Manifest
 from levit.artifact.names import GIT_FILE, GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE
 from levit.errors import ArtifactError, CorruptArtifactError
 from levit.json_values import parsed
+from levit.plain_file import is_lfs_pointer, read_plain
 
 __all__ = [
     "Artifact",
@@ -43,6 +44,8 @@ __all__ = [
 
 # Git changes no byte of an artifact, on any system.
 GIT_ATTRIBUTES: Final = "* -text\n"
+
+_MOST_MANIFEST_BYTES: Final = 2**24  # a thousand times what one has
 
 
 @dataclass(frozen=True)
@@ -162,15 +165,16 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
         raise ArtifactError(f"{folder}: {hint} (make one with: levit export)")
     manifest_path = folder / MANIFEST_FILE
     try:
-        text = _manifest_bytes(manifest_path).decode("utf-8")
+        data = read_plain(manifest_path, _MOST_MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise ArtifactError(f"{folder}: not an artifact, it holds no {MANIFEST_FILE}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorruptArtifactError(f"{manifest_path}: cannot be read ({error})") from error
-    if text.startswith("version https://git-lfs"):
+    except OSError as error:
+        reason = error.strerror or error
+        raise CorruptArtifactError(f"{manifest_path}: cannot be read ({reason})") from error
+    if is_lfs_pointer(data):
         raise CorruptArtifactError(f"{manifest_path}: is a pointer of Git LFS: run git lfs pull")
     try:
-        values = parsed(text, finite=False)
+        values = parsed(data.decode("utf-8"), finite=False)
     except ValueError as error:
         raise CorruptArtifactError(f"{manifest_path}: not JSON ({error}); export again") from error
     try:
@@ -185,11 +189,6 @@ def open_artifact(path: str | os.PathLike[str], *, verify_hashes: bool = True) -
     return Artifact(folder, manifest)
 
 
-def _manifest_bytes(path: Path) -> bytes:
-    with open_limited(path) as file:
-        return file.read()
-
-
 def sha256_of(path: Path) -> str:
     """Hash a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
@@ -199,7 +198,7 @@ def sha256_of(path: Path) -> str:
 def is_artifact(path: Path) -> bool:
     """Tell whether `path` is a folder with a manifest of ours, readable or not by this release."""
     try:
-        values = parsed(_manifest_bytes(path / MANIFEST_FILE).decode("utf-8"), finite=False)
+        values = _manifest_values(path)
     except (OSError, ValueError):
         return False
     return isinstance(values, dict) and {"schema_version", "family", "files"} <= set(values)
@@ -207,9 +206,13 @@ def is_artifact(path: Path) -> bool:
 
 def foreign_files(path: Path) -> list[str]:
     """List the files in an artifact's folder that its manifest does not name."""
-    values = parsed(_manifest_bytes(path / MANIFEST_FILE).decode("utf-8"), finite=False)
-    own = {MANIFEST_FILE, GIT_FILE, *values["files"]}
+    own = {MANIFEST_FILE, GIT_FILE, *_manifest_values(path)["files"]}
     return sorted(entry.name for entry in path.iterdir() if entry.name not in own)
+
+
+def _manifest_values(folder: Path) -> Any:
+    data = read_plain(folder / MANIFEST_FILE, _MOST_MANIFEST_BYTES)
+    return parsed(data.decode("utf-8"), finite=False)
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, Any]]:

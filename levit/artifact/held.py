@@ -15,22 +15,20 @@ import hashlib
 import io
 import mmap
 import os
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeAlias
+from queue import SimpleQueue
+from typing import Any, BinaryIO, Final
 
-from levit.artifact.names import GOLDEN_FILE, LABELS_FILE, MANIFEST_FILE, OPENVINO_FILE
+from levit.artifact.names import GOLDEN_FILE, LABELS_FILE, OPENVINO_FILE
 from levit.errors import CorruptArtifactError
-from levit.plain_file import open_plain
+from levit.plain_file import is_lfs_pointer, open_plain
 
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-__all__ = ["HeldFile", "hold", "open_limited", "read_whole", "verify"]
+__all__ = ["HeldFile", "hold", "read_whole", "verify"]
 
 # The most bytes that a file may have before any of it is read.
 _MOST_BYTES: Final = {
-    MANIFEST_FILE: 2**24,  # a thousand times what one has
     LABELS_FILE: 2**24,  # ImageNet's 21,841 names are 0.7 MB
     OPENVINO_FILE: 2**26,  # 0.3 MB of LeViT-128S; large convolution variants have twice that
     GOLDEN_FILE: 2**29,  # 2 MB at 224 pixels and 50 MB at 1024; features of ViT add as much
@@ -38,14 +36,10 @@ _MOST_BYTES: Final = {
 # Weights: ViT of a thousand million parameters in float32, twice.
 _MOST_OTHERS: Final = 2**33
 
-_CHUNK: Final = 2**20
-_LARGE: Final = 2**22
-_LFS_POINTER: Final = b"version https://git-lfs.github.com/spec/"
+_PART_BYTES: Final = 2**20
+_LARGE_BYTES: Final = 2**22
 # Texts of an artifact are shorter, and of longer files git converts no line ends.
 _LONGEST_TEXT: Final = 2**26
-
-
-Write: TypeAlias = Callable[[memoryview], Callable[[], object]]
 
 
 class HeldFile:
@@ -102,7 +96,10 @@ class HeldFile:
             return self._stream.getbuffer().toreadonly()
         if self._map is None and os.fstat(self._stream.fileno()).st_size:
             # Linux before 6.7 allows no other mapping of what is sealed.
-            self._map = mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            try:
+                self._map = mmap.mmap(self._stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            except OSError as error:
+                raise MemoryError(f"{self.name}: no room for its map") from error
         return memoryview(self._map or b"").toreadonly()
 
     def read(self) -> bytes:
@@ -117,16 +114,20 @@ def hold(path: Path, entry: Mapping[str, Any]) -> HeldFile:
         CorruptArtifactError: it is missing, no regular file, or differs.
     """
     with _checked(path, entry) as file:
-        held = _memory(path, entry["size_bytes"])
+        memory = _memory(path, entry["size_bytes"])
+        if memory is None:
+            return HeldFile(path, io.BytesIO(_whole(path, file, entry)))
+        held = HeldFile(path, memory)
         try:
-            _compare(path, file, entry, held)
-            held.flush()
-            if not isinstance(held, io.BytesIO):
-                _seal(held.fileno())
+            digest = _copy(file, memory.fileno(), held.mapped())
+            grown = os.fstat(file.fileno()).st_size > entry["size_bytes"]
+            if grown or digest != entry["sha256"]:
+                raise _changed(path)
+            _seal(memory.fileno())
         except BaseException:
             held.close()
             raise
-    return HeldFile(path, held)
+        return held
 
 
 def read_whole(path: Path, entry: Mapping[str, Any]) -> bytes:
@@ -136,10 +137,7 @@ def read_whole(path: Path, entry: Mapping[str, Any]) -> bytes:
         CorruptArtifactError: as of `hold`.
     """
     with _checked(path, entry) as file:
-        data = file.read(entry["size_bytes"] + 1)
-        if len(data) != entry["size_bytes"] or _sha256(data) != entry["sha256"]:
-            raise CorruptArtifactError(_changed(path))
-        return data
+        return _whole(path, file, entry)
 
 
 def verify(path: Path, entry: Mapping[str, Any], *, hashes: bool = True) -> None:
@@ -150,28 +148,14 @@ def verify(path: Path, entry: Mapping[str, Any], *, hashes: bool = True) -> None
     """
     with _checked(path, entry) as file:
         if hashes:
-            _compare(path, file, entry, None)
-
-
-def open_limited(path: Path) -> BinaryIO:
-    """Open a regular file, or a link to one, for reading; a pipe is not waited for.
-
-    Raises:
-        OSError: it cannot be opened, is another thing than a file, or larger than any of ours.
-    """
-    file = open_plain(path)
-    most = _MOST_BYTES.get(path.name, _MOST_OTHERS)
-    if os.fstat(file.fileno()).st_size > most:
-        file.close()
-        raise OSError(f"it has over {most // 2**20} MiB")
-    return file
+            _compare(path, file, entry)
 
 
 @contextlib.contextmanager
 def _checked(path: Path, entry: Mapping[str, Any]) -> Iterator[BinaryIO]:
     """Open a file that has the right size."""
     try:
-        with open_limited(path) as file:
+        with open_plain(path, _MOST_BYTES.get(path.name, _MOST_OTHERS)) as file:
             size = os.fstat(file.fileno()).st_size
             if size != entry["size_bytes"]:
                 raise CorruptArtifactError(_of_another_size(path, file, size, entry))
@@ -190,7 +174,7 @@ def _said(error: Exception) -> str:
 
 def _of_another_size(path: Path, file: BinaryIO, size: int, entry: Mapping[str, Any]) -> str:
     data = file.read(_LONGEST_TEXT) if size <= _LONGEST_TEXT else b""
-    if data.startswith(_LFS_POINTER):
+    if is_lfs_pointer(data):
         return f"{path}: is a pointer of Git LFS, not the file: run git lfs pull"
     restored = data.replace(b"\r\n", b"\n")
     if len(restored) == entry["size_bytes"] and _sha256(restored) == entry["sha256"]:
@@ -208,83 +192,83 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _compare(path: Path, file: BinaryIO, entry: Mapping[str, Any], target: BinaryIO | None) -> None:
-    """Hash a file, copy it to `target`, and raise unless it is the one that was written."""
+def _whole(path: Path, file: BinaryIO, entry: Mapping[str, Any]) -> bytes:
+    # One byte more than there may be: a file that has grown is found, and read no further.
+    data = file.read(entry["size_bytes"] + 1)
+    if len(data) != entry["size_bytes"] or _sha256(data) != entry["sha256"]:
+        raise _changed(path)
+    return data
+
+
+def _compare(path: Path, file: BinaryIO, entry: Mapping[str, Any]) -> None:
+    """Raise unless a file is the one that was written."""
     digest, left = hashlib.sha256(), entry["size_bytes"]
-    chunk = memoryview(bytearray(min(_CHUNK, left + 1)))
-    with _writer(target, left) as write:
-        while count := file.readinto(chunk):  # type: ignore[attr-defined]
-            part = chunk[:count]
-            left -= count
-            if left < 0:
-                break
-            written = write(part)
-            digest.update(part)
-            written()
+    while left >= 0 and (part := file.read(min(_PART_BYTES, left + 1))):
+        digest.update(part)
+        left -= len(part)
     if left != 0 or digest.hexdigest() != entry["sha256"]:
-        raise CorruptArtifactError(_changed(path))
+        raise _changed(path)
 
 
-def _changed(path: Path) -> str:
-    return f"{path}: its contents have changed since it was written; copy it again, or export again"
+def _changed(path: Path) -> CorruptArtifactError:
+    return CorruptArtifactError(
+        f"{path}: its contents have changed since it was written; copy it again, or export again"
+    )
 
 
-@contextlib.contextmanager
-def _writer(target: BinaryIO | None, size: int) -> Iterator[Write]:
-    """Give a function that begins to write a part, and returns one that waits until it has.
+def _copy(file: BinaryIO, target: int, copied: memoryview) -> str:
+    """Copy the length of `copied` of a file to a descriptor, and return its hash.
 
-    Hashing 31 MB takes 20 ms, and writing them to new pages 14: a thread does that beside it.
+    Hashing 31 MB takes 23 ms and copying them to new memory 12. So a thread hashes a large file
+    beside the copying, where the system has one to give.
+
+    Args:
+        copied: memory in which the copy is seen.
     """
-    if target is None:
-        yield lambda part: _nothing
-        return
-    thread = _thread() if size >= _LARGE else None
-    if thread is not None:
-        with thread:
-            yield lambda part: thread.submit(_write_all, target, part).result
-        return
+    digest, hashed, size = hashlib.sha256(), 0, len(copied)
+    ends: SimpleQueue[int] = SimpleQueue()
 
-    def at_once(part: memoryview) -> Callable[[], object]:
-        _write_all(target, part)
-        return _nothing
+    def hash_parts() -> None:
+        nonlocal hashed
+        while hashed < (end := ends.get()):
+            digest.update(copied[hashed:end])
+            hashed = end
 
-    yield at_once
-
-
-def _thread() -> Executor | None:
-    """Start a thread; None where the system gives no more."""
-    from concurrent.futures import ThreadPoolExecutor  # 3 ms that small artifacts do not need
-
-    pool = ThreadPoolExecutor(1)
+    # A daemon: should an exception of a signal's handler keep the end from it, nobody waits for it.
+    thread = threading.Thread(target=hash_parts, daemon=True, name="levit hash")
+    started = size >= _LARGE_BYTES and _started(thread)
+    at = 0
     try:
-        pool.submit(_nothing).result()
-    except RuntimeError:
-        return None
-    return pool
+        while count := os.sendfile(target, file.fileno(), at, min(_PART_BYTES, size - at)):
+            at += count
+            ends.put(at)
+    finally:
+        ends.put(0)
+        if started:
+            thread.join()
+    digest.update(copied[hashed:])  # all of it, where there is no thread
+    return digest.hexdigest()
 
 
-def _nothing() -> None: ...
-
-
-def _write_all(target: BinaryIO, part: memoryview) -> None:
-    while part:
-        part = part[target.write(part) :]
-
-
-def _memory(path: Path, size: int) -> BinaryIO:
-    """Make a file in memory for so many bytes."""
-    if not hasattr(os, "memfd_create"):
-        return io.BytesIO()
+def _started(thread: threading.Thread) -> bool:
     try:
-        descriptor = os.memfd_create(path.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except OSError:  # sandboxes refuse it
-        return io.BytesIO()
-    try:
-        os.ftruncate(descriptor, size)
-    except OSError:  # files of this process may be no longer (ulimit -f)
-        os.close(descriptor)
-        return io.BytesIO()
-    return os.fdopen(descriptor, "w+b")
+        thread.start()
+    except RuntimeError:  # the system gives no more
+        return False
+    return True
+
+
+def _memory(path: Path, size: int) -> BinaryIO | None:
+    """Make a file in memory for so many bytes; None where the system has none."""
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or a sandbox
+        file = os.fdopen(os.memfd_create(path.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "rb")
+        try:
+            os.ftruncate(file.fileno(), size)
+        except OSError:  # files of this process may be no longer (ulimit -f)
+            file.close()
+            raise
+        return file
+    return None
 
 
 def _seal(descriptor: int) -> None:

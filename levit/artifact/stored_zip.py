@@ -22,6 +22,8 @@ from typing import BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from levit.json_values import shown
+
 __all__ = ["CompressedMemberError", "StoredZip"]
 
 # A training checkpoint has one member a tensor, a few thousand of 100 bytes each. An object of 300
@@ -93,7 +95,7 @@ class StoredZip:
         for member in members:
             if member.name in self._members:
                 raise ValueError(
-                    f"{_shown(member.name)} is in it twice, and two members have one name"
+                    f"{shown(member.name)} is in it twice, and two members have one name"
                 )
             self._members[member.name] = member
         self._refuse_overlaps(members)
@@ -114,7 +116,7 @@ class StoredZip:
     def _member(self, name: str) -> _Member:
         member = self._members.get(name)
         if member is None:
-            raise ValueError(f"{_shown(name)} is missing")
+            raise ValueError(f"{shown(name)} is missing")
         return member
 
     def read(self, name: str) -> NDArray[np.uint8]:
@@ -127,18 +129,18 @@ class StoredZip:
         member = self._member(name)
         size = member.size
         if not member.is_stored:
-            raise CompressedMemberError(f"{_shown(name)} is compressed or encrypted")
+            raise CompressedMemberError(f"{shown(name)} is compressed or encrypted")
         signature, *_, name_size, extra_size = _LOCAL.unpack(
             self._at(member.header_offset, _LOCAL.size)
         )
         start = member.header_offset + _LOCAL.size + name_size + extra_size
         if signature != b"PK\x03\x04" or start + size > self.size_bytes:
-            raise ValueError(f"{_shown(name)} is not where the list says")
+            raise ValueError(f"{shown(name)} is not where the list says")
         data = np.empty(size, np.uint8)
         self._fill(data.data, start)
         # PyTorch writes 0 where it was told to leave checksums out.
         if member.checksum and zlib.crc32(data.data) != member.checksum:
-            raise ValueError(f"the checksum of {_shown(name)} is wrong")
+            raise ValueError(f"the checksum of {shown(name)} is wrong")
         return data
 
     def _read_end(self) -> tuple[int, int, int]:
@@ -171,7 +173,7 @@ class StoredZip:
         end = 0
         for member in sorted(members, key=lambda member: member.header_offset):
             if member.header_offset < end:
-                raise ValueError(f"{_shown(member.name)} overlaps another member")
+                raise ValueError(f"{shown(member.name)} overlaps another member")
             end = member.header_offset + _LOCAL.size + len(member.raw_name) + member.compressed_size
         if end > self.size_bytes:
             raise ValueError("its members are longer than the file")
@@ -250,7 +252,3 @@ def _take_long_sizes(sizes: list[int], extra: bytes) -> None:
         at += 4 + length
     if len(extra) - at >= 4:
         raise ValueError(f"more than {_MOST_EXTRA_FIELDS} extra fields in its list of members")
-
-
-def _shown(name: str) -> str:
-    return ascii(name if len(name) <= 80 else f"{name[:80]}…")

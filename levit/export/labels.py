@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from levit.errors import ConfigError
 from levit.json_values import parsed, shown
-from levit.plain_file import open_plain
+from levit.plain_file import read_plain
 
 __all__ = ["read_labels"]
 
@@ -79,12 +79,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 def _text(path: Path) -> str:
     try:
-        with open_plain(path) as file:
-            data = file.read(_MOST_BYTES + 1)
+        data = read_plain(path, _MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"{path}: labels cannot be read ({error.strerror or error})") from error
-    if len(data) > _MOST_BYTES:
-        raise ConfigError(f"{path}: no file of labels, it has more than {_MOST_BYTES // 2**20} MiB")
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise ConfigError(f"{path}: labels are in UTF-16: save them as UTF-8")
     try:

@@ -19,7 +19,7 @@ from levit.interruption import raise_if_interrupted
 
 __all__ = ["check_destination", "staged_folder"]
 
-# Of making parents while other exports that fail remove theirs: each try takes microseconds.
+# Tries to make parents, which other exports may remove as they fail; each takes microseconds.
 _TRIES = 100
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
 from levit.errors import CheckpointError
+from levit.json_values import parsed
 from levit.models.hub_transfer import Progress, hub_utils, transfer, watched
 
 __all__ = ["Listing", "Repository"]
@@ -97,8 +97,8 @@ class Repository:
         url = f"{self._endpoint}/api/models/{self._name}{at}?blobs=true"
         data = watched(lambda progress: _small(url, self._endpoint, progress))
         try:
-            return _parsed(json.loads(data))
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return _listing(parsed(data.decode()))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CheckpointError(
                 f"hf:{self._name}: {self._endpoint} answers with no list of files; check "
                 f"HF_ENDPOINT"
@@ -175,7 +175,7 @@ def _small(url: str, endpoint: str, progress: Progress) -> bytes:
     return stream.getvalue()
 
 
-def _parsed(values: Mapping[str, Any]) -> Listing:
+def _listing(values: Mapping[str, Any]) -> Listing:
     """Check a listing.
 
     Raises:
@@ -198,7 +198,7 @@ def _listed(file: Mapping[str, Any]) -> _Listed:
     for value, pattern in ((sha256, _SHA256), (git_sha1, _COMMIT)):
         if value is not None and pattern.fullmatch(value) is None:
             raise ValueError("no hash")
-    # Of a file under LFS, git's hash is of a pointer to it.
+    # Where LFS holds a file, git's hash is that of a pointer to it.
     return _Listed(size_bytes=size, sha256=sha256, git_sha1=None if sha256 else git_sha1)
 
 
@@ -210,7 +210,7 @@ def _problem(path: Path, listed: _Listed) -> str | None:
     if listed.sha256 is not None and _digest(path) != listed.sha256:
         return f"has another SHA-256 than the hub lists ({listed.sha256})"
     if listed.git_sha1 is not None:
-        # By which git names what it keeps: not against forgery, but it is what is listed.
+        # Git's name for the contents: SHA-1 stops no forger, but nothing better is listed.
         start = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         if _digest(path, lambda: start) != listed.git_sha1:
             return f"has another hash than the hub lists ({listed.git_sha1})"

@@ -155,7 +155,7 @@ def transfer(
         except (TooLongError, MemoryError):
             raise
         except StatusError as error:
-            # Of those that pass, 503 is left: who is down for repairs is so for longer.
+            # Statuses that pass, without 503: a server under repair stays so for longer.
             if error.status not in (408, 429, 500, 502, 504) or i + 1 == _TRIES:
                 raise
         except Exception:  # of the client's library: the line broke
@@ -217,7 +217,7 @@ def _headers(url: str, endpoint: str, start: int) -> dict[str, str]:
 def _opened(
     url: str, headers: Mapping[str, str]
 ) -> Iterator[tuple[int, Mapping[str, str], Iterable[bytes]]]:
-    """(status, headers, parts of the body); nothing of the body is read by itself."""
+    """Open a URL: (status, headers, parts of the body, none of which is read unasked)."""
     session = hub_utils().get_session()
     if callable(getattr(session, "stream", None)):  # of httpx's kind; requests has a flag
         with session.stream(

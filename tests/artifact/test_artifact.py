@@ -312,7 +312,7 @@ def test_manifest_that_is_a_pipe_is_not_waited_for(copy):
 def test_manifest_of_endless_size_is_not_read(copy):
     with (copy / MANIFEST_FILE).open("r+b") as file:
         file.truncate(2**40)
-    with pytest.raises(CorruptArtifactError, match="over 16 MiB"):
+    with pytest.raises(CorruptArtifactError, match="larger than 16 MiB"):
         open_artifact(copy)
     assert not is_artifact(copy)
 

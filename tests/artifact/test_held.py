@@ -1,6 +1,7 @@
 """Files of an artifact: what is hashed is what is read, from wherever the folder keeps it."""
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from levit.artifact import (
     is_artifact,
     open_artifact,
 )
-from levit.errors import CorruptArtifactError, LevitError
+from levit.errors import CorruptArtifactError, LevitError, ResourceError
 from levit.runtime.predictor import Predictor
 
 
@@ -75,6 +76,16 @@ def test_nobody_can_write_to_what_is_held(copy):
             pytest.skip("no /proc")
         with pytest.raises(PermissionError), open(file.path, "r+b", buffering=0) as stream:
             stream.write(b"x")
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="memfd is Linux's")
+def test_no_room_for_a_map_is_a_shortage(copy, monkeypatch):
+    def none(*_, **__):
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(held.mmap, "mmap", none)
+    with pytest.raises(ResourceError, match="no more memory"):
+        Predictor(copy, threads=1)
 
 
 def test_without_memory_files_it_is_the_same(copy, monkeypatch):
@@ -196,7 +207,7 @@ def test_a_file_of_endless_size_is_not_read(copy, name):
     values = values_of(copy)
     values["files"][name]["size_bytes"] = 2**36
     save(copy, values)
-    with pytest.raises(CorruptArtifactError, match=r"it has over [0-9]+ MiB"):
+    with pytest.raises(CorruptArtifactError, match=r"it is larger than [0-9]+ MiB"):
         open_artifact(copy)
 
 
@@ -207,14 +218,29 @@ def test_a_file_that_grows_while_it_is_read(copy):
     class Growing(io.BytesIO):
         """A file that never ends."""
 
-        def readinto(self, buffer):
-            buffer[:] = b"x" * len(buffer)
-            return len(buffer)
+        given = 0
 
-    target = io.BytesIO()
+        def read(self, size):
+            self.given += size
+            return b"x" * size
+
+    for compare in (held._compare, held._whole):
+        file = Growing()
+        with pytest.raises(CorruptArtifactError, match="have changed"):
+            compare(copy / LABELS_FILE, file, entry)
+        assert file.given == entry["size_bytes"] + 1
+
+
+def test_a_file_that_grows_while_it_is_held(copy, monkeypatch):
+    def grow():
+        with (copy / "model.onnx").open("ab") as file:
+            file.write(b"x")
+
+    artifact = open_artifact(copy)
+    copied = held._copy
+    monkeypatch.setattr(held, "_copy", lambda *a: (copied(*a), grow())[0])
     with pytest.raises(CorruptArtifactError, match="have changed"):
-        held._compare(copy / LABELS_FILE, Growing(), entry, target)
-    assert len(target.getvalue()) <= entry["size_bytes"]
+        artifact.hold("model.onnx")
 
 
 # ------------------------------------------------------------------ git
@@ -338,8 +364,8 @@ def test_golden_inputs_of_another_shape_are_damage(copy):
     assert "golden.npz" in str(caught.value)
 
 
-def test_large_files_are_written_beside_hashing_and_without_a_thread_too(tmp_path, monkeypatch):
-    data = np.random.default_rng(0).bytes(held._LARGE + 12_345)
+def test_large_files_are_hashed_beside_copying_and_without_a_thread_too(tmp_path, monkeypatch):
+    data = np.random.default_rng(0).bytes(held._LARGE_BYTES + 12_345)
     path = tmp_path / "model.bin"
     path.write_bytes(data)
     entry = describe_files(tmp_path)["model.bin"]

@@ -183,7 +183,7 @@ def test_files_that_cannot_be_read(tmp_path):
             read_labels(path)
     large = tmp_path / "large.txt"
     large.write_bytes(b"a\n" * (9 * 2**20))
-    with pytest.raises(ConfigError, match="more than 16 MiB"):
+    with pytest.raises(ConfigError, match="larger than 16 MiB"):
         read_labels(large)
 
 

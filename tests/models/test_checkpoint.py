@@ -237,7 +237,9 @@ def test_a_missing_file(tmp_path):
         ("a/b/c", ""),
     ],
 )
-def test_a_name_of_the_hub_is_no_path(said, advice):
+def test_a_name_of_the_hub_is_no_path(said, advice, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(CheckpointError, match="no such file") as caught:
         read_checkpoint(Path(said))
     text = message_of(caught).split("no such file")[1]

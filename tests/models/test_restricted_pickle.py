@@ -23,7 +23,8 @@ PROTOCOLS = [1, 2, 3, 4, 5]
 
 def read(data, constructors=None, persistent=lambda identity: ("persistent", identity)):
     budget = Budget("a.pth", len(data))
-    return read_pickle(data, constructors=constructors or {}, persistent=persistent, budget=budget)
+    constructors = constructors or {}
+    return read_pickle(data, constructors=constructors, persistent=persistent, budget=budget)[0]
 
 
 def refusal(data):

@@ -21,7 +21,7 @@ def said(args, protocol=2):
     """`args` as it is after a pickle; torch.save writes protocol 2."""
     data = pickle.dumps({"args": args}, protocol)
     budget = Budget("a.pth", len(data))
-    tree = read_pickle(data, constructors={}, persistent=lambda identity: None, budget=budget)
+    tree, _ = read_pickle(data, constructors={}, persistent=lambda identity: None, budget=budget)
     return stated_values(tree, "a.pth").values.get("args")
 
 

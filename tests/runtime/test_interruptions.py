@@ -161,8 +161,12 @@ def test_handlers_of_any_make_are_known():
         signal.signal(signal.SIGALRM, signal.SIG_IGN)  # as one that undoes itself
         deeper(KeyError)
 
+    def reusing(number, frame, *rest):
+        rest = number  # a name that is used again
+        deeper(KeyError if rest else ValueError)
+
     handlers = [
-        *(Object(), Object().method, replaced, lambda *_: deeper(KeyError)),
+        *(Object(), Object().method, replaced, reusing, lambda *_: deeper(KeyError)),
         functools.partial(lambda more, number, frame: deeper(more), KeyError),
     ]
     before = signal.getsignal(signal.SIGALRM)

@@ -345,7 +345,7 @@ def _path_of(weight: str) -> str:
 def _wanted_numbers(
     program: p.Program, readings: Callable[[p.Step], Iterable[_Reading]]
 ) -> Mapping[_Value, Sequence[Numbers]]:
-    """In which numbers each value is read, by its buffer and the step that writes it."""
+    """Find the numbers in which each value is read, by its buffer and the step that writes it."""
     wanted: dict[_Value, list[Numbers]] = {}
     writers: dict[int, int] = {}
     for number, step in enumerate(program.steps):

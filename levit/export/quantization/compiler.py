@@ -127,7 +127,7 @@ class Quantizer:
     def _signals_to_noise(
         self, scheme: Scheme, *candidates: tuple[Model, Mapping[str, Observed]]
     ) -> list[float]:
-        """In dB, of each quantized from a half of the pictures, on some of the other half.
+        """Measure in dB each one quantized from a half of the pictures, on some of the other half.
 
         Args:
             candidates: models of one function, and what is observed of them.

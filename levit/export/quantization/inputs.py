@@ -38,7 +38,7 @@ class ChosenGrid:
 def choose_input_grid(
     low: float, high: float, rows: Array, weights: Sequence[Array], scheme: Scheme
 ) -> ChosenGrid:
-    """From `low` to `high` and some more, or less where that is much better.
+    """Choose a range: `low` to `high` and some more, or less where that is much better.
 
     Other pictures reach further than those of the calibration, and what is cut off of them costs
     more than a coarser grid (docs/quantization.md). Only where a range is that of a few outliers,

@@ -154,7 +154,7 @@ def _monitor(trt: Any, progress: Progress, noted: list[int]) -> Any:
                 self.failure = self.failure or error
 
         def phase_finish(self, phase_name: str) -> None:
-            """Nothing to show."""
+            """Show nothing."""
 
         def step_complete(self, phase_name: str, step: int) -> bool:
             return not noted and self.failure is None

@@ -25,7 +25,7 @@ from levit.models.containers.torch_legacy import (
     is_legacy_tar,
     refuse_tar,
 )
-from levit.models.containers.torch_tensors import StoredTensor
+from levit.models.containers.torch_tensors import StoredTensor, TorchFile
 from levit.models.containers.torch_zip import TorchZip
 from levit.models.ops import Array
 
@@ -97,7 +97,7 @@ def begins_as_json(file: Path) -> bool:
 def _tensors(
     file: Path, stream: BinaryIO, wanted: str | None, choose: Choose
 ) -> tuple[dict[str, Array], Selection, Said]:
-    """(tensors by name, which of the file's they are, what stands beside them)."""
+    """Read tensors by name, which of the file's they are, and what stands beside them."""
     head = stream.read(_HEAD_BYTES)
     if not head:
         raise CheckpointError(f"{file}: the file is empty; download or save it again")
@@ -117,7 +117,7 @@ def _tensors(
 
 
 def _read_torch(
-    saved: TorchZip | LegacyFile, wanted: str | None, choose: Choose, file: str
+    saved: TorchFile, wanted: str | None, choose: Choose, file: str
 ) -> tuple[dict[str, Array], Selection, Said]:
     sets = weight_sets(
         saved.tree, lambda value: isinstance(value, StoredTensor), file, saved.budget

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import BinaryIO, Final
 
 from levit.models.containers.listing import listing
+from levit.plain_file import is_lfs_pointer
 
 __all__ = ["foreign_file", "foreign_tar", "foreign_zip"]
 
@@ -30,11 +31,6 @@ _KERAS: Final = (
 
 # (first bytes, at which offset, what the file is and what to do).
 _MAGIC: Final[Sequence[tuple[bytes, int, str]]] = (
-    (
-        b"version https://git-lfs",
-        0,
-        "not a .safetensors file but Git LFS's pointer to one; fetch the file itself: git lfs pull",
-    ),
     (b"\x89PNG\r\n\x1a\n", 0, _PICTURE),
     (b"\xff\xd8\xff", 0, _PICTURE),
     (b"GIF8", 0, _PICTURE),
@@ -59,6 +55,9 @@ _MAGIC: Final[Sequence[tuple[bytes, int, str]]] = (
         "a pickle, but not one of torch.save, and reading those is not safe; save the weights "
         "with torch.save or as .safetensors",
     ),
+)
+_LFS_POINTER: Final = (
+    "not a .safetensors file but Git LFS's pointer to one; fetch the file itself: git lfs pull"
 )
 _HTML: Final = (
     "a web page (HTML), such as a login or error page that was saved in place of the weights; "
@@ -92,6 +91,8 @@ def foreign_file(stream: BinaryIO, head: bytes) -> str:
         stream: the file, open for reading.
         head: its first bytes, 512 of them where it has as many.
     """
+    if is_lfs_pointer(head):
+        return _LFS_POINTER
     for magic, at, words in _MAGIC:
         if head[at : at + len(magic)] == magic:
             return words
@@ -170,7 +171,7 @@ def _is_onnx(stream: BinaryIO) -> bool:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """(number, offset behind it), the offset 0 where there is none."""
+    """Read a number: (number, offset behind it), the offset 0 where there is none."""
     value = 0
     for shift, byte in enumerate(data[at : at + 10]):
         value |= (byte & 0x7F) << (7 * shift)

@@ -28,7 +28,7 @@ from typing import Any, Final, TypeAlias
 
 from levit.models.containers.budget import Budget
 
-__all__ = ["Global", "Inert", "read_pickle", "read_pickle_at"]
+__all__ = ["Global", "Inert", "read_pickle"]
 
 # An operation makes one object at most, beside what is counted by length: an empty dict of 64
 # bytes, its place on the stack and in the memo.
@@ -74,38 +74,28 @@ def read_pickle(
     constructors: Constructors,
     persistent: Callable[[object], object],
     budget: Budget,
-) -> object:
+    start: int = 0,
+) -> tuple[object, int]:
     """Read a pickle of ``None``, numbers, text, bytes, lists, tuples, dicts, and objects of ours.
 
     Example::
 
-        read_pickle(data, constructors={}, persistent=storage_of, budget=Budget("a.pth", 900))
+        tree, end = read_pickle(data, constructors={}, persistent=storage_of, budget=budget)
 
     Args:
-        data: one pickle of protocol 1 to 5; bytes after it are ignored.
+        data: a pickle of protocol 1 to 5; bytes after it are ignored.
         constructors: functions of ours by ``module.name``, called in place of the file's globals
             with the file's arguments, unchecked.
         persistent: function from a persistent id to an object.
         budget: pays for what the pickle makes.
+        start: the place in `data` where the pickle begins.
+
+    Returns:
+        The object, and where the pickle ends.
 
     Raises:
         UnpicklingError: damaged, or of operations that no checkpoint needs.
         CheckpointError: it would take more memory or work than the budget has.
-    """
-    return read_pickle_at(data, 0, constructors, persistent, budget)[0]
-
-
-def read_pickle_at(
-    data: bytes,
-    start: int,
-    constructors: Constructors,
-    persistent: Callable[[object], object],
-    budget: Budget,
-) -> tuple[object, int]:
-    """Read the pickle that begins at `start`, as `read_pickle` does.
-
-    Returns:
-        The object, and where the pickle ends.
     """
     machine = _Machine(data, start, constructors, persistent, budget)
     try:

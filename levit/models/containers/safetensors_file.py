@@ -15,7 +15,6 @@ Source: the format's description in the README of safetensors.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from levit.errors import CheckpointError, brief
+from levit.json_values import parsed
 from levit.models.containers.listing import listing
 from levit.models.containers.memory import refuse_what_memory_lacks
 from levit.models.containers.torch_tensors import widened_bfloat16
@@ -89,7 +89,7 @@ class SafetensorsFile:
             raise self._unreadable("it ends before its header does")
         if length > _LONGEST_HEADER_BYTES:
             raise self._unreadable(f"a header of {length:,} bytes")
-        entries = self._parsed(stream.read(length))
+        entries = self._entries(stream.read(length))
         self._refuse_gaps(entries, size - self._data_at)
         self.entries = {name: entries[name] for name in sorted(entries)}
 
@@ -125,13 +125,13 @@ class SafetensorsFile:
             flat = flat != 0  # any byte but 0 is true
         return flat.reshape(entry.shape)
 
-    def _parsed(self, header: bytes) -> dict[str, _Entry]:
+    def _entries(self, header: bytes) -> dict[str, _Entry]:
         try:
-            values = json.loads(header.decode(), object_pairs_hook=_without_repeats)
+            values = parsed(header.decode())
             return {
                 name: _entry(name, value) for name, value in values.items() if name != _METADATA
             }
-        except (ValueError, TypeError, RecursionError, AttributeError) as error:
+        except (ValueError, AttributeError) as error:
             raise self._unreadable(brief(error)) from error
 
     def _refuse_gaps(self, entries: dict[str, _Entry], size: int) -> None:
@@ -149,13 +149,6 @@ class SafetensorsFile:
             f"{self._file}: cannot be read as .safetensors ({what}); it may be truncated: "
             f"download or save it again"
         )
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) != len(pairs):
-        raise ValueError("a key is in its header twice")
-    return values
 
 
 def _entry(name: str, value: Any) -> _Entry:

@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 
 from levit.errors import CheckpointError, brief
 from levit.models.containers.budget import LONGEST_PICKLE_BYTES, Budget
-from levit.models.containers.restricted_pickle import read_pickle_at
+from levit.models.containers.restricted_pickle import read_pickle
 from levit.models.containers.torch_tensors import (
     CONSTRUCTORS,
     Storage,
     TensorReader,
+    TorchFile,
     storage_of,
 )
 
@@ -64,26 +65,16 @@ def refuse_tar(file: Path) -> CheckpointError:
     )
 
 
-class LegacyFile:
+class LegacyFile(TorchFile):
     """An opened file of pickles and storages.
 
     Args:
         stream: a binary file, open for reading; it stays the caller's to close.
         file: its name, for messages.
 
-    Attributes:
-        tree: the saved object: numbers, text, lists, tuples, dicts with `StoredTensor` for
-            tensors and `Inert` for everything else.
-        budget: what is left of what the pickles may cost, for whoever walks the tree.
-        tensors: reads them.
-
     Raises:
         CheckpointError: truncated or damaged.
     """
-
-    tree: object
-    budget: Budget
-    tensors: TensorReader
 
     def __init__(self, stream: BinaryIO, file: str) -> None:
         self._stream = stream
@@ -95,7 +86,7 @@ class LegacyFile:
         self.tensors = TensorReader(file, self._size_bytes, self._read)
 
     def _read_pickles(self) -> tuple[object, int]:
-        """(keys of storages, where the first begins)."""
+        """Read the pickles: (keys of storages, where the first begins)."""
         most = min(self._size_bytes, LONGEST_PICKLE_BYTES)
         part = min(most, _FIRST_PART_BYTES)
         while True:
@@ -117,7 +108,13 @@ class LegacyFile:
         found: list[object] = []
         at = 0
         for _ in range(5):
-            value, at = read_pickle_at(data, at, CONSTRUCTORS, self._persistent, self.budget)
+            value, at = read_pickle(
+                data,
+                constructors=CONSTRUCTORS,
+                persistent=self._persistent,
+                budget=self.budget,
+                start=at,
+            )
             found.append(value)
         _, version, _, self.tree, keys = found
         if version != _VERSION:

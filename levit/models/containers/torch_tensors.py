@@ -22,13 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.errors import CheckpointError
+from levit.models.containers.budget import Budget
 from levit.models.containers.listing import listing
 from levit.models.containers.memory import refuse_what_memory_lacks
 from levit.models.containers.restricted_pickle import Global, Inert
 from levit.models.ops import Array
 
 __all__ = [
-    "CONSTRUCTORS", "Storage", "StoredTensor", "TensorReader", "storage_of", "widened_bfloat16",
+    "CONSTRUCTORS", "Storage", "StoredTensor", "TensorReader", "TorchFile", "storage_of",
+    "widened_bfloat16",
 ]  # fmt: skip
 
 _DTYPES: Final = {
@@ -122,6 +124,21 @@ class StoredTensor:
         return _whole(self.size) or ()
 
 
+class TorchFile:
+    """An opened file of ``torch.save``, of either format.
+
+    Attributes:
+        tree: the saved object: numbers, text, lists, tuples, dicts with `StoredTensor` for
+            tensors and `Inert` for everything else.
+        budget: what is left of what its pickles may cost, for whoever walks the tree.
+        tensors: reads them.
+    """
+
+    tree: object
+    budget: Budget
+    tensors: TensorReader
+
+
 class TensorReader:
     """Reads the tensors of one file.
 
@@ -157,7 +174,7 @@ class TensorReader:
                 all of them are more than the file can hold or the memory.
         """
         needed = sum(_bytes_of(entries[name]) for name in names)
-        # What claims more than the file may hold is refused below, for that.
+        # Tensors that claim more than the file may hold are refused below, for that.
         refuse_what_memory_lacks(self._file, min(needed, self._bytes_left))
         uses = Counter(entries[name].storage.key for name in names)
         arrays: dict[str, Array] = {}
@@ -196,7 +213,7 @@ class TensorReader:
     def _checked(
         self, name: str, tensor: StoredTensor, dtype: np.dtype[np.generic]
     ) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-        """(size, stride, offset) in elements, after they were found to be possible."""
+        """Return (size, stride, offset) in elements, once they are found to be possible."""
         size, stride, offset = _whole(tensor.size), _whole(tensor.stride), _whole((tensor.offset,))
         if size is None or stride is None or offset is None or len(size) != len(stride):
             raise self._wrong(name, "has no sensible shape")
@@ -337,7 +354,7 @@ def _defaultdict(factory: object = None) -> dict[str, object]:
     return {}
 
 
-# Of a tensor without storage of its own, made of others: DTensor, the quantised ones of torchao.
+# Makes a tensor without storage of its own from others: DTensor, the quantised ones of torchao.
 _WRAPPER: Final = "torch._utils._rebuild_wrapper_subclass"
 
 _REBUILDS: Final[dict[str, Callable[..., object]]] = {

@@ -28,16 +28,21 @@ from levit.errors import CheckpointError, brief
 from levit.models.containers.budget import LONGEST_PICKLE_BYTES, Budget
 from levit.models.containers.foreign import foreign_zip
 from levit.models.containers.restricted_pickle import read_pickle
-from levit.models.containers.torch_tensors import CONSTRUCTORS, TensorReader, storage_of
+from levit.models.containers.torch_tensors import (
+    CONSTRUCTORS,
+    TensorReader,
+    TorchFile,
+    storage_of,
+)
 
-__all__ = ["TorchZip", "zip_errors"]
+__all__ = ["TorchZip"]
 
 # A training checkpoint has one member a tensor, a few thousand.
 _MOST_MEMBERS: Final = 100_000
 
 
 @contextmanager
-def zip_errors(file: str) -> Iterator[None]:
+def _zip_errors(file: str) -> Iterator[None]:
     """Translate errors of `StoredZip` into those of a checkpoint, which name `file`."""
     try:
         yield
@@ -51,30 +56,20 @@ def zip_errors(file: str) -> Iterator[None]:
         ) from error
 
 
-class TorchZip:
+class TorchZip(TorchFile):
     """An opened ``.pth``.
 
     Args:
         stream: a binary file, open for reading; it stays the caller's to close.
         file: its name, for messages.
 
-    Attributes:
-        tree: the saved object: numbers, text, lists, tuples, dicts with `StoredTensor` for
-            tensors and `Inert` for everything else.
-        budget: what is left of what the pickle may cost, for whoever walks the tree.
-        tensors: reads them.
-
     Raises:
         CheckpointError: truncated, damaged, TorchScript, or not from PyTorch.
     """
 
-    tree: object
-    budget: Budget
-    tensors: TensorReader
-
     def __init__(self, stream: BinaryIO, file: str) -> None:
         self._file = file
-        with zip_errors(file):
+        with _zip_errors(file):
             self._archive = StoredZip(stream)
         count = len(self._archive.names)
         if count > _MOST_MEMBERS:
@@ -98,7 +93,7 @@ class TorchZip:
         data = self._read("data.pkl").tobytes()
         self.budget = Budget(file, length)
         try:
-            self.tree = read_pickle(
+            self.tree, _ = read_pickle(
                 data, constructors=CONSTRUCTORS, persistent=storage_of, budget=self.budget
             )
         except UnpicklingError as error:
@@ -108,7 +103,7 @@ class TorchZip:
             ) from error
 
     def _read(self, name: str) -> NDArray[np.uint8]:
-        with zip_errors(self._file):
+        with _zip_errors(self._file):
             return self._archive.read(f"{self._folder}/{name}")
 
     def _find_folder(self) -> str:

@@ -7,12 +7,12 @@ reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from levit.runtime.graphs.shapes import BATCH, FLOATS, Tensor, elements, shown
+from levit.runtime.graphs.shapes import BATCH, Tensor, elements, shown
 
-__all__ = ["MOST_NODES", "Budget", "checked_types"]
+__all__ = ["MOST_NODES", "Budget"]
 
 # The largest networks of `levit list` have 1,700, at int8 with 24 blocks. OpenVINO takes 14 seconds
 # to compile 10,000 in a row.
@@ -25,7 +25,7 @@ MOST_LIVE: Final = 2**29
 MOST_LIVE_IN_BATCH: Final = 2**33
 # Multiplications for one picture. DINOv2 L/14 needs 2^39: 10 seconds of one core.
 MOST_WORK: Final = 2**43
-# What backends may make of weights when they load them, in elements per byte of the file: int8
+# Elements that backends may make of weights when they load them, per byte of the file: int8
 # becomes float32 by a Convert and then its product with the scale; equal ones are stored once.
 MOST_FIXED: Final = 4
 
@@ -84,11 +84,3 @@ class Budget:
         self._live += size
         if self._live > self._most:
             raise ValueError(f"needs more than the {self._most} elements at once that are allowed")
-
-
-def checked_types(inputs: Sequence[Tensor]) -> str:
-    """Return the one float type that all inputs have."""
-    dtype = inputs[0].dtype
-    if dtype not in FLOATS or any(x.dtype != dtype for x in inputs):
-        raise ValueError(f"reads {', '.join(x.dtype for x in inputs)}")
-    return dtype

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from levit.runtime.graphs.budget import MOST_NODES, Budget
-from levit.runtime.graphs.ir_operators import DTYPES, OPERATIONS, Operation
+from levit.runtime.graphs.ir_operators import DTYPES, OPERATIONS
 from levit.runtime.graphs.ir_text import (
     Layer,
     Port,
@@ -49,11 +49,7 @@ def check_ir(text: bytes, weights: Buffer) -> dict[str, Tensor]:
     Raises:
         ValueError: it has something that `levit export` does not write.
     """
-    layers: list[Layer] = []
-    at = find_head(text)
-    for layer, end in read_layers(text, at, _MOST_LAYERS):
-        layers.append(layer)
-        at = end
+    layers, at = read_layers(text, find_head(text), _MOST_LAYERS)
     edges, at = read_edges(text, at)
     check_texts(text, at)
     # Older releases leave out numbers.
@@ -121,22 +117,21 @@ class _Graph:
     def _value(self, place: int, layer: Layer) -> Tensor | None:
         """Return what a layer makes, as the text states it too."""
         sources = self._sources[place]
-        reads = self._reads(layer, sources)
-        if layer.kind == b"Result":
-            if layer.output is not None or len(reads) != 1 or reads[0].fixed or layer.attributes:
-                raise ValueError("is no output of a network")
-            return None
+        reads = self._reads(layer, sources) if sources else []
         if layer.kind == b"Const":
             made = self._stored(layer)
         elif layer.kind == b"Parameter":
             made = _input(layer)
             self._budget.start(place, made)
+        elif layer.kind == b"Result":
+            if layer.output is not None or len(reads) != 1 or reads[0].fixed or layer.attributes:
+                raise ValueError("is no output of a network")
+            return None
         else:
             # Blocks of a network repeat each other.
-            key = (*layer[2:5], *reads)
-            if key not in self._made:
-                self._made[key] = _make(layer, reads)
-            made = self._made[key]
+            key = (layer.kind, layer.version, layer.attributes, *reads)
+            found = self._made.get(key)
+            made = self._made[key] = _make(layer, reads) if found is None else found
             self._budget.add(place, place, made, {source for source, _ in sources})
         output = layer.output
         if output is None or output.number != len(reads) or not _states(output, made):
@@ -180,18 +175,13 @@ class _Graph:
 
 
 def _make(layer: Layer, reads: Sequence[Tensor]) -> Tensor:
-    operation, attributes = _operation(layer)
-    if len(reads) != operation.inputs:
-        raise ValueError(f"has {len(reads)} inputs")
-    for value in reads[operation.moving :]:
-        if not value.fixed:
-            raise ValueError("computes what is a weight in levit's networks")
-    made = operation.make(reads, attributes)
-    if not reads[0].fixed:
-        return made
-    if not operation.of_weights or not all(value.fixed for value in reads):
-        raise ValueError("computes with weights alone")
-    return made._replace(fixed=True)
+    operation = OPERATIONS.get(layer.kind.decode())
+    version = layer.version.decode()
+    if operation is None:
+        raise ValueError(f"of {version!r} is none that levit writes")
+    if version != operation.version:
+        raise ValueError(f"is of {version!r}")
+    return operation.apply(reads, read_attributes(layer.attributes))
 
 
 def _type(kind: bytes, sizes: bytes) -> tuple[Tensor, int]:
@@ -201,15 +191,6 @@ def _type(kind: bytes, sizes: bytes) -> tuple[Tensor, int]:
     if not dtype or len(shape) > 4:
         raise ValueError(f"is of type {kind.decode()!r} and shape {shape}")
     return Tensor(dtype, shape, fixed=True), math.prod(shape) * ITEM_BYTES[dtype]
-
-
-def _operation(layer: Layer) -> tuple[Operation, dict[str, str]]:
-    operation = OPERATIONS.get(layer.kind.decode())
-    if operation is None:
-        raise ValueError(f"of {layer.version.decode()!r} is none that levit writes")
-    attributes = read_attributes(layer.attributes)
-    operation.check(layer.version.decode(), attributes)
-    return operation, attributes
 
 
 def _input(layer: Layer) -> Tensor:

@@ -7,7 +7,6 @@ takes other liberties; a text that has one reading only needs neither.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -81,32 +80,35 @@ def find_head(text: bytes) -> int:
     return _expect(_HEAD, text, 0).end()
 
 
-def read_layers(text: bytes, at: int, most: int) -> Iterator[tuple[Layer, int]]:
-    """Read layer after layer, with the place where each ends.
+def read_layers(text: bytes, at: int, most: int) -> tuple[list[Layer], int]:
+    """Read the layers, and where they end.
 
     Raises:
         ValueError: there are more than `most`.
     """
+    layers: list[Layer] = []
     # Blocks of a network repeat their shapes.
     inputs: dict[bytes, tuple[Port, ...]] = {b"": ()}
     outputs: dict[tuple[bytes, ...], Port | None] = {(b"", b"", b""): None}
-    for _ in range(most):
-        match = _LAYER.match(text, at)
-        if match is None:
-            return
+    sizes: dict[bytes, tuple[int, ...]] = {}
+
+    def port(number: bytes, precision: bytes, dims: bytes) -> Port:
+        if dims not in sizes:
+            sizes[dims] = tuple(map(int, _NUMBER.findall(dims)))
+        return Port(int(number), precision, sizes[dims])
+
+    while (match := _LAYER.match(text, at)) is not None:
         number, name, kind, version, data, ports, *output = match.groups(b"")
         if ports not in inputs:
-            inputs[ports] = tuple(_port(*parts) for parts in _PORT_PARTS.findall(ports))
+            inputs[ports] = tuple(port(*parts) for parts in _PORT_PARTS.findall(ports))
         made = tuple(output)
         if made not in outputs:
-            outputs[made] = _port(*output)
+            outputs[made] = port(*output)
+        layers.append(Layer(int(number), name, kind, version, data, inputs[ports], outputs[made]))
+        if len(layers) > most:
+            raise ValueError(f"it has over {most} operations")
         at = match.end()
-        yield Layer(int(number), name, kind, version, data, inputs[ports], outputs[made]), at
-    raise ValueError(f"it has over {most} operations")
-
-
-def _port(number: bytes, precision: bytes, dims: bytes) -> Port:
-    return Port(int(number), precision, tuple(map(int, _NUMBER.findall(dims))))
+    return layers, at
 
 
 def read_edges(text: bytes, at: int) -> tuple[dict[tuple[int, int], tuple[int, int]], int]:

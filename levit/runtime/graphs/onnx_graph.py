@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from levit.runtime.graphs.budget import MOST_NODES, Budget
-from levit.runtime.graphs.onnx_operators import DTYPES, OPERATORS, OPSETS, Operator
+from levit.runtime.graphs.onnx_operators import DTYPES, OPERATORS, OPSETS
+from levit.runtime.graphs.operators import Operator
 from levit.runtime.graphs.shapes import (
     BATCH,
     ITEM_BYTES,
@@ -23,6 +24,7 @@ from levit.runtime.graphs.wire import Buffer, Fields, read, signed
 __all__ = ["check_graph", "graph_values", "metadata_of"]
 
 _V, _B, _F32 = 0, 2, 5
+_NOWHERE: Final = (0, 0)  # the place of a field that is not there
 _MOST_INPUTS: Final = 5
 _MOST_AXES: Final = 4
 _MOST_WEIGHTS: Final = 4 * MOST_NODES
@@ -102,7 +104,7 @@ def check_graph(data: Buffer) -> dict[bytes, Tensor]:
     for name, start, end in read(data, 0, len(data), _MODEL, _MODELS_OF_OTHERS):
         parts[name] = start, end
         if name == "metadata_props":
-            key, value = _texts(data, start, end, _ENTRY, "key", "value")
+            key, value = _entry(data, start, end)
             if key not in _METADATA or value is None:
                 raise ValueError(f"it has metadata {key!r}")
     missing = sorted({name for name, _ in _MODEL.values()} - {"metadata_props"} - parts.keys())
@@ -132,14 +134,14 @@ def graph_values(data: Buffer) -> dict[bytes, Tensor]:
 def metadata_of(data: Buffer) -> dict[str, str]:
     """Read the texts of a file that `check_graph` has let through."""
     places = (part for part in read(data, 0, len(data), _MODEL) if part[0] == "metadata_props")
-    pairs = (_texts(data, start, end, _ENTRY, "key", "value") for _, start, end in places)
+    pairs = (_entry(data, start, end) for _, start, end in places)
     return {str(key, "utf-8"): str(value, "utf-8") for key, value in pairs if key and value}
 
 
 def _check_opset(data: Buffer, start: int, end: int) -> None:
-    values = {name: (a, b) for name, a, b in read(data, start, end, _OPSET)}
-    domain = bytes(data[slice(*values.get("domain", (0, 0)))])
-    version = values.get("version", (0, 0))[0]
+    parts = _parts(data, start, end, _OPSET)
+    domain = bytes(data[slice(*parts.get("domain", _NOWHERE))])
+    version = parts.get("version", _NOWHERE)[0]
     if domain or version not in OPSETS:
         raise ValueError(f"it is in opset {version} of {domain[:40]!r}")
 
@@ -189,7 +191,7 @@ class _Graph:
                     f"{node.kind} reads {_shown(error.args[0])}, which is not written before it"
                 ) from None
             try:
-                made = _made(node, reads)
+                made = node.operator.apply(reads, node.attributes)
                 budget.add(place, node.output, made, node.inputs)
             except ValueError as error:
                 raise ValueError(f"{node.kind} {_shown(node.output)} {error}") from None
@@ -237,7 +239,7 @@ class _Graph:
         return _Node(OPERATORS[kind], kind, tuple(inputs), output, attributes)
 
     def _attribute(self, start: int, end: int) -> tuple[str, Any]:
-        """(name, value), of which there are few different ones in a graph."""
+        """Read an attribute, once of all that are equal: (name, value)."""
         raw = bytes(self._data[start:end])
         if raw not in self._attributes:
             self._attributes[raw] = _read_attribute(raw)
@@ -271,35 +273,15 @@ class _Graph:
         return name, Tensor(dtype, shape, fixed=True, numbers=numbers)
 
     def _border(self, start: int, end: int) -> tuple[bytes, Tensor]:
-        """An input or output, with the shape that it states."""
+        """Read an input or output: (name, the value that it states)."""
         data = self._data
-        parts = {name: (a, b) for name, a, b in read(data, start, end, _VALUE)}
-        name = _name(data, *parts.get("name", (0, 0)))
-        inner = {n: (a, b) for n, a, b in read(data, *parts.get("type", (0, 0)), _TYPE)}
-        place = inner.get("tensor_type", (0, 0))
-        kind = {n: (a, b) for n, a, b in read(data, *place, _TENSOR_TYPE)}
-        dims = read(data, *kind.get("shape", (0, 0)), _SHAPE)
+        value = _parts(data, start, end, _VALUE)
+        name = _name(data, *value.get("name", _NOWHERE))
+        kind = _parts(data, *value.get("type", _NOWHERE), _TYPE)
+        tensor = _parts(data, *kind.get("tensor_type", _NOWHERE), _TENSOR_TYPE)
+        dims = read(data, *tensor.get("shape", _NOWHERE), _SHAPE)
         shape = tuple(_dim(data, a, b, i) for i, (_, a, b) in enumerate(dims))
-        return name, Tensor(DTYPES.get(kind.get("elem_type", (0, 0))[0], "no type"), shape)
-
-
-def _made(node: _Node, reads: Sequence[Tensor]) -> Tensor:
-    operator, attributes = node.operator, node.attributes
-    if len(reads) not in operator.inputs:
-        raise ValueError(f"has {len(reads)} inputs")
-    for name, test in operator.needs.items():
-        if name not in attributes or not test(attributes[name]):
-            raise ValueError(f"has {name} {attributes.get(name)!r}")
-    for name, value in attributes.items():
-        if name not in operator.needs and not (name in operator.may and operator.may[name](value)):
-            raise ValueError(f"has {name} {value!r}")
-    for x in reads[operator.moving :]:
-        if not x.fixed:
-            raise ValueError("computes what is a weight in levit's networks")
-    if reads[0].fixed and not operator.of_weights:
-        raise ValueError("computes with weights alone")
-    made = operator.make(reads, attributes)
-    return made if not reads[0].fixed else made._replace(fixed=True)
+        return name, Tensor(DTYPES.get(tensor.get("elem_type", _NOWHERE)[0], "no type"), shape)
 
 
 def _read_attribute(raw: bytes) -> tuple[str, Any]:
@@ -323,21 +305,23 @@ def _read_attribute(raw: bytes) -> tuple[str, Any]:
 
 
 def _dim(data: Buffer, start: int, end: int, axis: int) -> int:
-    parts = {name: (a, b) for name, a, b in read(data, start, end, _DIM)}
-    if (
-        axis == 0
-        and parts.keys() == {"dim_param"}
-        and bytes(data[slice(*parts["dim_param"])]) == b"batch"
-    ):
+    parts = _parts(data, start, end, _DIM)
+    if axis == 0 and parts.keys() == {"dim_param"} and data[slice(*parts["dim_param"])] == b"batch":
         return BATCH
     if parts.keys() != {"dim_value"} or not 0 < parts["dim_value"][0] < LARGEST_SIZE:
         raise ValueError(f"its input or output has an axis {axis} of another kind")
     return parts["dim_value"][0]
 
 
-def _texts(data: Buffer, start: int, end: int, fields: Fields, *names: str) -> list[bytes | None]:
-    found = {name: bytes(data[a:b]) for name, a, b in read(data, start, end, fields)}
-    return [found.get(name) for name in names]
+def _entry(data: Buffer, start: int, end: int) -> tuple[bytes | None, bytes | None]:
+    """Read a text of the metadata: (key, value), as far as they are there."""
+    found = {name: bytes(data[a:b]) for name, a, b in read(data, start, end, _ENTRY)}
+    return found.get("key"), found.get("value")
+
+
+def _parts(data: Buffer, start: int, end: int, fields: Fields) -> dict[str, tuple[int, int]]:
+    """Read a message whose fields stand once: their places, or numbers, by name."""
+    return {name: (a, b) for name, a, b in read(data, start, end, fields)}
 
 
 def _name(data: Buffer, start: int, end: int) -> bytes:

@@ -1,8 +1,8 @@
 """Reader of protobuf's encoding that takes what a writer of ONNX files writes, and nothing else.
 
-Libraries skip what they do not know, take the last of several where one is meant, and join halves
-of messages; a scan that reads a file otherwise than its backend is none. So fields have their
-places, their order and their type here, and stand as often as they may.
+Libraries skip fields that they do not know, take the last of several where one is meant, and join
+halves of messages. A scan must read a file as its backend does, so it takes only files that all
+readers read alike: known fields, in order, of the right type, and no more of them than may be.
 
 Source: protobuf.dev/programming-guides/encoding.
 """
@@ -95,7 +95,7 @@ def _unknown(key: int, at: int, absent: Mapping[int, str]) -> str:
 
 
 def _varint(data: Buffer, start: int, end: int) -> tuple[int, int]:
-    """(number, where it ends)."""
+    """Read a varint: (number, where it ends)."""
     number = 0
     shift, at = 0, start
     while at < end and shift < _MOST_BITS:
