@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,7 @@ def rebuild(
         check_onnx_file(file.name, file.mapped())
         graph = file.read()
     builder.require(manifest.precision)
-    destination = artifact.path if output is None else Path(output)
+    destination = artifact.path if output is None else Path(os.path.normpath(output))
     replaces = force or output is None
     check_destination(destination, force=replaces)
     with staged_folder(destination, force=replaces) as folder:

@@ -34,7 +34,7 @@ def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
         ArtifactError: the destination exists and `force` is not given, or it exists and is
             no artifact, or the disk refuses.
     """
-    destination = Path(os.path.abspath(destination))
+    destination = _absolute(destination)
     check_destination(destination, force=force)
     created: list[Path] = []
     staging: Path | None = None
@@ -61,6 +61,16 @@ def staged_folder(destination: Path, *, force: bool) -> Iterator[Path]:
         for folder in reversed(created):
             with contextlib.suppress(OSError):
                 folder.rmdir()
+
+
+def _absolute(destination: Path) -> Path:
+    try:
+        return Path(os.path.abspath(destination))
+    except FileNotFoundError as error:
+        raise ArtifactError(
+            f"{destination}: the current folder has been deleted; change to one that is there, or "
+            f"give --output an absolute path"
+        ) from error
 
 
 def check_destination(destination: Path, *, force: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -88,7 +89,8 @@ def write(
 
 def destination_of(options: ExportOptions, variant: str, target: str, precision: str) -> Path:
     """The artifact's folder."""
-    return Path(options.output or f"{variant}-{target}-{precision}")
+    # As it is written: a/../b is b, also where there is no a.
+    return Path(os.path.normpath(options.output or f"{variant}-{target}-{precision}"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from levit.errors import InputError, brief
+from levit.errors import ConfigError, InputError, brief
+from levit.json_values import shown
 from levit.pictures.decoder_errors import is_of_a_decoder
 from levit.pictures.jpeg_markers import Outline, read_outline, splice
 from levit.pictures.limits import (
@@ -58,9 +59,14 @@ def over_limit() -> str:
 
 def _max_pixels() -> int:
     # Pillow refuses twice its setting; an application that has lowered it means it.
-    if Image.MAX_IMAGE_PIXELS is None:
+    limit: object = Image.MAX_IMAGE_PIXELS
+    if limit is None:
         return MAX_PIXELS
-    return min(MAX_PIXELS, 2 * Image.MAX_IMAGE_PIXELS)
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or math.isnan(limit):
+        raise ConfigError(
+            f"PIL.Image.MAX_IMAGE_PIXELS is to be a number or None, not {shown(limit)}"
+        )
+    return int(min(MAX_PIXELS, 2 * limit))
 
 
 def check_size(size: tuple[int, int], name: str) -> None:

@@ -117,6 +117,8 @@ def _on_line(path: Path, number: int) -> Iterator[None]:
 
 def _image(folder: Path, name: str, number: int, before: dict[str, int]) -> Path:
     image = folder / name
+    if Path(name).is_absolute() or os.path.normpath(name).split(os.sep, 1)[0] == os.pardir:
+        raise ValueError(f"{shown(name)} is not inside {folder}: name images relative to it")
     try:
         found = bool(name) and "\0" not in name and image.is_file()
     except OSError:  # a name that is too long

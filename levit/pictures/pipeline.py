@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -100,6 +101,8 @@ class Pipeline:
 
     def start(self, thread: threading.Thread) -> bool:
         """Start a worker thread, unless there are as many as there may be."""
+        if sys.is_finalizing():
+            return False  # it would never run, and Python waits for it to begin
         with self._lock:
             # Counted, not kept count of: an interrupt at any place leaves this right.
             self._threads = [other for other in self._threads if other.is_alive()]

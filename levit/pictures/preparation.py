@@ -23,7 +23,13 @@ from PIL import Image
 
 from levit.errors import InputError
 from levit.pictures.limits import MAX_PIXELS
-from levit.pictures.preprocess import PreprocessSpec, normalize, resized_size, to_pixels
+from levit.pictures.preprocess import (
+    PreprocessSpec,
+    check_resize,
+    normalize,
+    resized_size,
+    to_pixels,
+)
 from levit.pictures.reading import ImageLike, file_contents, image_name, load_image
 
 __all__ = ["Preparation", "to_tensor"]
@@ -158,6 +164,7 @@ def _load(
         background=spec.background,
         exif=exif,
         draft=partial(_draft_size, spec=spec) if draft else None,
+        check=partial(check_resize, spec=spec),
     )
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "RULES",
     "PreprocessSpec",
     "Rules",
+    "check_resize",
     "normalize",
     "resized_size",
     "to_pixels",
@@ -46,6 +47,14 @@ MAX_SIDE: Final = 65_535
 
 # Filters of Pillow, in small letters.
 INTERPOLATIONS: Final = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+
+# Pixels on each side that they weigh, as a double each, at the smaller of two sizes (Pillow's
+# ``Resample.c``); nearest has no table.
+_SUPPORT: Final[Mapping[str, float]] = {
+    **{"nearest": 0.0, "box": 0.5, "bilinear": 1.0},
+    **{"hamming": 1.0, "bicubic": 2.0, "lanczos": 3.0},
+}
+_PIXEL_BYTES: Final = 4
 
 
 def _half_to_even(resized: int, crop: int) -> int:
@@ -263,13 +272,8 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[Any]:
     """
     from PIL import Image
 
+    check_resize(image.size, spec)
     width, height = resized_size(image.size, spec)
-    # Pillow resizes one axis after the other: in between, the old height may still stand.
-    if width * max(height, image.height) > MAX_PIXELS:
-        raise InputError(
-            f"an image of {image.width}x{image.height} pixels is too long and thin to resize to "
-            f"{width}x{height}; crop it first"
-        )
     crop_height, crop_width = spec.image_size
     rules = RULES[spec.flavour]
     if not rules.pads and (height < crop_height or width < crop_width):
@@ -285,6 +289,29 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[Any]:
     cropped = resized.crop((left, top, left + crop_width, top + crop_height))
     pixels = np.asarray(cropped)
     return pixels.reshape(crop_height, crop_width, spec.channels)
+
+
+def check_resize(size: tuple[int, int], spec: PreprocessSpec) -> None:
+    """Check the memory that resizing takes, from a picture's (width, height) alone.
+
+    Raises:
+        InputError: the picture is so long and thin that what is between its two sizes, or the
+            table of the filter's weights, would exceed 89 megapixels of four bytes.
+    """
+    width, height = resized_size(size, spec)
+    # Pillow resizes one axis after the other: in between, the old height may still stand.
+    between = width * max(height, size[1]) * _PIXEL_BYTES
+    support = _SUPPORT[spec.interpolation]
+    weights = sum(
+        8 * new * (2 * math.ceil(support * max(1.0, old / new)) + 1)
+        for old, new in zip(size, (width, height), strict=True)
+        if support and old != new
+    )
+    if max(between, weights) > MAX_PIXELS * _PIXEL_BYTES:
+        raise InputError(
+            f"an image of {size[0]}x{size[1]} pixels is too long and thin to resize to "
+            f"{width}x{height}; crop it first"
+        )
 
 
 def resized_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:

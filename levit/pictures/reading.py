@@ -122,6 +122,7 @@ def load_image(
     background: str | None = None,
     exif: bool = False,
     draft: Callable[[Size], Size] | None = None,
+    check: Callable[[Size], None] | None = None,
 ) -> Image.Image:
     """Open an image.
 
@@ -143,6 +144,8 @@ def load_image(
         draft: maps the (width, height) of a picture to the size that it will be resized to.
             With it, a JPEG is decoded at the smallest of 1/8, 1/4, 1/2 and 1/1 of its size that
             is at least that large. Pillow images of the caller are never drafted.
+        check: raises `InputError` where a picture of a (width, height) is not to be decoded. With
+            `exif` one that passes either way round is.
 
     Returns:
         A Pillow image in `mode`; for ``I;16`` in mode F, on 0..65535.
@@ -161,15 +164,16 @@ def load_image(
     if isinstance(image, Image.Image):
         check_size(image.size, name)
         check_opened(image, name)
+        _check_before(image.size, name, check, exif)
         return _decode(image, name, to, exif=exif, own=False)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _from_file(io.BytesIO(_plain_bytes(image)), name, to, exif, draft)
+        return _from_file(io.BytesIO(_plain_bytes(image)), name, to, exif, draft, check)
     if isinstance(image, (str, os.PathLike)):
         with _open(os.fsdecode(image)) as file:
-            return _from_file(file, name, to, exif, draft)
+            return _from_file(file, name, to, exif, draft, check)
     if hasattr(image, "read"):
         check_synchronous(image, name)
-        return _from_file(image, name, to, exif, draft)
+        return _from_file(image, name, to, exif, draft, check)
     raise InputError(
         f"an image is a path, bytes, a binary file, a PIL image or an array, "
         f"{MODES[mode].array}, not {type(image).__name__}"
@@ -223,7 +227,12 @@ def _open(path: str) -> BinaryIO:
 
 
 def _from_file(
-    file: BinaryIO, name: str, to: Conversion, exif: bool, draft: Callable[[Size], Size] | None
+    file: BinaryIO,
+    name: str,
+    to: Conversion,
+    exif: bool,
+    draft: Callable[[Size], Size] | None,
+    check: Callable[[Size], None] | None,
 ) -> Image.Image:
     file = _seekable(file, name)
     with reading_of(name):
@@ -236,11 +245,13 @@ def _from_file(
     else:
         image = _identify(limited, name)
         check_size(image.size, name)
+        _check_before(image.size, name, check, exif)
         limited.begin_decoding()
         image = decode_netpbm(image, limited, name) or image
         check_hidden_work(image, file, name)
     if draft is not None and isinstance(image, JpegImageFile):
         _reduce(image, draft, exif)
+    _check_before(image.size, name, check, exif)
     return _decode(image, name, to, exif=exif, own=True)
 
 
@@ -413,6 +424,23 @@ def _reduce(image: JpegImageFile, draft: Callable[[Size], Size], exif: bool) -> 
         turned_height, turned_width = draft((image.height, image.width))
         width, height = max(width, turned_width), max(height, turned_height)
     image.draft(None, (width, height))
+
+
+def _check_before(size: Size, name: str, check: Callable[[Size], None] | None, exif: bool) -> None:
+    """Refuse a picture by the size in its header, if it is refused whichever way it is turned."""
+    if check is None:
+        return
+    try:
+        check(size)
+    except InputError as error:
+        if exif:
+            try:
+                check(size[::-1])
+            except InputError:
+                pass
+            else:
+                return
+        raise InputError(f"{name}: {error}") from error
 
 
 def _decode(image: Image.Image, name: str, to: Conversion, *, exif: bool, own: bool) -> Image.Image:

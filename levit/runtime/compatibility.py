@@ -32,6 +32,9 @@ _MOST_DIGITS: Final = 8
 # Of inputs: tensors, or pixels.
 _LAYOUTS: Final = {"float32": "NCHW", "uint8": "NHWC"}
 
+# Of outputs, by their rank: classes or features, tokens, maps.
+_OUTPUT_LAYOUTS: Final = {2: "NC", 3: "NLC", 4: "NCHW"}
+
 # (name, dtype, shape), with "batch" where any number may stand.
 Tensor: TypeAlias = tuple[str, str, tuple[int | str, ...]]
 
@@ -62,7 +65,8 @@ def check_interface(
     differences = {
         "inputs": [_tensor(spec) for spec in manifest.inputs] != list(inputs)
         or any(spec.layout != _LAYOUTS.get(spec.dtype) for spec in manifest.inputs),
-        "outputs": [_tensor(spec) for spec in manifest.outputs] != list(outputs),
+        "outputs": [_tensor(spec) for spec in manifest.outputs] != list(outputs)
+        or any(o.layout != _OUTPUT_LAYOUTS.get(len(o.shape)) for o in manifest.outputs),
         "batch sizes": (batch.static and batch.max != first)
         or batch.static == (first == "batch")
         or metadata.get("levit.batch", profile) != profile,

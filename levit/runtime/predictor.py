@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -414,6 +415,12 @@ class Predictor:
 
     def _images(self) -> Pipeline:
         self._check_process()
+        if sys.is_finalizing() and sys.meta_path is None:
+            # Pillow's modules are gone, and what they would need cannot be imported.
+            raise LevitError(
+                "the interpreter is ending and its modules are gone: predict earlier, in a handler "
+                "of atexit at the latest"
+            )
         spec = self.manifest.preprocess
         if spec is None:
             raise InputError(

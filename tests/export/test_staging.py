@@ -521,3 +521,26 @@ def test_a_parent_that_cannot_be(tmp_path, kind):
     ):
         raise AssertionError
     assert [path.name for path in tmp_path.iterdir()] == ["parent"]
+
+
+@pytest.mark.parametrize("name", ["artifact", "a/../artifact"])
+def test_current_folder_that_is_gone_is_named(tmp_path, monkeypatch, name):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with (
+        pytest.raises(ArtifactError, match="the current folder has been deleted"),
+        staged_folder(Path(name), force=False),
+    ):
+        raise AssertionError
+    os.chdir(tmp_path)
+    with staged_folder(tmp_path / "artifact", force=False):
+        pass
+
+
+def test_output_by_way_of_a_folder_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    artifact = export(ExportOptions(model="levit_digits", output="missing/../artifact"))
+    assert artifact.path == Path("artifact")
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

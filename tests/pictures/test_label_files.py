@@ -172,3 +172,11 @@ def test_a_header_of_many_columns_costs_no_more_than_its_length(read):
     with pytest.raises(InputError, match="expected a column for each"):
         read("image," + ",".join(f"c{i}" for i in range(60_000)) + "\na.png,1\n", ("cat", "dog"))
     assert time.monotonic() - started < 10  # 0.1 s; a minute by counting each among all
+
+
+def test_image_outside_of_the_folder_is_refused(read, tmp_path):
+    (tmp_path.parent / "outside.png").write_bytes(b"")
+    for name in ("../outside.png", "c/../../outside.png", str(tmp_path / "a.png")):
+        with pytest.raises(InputError, match=r"line 2: .* is not inside"):
+            read(f"image,labels\n{name},cat\n")
+    assert read("image,labels\nc/../a.png,cat\n").images == (tmp_path / "c/../a.png",)
