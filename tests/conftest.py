@@ -128,6 +128,22 @@ def pytest_cmdline_main(config):
             os.environ.setdefault(name, "1")
 
 
+@pytest.hookimpl(trylast=True)  # of those whose marks are asked for
+def pytest_collection_modifyitems(config, items):
+    """Keep one case of each test where LEVIT_FIRST_CASES is set.
+
+    Another Python runs the same lines; it computes the cases' numbers no differently.
+    """
+    if not os.environ.get("LEVIT_FIRST_CASES"):
+        return
+    first = {}
+    for item in items:
+        first.setdefault(item.nodeid.partition("[")[0], item)
+    kept = set(first.values())
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
 def pytest_runtest_setup(item):
     for marker, need in NEEDED.items():
         if item.get_closest_marker(marker) is None or not (missing := need.missing()):

@@ -1,5 +1,7 @@
 """Small programs for the kernels' own tests: steps on given arrays, each value there to be seen."""
 
+import os
+
 import numpy as np
 
 from levit.native.check import check
@@ -30,6 +32,13 @@ from levit.native.program import (
     padded,
 )
 from levit.native.widening import widened
+
+
+def tested_isas():
+    """Instruction sets that tests run: all that this CPU has, or those in LEVIT_TEST_ISAS."""
+    isas, wanted = load_library().isas, os.environ.get("LEVIT_TEST_ISAS", "").split()
+    assert set(wanted) <= set(isas), f"LEVIT_TEST_ISAS={wanted}, and there are {isas}"
+    return tuple(name for name in isas if name in wanted or not wanted)
 
 
 def bfloat16_bits(values):
@@ -260,7 +269,7 @@ class Sketch:
         program, arrays = self.build()
         library = load_library()
         expected = {}
-        for isa in library.isas:
+        for isa in tested_isas():
             kept = library.multiplies(isa, "bfloat16")
             if kept not in expected:
                 form = program if kept else widened(program)

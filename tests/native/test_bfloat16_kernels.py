@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 from rounding import attention, convolution, excess, product
-from sketch import Sketch, bfloat16_bits, of_bfloat16
+from sketch import Sketch, bfloat16_bits, of_bfloat16, tested_isas
 
 from levit.errors import BackendUnavailableError
 from levit.native.library import load_library
@@ -95,11 +95,11 @@ class Row:
 def _isas():
     """Instruction sets with products of bfloat16, and one where float32 takes their place."""
     try:
-        library = load_library()
+        library, isas = load_library(), tested_isas()
     except BackendUnavailableError:
         return ("none",)
-    without = [name for name in library.isas if not library.multiplies(name, "bfloat16")]
-    return [name for name in library.isas if name not in without] + without[:1]
+    without = [name for name in isas if not library.multiplies(name, "bfloat16")]
+    return [name for name in isas if name not in without] + without[:1]
 
 
 @pytest.fixture(params=_isas())
