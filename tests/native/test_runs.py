@@ -2,11 +2,10 @@
 
 import ctypes
 import itertools
-import os
 
 import numpy as np
 import pytest
-from sketch import Sketch
+from sketch import SANITIZED, Sketch
 
 from levit.native.engine import Engine
 from levit.native.interpreter import interpret
@@ -41,7 +40,7 @@ def opened(lowered, small_configs, draw):
 
 def batches(isa):
     """Every number of images on quick kernels: how images are divided asks none of them."""
-    return BATCHES if isa == "portable" or os.environ.get("LEVIT_SANITIZED") else range(34)
+    return BATCHES if isa == "portable" or SANITIZED else range(34)
 
 
 def same(found, expected, rows=slice(None)):
