@@ -125,7 +125,8 @@ while [ "$1" != -- ]; do
 done
 shift
 exec env -i PATH=/usr/bin:/bin HOME=/tmp LANG=C.UTF-8 PYTHONPATH=/opt/packages:/opt/checkout \
-    LEVIT_REQUIRE_NATIVE=1 PYTHONPYCACHEPREFIX=/tmp/bytecode "$(command -v chroot)" "$tree" "$@"
+    LEVIT_REQUIRE_NATIVE=1 LEVIT_TEST_ISAS="$LEVIT_TEST_ISAS" PYTHONPYCACHEPREFIX=/tmp/bytecode \
+    "$(command -v chroot)" "$tree" "$@"
 """
 # Killed with the script, and all that runs in the namespaces with it.
 APART = (

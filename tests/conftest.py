@@ -7,6 +7,7 @@ skipped where that is missing, and fails there if LEVIT_REQUIRE_<MARKER> is set,
 import importlib.util
 import os
 import shutil
+from collections import Counter
 from dataclasses import dataclass
 
 import hypothesis
@@ -121,11 +122,36 @@ def pytest_cmdline_main(config):
     named = any("::" in argument for argument in config.args)
     if not (named or option.usepdb or option.collectonly or option.capture == "no"):
         option.numprocesses = min(available_cpus(), 8)
-        option.dist = "loadscope"
+        option.dist, option.loadscopereorder = "loadscope", False  # in the order of `longest_first`
         # The workers share the CPUs already: a second thread of BLAS in each spends its time
         # spinning (docs/decisions.md). Read when NumPy and PyTorch are loaded, in the workers.
         for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(name, "1")
+
+
+@pytest.hookimpl(trylast=True)  # of those whose marks are asked for
+def pytest_collection_modifyitems(config, items):
+    """Keep one case of each test where LEVIT_FIRST_CASES is set.
+
+    Another Python runs the same lines; it computes the cases' numbers no differently.
+    """
+    if os.environ.get("LEVIT_FIRST_CASES"):
+        first = {}
+        for item in items:
+            first.setdefault(item.nodeid.partition("[")[0], item)
+        kept = set(first.values())
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
+    if hasattr(config, "workerinput"):
+        longest_first(items)
+
+
+def longest_first(items):
+    """Order modules so that none is long when the others have ended: slow tests count tenfold."""
+    weights = Counter()
+    for item in items:
+        weights[item.path] += 10 if item.get_closest_marker("slow") else 1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 def pytest_runtest_setup(item):

@@ -143,8 +143,8 @@ def test_reference_tells_its_pictures_apart(files):
         "convit_tiny",
         pytest.param("levit_conv_128s", marks=pytest.mark.slow),
         pytest.param("vit_tiny_patch16_224", marks=pytest.mark.slow),
-        pytest.param("deit_small_patch16_224", marks=pytest.mark.slow),
-        pytest.param("convit_small", marks=pytest.mark.slow),
+        pytest.param("deit_small_patch16_224", marks=pytest.mark.nightly),
+        pytest.param("convit_small", marks=pytest.mark.nightly),
     ],
 )
 def test_peers_have_the_weights_of_our_own_export(cache, model, tmp_path):
@@ -170,8 +170,11 @@ def test_peers_have_the_weights_of_our_own_export(cache, model, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["deit_tiny_distilled_patch16_224", "convit_tiny"])
-@pytest.mark.parametrize("again", [False, True], ids=["at once", "of stored weights"])
+@pytest.mark.parametrize(
+    ("model", "again"),
+    [("deit_tiny_distilled_patch16_224", True), ("convit_tiny", False)],
+    ids=["of stored weights", "at once"],
+)
 def test_naive_exports_of_transformers_answer_for_any_batch(model, again, tmp_path):
     if again:
         prepare(model, tmp_path, formats=["weights"])

@@ -146,8 +146,22 @@ def test_published_variants_at_full_size(name, seed, folder):
     compare(name, VARIANTS[name].config, seed, folder)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [n for n, variant in VARIANTS.items() if not variant.hub_id])
+def is_like_another(name):
+    """Say if its weights alone are other than a variant's that is not: a twin, or a wider one.
+
+    A twin has the same weights in another form, and the same program (test_lowering.py).
+    """
+    return name.startswith("levit_conv") or "512" in name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.nightly if is_like_another(n) else pytest.mark.slow)
+        for n, variant in VARIANTS.items()
+        if not variant.hub_id
+    ],
+)
 def test_unpublished_variants_at_full_size(name, seed, folder):
     compare(name, VARIANTS[name].config, seed, folder)
 
@@ -175,7 +189,10 @@ def test_a_headless_variant(name, seed, folder):
 @pytest.mark.native
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=[pytest.mark.slow] * (not v.hub_id)) for n, v in VARIANTS.items()],
+    [
+        pytest.param(n, marks=pytest.mark.nightly if is_like_another(n) else pytest.mark.slow)
+        for n in VARIANTS
+    ],
 )
 def test_every_batch_and_number_of_threads(name, seed, folder):
     """Every output, by tensors and by pixels: our engine divides batches in ways of its own."""

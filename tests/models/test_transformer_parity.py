@@ -449,8 +449,13 @@ def assert_artifact_agrees(name, family, config, outputs, of_network, source, se
         )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", _FULL)
+@pytest.mark.parametrize(
+    "name",
+    [  # those of 86 million weights are only wider
+        pytest.param(n, marks=pytest.mark.nightly if "_base" in n else pytest.mark.slow)
+        for n in _FULL
+    ],
+)
 def test_full_size_artifacts_against_timm(name, seed, folder):
     family = family_of(name)
     config = family.variants[name].config

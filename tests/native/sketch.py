@@ -1,5 +1,7 @@
 """Small programs for the kernels' own tests: steps on given arrays, each value there to be seen."""
 
+import os
+
 import numpy as np
 
 from levit.native.check import check
@@ -30,6 +32,21 @@ from levit.native.program import (
     padded,
 )
 from levit.native.widening import widened
+
+# With a sanitizer a test takes five to ten times as long.
+SANITIZED = bool(os.environ.get("LEVIT_SANITIZED"))
+
+
+def sizes(last):
+    """Numbers from 1 on; for a sanitizer those at the ends of vectors, where memory is missed."""
+    return [n for n in range(1, last + 1) if not SANITIZED or n % 8 in (0, 1, 7)]
+
+
+def tested_isas():
+    """Instruction sets that tests run: all that this CPU has, or those in LEVIT_TEST_ISAS."""
+    isas, wanted = load_library().isas, os.environ.get("LEVIT_TEST_ISAS", "").split()
+    assert set(wanted) <= set(isas), f"LEVIT_TEST_ISAS={wanted}, and there are {isas}"
+    return tuple(name for name in isas if name in wanted or not wanted)
 
 
 def bfloat16_bits(values):
@@ -260,7 +277,7 @@ class Sketch:
         program, arrays = self.build()
         library = load_library()
         expected = {}
-        for isa in library.isas:
+        for isa in tested_isas():
             kept = library.multiplies(isa, "bfloat16")
             if kept not in expected:
                 form = program if kept else widened(program)

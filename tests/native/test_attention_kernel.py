@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from heads import of_head, parts_of
 from rounding import UNIT, attention, excess, product
-from sketch import Sketch
+from sketch import SANITIZED, Sketch, sizes
 
 pytestmark = pytest.mark.native
 
@@ -43,7 +43,7 @@ def check_attention(
 
 
 def test_every_number_of_keys(isa, rng):
-    for keys in (*range(1, 71), 196, 197, 577, 785):
+    for keys in (*sizes(70), 196, 197, 577, 785):
         heads, number = 1 + keys % 4, keys % 7
         check_attention(
             isa, rng, keys, heads, WIDTHS[number], WIDTHS[-number], table=keys % 3 > 0,
@@ -53,7 +53,7 @@ def test_every_number_of_keys(isa, rng):
 
 def test_every_width_of_keys_and_values(isa, rng):
     for number, (key, value) in enumerate(itertools.product((*WIDTHS, 1, 17), repeat=2)):
-        for keys in (1, 16, 49):
+        for keys in (1, 16, 49) if not SANITIZED else ((1, 16, 49)[number % 3],):
             check_attention(
                 isa, rng, keys, 1 + number % 3, key, value, table=number % 4 > 0,
                 activation=ACTIVATIONS[number % 4],
@@ -70,7 +70,7 @@ def test_every_number_of_queries(isa, rng):
 
 @pytest.mark.parametrize("threads", [2, 3, 4, 5, 16])
 def test_threads_divide_heads_and_queries(isa, rng, threads):
-    for keys, heads in itertools.product((1, 16, 49, 65), (1, 2, 3, 12)):
+    for keys, heads in itertools.product((1, 65) if SANITIZED else (1, 16, 49, 65), (1, 2, 3, 12)):
         for batch in (1, threads + 1):
             check_attention(isa, rng, keys, heads, 16, 24, batch=batch, threads=threads)
 

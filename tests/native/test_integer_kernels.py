@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from sketch import Sketch
+from sketch import Sketch, sizes
 
 from levit.native.interpreter import interpret
 from levit.native.library import load_library
@@ -81,8 +81,8 @@ class ByteRow:
 def test_linear_of_all_rows_and_columns(rng, rows):
     """Tile heights, whole panels, half ones and tails, with each end."""
     row = ByteRow(rng, rows)
-    for columns, (i, end) in itertools.product(range(1, 71), enumerate(ENDS)):
-        if (columns + i) % 8 == rows % 8:
+    for columns, (i, end) in itertools.product(sizes(70), enumerate(ENDS)):
+        if (columns + i) % 9 == rows % 9:
             depth = 1 + (7 * columns + 3 * i + rows) % 40
             row.layer(depth, columns, end, has_bias=columns % 3 > 0)
     row.check()

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from rounding import SMALLEST, activated, convolution, excess, product
-from sketch import Sketch
+from sketch import Sketch, sizes
 
 pytestmark = pytest.mark.native
 
@@ -67,11 +67,15 @@ class LinearRow:
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_linear_of_all_rows_and_columns(isa, rng, batch):
-    """Tile heights, whole panels, half ones and tails, with each end."""
+    """Tile heights, whole panels, half ones and tails, with each end.
+
+    Five is prime to every width: of the columns with one tail, all but one or so meet each end at
+    each height.
+    """
     for rows in range(1, 31):
         row = LinearRow(rng, rows, batch)
-        for columns, (i, end) in itertools.product(range(1, 71), enumerate(ENDS)):
-            if batch == 1 or (columns + i) % 4 == rows % 4:
+        for columns, (i, end) in itertools.product(sizes(70), enumerate(ENDS)):
+            if (columns + i) % 5 == rows % 5:
                 row.layer(1 + (7 * columns + 3 * i + rows) % 40, columns, end)
         row.check(isa)
 
@@ -79,7 +83,7 @@ def test_linear_of_all_rows_and_columns(isa, rng, batch):
 def test_linear_of_all_depths_and_columns(isa, rng):
     """Weights come into panels by blocks of 16 x 16 and a rest."""
     rows = [LinearRow(rng, count) for count in (1, 5, 14, 16)]
-    for depth, columns in itertools.product(range(1, 41), range(1, 71)):
+    for depth, columns in itertools.product(sizes(40), sizes(70)):
         number = depth * 70 + columns
         rows[number % 4].layer(depth, columns, ENDS[number % len(ENDS)])
     for row in rows:
