@@ -1,5 +1,5 @@
 import pytest
-from sketch import tested_isas
+from sketch import chosen_isas
 
 from levit.errors import BackendUnavailableError
 from levit.export.lowering import lower
@@ -26,7 +26,7 @@ def lowered(make_small):
 def _isas():
     """Instruction sets to test; without the library the marker `native` skips."""
     try:
-        return tested_isas()
+        return chosen_isas()
     except BackendUnavailableError:
         return ("none",)
 

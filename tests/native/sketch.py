@@ -42,7 +42,7 @@ def sizes(last):
     return [n for n in range(1, last + 1) if not SANITIZED or n % 8 in (0, 1, 7)]
 
 
-def tested_isas():
+def chosen_isas():
     """Instruction sets that tests run: all that this CPU has, or those in LEVIT_TEST_ISAS."""
     isas, wanted = load_library().isas, os.environ.get("LEVIT_TEST_ISAS", "").split()
     assert set(wanted) <= set(isas), f"LEVIT_TEST_ISAS={wanted}, and there are {isas}"
@@ -277,7 +277,7 @@ class Sketch:
         program, arrays = self.build()
         library = load_library()
         expected = {}
-        for isa in tested_isas():
+        for isa in chosen_isas():
             kept = library.multiplies(isa, "bfloat16")
             if kept not in expected:
                 form = program if kept else widened(program)

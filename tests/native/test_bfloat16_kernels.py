@@ -9,7 +9,7 @@ import itertools
 import numpy as np
 import pytest
 from rounding import attention, convolution, excess, product
-from sketch import Sketch, bfloat16_bits, of_bfloat16, sizes, tested_isas
+from sketch import Sketch, bfloat16_bits, chosen_isas, of_bfloat16, sizes
 
 from levit.errors import BackendUnavailableError
 from levit.native.library import load_library
@@ -95,7 +95,7 @@ class Row:
 def _isas():
     """Instruction sets with products of bfloat16, and one where float32 takes their place."""
     try:
-        library, isas = load_library(), tested_isas()
+        library, isas = load_library(), chosen_isas()
     except BackendUnavailableError:
         return ("none",)
     without = [name for name in isas if not library.multiplies(name, "bfloat16")]
