@@ -14,16 +14,20 @@ def metadata_of(
     variant: str,
     scores: str | None = None,
     profile: tuple[int, int, int] | None = None,
+    precision: str | None = None,
 ) -> dict[str, str]:
     """Entries by name, for those who have the file without its manifest.
 
     Args:
         scores: activation of the logits; a softmax is not written, as in files of older releases.
         profile: least, usual and largest batch, by which the runtime makes its own.
+        precision: of the artifact, in which OpenVINO computes.
     """
     values = {"levit.variant": variant}
     if profile is not None:
         values["levit.batch"] = ":".join(map(str, profile))
+    if precision is not None:
+        values["levit.precision"] = precision
     if preprocess is not None:
         values["levit.preprocess"] = json.dumps(preprocess)
     if labels:

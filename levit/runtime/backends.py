@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from numpy.typing import NDArray
 
 from levit.artifact import Artifact
-from levit.errors import BackendUnavailableError
+from levit.errors import BackendUnavailableError, CorruptArtifactError
 from levit.native.library import INSTALL
 from levit.runtime.obstacle import Obstacle
 
@@ -218,6 +218,7 @@ def open_session(artifact: Artifact, options: SessionOptions) -> Session:
     Raises:
         BackendUnavailableError: this release has no such backend, or it cannot be used on the
             device.
+        CorruptArtifactError: it was made for another backend than its format's.
     """
     format_name = artifact.manifest.format
     backend = BACKENDS.get(format_name)
@@ -225,6 +226,13 @@ def open_session(artifact: Artifact, options: SessionOptions) -> Session:
         raise BackendUnavailableError(
             f"no backend for artifacts of format {format_name!r} in this release; "
             f"it runs: {', '.join(BACKENDS)}"
+        )
+    made_for = artifact.manifest.requirements.get("backend")
+    others = [other for name, other in BACKENDS.items() if name != format_name]
+    if any(made_for in other.distributions for other in others):
+        raise CorruptArtifactError(
+            f"{artifact.path}: its format is {format_name!r}, but it was made for {made_for}; copy "
+            f"it again, or export again"
         )
     obstacle = backend.obstacle(options.device)
     if obstacle is not None:

@@ -9,6 +9,7 @@ backend and the CPU that the artifact was made for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias
 
@@ -25,6 +26,9 @@ __all__ = [
     "require_cpu_features",
     "require_version",
 ]
+
+# As far as it is read: what follows two numbers may be of a development release.
+_VERSION: Final = re.compile(r"\d+(\.\d+)?([.+a-z-].*)?")
 
 # Of a version's number: there are releases that are dates.
 _MOST_DIGITS: Final = 8
@@ -51,7 +55,7 @@ def check_interface(
         inputs, outputs: tensors of the network, in its order.
         metadata: written into the network by `levit export`; ``levit.preprocess`` is JSON,
             ``levit.scores`` the activation of the scores where that is no softmax, ``levit.batch``
-            the profile of a batch, which older releases did not write.
+            the profile of a batch, and ``levit.precision``: older releases wrote neither.
 
     Raises:
         CorruptArtifactError: they differ.
@@ -70,6 +74,7 @@ def check_interface(
         "batch sizes": (batch.static and batch.max != first)
         or batch.static == (first == "batch")
         or metadata.get("levit.batch", profile) != profile,
+        "precision": metadata.get("levit.precision", manifest.precision) != manifest.precision,
         "scores": (manifest.scores or "softmax") != scores,
         "preprocessing": manifest.preprocess != (None if said is None else _spec(said)),
     }
@@ -124,8 +129,15 @@ def require_version(artifact: Artifact, backend: str, present: str, install: str
 
     Raises:
         BackendUnavailableError: it is too old; says which is needed.
+        CorruptArtifactError: the artifact asks for no version.
     """
-    needed = str(artifact.manifest.requirements.get("backend_version", "")).removeprefix(">=")
+    wanted = artifact.manifest.requirements.get("backend_version", "")
+    needed = str(wanted).removeprefix(">=")
+    if wanted and not _VERSION.fullmatch(needed):
+        raise CorruptArtifactError(
+            f"{artifact.path}: requirements.backend_version is no version of {backend}; copy it "
+            f"again, or export again"
+        )
     if numbers_of(present) < numbers_of(needed):
         raise BackendUnavailableError(
             f"{artifact.path.name} needs {backend} {needed} or newer, here is {present}: {install}"

@@ -27,6 +27,7 @@ METADATA: Final[Mapping[str, list[str]]] = {
     "levit.labels": ["levit", "labels"],
     "levit.scores": ["levit", "scores"],
     "levit.batch": ["levit", "batch"],
+    "levit.precision": ["levit", "precision"],
 }
 
 # The largest networks of `levit list` take 1.5 MB, at int8; 100,000 labels, with their copy, 8.

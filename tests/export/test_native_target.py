@@ -60,7 +60,7 @@ def test_its_artifact_is_whole(artifact):
 def test_the_file_stands_by_itself(artifact):
     with open_payload(artifact.payload) as payload:
         texts = payload.metadata
-    of_all = {"levit.batch", "levit.variant", "levit.preprocess", "levit.labels"}
+    of_all = {f"levit.{name}" for name in ("batch", "variant", "preprocess", "labels", "precision")}
     assert set(texts) == {PROGRAM, *of_all}
     assert json.loads(texts["levit.labels"]) == list(map(str, range(10)))
     stated = artifact.manifest.preprocess.to_dict()

@@ -194,7 +194,11 @@ def test_write_onnx_writes_what_emit_onnx_makes(make_small, tmp_path):
         model,
         name="tiny",
         opset=18,
-        metadata={"levit.variant": "tiny", "levit.batch": "1:8:64"},
+        metadata={
+            "levit.variant": "tiny",
+            "levit.batch": "1:8:64",
+            "levit.precision": "fp32",
+        },
         producer_version=__version__,
         dialect=OnnxruntimeOps,
     ).SerializeToString(deterministic=True)

@@ -50,6 +50,7 @@ class GraphForm:
                 order.variant,
                 order.scores,
                 order.options.profile,
+                order.options.precision,
             ),
             producer_version=__version__,
         )

@@ -48,6 +48,7 @@ def write_native(order: Order) -> Written:
         order.variant,
         order.scores,
         order.options.profile,
+        order.options.precision,
     )
     write_program(order.folder / NATIVE_FILE, lowered.program, lowered.arrays, metadata)
     return Written()

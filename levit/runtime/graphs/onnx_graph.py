@@ -76,7 +76,14 @@ _NODES_OF_OTHERS: Final = {7: "an operator of another domain"}
 
 _IR_VERSIONS: Final = range(7, 11)
 _METADATA: Final = frozenset(
-    {b"levit.variant", b"levit.preprocess", b"levit.labels", b"levit.scores", b"levit.batch"}
+    {
+        b"levit.variant",
+        b"levit.preprocess",
+        b"levit.labels",
+        b"levit.scores",
+        b"levit.batch",
+        b"levit.precision",
+    }
 )
 # Names reach the terminal by the backends' messages. Ours are paths of layers, of 60 at most.
 _NAME: Final = re.compile(rb"[!-~]+")
