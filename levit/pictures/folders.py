@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from levit.errors import InputError
-from levit.pictures.reading import image_endings
+from levit.pictures.decoders import image_endings
 
 __all__ = ["images_in", "labelled_images"]
 

@@ -27,7 +27,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from levit.pictures.reading import FORMATS
+from levit.pictures.decoders import FORMATS
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,9 +10,10 @@ from jpeg_parts import jpeg, segment
 from PIL import Image
 
 from levit.errors import InputError
+from levit.pictures.decoders import FORMATS
 from levit.pictures.limits import MAX_PYTHON_PIXELS
 from levit.pictures.metered import MAX_BYTES, MAX_CODED_BYTES, MAX_READS
-from levit.pictures.reading import FORMATS, load_image
+from levit.pictures.reading import load_image
 
 
 def encoded(name, image=None, **options):

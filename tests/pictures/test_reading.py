@@ -17,7 +17,8 @@ from test_preprocess import MODES, encoded, picture
 
 import levit.pictures.reading
 from levit.errors import InputError
-from levit.pictures.reading import FORMATS, MAX_PIXELS, file_contents, image_endings, load_image
+from levit.pictures.decoders import FORMATS, image_endings
+from levit.pictures.reading import MAX_PIXELS, file_contents, load_image
 
 # ------------------------------------------------------------------ what names an image
 
@@ -227,6 +228,19 @@ def test_damaged_exif_of_a_jpeg_is_not_looked_at():
     with pytest.raises((UserWarning, OSError), match=r"Truncated|larger|EXIF"):
         Image.open(io.BytesIO(data))
     assert np.array_equal(np.asarray(load_image(data)), np.asarray(load_image(plain)))
+
+
+@pytest.mark.parametrize("junk", [b"not TIFF at all", b"II*\0", b"MM\0*\xff\xff\xff\xff"])
+def test_damaged_exif_is_no_damage_of_the_picture(junk):
+    data = encoded(picture("RGB", (40, 24)), "JPEG", exif=b"Exif\0\0" + junk)
+    assert load_image(data).size == (40, 24)
+    try:
+        assert load_image(data, exif=True).size == (40, 24)  # Pillow found no orientation
+    except InputError as error:
+        assert "its EXIF data is damaged" in str(error)
+        assert "pass exif=False" in str(error)
+    with pytest.raises(InputError, match="its EXIF data is damaged"):
+        load_image(encoded(picture("RGB", (4, 4)), "JPEG", exif=b"Exif\0\0junk"), exif=True)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (20_000, 1), (1, 20_000)])

@@ -18,8 +18,9 @@ from fuzzing.image_seeds import giant_seeds, image_seeds
 from fuzzing.png_damage import damaged_png
 from fuzzing.target import WrongAnswerError
 from levit.errors import InputError
+from levit.pictures.decoders import FORMATS
 from levit.pictures.preprocess import PreprocessSpec, normalize, to_pixels
-from levit.pictures.reading import FORMATS, MAX_PIXELS, load_image
+from levit.pictures.reading import MAX_PIXELS, load_image
 
 __all__ = ["GiantTarget", "ImageTarget"]
 
