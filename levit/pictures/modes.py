@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image  # takes 20 ms, which those who bring tensors need not spend
 
 __all__ = [
+    "CHANNEL_ORDERS",
     "GREY16",
     "MODES",
     "Mode",
@@ -59,9 +60,12 @@ class Mode:
 MODES: Final[Mapping[str, Mode]] = {
     "L": Mode(channels=1, array="(H, W) or (H, W, 1) uint8"),
     "I;16": Mode(channels=1, array="(H, W) or (H, W, 1) uint16", white=65_535, dtype="uint16"),
-    "RGB": Mode(channels=3, array="(H, W, 3) uint8 in RGB order"),
-    "RGBA": Mode(channels=4, array="(H, W, 4) uint8 in RGBA order"),
+    "RGB": Mode(channels=3, array="(H, W, 3) uint8"),
+    "RGBA": Mode(channels=4, array="(H, W, 4) uint8, opacity last"),
 }
+
+# Of arrays of colours: Pillow's, and OpenCV's, whose opacity comes last too.
+CHANNEL_ORDERS: Final = ("rgb", "bgr")
 
 # To eight bits: the upper ones of 16, or those up to 255.
 GREY16: Final = ("scale", "clip")
@@ -174,15 +178,21 @@ def _hint(array: NDArray[Any], wanted: Mode) -> str:
         return f"; scale it to 0..{wanted.white} and round"
     if array.ndim == 4:
         return "; pass a batch as a list of images, or its tensor to forward()"
-    if array.ndim == 3 and array.shape[2] in (1, 3, 4):
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
         return "; pass Image.fromarray(array) of Pillow, which is converted"
     return ""
 
 
-def image_from_array(array: NDArray[Any], mode: str) -> Image.Image:
-    """Make a Pillow image of an array that :func:`check_array` has passed."""
+def image_from_array(array: NDArray[Any], mode: str, channels: str = "rgb") -> Image.Image:
+    """Make a Pillow image of an array that :func:`check_array` has passed.
+
+    Args:
+        channels: one of :data:`CHANNEL_ORDERS`; grey has none.
+    """
     from PIL import Image
 
+    if channels == "bgr" and MODES[mode].channels > 1:
+        array = array[..., [2, 1, 0, 3][: MODES[mode].channels]]
     if MODES[mode].channels == 1:
         array = array.reshape(array.shape[:2])
     if mode == "I;16":

@@ -44,7 +44,13 @@ _MOST_NUMBERS: Final = 4 * MAX_PIXELS
 
 
 def to_tensor(
-    image: ImageLike, spec: PreprocessSpec, dtype: str, *, exif: bool = False, draft: bool = False
+    image: ImageLike,
+    spec: PreprocessSpec,
+    dtype: str,
+    *,
+    channels: str = "rgb",
+    exif: bool = False,
+    draft: bool = False,
 ) -> NDArray[Any]:
     """Turn a picture into one row of a batch.
 
@@ -57,6 +63,7 @@ def to_tensor(
             (H, W, 3) uint8.
         spec: the model's preprocessing.
         dtype: ``float32`` for normalised numbers, ``uint8`` for pixels, which ``I;16`` has none of.
+        channels: order of an array's colours, ``rgb`` or ``bgr``.
         exif: turn the picture as its EXIF orientation says.
         draft: decode a large JPEG at a fraction of its size.
 
@@ -66,7 +73,7 @@ def to_tensor(
     Raises:
         InputError: the picture cannot be read or resized; the message names it.
     """
-    loaded = _load(image, spec, exif=exif, draft=draft)
+    loaded = _load(image, spec, channels=channels, exif=exif, draft=draft)
     return _loaded_to_tensor(loaded, image_name(image), spec, dtype)
 
 
@@ -84,12 +91,14 @@ class Preparation:
     Attributes:
         spec: the model's preprocessing.
         dtype: ``float32`` or ``uint8``, the type of the network's input.
+        channels: order of an array's colours, ``rgb`` or ``bgr``.
         exif: turn pictures as their EXIF orientation says.
         draft: decode large JPEGs at a fraction of their size.
     """
 
     spec: PreprocessSpec
     dtype: str
+    channels: str = "rgb"
     exif: bool = False
     draft: bool = False
     # Pillow's decoders are not safe to use from two threads: the same picture may be given twice.
@@ -142,7 +151,14 @@ class Preparation:
                 loaded = _load(image, self.spec, exif=self.exif)
             row[...] = _loaded_to_tensor(loaded, image_name(image), self.spec, self.dtype)
         else:
-            row[...] = to_tensor(image, self.spec, self.dtype, exif=self.exif, draft=self.draft)
+            row[...] = to_tensor(
+                image,
+                self.spec,
+                self.dtype,
+                channels=self.channels,
+                exif=self.exif,
+                draft=self.draft,
+            )
 
 
 def _is_there(image: bytearray | memoryview) -> bool:
@@ -155,13 +171,19 @@ def _is_there(image: bytearray | memoryview) -> bool:
 
 
 def _load(
-    image: ImageLike, spec: PreprocessSpec, *, exif: bool, draft: bool = False
+    image: ImageLike,
+    spec: PreprocessSpec,
+    *,
+    channels: str = "rgb",
+    exif: bool,
+    draft: bool = False,
 ) -> Image.Image:
     return load_image(
         image,
         mode=spec.image_mode,
         grey16=spec.grey16,
         background=spec.background,
+        channels=channels,
         exif=exif,
         draft=partial(_draft_size, spec=spec) if draft else None,
         check=partial(check_resize, spec=spec),

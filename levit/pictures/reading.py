@@ -71,6 +71,7 @@ def load_image(
     mode: str = "RGB",
     grey16: str | None = None,
     background: str | None = None,
+    channels: str = "rgb",
     exif: bool = False,
     draft: Callable[[Size], Size] | None = None,
     check: Callable[[Size], None] | None = None,
@@ -87,9 +88,10 @@ def load_image(
 
     Args:
         image: a path, encoded bytes, a binary file object, a Pillow image, or an array as
-            :data:`~levit.pictures.modes.MODES` describes it, such as (H, W, 3) uint8 in RGB order.
+            :data:`~levit.pictures.modes.MODES` describes it, such as (H, W, 3) uint8.
         mode: the image mode that the model takes.
         grey16, background: as in :class:`~levit.pictures.conversion.Conversion`.
+        channels: order of an array's colours, ``rgb`` or ``bgr``.
         exif: turn the picture as its EXIF orientation says. timm does not, and so
             neither is it the default here.
         draft: maps the (width, height) of a picture to the size that it will be resized to.
@@ -112,7 +114,7 @@ def load_image(
     if isinstance(image, np.ndarray):
         check_array(image, mode, name)
         check_size((image.shape[1], image.shape[0]), name)
-        return image_from_array(image, mode)
+        return image_from_array(image, mode, channels)
     if isinstance(image, Image.Image):
         check_size(image.size, name)
         check_opened(image, name)

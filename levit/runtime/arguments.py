@@ -12,7 +12,7 @@ import numpy as np
 
 from levit.artifact import Manifest
 from levit.errors import ConfigError, InputError
-from levit.pictures.modes import MODES, check_conversion
+from levit.pictures.modes import CHANNEL_ORDERS, MODES, check_conversion
 from levit.pictures.pipeline import Pipeline
 from levit.pictures.preprocess import PreprocessSpec
 from levit.runtime.backends import SessionOptions
@@ -46,6 +46,7 @@ class PredictorSettings:
     mode: str
     cache: str | os.PathLike[str] | None
     workers: int | None
+    channels: str
     exif: bool
     draft: bool
     grey16: str | None
@@ -56,6 +57,7 @@ class PredictorSettings:
     def __post_init__(self) -> None:
         _check_choice("device", self.device, ("cpu", "gpu"))
         _check_choice("mode", self.mode, ("latency", "throughput"))
+        _check_choice("channels", self.channels, CHANNEL_ORDERS)
         _check_threads("threads", self.threads, 1, "all")
         _check_threads("workers", self.workers, 0, "as many as threads")
         check_conversion("RGB", self.grey16, self.background)
@@ -98,6 +100,7 @@ class PredictorSettings:
         preparation = Preparation(
             spec=spec,
             dtype=manifest.inputs[0].dtype,
+            channels=self.channels,
             exif=self.exif,
             draft=self.draft,
         )

@@ -55,9 +55,10 @@ class Predictor:
         predictor.forward(batch)["logits"]
         predictor.close()                                      # or use a with statement
 
-    An image is a path, encoded bytes, a binary file, a Pillow image, or an array: (H, W, 3) uint8
-    in RGB order, for models of grey pictures (H, W) uint8 (uint16 where they have 16 bits), of RGBA
-    (H, W, 4) uint8. Pictures of another mode are converted to the model's, as Pillow does.
+    An image is a path, encoded bytes, a binary file, a Pillow image, or an array: (H, W, 3) uint8,
+    for models of grey pictures (H, W) uint8 (uint16 where they have 16 bits), of RGBA (H, W, 4)
+    uint8. Pictures of another mode are converted to the model's, as Pillow does; an array of
+    another mode is passed as ``Image.fromarray(array)``.
 
     A predictor may be called from many threads at once. Over several images, worker threads
     decode and resize the next ones while the network runs; they end with the call.
@@ -82,6 +83,7 @@ class Predictor:
             write.
         workers: threads that prepare images beside the network, over all calls at once; 0 for
             none. By default as many as `threads`, and none where that is one.
+        channels: order of the colours of arrays: ``rgb``, or ``bgr`` for frames of OpenCV.
         exif: turn pictures as their EXIF orientation says (timm, and so the default, does
             not).
         draft: decode large JPEGs at 1/2, 1/4 or 1/8 of their size, the smallest that is at least
@@ -119,6 +121,7 @@ class Predictor:
         mode: str = "latency",
         cache: str | os.PathLike[str] | None = None,
         workers: int | None = None,
+        channels: str = "rgb",
         exif: bool = False,
         draft: bool = False,
         grey16: str | None = None,
@@ -133,6 +136,7 @@ class Predictor:
             mode=mode,
             cache=cache,
             workers=workers,
+            channels=channels,
             exif=exif,
             draft=draft,
             grey16=grey16,
@@ -199,15 +203,16 @@ class Predictor:
         return f"Predictor({str(self.path)!r}, {settings}{mode}{state})"
 
     @attributing()
-    def __call__(self, image: ImageLike) -> Prediction:
-        """Classify one image; several go to :meth:`predict`."""
+    def __call__(self, image: ImageLike, top_k: int = 5) -> Prediction:
+        """Classify one image; several go to :meth:`predict`, which has the same `top_k`."""
+        _check_top_k(top_k)
         if isinstance(image, (list, tuple)):
             raise InputError("one image is expected here; several go to predict(images)")
         self._require_output("logits", _CLASSIFY)
         preparation = self._images().preparation
         batch = preparation.allocate(1)
         preparation.prepare(image, batch[0])
-        return self._ranked(batch, 5)[0]
+        return self._ranked(batch, int(top_k))[0]
 
     @overload
     def predict(self, images: Images, top_k: int = 5, *, on_error: Raise = "raise") -> Answers: ...
@@ -262,8 +267,7 @@ class Predictor:
 
         The iterator may be dropped at any time.
         """
-        if not is_count(top_k, 1):
-            raise InputError(f"top_k must be a whole number of at least 1, not {top_k!r}")
+        _check_top_k(top_k)
         if on_error not in ("raise", "return"):
             raise ConfigError(f"on_error must be 'raise' or 'return', not {on_error!r}")
         self._require_output("logits", _CLASSIFY)
@@ -432,6 +436,11 @@ class Predictor:
             # Threads that come at once all get the one that is set first.
             self._pipelines.setdefault(pid, self._settings.pipeline(self.manifest, spec))
         return self._pipelines[pid]
+
+
+def _check_top_k(top_k: object) -> None:
+    if not is_count(top_k, 1):
+        raise InputError(f"top_k must be a whole number of at least 1, not {top_k!r}")
 
 
 def _reopen(path: str, settings: dict[str, Any]) -> Predictor:

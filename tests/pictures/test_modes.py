@@ -173,6 +173,18 @@ def test_arrays_of_each_mode(mode, array):
     assert np.array_equal(row, expected)
 
 
+@pytest.mark.parametrize(("mode", "order"), [("RGB", [2, 1, 0]), ("RGBA", [2, 1, 0, 3])])
+def test_arrays_of_opencv(mode, order):
+    pixels = np.random.default_rng(5).integers(0, 256, (8, 6, len(order)), np.uint8)
+    found = load_image(pixels, mode=mode, channels="bgr")
+    assert np.array_equal(np.asarray(found), pixels[..., order])
+
+
+def test_grey_has_no_order_of_channels():
+    grey = np.arange(48, dtype=np.uint8).reshape(8, 6)
+    assert np.array_equal(np.asarray(load_image(grey, mode="L", channels="bgr")), grey)
+
+
 @pytest.mark.parametrize(
     ("mode", "array", "message"),
     [
@@ -183,9 +195,9 @@ def test_arrays_of_each_mode(mode, array):
         ("L", np.zeros((0, 6), np.uint8), "is empty"),
         ("L", np.zeros((2, 8, 6, 1), np.uint8), "a list of images"),
         ("I;16", np.zeros((8, 6), np.uint8), r"uint16, not \(8, 6\) uint8; scale it to 0\.\.65535"),
-        ("RGB", np.zeros((8, 6), np.uint8), r"\(H, W, 3\) uint8 in RGB order, not \(8, 6\)"),
+        ("RGB", np.zeros((8, 6), np.uint8), r"\(H, W, 3\) uint8, not \(8, 6\)"),
         ("RGB", np.zeros((8, 6, 4), np.uint8), r"Image\.fromarray\(array\)"),
-        ("RGBA", np.zeros((8, 6, 3), np.uint8), r"\(H, W, 4\) uint8 in RGBA order"),
+        ("RGBA", np.zeros((8, 6, 3), np.uint8), r"\(H, W, 4\) uint8, opacity last"),
     ],
 )
 def test_arrays_of_another_mode_are_refused(mode, array, message):

@@ -230,17 +230,12 @@ def test_damaged_exif_of_a_jpeg_is_not_looked_at():
     assert np.array_equal(np.asarray(load_image(data)), np.asarray(load_image(plain)))
 
 
-@pytest.mark.parametrize("junk", [b"not TIFF at all", b"II*\0", b"MM\0*\xff\xff\xff\xff"])
+@pytest.mark.parametrize("junk", [b"not TIFF at all", b"II*\0", b"junk"])
 def test_damaged_exif_is_no_damage_of_the_picture(junk):
     data = encoded(picture("RGB", (40, 24)), "JPEG", exif=b"Exif\0\0" + junk)
     assert load_image(data).size == (40, 24)
-    try:
-        assert load_image(data, exif=True).size == (40, 24)  # Pillow found no orientation
-    except InputError as error:
-        assert "its EXIF data is damaged" in str(error)
-        assert "pass exif=False" in str(error)
-    with pytest.raises(InputError, match="its EXIF data is damaged"):
-        load_image(encoded(picture("RGB", (4, 4)), "JPEG", exif=b"Exif\0\0junk"), exif=True)
+    with pytest.raises(InputError, match=r"its EXIF data is damaged.*pass exif=False"):
+        load_image(data, exif=True)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (20_000, 1), (1, 20_000)])

@@ -158,6 +158,7 @@ def test_error_of_the_callers_generator_comes_through(predictor, digit_paths):
 def test_top_k_is_at_most_the_number_of_classes(predictor, digit_paths, top_k):
     (prediction,) = predictor.predict(digit_paths[:1], top_k=top_k)
     assert len(prediction.top) == min(top_k, 10)
+    assert predictor(digit_paths[0], top_k=top_k) == prediction
     scores = [score for _, _, score in prediction.top]
     assert scores == sorted(scores, reverse=True)
     if top_k >= 10:
@@ -169,6 +170,22 @@ def test_top_k_is_at_most_the_number_of_classes(predictor, digit_paths, top_k):
 def test_bad_top_k_is_an_input_error(predictor, digit_paths, top_k):
     with pytest.raises(InputError, match="top_k must be a whole number of at least 1"):
         predictor.predict(digit_paths[:1], top_k=top_k)
+    with pytest.raises(InputError, match="top_k must be a whole number of at least 1"):
+        predictor(digit_paths[0], top_k=top_k)
+
+
+def test_frames_in_bgr_are_those_of_opencv(make_artifact, predictor):
+    frame = np.random.default_rng(3).integers(0, 256, (60, 80, 3), np.uint8)
+    with Predictor(make_artifact("plain"), channels="bgr") as of_opencv:
+        answers = of_opencv.predict([frame[:, :, ::-1], Image.fromarray(frame)])
+        assert [answer.top for answer in answers] == [predictor(frame).top] * 2
+        assert of_opencv(frame).top != predictor(frame).top
+
+
+@pytest.mark.parametrize("channels", ["BGR", "gbr", None, 3])
+def test_orders_of_channels_that_there_are_not(make_artifact, channels):
+    with pytest.raises(ConfigError, match="channels must be 'rgb' or 'bgr'"):
+        Predictor(make_artifact("plain"), channels=channels)
 
 
 @pytest.mark.parametrize("method", ["predict", "embed", "preprocess"])
