@@ -35,14 +35,14 @@ from levit.models.containers.torch_tensors import (
     storage_of,
 )
 
-__all__ = ["TorchZip"]
+__all__ = ["TorchZip", "zip_errors"]
 
 # A training checkpoint has one member a tensor, a few thousand.
 _MOST_MEMBERS: Final = 100_000
 
 
 @contextmanager
-def _zip_errors(file: str) -> Iterator[None]:
+def zip_errors(file: str) -> Iterator[None]:
     """Translate errors of `StoredZip` into those of a checkpoint, which name `file`."""
     try:
         yield
@@ -69,7 +69,7 @@ class TorchZip(TorchFile):
 
     def __init__(self, stream: BinaryIO, file: str) -> None:
         self._file = file
-        with _zip_errors(file):
+        with zip_errors(file):
             self._archive = StoredZip(stream)
         count = len(self._archive.names)
         if count > _MOST_MEMBERS:
@@ -103,7 +103,7 @@ class TorchZip(TorchFile):
             ) from error
 
     def _read(self, name: str) -> NDArray[np.uint8]:
-        with _zip_errors(self._file):
+        with zip_errors(self._file):
             return self._archive.read(f"{self._folder}/{name}")
 
     def _find_folder(self) -> str:
