@@ -351,7 +351,7 @@ def children_of(process):
 )
 def test_an_interruption_keeps_what_was_measured(tmp_path, protocol, number, status):
     result = tmp_path / "result.json"
-    words = ["--protocol", protocol, "--seconds", "600", "--rounds", "3000", "--json"]
+    words = ["--protocol", protocol, "--seconds", "600", "--rounds", "2000", "--json"]
     command = [sys.executable, "-m", "levit", *DIGITS, *words, "--output", str(result)]
     process = subprocess.Popen(
         command,
@@ -367,6 +367,7 @@ def test_an_interruption_keeps_what_was_measured(tmp_path, protocol, number, sta
     # Rounds are under way when no worker has been started for a while, or several fresh processes
     # have ended.
     while not seen or time.monotonic() - since < 20:
+        assert process.poll() is None, process.communicate()
         found = set(children_of(process))
         if not found <= seen:
             seen, since = seen | found, time.monotonic()
@@ -397,6 +398,7 @@ def test_an_interruption_before_anything_was_measured_leaves_nothing(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     while not list(tmp_path.glob("levit-bench-*")):  # the folder of the artifacts to come
+        assert process.poll() is None, process.communicate()
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
