@@ -114,7 +114,7 @@ def test_a_stored_input_is_run_again(tmp_path):
     stored.write_bytes(b"no image")
     result = fuzz("scripts/fuzz.py", "--target", "image", "--replay", stored)
     assert result.returncode == 0
-    assert result.stdout.startswith("refused reading.py:")
+    assert result.stdout.startswith("refused decoders.py:")
     assert "InputError: " in result.stdout
 
 

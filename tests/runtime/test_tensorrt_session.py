@@ -351,6 +351,7 @@ def as_tensorrt(*compatibility, version="11.4.0.106", architecture="sm_89"):
     def change(folder, values):
         values |= {"target": "trt", "format": "tensorrt"}
         values["requirements"] |= {
+            "backend": "tensorrt",
             "backend_version": f"=={version}",
             "gpu_architecture": architecture,
             "compatibility": list(compatibility),
