@@ -3,7 +3,7 @@
 #pragma once
 #include <stdint.h>
 
-#define LEVIT_ABI 3 // raised with every change of what follows
+#define LEVIT_ABI 4 // raised with every change of what follows
 #define LEVIT_API __attribute__((visibility("default")))
 
 extern "C" {
@@ -24,6 +24,17 @@ enum levit_kind {
 enum levit_activation { LEVIT_IDENTITY, LEVIT_HARD_SWISH, LEVIT_SILU, LEVIT_GELU, LEVIT_TANH };
 // Numbers of a buffer. Values of bytes are (byte - zero_point) * scale.
 enum levit_dtype { LEVIT_FLOAT32, LEVIT_BFLOAT16, LEVIT_UINT8, LEVIT_DTYPES };
+enum levit_filter {
+  LEVIT_NEAREST,
+  LEVIT_BOX,
+  LEVIT_BILINEAR,
+  LEVIT_HAMMING,
+  LEVIT_BICUBIC,
+  LEVIT_LANCZOS
+};
+// Pixels are (H, W, C) bytes, by the tables, and the outputs those of their values to the last bit;
+// alone is on the calling thread.
+enum levit_how { LEVIT_PIXELS = 1, LEVIT_ALONE = 2 };
 enum levit_status { LEVIT_OK, LEVIT_NO_MEMORY, LEVIT_NO_THREADS };
 
 struct levit_input {
@@ -69,6 +80,21 @@ struct levit_program {
   const levit_step *step;
 };
 
+// Rows of pixels: of four bytes, the last of which is not read; of three; or of one.
+struct levit_picture {
+  const void *pixels;
+  int64_t width, height, pitch; // bytes from row to row
+  int64_t pixel;                // bytes
+  int64_t reversed;             // of three: blue comes first
+};
+
+// A picture resized to width x height, and its crop; what of that lies beyond is black.
+struct levit_crop {
+  int64_t filter, width, height;
+  int64_t left, top, crop_width, crop_height;
+  int64_t rows_first; // the order in which both axes are resized, with bytes in between
+};
+
 struct levit_engine;
 
 LEVIT_API int levit_abi();
@@ -100,11 +126,22 @@ LEVIT_API void levit_pack_positions(levit_engine *engine, int64_t step, const fl
                                     const float *rest);
 // Scale and shift of uint8 pixels, per channel.
 LEVIT_API void levit_set_pixels(levit_engine *engine, const float *scale, const float *shift);
+// Values of pixels, (channels, 256), of a program that takes planes of up to 4 channels.
+LEVIT_API void levit_set_tables(levit_engine *engine, const float *tables);
 // Runs `images`; outputs[i] holds images x the size of output i. Any number of threads may call.
+// `how` is a sum of `levit_how`.
 LEVIT_API int levit_run(levit_engine *engine, const void *input, int64_t images,
-                        float *const *outputs);
+                        float *const *outputs, int how);
 // The same on all threads together, and adds up the seconds of each step on the first of them.
 LEVIT_API int levit_profile(levit_engine *engine, const void *input, int64_t images,
                             float *const *outputs, double *seconds);
 LEVIT_API void levit_close(levit_engine *engine);
+
+// Resizes and crops as Pillow does; target is (crop_height, crop_width, 3), or 1 of pixels of one
+// byte.
+LEVIT_API int levit_resize(int isa, const levit_picture *picture, const levit_crop *crop,
+                           void *target);
+// (count, channels) bytes → (channels, count) floats by (channels, 256) tables; 1, 3 or 4 channels.
+LEVIT_API void levit_planes(int isa, const void *pixels, int64_t count, int64_t channels,
+                            const float *tables, float *planes);
 }

@@ -2,8 +2,9 @@
 
 #include <string.h>
 
-// By CMake: LEVIT_KERNELS(X) is X(numbers, set) for each table of kernels, and LEVIT_ISAS(X) is
-// X(name, tables of float32, bfloat16 and uint8) for each instruction set.
+// By CMake: LEVIT_KERNELS(X) is X(numbers, set) for each table of kernels, LEVIT_PIXELS(X) is
+// X(set) for each of those for pictures, and LEVIT_ISAS(X) is X(name, tables of float32, bfloat16
+// and uint8, that for pictures) for each instruction set.
 #include "isas.h"
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -17,10 +18,13 @@ namespace levit {
 
 #define LEVIT_DECLARE(numbers, set) extern const Kernels kernels_##numbers##_##set;
 LEVIT_KERNELS(LEVIT_DECLARE)
+#define LEVIT_DECLARE_PIXELS(set) extern const PixelKernels pixels_##set;
+LEVIT_PIXELS(LEVIT_DECLARE_PIXELS)
 
 namespace {
 
-#define LEVIT_ENTRY(name, float32, bfloat16, uint8) {#name, {float32, bfloat16, uint8}},
+#define LEVIT_ENTRY(name, float32, bfloat16, uint8, pixels)                                        \
+  {#name, {float32, bfloat16, uint8}, pixels},
 const Isa ISAS[] = {LEVIT_ISAS(LEVIT_ENTRY)};
 
 #if defined(__x86_64__)

@@ -206,13 +206,13 @@ int start_here(levit_engine &engine) {
   }
 }
 
-int run(levit_engine &engine, const void *input, int64_t images, float *const *outputs,
+int run(levit_engine &engine, const void *input, int64_t images, float *const *outputs, int how,
         double *seconds) {
   const int status = start_here(engine);
   if (status != LEVIT_OK) return status;
   Team &team = *engine.team;
   // Callers that come while the team works run on their own threads.
-  const bool claimed = team.threads() > 1 && team.try_claim();
+  const bool claimed = !(how & LEVIT_ALONE) && team.threads() > 1 && team.try_claim();
   const int threads = claimed ? team.threads() : 1;
   // As many images as all threads can take; those that are left over are divided within steps: of
   // 33 on 4 threads each takes 8, and then all of them the last.
@@ -223,7 +223,8 @@ int run(levit_engine &engine, const void *input, int64_t images, float *const *o
   Borrowed arenas(engine);
   const bool fits = arenas.take(threads, alone, together);
   if (fits) {
-    Run part{&engine, {(const char *)input, outputs, 0, divided}, arenas.all(), seconds};
+    const Batch batch{(const char *)input, outputs, 0, divided, (how & LEVIT_PIXELS) != 0};
+    Run part{&engine, batch, arenas.all(), seconds};
     if (!claimed) {
       const FlushToZero flush;
       run_alone(part, **arenas.all(), {0, images}, seconds);
@@ -326,13 +327,19 @@ void levit_set_pixels(levit_engine *engine, const float *scale, const float *shi
   }
 }
 
-int levit_run(levit_engine *engine, const void *input, int64_t images, float *const *outputs) {
-  return run(*engine, input, images, outputs, nullptr);
+void levit_set_tables(levit_engine *engine, const float *tables) {
+  const int64_t count = engine->input.channels * PIXEL_VALUES;
+  for (int64_t i = 0; i < count; i++) engine->tables[i] = tables[i];
+}
+
+int levit_run(levit_engine *engine, const void *input, int64_t images, float *const *outputs,
+              int how) {
+  return run(*engine, input, images, outputs, how, nullptr);
 }
 
 int levit_profile(levit_engine *engine, const void *input, int64_t images, float *const *outputs,
                   double *seconds) {
-  return run(*engine, input, images, outputs, seconds);
+  return run(*engine, input, images, outputs, 0, seconds);
 }
 
 void levit_close(levit_engine *engine) {

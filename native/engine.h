@@ -64,7 +64,8 @@ struct levit_engine {
   const levit::Kernels *const *kernels; // by numbers
   levit::Memory weights;
   float pixel_scale[levit::PIXEL_LANES], pixel_shift[levit::PIXEL_LANES]; // for channels in turn
-  int64_t chunk; // images that a thread takes at once
+  float tables[levit::MOST_CHANNELS * levit::PIXEL_VALUES]; // of pixels in place of planes
+  int64_t chunk;                                            // images that a thread takes at once
   int64_t carried_floats, scratch_floats;
   int64_t slack; // words behind all memory that a kernel may read, of rows that are not there
   int threads;
@@ -84,6 +85,7 @@ struct Batch {
   const char *input;
   float *const *outputs;
   int64_t first, images; // of the caller's
+  bool by_tables;        // pixels, where the program takes planes of floats
 };
 
 // The part-th of so many equal parts of `count` things.

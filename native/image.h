@@ -40,11 +40,27 @@ LEVIT_INLINE void interleave(const ImageWork &work, int64_t y, float *row) {
   }
 }
 
+// Pixels as floats by the table of each channel, channels in turn.
+template <int CHANNELS>
+LEVIT_INLINE void look_up(const uint8_t *pixels, int64_t count, const float *tables, float *row) {
+  for (int64_t x = 0; x < count; x++, pixels += CHANNELS, row += CHANNELS) {
+    LEVIT_UNROLL for (int c = 0; c < CHANNELS; c++) {
+      row[c] = tables[c * levit::PIXEL_VALUES + pixels[c]];
+    }
+  }
+}
+
+constexpr void (*look_ups[])(const uint8_t *, int64_t, const float *,
+                             float *) = {look_up<1>, look_up<2>, look_up<3>, look_up<4>};
+
 // Row `y` in floats, channels in turn.
 LEVIT_INLINE void float_row(const ImageWork &work, int64_t y, float *row) {
-  if (work.is_uint8) {
-    const int64_t count = work.width * work.channels;
-    normalise((const uint8_t *)work.image + y * count, count, work.scale, work.shift, row);
+  const int64_t count = work.width * work.channels;
+  const uint8_t *pixels = (const uint8_t *)work.image + y * count;
+  if (work.tables) {
+    look_ups[work.channels - 1](pixels, work.width, work.tables, row);
+  } else if (work.is_uint8) {
+    normalise(pixels, count, work.scale, work.shift, row);
   } else {
     interleave(work, y, row);
   }

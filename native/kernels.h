@@ -11,6 +11,8 @@ constexpr int64_t LANES = 16; // columns to which rows are padded: levit/native/
 
 constexpr int64_t PIXEL_LANES = 48; // a multiple of 1 to 4 channels: scales and shifts in turn
 
+constexpr int64_t PIXEL_VALUES = 256, MOST_CHANNELS = 4; // of a table; with a table each
+
 constexpr int64_t MOST_TILE_ROWS = 32;
 
 constexpr int64_t padded(int64_t columns) { return (columns + LANES - 1) / LANES * LANES; }
@@ -75,6 +77,7 @@ struct ImageWork {
   bool is_uint8;
   int64_t channels, height, width;
   const float *scale, *shift; // of uint8, PIXEL_LANES of each
+  const float *tables;        // in place of these, PIXEL_VALUES a channel; null for none
   bool raw;                   // bytes are read as they are
   uint32_t border;            // a byte a channel
   float inverse_scale, zero;  // of other bytes
@@ -107,6 +110,7 @@ struct PatchesWork {
   bool is_uint8;
   int64_t channels, height, width;
   const float *scale, *shift; // of uint8, PIXEL_LANES of each
+  const float *tables;        // in place of these, and then planes are meant; null for none
   int64_t size, first;
   Store target;
   Range rows;

@@ -29,6 +29,18 @@ LEVIT_INLINE void pixel_square(const PatchesWork &work, int64_t y, int64_t x, fl
   }
 }
 
+// Values of a square of pixels, by the tables: channels, rows, columns.
+LEVIT_INLINE void table_square(const PatchesWork &work, int64_t y, int64_t x, float *row) {
+  for (int64_t c = 0; c < work.channels; c++) {
+    const float *table = work.tables + c * levit::PIXEL_VALUES;
+    for (int64_t i = 0; i < work.size; i++, row += work.size) {
+      const uint8_t *pixels =
+          (const uint8_t *)work.image + ((y + i) * work.width + x) * work.channels + c;
+      for (int64_t j = 0; j < work.size; j++) row[j] = table[pixels[j * work.channels]];
+    }
+  }
+}
+
 void patches(const PatchesWork &work, float *scratch) {
   const int64_t across = work.width / work.size;
   const int64_t columns = work.channels * work.size * work.size, all = levit::padded(columns);
@@ -40,7 +52,9 @@ void patches(const PatchesWork &work, float *scratch) {
     } else {
       const int64_t square = r - work.first;
       const int64_t y = square / across * work.size, x = square % across * work.size;
-      if (work.is_uint8) {
+      if (work.tables) {
+        table_square(work, y, x, row);
+      } else if (work.is_uint8) {
         pixel_square(work, y, x, row);
       } else {
         plane_square(work, y, x, row);

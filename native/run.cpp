@@ -73,11 +73,12 @@ void run_conv(const Group &group, const levit_step &step, const Layer &layer) {
       continue;
     }
     const int64_t pixels = input.channels * in_height * in_width;
-    work.is_uint8 = input.is_uint8;
+    work.is_uint8 = input.is_uint8 || group.batch.by_tables;
     const int64_t bytes = pixels * (work.is_uint8 ? 1 : (int64_t)sizeof(float));
     work.image = group.batch.input + (group.batch.first + group.first + image) * bytes;
     work.channels = input.channels, work.height = in_height, work.width = in_width;
     work.scale = engine.pixel_scale, work.shift = engine.pixel_shift;
+    work.tables = group.batch.by_tables ? engine.tables : nullptr;
     work.raw = input.raw, work.border = (uint32_t)input.border;
     work.inverse_scale = (float)input.inverse_scale, work.zero = (float)input.shift;
     kernels.image(work, group.scratch);

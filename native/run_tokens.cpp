@@ -10,11 +10,12 @@ void run_patches(const Group &group, const levit_step &step) {
   const levit_input &input = engine.input;
   const levit_buffer &target = group.buffer(step.target);
   PatchesWork work;
-  work.is_uint8 = input.is_uint8;
+  work.is_uint8 = input.is_uint8 || group.batch.by_tables;
   work.channels = input.channels, work.height = input.height, work.width = input.width;
   work.scale = engine.pixel_scale, work.shift = engine.pixel_shift;
+  work.tables = group.batch.by_tables ? engine.tables : nullptr;
   work.size = step.size, work.first = step.first;
-  const int64_t bytes = input.channels * input.height * input.width * (input.is_uint8 ? 1 : 4);
+  const int64_t bytes = input.channels * input.height * input.width * (work.is_uint8 ? 1 : 4);
   const Range all = group.part_of(group.images * target.rows);
   for (int64_t row = all.begin; row < all.end; row += work.rows.end - work.rows.begin) {
     const int64_t image = row / target.rows, first = row % target.rows;

@@ -13,6 +13,7 @@ from typing import Any
 from levit import __version__
 from levit.commands.output import print_json, print_line, print_table
 from levit.native.library import load_library
+from levit.pictures.resizing import resizer_in_words
 from levit.runtime.backends import BACKENDS, Backend
 from levit.runtime.cpus import available_cpus, cpu_features, cpu_model, cpu_precisions
 from levit.runtime.gpus import Gpu, look_for_gpu
@@ -48,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         "cpus": available_cpus(),
         "cpus_of_the_host": os.cpu_count(),
         "native_isas": _native_isas(),
+        "resizing": resizer_in_words(),
         "gpu": _gpu(gpu) if isinstance(gpu, Gpu) else None,
         "gpu_missing": None if isinstance(gpu, Gpu) else gpu.reason,
         "backends": [
@@ -68,6 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
             ["cpus", f"{values['cpus']} usable of {values['cpus_of_the_host']}"],
             ["gpu", _described(gpu)],
             ["native", _taken(values["native_isas"])],
+            ["resizing", values["resizing"]],
         ]
     )
     print_line()

@@ -9,26 +9,34 @@ from typing import Any, Final
 __all__ = [
     "ABI",
     "ACTIVATIONS",
+    "ALONE",
     "DTYPES",
+    "FILTERS",
     "KINDS",
     "NO_MEMORY",
     "NO_THREADS",
+    "PIXELS",
     "CBuffer",
+    "CCrop",
     "CInput",
+    "CPicture",
     "CProgram",
     "CStep",
     "CView",
     "declare",
 ]
 
-ABI: Final = 3
-# In the order of `levit_kind`, `levit_activation` and `levit_dtype`.
+ABI: Final = 4
+# In the order of `levit_kind`, `levit_activation`, `levit_dtype` and `levit_filter`.
 KINDS: Final = (
     *("Conv", "Linear", "Project", "Attention", "Subsample", "Mean", "Output"),
     *("Patches", "LayerNorm", "Stack", "Rows"),
 )
 ACTIVATIONS: Final = (None, "hard_swish", "silu", "gelu", "tanh")
 DTYPES: Final = ("float32", "bfloat16", "uint8")
+FILTERS: Final = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+PIXELS: Final = 1
+ALONE: Final = 2
 NO_MEMORY: Final = 1
 NO_THREADS: Final = 2
 
@@ -92,6 +100,20 @@ class CProgram(Structure):
     ]
 
 
+class CPicture(Structure):
+    """``levit_picture``."""
+
+    _fields_ = [("pixels", c_void_p), *_fields("width", "height", "pitch", "pixel", "reversed")]
+
+
+class CCrop(Structure):
+    """``levit_crop``."""
+
+    _fields_ = _fields(
+        *("filter", "width", "height", "left", "top", "crop_width", "crop_height", "rows_first")
+    )
+
+
 # (result, arguments) by function; arrays are passed as addresses.
 _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "levit_abi": (c_int, []),
@@ -105,9 +127,12 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "levit_pack": (c_int, [c_void_p, c_int64, c_int64, *[c_void_p] * 4]),
     "levit_pack_positions": (None, [c_void_p, c_int64, c_void_p, c_void_p]),
     "levit_set_pixels": (None, [c_void_p, POINTER(c_float), POINTER(c_float)]),
-    "levit_run": (c_int, [c_void_p, c_void_p, c_int64, c_void_p]),
+    "levit_run": (c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_int]),
+    "levit_set_tables": (None, [c_void_p, c_void_p]),
     "levit_profile": (c_int, [c_void_p, c_void_p, c_int64, c_void_p, c_void_p]),
     "levit_close": (None, [c_void_p]),
+    "levit_resize": (c_int, [c_int, POINTER(CPicture), POINTER(CCrop), c_void_p]),
+    "levit_planes": (None, [c_int, c_void_p, c_int64, c_int64, c_void_p, c_void_p]),
 }
 
 

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from levit.errors import CorruptArtifactError, ResourceError
 from levit.native.abi import (
     ACTIVATIONS,
+    ALONE,
     DTYPES,
     KINDS,
     NO_MEMORY,
+    PIXELS,
     CBuffer,
     CInput,
     CProgram,
@@ -95,19 +97,39 @@ class Engine:
         _pack(self._functions, self._handle, program, arrays)
         self._raise(self._functions.levit_start(self._handle))
 
-    def run(self, batch: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    def run(
+        self, batch: NDArray[Any], *, pixels: bool = False, alone: bool = False
+    ) -> dict[str, NDArray[np.float32]]:
         """Compute all outputs of a batch: (B, …) of the program's input, contiguous, any B.
+
+        Args:
+            pixels: the batch is (B, H, W, C) uint8, by `set_tables`; the outputs are, to the last
+                bit, those of planes of the numbers in them.
+            alone: compute on the calling thread alone, which others may do at the same time.
 
         Raises:
             ResourceError: there is no memory for it.
         """
         outputs, addresses = self._allocate(len(batch))
         status = self._functions.levit_run(
-            self._handle, batch.ctypes.data, len(batch), ctypes.addressof(addresses)
+            self._handle,
+            batch.ctypes.data,
+            len(batch),
+            ctypes.addressof(addresses),
+            PIXELS * pixels + ALONE * alone,
         )
         if status:
             self._raise(status)
         return outputs
+
+    def set_tables(self, tables: NDArray[np.float32]) -> None:
+        """Take pixels too, from now on, where the program takes planes of up to four channels.
+
+        Args:
+            tables: (C, 256), the number that each byte of a channel stands for.
+        """
+        tables = np.ascontiguousarray(tables, np.float32)
+        self._functions.levit_set_tables(self._handle, tables.ctypes.data)
 
     def profile(self, batch: NDArray[Any]) -> list[float]:
         """Run a batch with all threads together; seconds that each step took, in their order."""

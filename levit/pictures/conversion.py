@@ -36,6 +36,10 @@ class Conversion:
     grey16: str | None = None
     background: str | None = None
 
+    def keeps(self, image: Image.Image) -> bool:
+        """Tell whether a decoded picture is in the mode already, with nothing to change."""
+        return image.mode == self.mode in ("L", "RGB") and not _has_opacity(image)
+
     def apply(self, image: Image.Image, name: str) -> Image.Image:
         """Convert a decoded picture; always a copy.
 

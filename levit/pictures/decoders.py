@@ -20,6 +20,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from levit.errors import InputError, brief
 from levit.faults import raise_handlers
+from levit.pictures.blocks import one_block
 from levit.pictures.checks import over_limit
 from levit.pictures.decoder_errors import is_of_a_decoder
 from levit.pictures.hints import foreign_name, is_heif
@@ -57,6 +58,11 @@ class _Jpeg(JpegImageFile):
     def __init__(self, file: BinaryIO, filename: str) -> None:
         super().__init__(file, filename)
         self._opened = True
+
+    def load_prepare(self) -> None:
+        if self._im is None and (block := one_block(self.mode, self.size)) is not None:
+            self.im = block
+        super().load_prepare()
 
     def getexif(self) -> Image.Exif:
         if not self._opened:

@@ -22,15 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from levit.errors import InputError
+from levit.pictures.checks import check_size
 from levit.pictures.limits import MAX_PIXELS
-from levit.pictures.preprocess import (
-    PreprocessSpec,
-    check_resize,
-    normalize,
-    resized_size,
-    to_pixels,
-)
+from levit.pictures.modes import check_array
+from levit.pictures.preprocess import PreprocessSpec, check_resize, resized_size
 from levit.pictures.reading import ImageLike, file_contents, image_name, load_image
+from levit.pictures.resizing import Frame, Picture, fill_row
 
 __all__ = ["Preparation", "to_tensor"]
 
@@ -73,8 +70,11 @@ def to_tensor(
     Raises:
         InputError: the picture cannot be read or resized; the message names it.
     """
-    loaded = _load(image, spec, channels=channels, exif=exif, draft=draft)
-    return _loaded_to_tensor(loaded, image_name(image), spec, dtype)
+    preparation = Preparation(spec=spec, dtype=dtype, channels=channels, exif=exif, draft=draft)
+    batch = preparation.allocate(1)
+    preparation.prepare(image, batch[0])
+    row: NDArray[Any] = batch[0]
+    return row
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Preparation:
         """
         if isinstance(image, Image.Image):
             if lent or getattr(image, "is_animated", False):
-                return _Loaded(_load(image, self.spec, exif=self.exif))
+                return _Loaded(self._loaded(image))
             return image
         if isinstance(image, np.ndarray):
             # One that is too large, and perhaps a view of few bytes, is refused where it is read.
@@ -143,22 +143,52 @@ class Preparation:
         Raises:
             InputError: it cannot be read.
         """
+        self.fill(self.load(image), image_name(image), row)
+
+    def load(self, image: Any) -> Picture:
+        """Decode an image as `receive` has returned it, and convert it to the spec's mode.
+
+        Raises:
+            InputError: it cannot be read.
+        """
         if isinstance(image, _Loaded):
-            name = image_name(image.image)
-            row[...] = _loaded_to_tensor(image.image, name, self.spec, self.dtype)
-        elif isinstance(image, Image.Image):
+            return image.image
+        if isinstance(image, np.ndarray):
+            mode = self.spec.image_mode
+            check_array(image, mode, image_name(image))
+            check_size((image.shape[1], image.shape[0]), image_name(image))
+            return Frame(image, mode, self.channels)
+        if isinstance(image, Image.Image):
             with self._locks[id(image) // 16 % len(self._locks)]:
-                loaded = _load(image, self.spec, exif=self.exif)
-            row[...] = _loaded_to_tensor(loaded, image_name(image), self.spec, self.dtype)
-        else:
-            row[...] = to_tensor(
-                image,
-                self.spec,
-                self.dtype,
-                channels=self.channels,
-                exif=self.exif,
-                draft=self.draft,
-            )
+                return self._loaded(image, borrow=True)
+        return self._loaded(image)
+
+    def fill(self, picture: Picture, name: str, row: NDArray[Any]) -> None:
+        """Fill a row of a batch from a decoded picture.
+
+        Args:
+            name: the picture's, for errors.
+
+        Raises:
+            InputError: it cannot be resized so.
+        """
+        try:
+            fill_row(picture, self.spec, row)
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+
+    def _loaded(self, image: ImageLike, *, borrow: bool = False) -> Image.Image:
+        spec = self.spec
+        return load_image(
+            image,
+            mode=spec.image_mode,
+            grey16=spec.grey16,
+            background=spec.background,
+            exif=self.exif,
+            draft=partial(_draft_size, spec=spec) if self.draft else None,
+            check=partial(check_resize, spec=spec),
+            borrow=borrow,
+        )
 
 
 def _is_there(image: bytearray | memoryview) -> bool:
@@ -168,36 +198,6 @@ def _is_there(image: bytearray | memoryview) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _load(
-    image: ImageLike,
-    spec: PreprocessSpec,
-    *,
-    channels: str = "rgb",
-    exif: bool,
-    draft: bool = False,
-) -> Image.Image:
-    return load_image(
-        image,
-        mode=spec.image_mode,
-        grey16=spec.grey16,
-        background=spec.background,
-        channels=channels,
-        exif=exif,
-        draft=partial(_draft_size, spec=spec) if draft else None,
-        check=partial(check_resize, spec=spec),
-    )
-
-
-def _loaded_to_tensor(
-    loaded: Image.Image, name: str, spec: PreprocessSpec, dtype: str
-) -> NDArray[Any]:
-    try:
-        pixels = to_pixels(loaded, spec)
-    except InputError as error:
-        raise InputError(f"{name}: {error}") from error
-    return pixels if dtype == "uint8" else normalize(pixels, spec)
 
 
 def _draft_size(size: tuple[int, int], spec: PreprocessSpec) -> tuple[int, int]:

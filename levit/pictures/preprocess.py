@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +33,15 @@ __all__ = [
     "INTERPOLATIONS",
     "MAX_SIDE",
     "RULES",
+    "Placement",
     "PreprocessSpec",
     "Rules",
     "check_resize",
     "normalize",
+    "placement",
     "resized_size",
     "to_pixels",
+    "value_tables",
 ]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
@@ -256,8 +260,43 @@ def _text_or_none(values: Mapping[str, Any], name: str) -> str | None:
     return None if values.get(name) is None else text(values[name], name)
 
 
+class Placement(NamedTuple):
+    """A resized picture, and where its crop begins: below 0 where a border is added.
+
+    Attributes:
+        width, height: of the whole resized picture.
+        left, top: of the crop, whose size is the spec's.
+    """
+
+    width: int
+    height: int
+    left: int
+    top: int
+
+
+def placement(size: tuple[int, int], spec: PreprocessSpec) -> Placement:
+    """Compute how a picture of a (width, height) is resized and cropped.
+
+    Raises:
+        InputError: the picture is so long and thin that resizing its short edge would
+            make it exceed 89 megapixels; or it is smaller than the crop where the flavour
+            does not pad.
+    """
+    check_resize(size, spec)
+    width, height = resized_size(size, spec)
+    crop_height, crop_width = spec.image_size
+    rules = RULES[spec.flavour]
+    if not rules.pads and (height < crop_height or width < crop_width):
+        raise InputError(
+            f"an image of {size[0]}x{size[1]} pixels gives {width}x{height}, less than "
+            f"the crop of {crop_width}x{crop_height}, and {spec.flavour} does not pad"
+        )
+    top, left = rules.offset(height, crop_height), rules.offset(width, crop_width)
+    return Placement(width, height, left, top)
+
+
 def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[Any]:
-    """Resize and crop.
+    """Resize and crop with Pillow, which `levit.pictures.resizing` does faster where it can.
 
     Args:
         image: a Pillow image in the spec's mode; for ``I;16`` in mode F, on 0..65535.
@@ -266,22 +305,12 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[Any]:
         (H, W, C) uint8; for ``I;16`` float32, which a sharp filter takes a little beyond 0..65535.
 
     Raises:
-        InputError: the picture is so long and thin that resizing its short edge would
-            make it exceed 89 megapixels; or it is smaller than the crop where the flavour
-            does not pad.
+        InputError: as :func:`placement`.
     """
     from PIL import Image
 
-    check_resize(image.size, spec)
-    width, height = resized_size(image.size, spec)
+    width, height, left, top = placement(image.size, spec)
     crop_height, crop_width = spec.image_size
-    rules = RULES[spec.flavour]
-    if not rules.pads and (height < crop_height or width < crop_width):
-        raise InputError(
-            f"an image of {image.width}x{image.height} pixels gives {width}x{height}, less than "
-            f"the crop of {crop_width}x{crop_height}, and {spec.flavour} does not pad"
-        )
-    top, left = rules.offset(height, crop_height), rules.offset(width, crop_width)
     # Resizing whole and cropping afterwards: which axis Pillow resizes first, rounding in
     # between, depends on its release and on the shape of what it is given.
     resample = Image.Resampling[spec.interpolation.upper()]
@@ -372,3 +401,15 @@ def normalize(pixels: NDArray[Any], spec: PreprocessSpec) -> NDArray[np.float32]
     tensor -= mean
     tensor /= std
     return tensor
+
+
+@lru_cache(maxsize=32)
+def value_tables(spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Compute what each byte of each channel becomes: (C, 256) float32, read-only.
+
+    It is made by :func:`normalize` itself, so that every flavour rounds as it does.
+    """
+    values = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], spec.channels, axis=2)
+    tables = normalize(values, spec).reshape(spec.channels, 256)
+    tables.flags.writeable = False
+    return tables

@@ -75,6 +75,7 @@ def load_image(
     exif: bool = False,
     draft: Callable[[Size], Size] | None = None,
     check: Callable[[Size], None] | None = None,
+    borrow: bool = False,
 ) -> Image.Image:
     """Open an image.
 
@@ -99,6 +100,8 @@ def load_image(
             is at least that large. Pillow images of the caller are never drafted.
         check: raises `InputError` where a picture of a (width, height) is not to be decoded. With
             `exif` one that passes either way round is.
+        borrow: give a Pillow image of the caller's back as it is where nothing in it has to
+            change, for a caller who only reads it; by default it is copied.
 
     Returns:
         A Pillow image in `mode`; for ``I;16`` in mode F, on 0..65535.
@@ -119,7 +122,7 @@ def load_image(
         check_size(image.size, name)
         check_opened(image, name)
         _check_before(image.size, name, check, exif)
-        return _decode(image, name, to, exif=exif, own=False)
+        return _decode(image, name, to, exif=exif, own=borrow)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _from_file(io.BytesIO(_plain_bytes(image)), name, to, exif, draft, check)
     if isinstance(image, (str, os.PathLike)):
@@ -277,8 +280,8 @@ def _decode(image: Image.Image, name: str, to: Conversion, *, exif: bool, own: b
         turn = _UPRIGHT.get(_orientation(image, name)) if exif else None
         if turn is not None:
             image = image.transpose(turn)
-        if own and image.mode == to.mode and isinstance(image, JpegImageFile):
-            return image  # large ones are worth the copy
+        if own and to.keeps(image):
+            return image
         # A copy even when the mode is right: the caller's image stays the caller's.
         return to.apply(image, name)
     except InputError:

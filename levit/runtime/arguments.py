@@ -15,7 +15,7 @@ from levit.errors import ConfigError, InputError
 from levit.pictures.modes import CHANNEL_ORDERS, MODES, check_conversion
 from levit.pictures.pipeline import Pipeline
 from levit.pictures.preprocess import PreprocessSpec
-from levit.runtime.backends import SessionOptions
+from levit.runtime.backends import Session, SessionOptions
 from levit.runtime.cpus import default_threads
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class PredictorSettings:
             allow_host_code=self.allow_host_code,
         )
 
-    def pipeline(self, manifest: Manifest, spec: PreprocessSpec) -> Pipeline:
+    def pipeline(self, manifest: Manifest, spec: PreprocessSpec, session: Session) -> Pipeline:
         """Make the pipeline from images to batches, of a model that takes them by `spec`."""
         # Pillow is imported where there are pictures, and takes 20 ms.
         from levit.pictures.preparation import Preparation
@@ -99,12 +99,17 @@ class PredictorSettings:
         )
         preparation = Preparation(
             spec=spec,
-            dtype=manifest.inputs[0].dtype,
+            dtype="uint8" if session.takes_pixels else manifest.inputs[0].dtype,
             channels=self.channels,
             exif=self.exif,
             draft=self.draft,
         )
-        return Pipeline(preparation, batch=manifest.batch.opt, workers=self.image_workers)
+        return Pipeline(
+            preparation,
+            batch=manifest.batch.opt,
+            workers=self.image_workers,
+            spread=session.runs_alone and not manifest.batch.static,
+        )
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, str]) -> None:

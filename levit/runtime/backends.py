@@ -60,8 +60,27 @@ class Session(Protocol):
         """True where it answers in a forked child of the process that has opened it."""
         ...
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run one batch: inputs by name → outputs by name."""
+    @property
+    def takes_pixels(self) -> bool:
+        """True where it also runs (N, H, W, C) uint8 pixels in place of their numbers.
+
+        The answers are the same to the last bit.
+        """
+        ...
+
+    @property
+    def runs_alone(self) -> bool:
+        """True where threads that call it can compute alone, each on its own batch."""
+        ...
+
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], *, alone: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """Run one batch: inputs by name → outputs by name.
+
+        Args:
+            alone: on the calling thread alone, where the session can.
+        """
         ...
 
     def close(self) -> None:

@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, overload
 
@@ -25,6 +26,7 @@ from levit.runtime.golden import GoldenReport, run_golden
 from levit.runtime.prediction import Prediction, top_predictions
 
 if TYPE_CHECKING:
+    from levit.pictures.preparation import Preparation
     from levit.pictures.reading import ImageLike
 
 __all__ = ["Prediction", "Predictor"]
@@ -212,7 +214,7 @@ class Predictor:
         preparation = self._images().preparation
         batch = preparation.allocate(1)
         preparation.prepare(image, batch[0])
-        return self._ranked(batch, int(top_k))[0]
+        return self._ranked(self._output("logits", batch), int(top_k))[0]
 
     @overload
     def predict(self, images: Images, top_k: int = 5, *, on_error: Raise = "raise") -> Answers: ...
@@ -271,15 +273,14 @@ class Predictor:
         if on_error not in ("raise", "return"):
             raise ConfigError(f"on_error must be 'raise' or 'return', not {on_error!r}")
         self._require_output("logits", _CLASSIFY)
-        batches = self._batches(images, on_error)
-        self._open_session()
-        return self._answers(batches, int(top_k))
+        return self._answers(self._batches(images, "logits", on_error), int(top_k))
 
     def _answers(self, batches: Batches, top_k: int) -> Iterator[Prediction | InputError]:
         with attributing(), batches:
-            for rows, errors in batches:
-                predictions = iter(self._ranked(rows, top_k))
-                for place in range(len(rows) + len(errors)):
+            for logits, errors in batches:
+                self._open_session()  # closed meanwhile, it hands out no answers made before
+                predictions = iter(self._ranked(logits, top_k))
+                for place in range(len(logits) + len(errors)):
                     yield errors[place] if place in errors else next(predictions)
 
     @attributing()
@@ -302,10 +303,8 @@ class Predictor:
         """
         self._require_output("embedding", "embed; export it with --outputs logits,embedding")
         width = next(o.shape[-1] for o in self.manifest.outputs if o.name == "embedding")
-        self._images()
-        self._open_session()
-        with self._batches(images) as batches:
-            parts = [self._output("embedding", rows) for rows, _ in batches]
+        with self._batches(images, "embedding") as batches:
+            parts = [part for part, _ in batches]
         return np.concatenate([np.empty((0, int(width)), np.float32), *parts])
 
     @attributing()
@@ -318,11 +317,12 @@ class Predictor:
         Raises:
             InputError: an image cannot be read; the model takes tensors only.
         """
-        with self._batches(images) as batches:
-            parts = [rows for rows, _ in batches]
+        preparation = replace(self._images().preparation, dtype=self.manifest.inputs[0].dtype)
+        with self._batches(images, preparation=preparation) as batches:
+            parts: list[NDArray[Any]] = [rows for rows, _ in batches]
         if len(parts) == 1:
             return parts[0]
-        return np.concatenate([self._images().preparation.allocate(0), *parts])
+        return np.concatenate([preparation.allocate(0), *parts])
 
     @attributing()
     def forward(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -374,14 +374,14 @@ class Predictor:
             self.close()
             raise report.error(self.path, here or "unknown")
 
-    def _run(self, batch: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    def _run(self, batch: NDArray[Any], *, alone: bool = False) -> dict[str, NDArray[Any]]:
         session = self._open_session()
         self._check_process()
-        return session.run({self.manifest.inputs[0].name: batch})
+        return session.run({self.manifest.inputs[0].name: batch}, alone=alone)
 
-    def _output(self, name: str, batch: NDArray[Any]) -> NDArray[Any]:
+    def _output(self, name: str, batch: NDArray[Any], alone: bool = False) -> NDArray[Any]:
         """Compute one output for prepared images; its numbers must be finite."""
-        values = self.forward(batch)[name]
+        values = run_in_chunks(partial(self._run, alone=alone), batch, self.manifest)[name]
         if not np.isfinite(values).all():
             raise VerificationError(
                 f"{self.path}: the network's {name} are not finite numbers; try levit check, and "
@@ -389,9 +389,8 @@ class Predictor:
             )
         return values
 
-    def _ranked(self, batch: NDArray[Any], top_k: int) -> Answers:
-        logits, scores = self._output("logits", batch), self.manifest.scores
-        return top_predictions(logits, self._labels, top_k, scores or "softmax")
+    def _ranked(self, logits: NDArray[Any], top_k: int) -> Answers:
+        return top_predictions(logits, self._labels, top_k, self.manifest.scores or "softmax")
 
     def _open_session(self) -> Session:
         if self._session is None:
@@ -413,9 +412,23 @@ class Predictor:
                 f"{purpose}"
             )
 
-    def _batches(self, images: Images, on_error: Raise | Return = "raise") -> Batches:
+    def _batches(
+        self,
+        images: Images,
+        output: str = "",
+        on_error: Raise | Return = "raise",
+        preparation: Preparation | None = None,
+    ) -> Batches:
+        """Prepare images, and compute an output of them where one is named."""
         pipeline = self._images()
-        return pipeline.batches(as_images(images, pipeline.preparation.spec.image_mode), on_error)
+        if output:
+            self._open_session()
+        return pipeline.batches(
+            as_images(images, pipeline.preparation.spec.image_mode),
+            on_error,
+            compute=partial(self._output, output) if output else None,
+            preparation=preparation,
+        )
 
     def _images(self) -> Pipeline:
         self._check_process()
@@ -434,7 +447,8 @@ class Predictor:
         pid = os.getpid()
         if pid not in self._pipelines:
             # Threads that come at once all get the one that is set first.
-            self._pipelines.setdefault(pid, self._settings.pipeline(self.manifest, spec))
+            pipeline = self._settings.pipeline(self.manifest, spec, self._open_session())
+            self._pipelines.setdefault(pid, pipeline)
         return self._pipelines[pid]
 
 

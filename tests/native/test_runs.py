@@ -2,13 +2,15 @@
 
 import ctypes
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from sketch import SANITIZED, Sketch
+from sketch import SANITIZED, Sketch, bfloat16_bits
 
 from levit.native.engine import Engine
 from levit.native.interpreter import interpret
+from levit.native.program import FLOAT32, Numbers
 
 pytestmark = pytest.mark.native
 
@@ -148,3 +150,54 @@ def test_callers_floating_point_state_stays(isa, threads):
         np.testing.assert_array_equal(found, expected)
         answers.add(float(expected[0]))
     assert len(answers) == 2
+
+
+# ------------------------------------------------------------------ pixels in place of planes
+
+FIRST = {
+    "float32": FLOAT32,
+    "bfloat16": Numbers(dtype="bfloat16"),
+    "uint8": Numbers(dtype="uint8", scale=0.02, zero_point=117),
+    "patches": FLOAT32,
+}
+
+
+def first_step(rng, kind, channels, size):
+    """A program of one step, which reads an image in some numbers."""
+    sketch = Sketch(channels, *size, numbers=FIRST[kind])
+    if kind == "patches":
+        sketch.output(sketch.patches(2, 1))
+        return sketch
+    weight, scale = rng.standard_normal((17, channels, 3, 3)).astype(np.float32), None
+    if kind == "bfloat16":
+        weight = bfloat16_bits(weight)
+    if kind == "uint8":
+        weight, scale = rng.integers(-127, 128, weight.shape, np.int8), np.full(17, 0.001)
+    sketch.output(sketch.conv(None, weight, scale=scale))
+    return sketch
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", FIRST)
+def test_pixels_by_tables_are_planes_of_their_numbers(rng, every_isa, channels, kind):
+    tables = rng.standard_normal((channels, 256)).astype(np.float32)
+    for size, threads in itertools.product(((2, 2), (4, 6), (34, 30), (2, 66)), (1, 3)):
+        pixels = rng.integers(0, 256, (5, *size, channels), np.uint8)
+        planes = np.stack([tables[c][pixels[..., c]] for c in range(channels)], axis=1)
+        engine = first_step(rng, kind, channels, size).open(every_isa, threads)
+        engine.set_tables(tables)
+        expected = engine.run(planes)
+        same(engine.run(pixels, pixels=True), expected)
+        same(engine.run(pixels, pixels=True, alone=True), expected)
+
+
+def test_threads_that_compute_alone_disturb_none(opened, isa):
+    open_engine, _, batch = opened("tiny", count=17)
+    engine, expected = open_engine(isa, 2), open_engine(isa).run(batch)
+
+    def use(number):
+        for _ in range(5):
+            same(engine.run(batch, alone=number > 0), expected)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(4)))

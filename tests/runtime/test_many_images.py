@@ -11,13 +11,20 @@ from levit.errors import ConfigError, InputError
 from levit.pictures.pipeline import AHEAD
 from levit.pictures.preprocess import normalize, to_pixels
 from levit.pictures.reading import load_image
+from levit.pictures.resizing import fill_row
 from levit.runtime.predictor import Prediction, Predictor
 
 
+@pytest.fixture(params=["onnx", pytest.param("native", marks=pytest.mark.native)])
+def artifact(request, make_artifact):
+    """One whose network runs in the calling thread, and one that workers run."""
+    return make_artifact(f"many-{request.param}", target=request.param)
+
+
 @pytest.fixture
-def line(tiny_artifact):
+def line(artifact):
     """A predictor with threads beside it, whatever the machine has."""
-    with Predictor(tiny_artifact, threads=1, workers=3) as opened:
+    with Predictor(artifact, threads=1, workers=3) as opened:
         yield opened
 
 
@@ -53,8 +60,8 @@ def bad_image(name, digit_paths):
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 40])
-def test_many_are_answered_as_one_by_one(tiny_artifact, digit_paths, expected, workers, count):
-    with Predictor(tiny_artifact, threads=1, workers=workers) as predictor:
+def test_many_are_answered_as_one_by_one(artifact, digit_paths, expected, workers, count):
+    with Predictor(artifact, threads=1, workers=workers) as predictor:
         same(predictor.predict(digit_paths[:count]), expected[:count])
         same(list(predictor.stream(iter(digit_paths[:count]))), expected[:count])
 
@@ -112,12 +119,12 @@ def test_files_may_be_closed_when_the_next_is_asked_for(line, digit_paths, expec
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_frames_of_an_animation_are_pictures(tiny_artifact, digit_paths, expected, workers):
+def test_frames_of_an_animation_are_pictures(artifact, digit_paths, expected, workers):
     frames = [load_image(path) for path in digit_paths[:12]]
     data = io.BytesIO()
     frames[0].save(data, "PNG", save_all=True, append_images=frames[1:])
     with (
-        Predictor(tiny_artifact, threads=1, workers=workers) as predictor,
+        Predictor(artifact, threads=1, workers=workers) as predictor,
         Image.open(data) as animation,
     ):
         # One object, which is at another frame each time.
@@ -125,8 +132,8 @@ def test_frames_of_an_animation_are_pictures(tiny_artifact, digit_paths, expecte
 
 
 @pytest.mark.parametrize("exif", [False, True])
-def test_exif_of_many_is_that_of_one(tiny_artifact, portrait, exif):
-    with Predictor(tiny_artifact, threads=1, workers=2, exif=exif) as predictor:
+def test_exif_of_many_is_that_of_one(artifact, portrait, exif):
+    with Predictor(artifact, threads=1, workers=2, exif=exif) as predictor:
         same(predictor.predict([portrait] * 9), [predictor(portrait)] * 9)
         frames = [Image.new("RGB", (20, 30), "red"), load_image(portrait).resize((20, 30))]
         info = Image.Exif()
@@ -183,11 +190,9 @@ def test_what_a_stream_cannot_be_is_said_at_once(line, headless_artifact):
 
 @pytest.mark.parametrize("name", BAD)
 @pytest.mark.parametrize("workers", [0, 3])
-def test_one_bad_image_is_returned_in_its_place(
-    tiny_artifact, digit_paths, expected, name, workers
-):
+def test_one_bad_image_is_returned_in_its_place(artifact, digit_paths, expected, name, workers):
     images = [*digit_paths[:17], bad_image(name, digit_paths), *digit_paths[17:]]
-    with Predictor(tiny_artifact, threads=1, workers=workers) as predictor:
+    with Predictor(artifact, threads=1, workers=workers) as predictor:
         answers = predictor.predict(images, on_error="return")
     error = answers.pop(17)
     assert isinstance(error, InputError)
@@ -260,8 +265,8 @@ def test_other_ways_with_errors_do_not_exist(line, digit_paths, value):
         line.predict(digit_paths, on_error=value)
 
 
-def test_an_error_of_the_predictor_is_never_returned(tiny_artifact, digit_paths):
-    predictor = Predictor(tiny_artifact, threads=1, workers=2)
+def test_an_error_of_the_predictor_is_never_returned(artifact, digit_paths):
+    predictor = Predictor(artifact, threads=1, workers=2)
     stream = predictor.stream(digit_paths * 2, on_error="return")
     next(stream)
     predictor.close()
@@ -296,17 +301,17 @@ def test_a_draft_has_nearly_the_pixels_of_the_photo(uint8_artifact, photo):
     assert np.abs(whole - draft).max() < 16
 
 
-def test_a_draft_is_larger_than_what_it_is_resized_to(monkeypatch, tiny_artifact):
+def test_a_draft_is_larger_than_what_it_is_resized_to(monkeypatch, artifact):
     # Short edges of 8 * 134 and 8 * 135: 96 * 1.4 = 134.4.
     sizes = []
     from levit.pictures import preparation
 
-    def watched(image, spec):
-        sizes.append(image.size)
-        return to_pixels(image, spec)
+    def watched(picture, spec, row):
+        sizes.append(picture.size)
+        fill_row(picture, spec, row)
 
-    monkeypatch.setattr(preparation, "to_pixels", watched)
-    with Predictor(tiny_artifact, threads=1, draft=True) as predictor:
+    monkeypatch.setattr(preparation, "fill_row", watched)
+    with Predictor(artifact, threads=1, draft=True) as predictor:
         for edge in (8 * 134, 8 * 135):
             data = io.BytesIO()
             Image.new("RGB", (edge * 2, edge)).save(data, "JPEG")
@@ -314,12 +319,12 @@ def test_a_draft_is_larger_than_what_it_is_resized_to(monkeypatch, tiny_artifact
     assert sizes == [(8 * 134 // 2, 8 * 134 // 4), (8 * 135 // 4, 8 * 135 // 8)]
 
 
-def test_small_pictures_and_other_formats_are_the_same_with_draft(tiny_artifact, digit_paths):
+def test_small_pictures_and_other_formats_are_the_same_with_draft(artifact, digit_paths):
     small = io.BytesIO()
     load_image(digit_paths[0]).resize((150, 120)).save(small, "JPEG")
     with (
-        Predictor(tiny_artifact, threads=1) as plain,
-        Predictor(tiny_artifact, threads=1, draft=True) as drafting,
+        Predictor(artifact, threads=1) as plain,
+        Predictor(artifact, threads=1, draft=True) as drafting,
     ):
         for image in (*digit_paths[:4], small.getvalue()):
             assert np.array_equal(plain.preprocess([image]), drafting.preprocess([image]))
@@ -328,24 +333,24 @@ def test_small_pictures_and_other_formats_are_the_same_with_draft(tiny_artifact,
 # ------------------------------------------------------------------ the setting
 
 
-def test_workers_are_as_many_as_threads_and_none_beside_one(tiny_artifact):
+def test_workers_are_as_many_as_threads_and_none_beside_one(artifact):
     for threads, workers in ((1, 0), (2, 2), (5, 5)):
-        with Predictor(tiny_artifact, threads=threads) as predictor:
+        with Predictor(artifact, threads=threads) as predictor:
             assert predictor.workers == workers
     for workers in (0, 1, 7, np.int64(3)):
-        with Predictor(tiny_artifact, threads=2, workers=workers) as predictor:
+        with Predictor(artifact, threads=2, workers=workers) as predictor:
             assert predictor.workers == workers
             assert f"workers={workers}" in repr(predictor)
 
 
 @pytest.mark.parametrize("workers", [-1, 1025, True, "two", 1.5, float("nan")])
-def test_bad_worker_counts_are_config_errors(tiny_artifact, workers):
+def test_bad_worker_counts_are_config_errors(artifact, workers):
     with pytest.raises(ConfigError, match="workers must be a whole number from 0 to 1024"):
-        Predictor(tiny_artifact, workers=workers)
+        Predictor(artifact, workers=workers)
 
 
-def test_workers_and_drafts_survive_pickling(tiny_artifact):
-    with Predictor(tiny_artifact, threads=1, workers=3, draft=True) as predictor:
+def test_workers_and_drafts_survive_pickling(artifact):
+    with Predictor(artifact, threads=1, workers=3, draft=True) as predictor:
         again = pickle.loads(pickle.dumps(predictor))
     assert (again.threads, again.workers, again._settings.draft) == (1, 3, True)
     again.close()

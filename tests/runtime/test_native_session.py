@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -20,6 +21,8 @@ from levit.errors import (
 )
 from levit.native.library import load_library
 from levit.native.payload import open_payload, write_payload
+from levit.pictures.preprocess import to_pixels
+from levit.pictures.reading import load_image
 from levit.runtime.arguments import MAX_THREADS
 from levit.runtime.backends import BACKENDS, SessionOptions, open_session
 from levit.runtime.cpus import is_x86
@@ -598,6 +601,43 @@ def test_the_library_may_be_loaded_twice(native_artifact, tmp_path):
     copy = shutil.copyfile(library, tmp_path / "another.so")
     status, lines, errors = run(TWICE, native_artifact, library, copy)
     assert (status, lines, errors) == (0, ["True True"], "")
+
+
+# ------------------------------------------------------------------ pixels
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "bf16"])
+@pytest.mark.parametrize("outputs", [("logits",), ("logits", "embedding")])
+def test_pixels_give_what_their_numbers_give(make_artifact, digit_paths, precision, outputs):
+    """To the last bit: the engine looks each number up that preprocess() would have made."""
+    calibration = digit_paths[0].parents[1] if precision == "int8" else None
+    name = f"pixels-{precision}-{len(outputs)}"
+    artifact = make_artifact(
+        name,
+        target="native",
+        precision=precision,
+        outputs=outputs,
+        calibration=calibration,
+        force=precision == "int8",
+    )
+    paths = digit_paths[:9]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of bfloat16 on a CPU without
+        predictor = Predictor(artifact, threads=1)
+    with predictor:
+        assert predictor._session.takes_pixels
+        batch = predictor.preprocess(paths)
+        assert batch.dtype == np.float32
+        expected = predictor.forward(batch)
+        pixels = np.stack([to_pixels(load_image(p), predictor.manifest.preprocess) for p in paths])
+        for name in outputs:
+            assert np.array_equal(predictor._output(name, pixels), expected[name])
+
+
+def test_only_its_own_planes_come_from_outside(native, batch):
+    pixels = np.zeros((1, 96, 96, 3), np.uint8)
+    with pytest.raises(InputError, match="the layout is NCHW"):
+        native.forward(pixels)
 
 
 # ------------------------------------------------------------------ machines without it

@@ -129,18 +129,19 @@ def test_no_images_are_no_answers(embedding_artifact, method):
 
 def test_images_are_read_a_batch_at_a_time(predictor, digit_paths):
     read, batches = [], []
-    forward = predictor.forward
+    session = predictor._session
+    run = session.run
 
-    def watched(batch):
-        batches.append((len(read), len(batch)))
-        return forward(batch)
+    def watched(feeds, *, alone=False):
+        batches.append((len(read), len(feeds["image"])))
+        return run(feeds, alone=alone)
 
     def images():
         for path in digit_paths[:20]:
             read.append(path)
             yield path
 
-    predictor.forward = watched
+    session.run = watched
     predictor.predict(images())
     assert batches == [(8, 8), (16, 8), (20, 4)]
 

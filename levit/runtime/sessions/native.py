@@ -17,6 +17,7 @@ from levit.native.payload import read_payload
 from levit.native.program import Output, Program
 from levit.native.program_file import read_program
 from levit.native.widening import uses_bfloat16
+from levit.pictures.preprocess import PreprocessSpec, value_tables
 from levit.runtime.backends import BACKENDS, SessionOptions
 from levit.runtime.compatibility import Tensor, check_interface, require_version
 from levit.runtime.cpus import known_cpu_class
@@ -28,6 +29,7 @@ class NativeSession:
     """A program on levit's own engine; it may be run from many threads, and after a fork."""
 
     survives_fork = True
+    runs_alone = True
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         present = BACKENDS[artifact.manifest.format].version or ""
@@ -44,19 +46,24 @@ class NativeSession:
         self._input = program.input.name
         self._row = _row(program)
         self._dtype = np.dtype(program.input.dtype)
+        self.takes_pixels = _set_tables(engine, program, artifact.manifest.preprocess)
 
     @property
     def machine_class(self) -> str:
         """The CPU's."""
         return known_cpu_class()
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run one batch of any size."""
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], *, alone: bool = False
+    ) -> dict[str, NDArray[Any]]:
+        """Run one batch of any size, on all threads or on the calling one alone."""
         engine = self._engine
         if engine is None:
             raise InputError("the session is closed")
         batch = feeds[self._input]
-        if batch.shape[1:] != self._row or batch.dtype != self._dtype:
+        by_tables = self.takes_pixels and batch.dtype == np.uint8
+        row = (*self._row[1:], self._row[0]) if by_tables else self._row
+        if batch.shape[1:] != row or not (by_tables or batch.dtype == self._dtype):
             raise InputError(
                 f"the network takes (N, {', '.join(map(str, self._row))}) {self._dtype}, not "
                 f"{batch.shape} {batch.dtype}"
@@ -64,7 +71,7 @@ class NativeSession:
         flags = batch.flags
         if not (flags.c_contiguous and flags.aligned):
             batch = np.array(batch, order="C")
-        return engine.run(batch)
+        return engine.run(batch, pixels=by_tables, alone=alone)
 
     def close(self) -> None:
         """Release the engine; runs that are under way in other threads end undisturbed."""
@@ -91,6 +98,17 @@ def _opened(artifact: Artifact, threads: int) -> tuple[Program, Engine]:
             return program, Engine(program, payload.read, threads=threads)
         except CorruptArtifactError as error:
             raise CorruptArtifactError(f"{artifact.payload}: {error}; export again") from error
+
+
+def _set_tables(engine: Engine, program: Program, spec: PreprocessSpec | None) -> bool:
+    """Let the engine normalise pixels itself, where it can; tell whether it can."""
+    source = program.input
+    if source.dtype == "uint8" or spec is None or spec.white != 255:
+        return False
+    if (source.height, source.width, source.channels) != (*spec.image_size, spec.channels):
+        return False
+    engine.set_tables(value_tables(spec))
+    return True
 
 
 def _row(program: Program) -> tuple[int, ...]:

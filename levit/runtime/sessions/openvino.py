@@ -78,6 +78,8 @@ class OpenVinoSession:
     """
 
     survives_fork = False
+    takes_pixels = False
+    runs_alone = False
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         manifest = artifact.manifest
@@ -125,7 +127,9 @@ class OpenVinoSession:
         """Class of the CPU."""
         return known_cpu_class()
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], *, alone: bool = False
+    ) -> dict[str, NDArray[Any]]:
         """Run one batch; in throughput mode in pieces, one for each stream."""
         batch = feeds[self._input]
         # OpenVINO's queue never gives back a request that it could not fill.

@@ -93,6 +93,8 @@ class OrtSession:
     """An ``onnxruntime.InferenceSession`` on the CPU; it may be run from many threads."""
 
     survives_fork = False
+    takes_pixels = False
+    runs_alone = False
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         if artifact.manifest.precision == "bf16":
@@ -121,7 +123,9 @@ class OrtSession:
         """The CPU's."""
         return known_cpu_class()
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], *, alone: bool = False
+    ) -> dict[str, NDArray[Any]]:
         """Run one batch through the network."""
         session = self._session
         if session is None:

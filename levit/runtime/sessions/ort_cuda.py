@@ -41,6 +41,8 @@ class OrtCudaSession:
     """
 
     survives_fork = False
+    takes_pixels = False
+    runs_alone = False
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         gpu = look_for_gpu()
@@ -59,7 +61,9 @@ class OrtCudaSession:
         """The GPU's."""
         return self._gpu.machine_class
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], *, alone: bool = False
+    ) -> dict[str, NDArray[Any]]:
         """Run one batch: to the GPU, through the network and back."""
         return self._opened().run(feeds)
 

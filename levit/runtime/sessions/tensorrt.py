@@ -48,6 +48,8 @@ class TensorrtSession:
     """
 
     survives_fork = False
+    takes_pixels = False
+    runs_alone = False
 
     def __init__(self, artifact: Artifact, options: SessionOptions) -> None:
         module = MODULES[artifact.manifest.format]
@@ -90,7 +92,9 @@ class TensorrtSession:
         """The GPU's."""
         return self._gpu.machine_class
 
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(
+        self, feeds: Mapping[str, NDArray[Any]], *, alone: bool = False
+    ) -> dict[str, NDArray[Any]]:
         """Run one batch through the network."""
         ((name, batch),) = feeds.items()
         count = len(batch)
