@@ -55,30 +55,32 @@ def latency_ms(measurement: Measurement) -> dict[int, Interval]:
 
 
 def stages_ms(measurement: Measurement) -> dict[str, float]:
-    """Milliseconds of each stage of a typical call, in the order in which they happen.
+    """Milliseconds of each stage, in the order in which they happen; the sum is the median call.
 
-    Means over the middle half of the calls that were timed stage by stage: medians of stages would
-    not add up to that of a call. The last, ``rest``, is what they leave of the median of the calls
-    without clocks, so that noise may make it a little less than nothing. Older records have none:
-    their stages were the whole call.
+    The last, ``rest``, is the median difference of a call without clocks and the one with clocks
+    next to it, both of which a slower machine makes longer. The others divide what it leaves as
+    they divide the middle half of the calls with clocks. In noise the rest may come out as a little
+    less than nothing. Older records have none: their stages were the whole call.
     """
     if measurement.protocol != END_TO_END[0]:
         return {}
     found: dict[str, list[int]] = {}
     for turn in measurement.rounds:
         for stage, values in turn.stages.items():
-            found.setdefault(stage, []).extend(values)
-    wholes = [v for turn in measurement.rounds for v in turn.values]
-    old = not _RENAMED.keys().isdisjoint(found)
-    found = {_RENAMED.get(stage, stage): values for stage, values in found.items() if values}
-    ordered = [name for name in dict.fromkeys((*STAGES, *sorted(found))) if name in found]
-    calls = sorted(zip(*(found[name] for name in ordered), strict=False), key=sum)
-    middle = calls[len(calls) // 4 : len(calls) - len(calls) // 4]
+            found.setdefault(_RENAMED.get(stage, stage), []).extend(values)
+    ordered = [name for name in dict.fromkeys((*STAGES, *sorted(found))) if found.get(name)]
+    staged = list(zip(*(found[name] for name in ordered), strict=False))
+    if not staged:
+        return {}
+    middle = sorted(staged, key=sum)[len(staged) // 4 : len(staged) - len(staged) // 4]
     means = [statistics.fmean(values) / 1e6 for values in zip(*middle, strict=True)]
-    stages = dict(zip(ordered, means, strict=False))
-    if stages and wholes and not old:
-        stages["rest"] = statistics.median(wholes) / 1e6 - sum(means)
-    return stages
+    wholes = [v for turn in measurement.rounds for v in turn.values]
+    if not wholes or any(not _RENAMED.keys().isdisjoint(r.stages) for r in measurement.rounds):
+        return dict(zip(ordered, means, strict=True))
+    rest = statistics.median(w - sum(s) for w, s in zip(wholes, staged, strict=False)) / 1e6
+    whole, together = statistics.median(wholes) / 1e6, sum(means)
+    shares = [mean / together * (whole - rest) if together else 0.0 for mean in means]
+    return dict(zip(ordered, shares, strict=True)) | {"rest": rest}
 
 
 def cpu_ms(measurement: Measurement) -> Interval | None:

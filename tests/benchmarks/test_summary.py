@@ -146,6 +146,22 @@ def test_stages_are_of_typical_calls_and_not_of_none():
     assert found["rest"] == pytest.approx(0)
 
 
+def test_a_machine_that_changes_its_speed_is_no_rest():
+    totals = (10, 100, 10, 100, 30)
+    rounds = [
+        turn(900, *(t + 1 for t in totals), decode=tuple(t / 5 for t in totals),
+             network=tuple(t * 4 / 5 for t in totals))
+    ]  # fmt: skip
+    found = stages_ms(measured("a", rounds, protocol="end-to-end"))
+    assert found == pytest.approx({"decode": 6, "network": 24, "rest": 1})
+
+
+def test_an_engine_without_stages_is_all_rest():
+    rounds = [turn(9, 3, 4, 5, decode=(0, 0, 0), network=(0, 0, 0))]
+    found = stages_ms(measured("a", rounds, protocol="end-to-end"))
+    assert found == {"decode": 0, "network": 0, "rest": 4}
+
+
 def test_stages_of_older_records_were_the_whole_call():
     rounds = [turn(9, 7, 8, infer=(3, 4), resize=(3, 3), decode=(1, 1))]
     found = stages_ms(measured("a", rounds, protocol="end-to-end"))
