@@ -24,11 +24,12 @@ from typing import Any, Final
 from levit.benchmarks.intervals import Interval
 from levit.benchmarks.lineup import choose_lineup
 from levit.benchmarks.material import prepare_material
+from levit.benchmarks.measured import latency_ms
 from levit.benchmarks.noise import quietness
 from levit.benchmarks.protocols import PROTOCOLS, Protocol
 from levit.benchmarks.record import Record
 from levit.benchmarks.runner import Plan, run_benchmark
-from levit.benchmarks.summary import comparisons, latency_ms
+from levit.benchmarks.summary import comparisons
 from levit.runtime.cpus import available_cpus
 
 HANDICAP: Final = 0.05

@@ -27,8 +27,8 @@ from pathlib import Path
 import numpy as np
 
 from levit.benchmarks.intervals import median_interval, ratio_interval, verdict_of
+from levit.benchmarks.measured import paper_images_per_second
 from levit.benchmarks.record_file import read_record
-from levit.benchmarks.summary import paper_images_per_second
 from levit.export.timing import in_turns
 
 MODEL, NAME = "LeViT_128S", "levit_128s"

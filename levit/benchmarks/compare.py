@@ -14,6 +14,7 @@ from typing import Any, Final
 from levit.benchmarks.intervals import Interval, Verdict, unpaired_ratio, verdict_of
 from levit.benchmarks.machine import changes, differences
 from levit.benchmarks.noise import drift, quietness
+from levit.benchmarks.protocols import END_TO_END
 from levit.benchmarks.record import Measurement, Record
 from levit.benchmarks.summary import SEARCHED, Summary, summaries
 from levit.errors import ConfigError
@@ -129,7 +130,7 @@ def _figure(summary: Summary) -> tuple[str, Interval, bool]:
         return "MB", summary.peak_mb, False
     if summary.start_s is not None:
         return "s", summary.start_s, False
-    if summary.measurement.protocol == "latency":
+    if summary.latency_ms:
         return "p50 ms", summary.latency_ms[50], False
     assert summary.images_per_s is not None
     return "images/s", summary.images_per_s, True
@@ -150,7 +151,7 @@ def _require_same_work(one: Summary, other: Summary, before: Record, after: Reco
     """Raise `ConfigError` where a name means another network, or other pictures."""
     a, b = one.contender, other.contender
     pairs = {"image size": (a.image_size, b.image_size), "multiply-accumulates": (a.macs, b.macs)}
-    if one.stages_ms:
+    if one.measurement.protocol in END_TO_END:
         for key in _PICTURES:
             pairs[key] = (before.settings.get(key), after.settings.get(key))
     for size, (old, new) in pairs.items():

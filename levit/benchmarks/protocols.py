@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-__all__ = ["OVERVIEW", "PROTOCOLS", "Protocol", "schedule"]
+__all__ = ["END_TO_END", "OVERVIEW", "PROTOCOLS", "Protocol", "chosen_protocols", "schedule"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,9 +15,10 @@ class Protocol:
     """One way to measure.
 
     Attributes:
-        kind: ``tensor`` times the network alone, ``images`` the way from JPEG bytes to a class,
-            ``process`` whole processes.
+        kind: ``tensor`` times the network alone, ``image`` the way from JPEG bytes to a class,
+            ``images`` that of many at once, ``process`` whole processes.
         batch: images of a call on a CPU; 0 where the best is searched for.
+        images: pictures of a call, which takes them in batches; 0 where it is one batch.
         any_batch: True where a user may ask for another.
         threads: 1, or 0 for all that the process may use.
         seconds: of timed work for each contender, in all rounds together.
@@ -24,14 +26,17 @@ class Protocol:
         rounds: turns of each contender; of ``process``, processes.
     """
 
-    kind: Literal["tensor", "images", "process"]
+    kind: Literal["tensor", "image", "images", "process"]
     rounds: int
     batch: int = 1
+    images: int = 0
     threads: int = 0
     seconds: float = 0
     warmup_s: float = 0
     any_batch: bool = False
 
+
+END_TO_END: Final = ("end-to-end", "end-to-end-many")
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
     # facebookresearch/LeViT speed_test.py: T0 = 10 s of warm-up, then batches until T1 = 60 s
@@ -41,8 +46,13 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
     "latency": Protocol(kind="tensor", any_batch=True, seconds=20, warmup_s=2, rounds=20),
     # The best of batch × streams, all threads.
     "throughput": Protocol(kind="tensor", batch=0, seconds=20, warmup_s=1, rounds=10),
-    # JPEG bytes in, top-1 out; decode, resize, infer apart.
-    "end-to-end": Protocol(kind="images", seconds=20, warmup_s=1, rounds=10),
+    # JPEG bytes in, top-1 out, one picture at a time; decode, resize and network beside it.
+    "end-to-end": Protocol(kind="image", seconds=20, warmup_s=1, rounds=10),
+    # Many pictures with all threads. So many that the line is full for most of a call; in batches
+    # of 16, or what the engine's own line takes.
+    "end-to-end-many": Protocol(
+        kind="images", batch=16, images=128, seconds=20, warmup_s=1, rounds=10
+    ),
     # Process start to first prediction, fresh processes.
     "cold-start": Protocol(kind="process", rounds=9),
     # Peak resident memory of a fresh process that makes one prediction.
@@ -56,6 +66,12 @@ _OVERVIEW_S: Final = 135.0
 _QUICK_S: Final = 18.0
 _QUICK_ROUNDS: Final = 6  # the fewest whose extremes cover the median with 95 %
 _LEAST_S: Final = 0.5
+
+
+def chosen_protocols(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the protocols behind the names that a user gives: ``end-to-end`` is two."""
+    found = (END_TO_END if name == END_TO_END[0] else (name,) for name in names)
+    return tuple(dict.fromkeys(itertools.chain.from_iterable(found)))
 
 
 def schedule(

@@ -73,8 +73,10 @@ class Round:
         elapsed_ns: length of the whole turn; with several streams less than the sum of its calls.
         values: nanoseconds of each call; for ``memory`` the peak resident bytes, for
             ``cold-start`` the nanoseconds of each process.
-        stages: for ``end-to-end``, the nanoseconds of each stage (decode, resize, infer) of
-            each call.
+        stages: for ``end-to-end``, the nanoseconds of each stage (decode, resize, network) of
+            calls between those of `values`, which have no clocks in them (older records: *infer*
+            in place of *network*, with the choice of the class, of those calls themselves); for
+            ``end-to-end-many`` as ``cpu`` those of CPU time of each call, of all threads.
     """
 
     elapsed_ns: int
@@ -88,10 +90,10 @@ class Measurement:
 
     Attributes:
         contender: its name.
-        protocol: ``paper``, ``latency``, ``throughput``, ``end-to-end``, ``cold-start``,
-            ``memory``.
-        settings: batch, threads, streams, device, seconds, warmup_s; two measurements are
-            compared if theirs are equal.
+        protocol: ``paper``, ``latency``, ``throughput``, ``end-to-end``, ``end-to-end-many``,
+            ``cold-start``, ``memory``.
+        settings: batch, threads, streams, device, seconds, warmup_s, and of ``end-to-end-many``
+            the images of a call; two measurements are compared if theirs are equal.
         status: ``ok``; ``failed`` or ``wrong`` (its answers are not the reference's) or
             ``skipped``, with a reason.
         reason: one line, empty where all is well.

@@ -48,7 +48,7 @@ _MAX_COUNT: Final = 10**6  # images of a call, threads, streams
 _MAX_SIDE: Final = 10**6  # pixels
 _MAX_WORK: Final = 10**18  # multiply-accumulates
 
-_COUNTS: Final = ("batch", "threads", "streams")
+_COUNTS: Final = ("batch", "images", "threads", "streams")
 _GROUPS: Final = ("cpu", "memory", "gpu", "system", "versions", "revision", "environment")
 
 

@@ -15,47 +15,55 @@ from levit.benchmarks.engines import ENGINES
 from levit.benchmarks.intervals import (
     Interval,
     Verdict,
-    median_interval,
-    percentile_intervals,
     ratio_interval,
     verdict_of,
 )
-from levit.benchmarks.record import REGISTERS, Contender, Measurement, Record, Round
+from levit.benchmarks.measured import (
+    cpu_ms,
+    images_per_second,
+    latency_ms,
+    paper_images_per_second,
+    peak_mb,
+    rate,
+    rates,
+    setting,
+    stages_ms,
+    start_s,
+    time_over_cpu,
+)
+from levit.benchmarks.protocols import END_TO_END
+from levit.benchmarks.record import REGISTERS, Contender, Measurement, Record
 
 __all__ = [
     "SEARCHED",
-    "STAGES",
     "Comparison",
     "Summary",
     "ceilings",
     "comparable",
     "comparisons",
     "headline_rates",
-    "images_per_second",
-    "latency_ms",
     "ok",
     "over_best_peers",
-    "paper_images_per_second",
-    "peak_mb",
     "register_peaks",
-    "stages_ms",
-    "start_s",
     "summaries",
 ]
 
-STAGES: Final = ("decode", "resize", "infer")
-PERCENTS: Final = (50, 90, 99)
-
-# Protocols whose every value is a call of the network.
-_CALLS: Final = ("paper", "latency", "throughput", "end-to-end")
 # Protocols in which somebody waits for a call.
 _SINGLE: Final = ("latency", "end-to-end")
 # Settings that a protocol finds instead of taking: `throughput` is the best of batch × streams.
-SEARCHED: Final[Mapping[str, frozenset[str]]] = {"throughput": frozenset({"batch", "streams"})}
+SEARCHED: Final[Mapping[str, frozenset[str]]] = {
+    "throughput": frozenset({"batch", "streams"}),
+    "end-to-end-many": frozenset({"batch"}),  # what the engine's line takes
+}
 # Runtimes that peers use too. An engine of ours on another has no peer of its own runtime.
 _SHARED_RUNTIMES: Final = frozenset(e.runtime for e in ENGINES.values() if e.kind == "peer")
 # Quantity that a protocol compares, less of which is better; speed if it is not here.
-_QUANTITIES: Final = {"latency": "latency", "cold-start": "start", "memory": "memory"}
+_QUANTITIES: Final = {
+    "latency": "latency",
+    "end-to-end": "latency",
+    "cold-start": "start",
+    "memory": "memory",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +73,12 @@ class Summary:
     Attributes:
         contender: the model and its engine.
         measurement: the raw values.
-        images_per_s: median over rounds of batch · calls ÷ elapsed.
+        images_per_s: median over rounds of images of a call · calls ÷ elapsed.
         paper_images_per_s: the paper's figure, batch ÷ mean time of all calls.
         latency_ms: by percent (50, 90, 99), of one call.
-        stages_ms: median of each stage of ``end-to-end``.
+        stages_ms: median of each stage of ``end-to-end``, and the rest of ``latency_ms``.
+        cpu_ms: CPU time of an image, of all threads together, under ``end-to-end-many``.
+        time_over_cpu: the time of an image on all threads over that: 1 where none of them waits.
         start_s: from the start of a process to its first prediction.
         peak_mb: largest resident memory, in 10^6 bytes.
         gflop_per_s: 2 · multiply-accumulates, per second.
@@ -82,6 +92,8 @@ class Summary:
     paper_images_per_s: float | None = None
     latency_ms: Mapping[int, Interval] = field(default_factory=dict)
     stages_ms: Mapping[str, float] = field(default_factory=dict)
+    cpu_ms: Interval | None = None
+    time_over_cpu: Interval | None = None
     start_s: Interval | None = None
     peak_mb: Interval | None = None
     gflop_per_s: Interval | None = None
@@ -132,74 +144,10 @@ class Comparison:
         )
 
 
-# ------------------------------------------------------------------------- one measurement
-
-
-def images_per_second(measurement: Measurement) -> Interval | None:
-    """Median over rounds of batch · calls ÷ elapsed time; None where there is none."""
-    rates = _rates(measurement)
-    return median_interval(rates) if rates else None
-
-
-def paper_images_per_second(measurement: Measurement) -> float | None:
-    """Batch ÷ mean time of all calls (facebookresearch/LeViT, speed_test.py)."""
-    calls = [v for r in measurement.rounds for v in r.values]
-    if measurement.protocol != "paper" or not sum(calls):
-        return None
-    return _setting(measurement, "batch") * 1e9 * len(calls) / sum(calls)
-
-
-def latency_ms(measurement: Measurement) -> dict[int, Interval]:
-    """Percentiles of one call's milliseconds, with intervals from resampled rounds."""
-    rounds = [[v / 1e6 for v in r.values] for r in measurement.rounds if r.values]
-    if not rounds or measurement.protocol not in _CALLS:
-        return {}
-    return percentile_intervals(rounds, PERCENTS)
-
-
-def stages_ms(measurement: Measurement) -> dict[str, float]:
-    """Median milliseconds of each stage, in the order in which they happen."""
-    found: dict[str, list[int]] = {}
-    for turn in measurement.rounds:
-        for stage, values in turn.stages.items():
-            found.setdefault(stage, []).extend(values)
-    ordered = dict.fromkeys((*STAGES, *sorted(found)))
-    return {s: statistics.median(found[s]) / 1e6 for s in ordered if found.get(s)}
-
-
-def start_s(measurement: Measurement) -> Interval | None:
-    """Seconds from a process's start to its first prediction."""
-    values = [v / 1e9 for r in measurement.rounds for v in r.values]
-    return median_interval(values) if values and measurement.protocol == "cold-start" else None
-
-
-def peak_mb(measurement: Measurement) -> Interval | None:
-    """Peak resident memory of a fresh process in 10^6 bytes."""
-    values = [max(r.values) / 1e6 for r in measurement.rounds if r.values]
-    return median_interval(values) if values and measurement.protocol == "memory" else None
-
-
-def _setting(measurement: Measurement, name: str) -> int:
-    return int(measurement.settings.get(name, 1))
-
-
-def _rate(measurement: Measurement, turn: Round) -> float | None:
-    if not turn.values or turn.elapsed_ns <= 0:
-        return None
-    return _setting(measurement, "batch") * len(turn.values) * 1e9 / turn.elapsed_ns
-
-
-def _rates(measurement: Measurement) -> list[float]:
-    """Images per second of each round that has calls."""
-    if measurement.protocol not in _CALLS:
-        return []
-    return [rate for r in measurement.rounds if (rate := _rate(measurement, r)) is not None]
-
-
 def _gflops(contender: Contender, measurement: Measurement) -> Interval | None:
     rate = images_per_second(measurement)
     # End to end not only the network is timed.
-    if rate is None or contender.macs is None or measurement.protocol == "end-to-end":
+    if rate is None or contender.macs is None or measurement.protocol in END_TO_END:
         return None
     per_image = 2 * contender.macs / 1e9
     return Interval(*(per_image * value for value in rate))
@@ -230,7 +178,7 @@ def _tops(record: Record, wanted: Callable[[Contender], bool]) -> dict[tuple[str
         if contender.kind != "ceiling" or measurement.status != "ok" or not wanted(contender):
             continue
         if (speed := _gflops(contender, measurement)) is not None:
-            key = (contender.precision, _setting(measurement, "threads"))
+            key = (contender.precision, setting(measurement, "threads"))
             best[key] = max(speed.median, best.get(key, 0.0))
     return best
 
@@ -238,12 +186,12 @@ def _tops(record: Record, wanted: Callable[[Contender], bool]) -> dict[tuple[str
 def headline_rates(record: Record, protocol: str) -> list[tuple[Contender, tuple[float, ...]]]:
     """Every contender of a protocol with its images/s round by round, for the headline."""
     return [
-        (contender, tuple(rates))
+        (contender, tuple(found))
         for contender, measurement in _measured(record)
         if measurement.protocol == protocol
         and measurement.status == "ok"
         and contender.kind != "ceiling"
-        and (rates := _rates(measurement))
+        and (found := rates(measurement))
     ]
 
 
@@ -272,7 +220,7 @@ def _summary(
         return Summary(contender=contender, measurement=measurement)
     is_model = contender.kind != "ceiling"
     speed = _gflops(contender, measurement)
-    case = (contender.precision, _setting(measurement, "threads"))
+    case = (contender.precision, setting(measurement, "threads"))
     top, peak = tops.get(case), peaks.get(case)
     return Summary(
         contender=contender,
@@ -281,6 +229,8 @@ def _summary(
         paper_images_per_s=paper_images_per_second(measurement) if is_model else None,
         latency_ms=latency_ms(measurement) if measurement.protocol in _SINGLE else {},
         stages_ms=stages_ms(measurement),
+        cpu_ms=cpu_ms(measurement),
+        time_over_cpu=time_over_cpu(measurement),
         start_s=start_s(measurement),
         peak_mb=peak_mb(measurement),
         gflop_per_s=speed,
@@ -377,6 +327,6 @@ def _quantity(measurement: Measurement) -> str:
 
 def _by_round(measurement: Measurement) -> Sequence[float | None]:
     if (quantity := _quantity(measurement)) == "speed":
-        return [_rate(measurement, r) for r in measurement.rounds]
+        return [rate(measurement, r) for r in measurement.rounds]
     typical = max if quantity == "memory" else statistics.median
     return [float(typical(r.values)) if r.values else None for r in measurement.rounds]

@@ -89,6 +89,7 @@ class Trial:
                 "seconds": self.seconds,
                 "warmup_s": self.warmup_s,
                 "rounds": protocol.rounds,
+                **({"images": protocol.images} if protocol.images else {}),
             },
             status=self.status,
             reason=self.reason,
@@ -180,7 +181,7 @@ class Turns:
         trial.slot = id(trial)
         per_stream = max(1, trial.threads // trial.streams)
         job = self.job(trial.contender, batch=trial.batch, threads=per_stream)
-        pictures = self.pictures if self.protocol.kind == "images" else ()
+        pictures = self.pictures if self.protocol.kind in ("image", "images") else ()
         request = {
             "do": "load",
             "slot": trial.slot,
@@ -189,11 +190,13 @@ class Turns:
             "streams": trial.streams,
             "handicap": trial.contender.handicap,
             "pictures": [str(path) for path in pictures],
+            "images": self.protocol.images,
             "check": check,
         }
         reply = self._ask(trial, request, _LOAD_TIMEOUT_S)
         if reply is None or not check:
             return
+        trial.batch = reply["batch"]  # a line may have one of its own
         trial.error = reply["error"]
         if reply["wrong"]:
             trial.fail(f"{reply['wrong']}; it is not timed", "wrong")

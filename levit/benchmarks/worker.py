@@ -22,30 +22,59 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from levit.benchmarks.correctness import REFERENCE_FILE, check
 from levit.benchmarks.engines import Job, Runner
+from levit.benchmarks.engines.pictures import ImageRunner
 from levit.errors import LevitError, brief
 from levit.export.timing import call_times_ns
 
 __all__ = ["main", "timed_turn"]
 
-Call = Callable[[], Mapping[str, int] | None]
 Turn = tuple[int, list[int], dict[str, list[int]]]
 
 _SEED: Final = 0
 # Fraction of a turn that a call which is not counted may take.
 _WAKING: Final = 0.05
+# Far more pictures than say anything new.
+_MOST_PAIRS: Final = 50_000
 
 
-def timed_turn(call: Call, seconds: float, handicap: float = 0.0) -> Turn:
-    """(nanoseconds of the turn, of each call, of each stage of each call); see `call_times_ns`."""
+class Work(NamedTuple):
+    """The work of a turn.
+
+    Attributes:
+        call: what is timed; it may tell nanoseconds of its own.
+        staged: told the stages of a call like it; runs after each one that is timed, so that
+            those have no clocks in them.
+    """
+
+    call: Callable[[], Mapping[str, int] | None]
+    staged: Callable[[], Mapping[str, int]] | None = None
+
+
+def timed_turn(work: Work, seconds: float, handicap: float = 0.0) -> Turn:
+    """(nanoseconds of the timed calls together, of each, of each stage of each call).
+
+    See `call_times_ns`.
+    """
     told: list[Mapping[str, int] | None] = []
-    elapsed, values = call_times_ns(lambda: told.append(call()), seconds, handicap=handicap)
+    if work.staged is None:
+        elapsed, values = call_times_ns(
+            lambda: told.append(work.call()), seconds, handicap=handicap
+        )
+    else:
+        elapsed, values = 0, []
+        deadline = time.perf_counter_ns() + int(seconds * 1e9)
+        while not values or (time.perf_counter_ns() < deadline and len(values) < _MOST_PAIRS):
+            taken, (value,) = call_times_ns(work.call, 0.0, handicap=handicap)
+            elapsed += taken
+            values.append(value)
+            told.append(work.staged())
     stages: dict[str, list[int]] = {}
     for entry in told:
         for name, value in (entry or {}).items():
@@ -56,19 +85,20 @@ def timed_turn(call: Call, seconds: float, handicap: float = 0.0) -> Turn:
 class Stream:
     """One runner with a thread of its own, in which it is opened, called and dropped."""
 
-    def __init__(self, open_call: Callable[[], Call]) -> None:
+    def __init__(self, open_work: Callable[[], Work]) -> None:
         self._thread = ThreadPoolExecutor(1)
         self._typical_ns = 0.0
-        self._call = self._thread.submit(open_call).result()
+        self._work = self._thread.submit(open_work).result()
 
     def turn(self, seconds: float, handicap: float, barrier: threading.Barrier) -> Future[Turn]:
         def run() -> Turn:
             # Others had the caches, and threads have gone to sleep: the first call after that is
-            # not one of many. Where calls are long it hardly matters, and would take as long.
-            if self._typical_ns < seconds * _WAKING * 1e9:
-                self._call()
+            # not one of many. Where calls are long it hardly matters, and would take as long: but
+            # not beside calls that are timed by stages, of which none is the first.
+            if self._work.staged or self._typical_ns < seconds * _WAKING * 1e9:
+                self._work.call()
             barrier.wait()
-            turn = timed_turn(self._call, seconds, handicap)
+            turn = timed_turn(self._work, seconds, handicap)
             self._typical_ns = statistics.median(turn[1])
             return turn
 
@@ -90,6 +120,8 @@ class Slot:
         self._checked = request.get("check") and (self._job.files / REFERENCE_FILE).exists()
         self._handicap = float(request.get("handicap", 0))
         self._pictures = [Path(path).read_bytes() for path in request.get("pictures", ())]
+        self._images = request.get("images", 0)
+        self.batch = self._job.batch
         self.error: float | None = None
         self.wrong = ""
         self._streams: list[Stream] = []
@@ -104,14 +136,12 @@ class Slot:
             self.close()
             raise
 
-    def _open(self) -> Call:
+    def _open(self) -> Work:
         engine, job = self._engine, self._job
         if self._pictures:
             if self._checked:  # the network alone: pictures have no reference
                 self._check(engine.open_runner(job))
-            following = itertools.cycle(self._pictures)
-            run_image = engine.open_image_runner(job)
-            return lambda: run_image(next(following))[1]
+            return self._many() if self._images else self._one_by_one()
         run = engine.open_runner(job)
         if self._checked:
             self._check(run)
@@ -121,7 +151,39 @@ class Slot:
         def call() -> None:
             run(batch)
 
-        return call
+        return Work(call)
+
+    def _one_by_one(self) -> Work:
+        runner: ImageRunner = self._engine.open_image_runner(self._job)
+        first = self._pictures[0]
+        if runner.whole(first) != runner.staged(first)[0]:
+            raise LevitError("stage by stage its answer is another: its stages are not timed")
+        count = len(self._pictures)
+        places = itertools.cycle(range(count))
+        last = 0
+
+        def call() -> None:
+            nonlocal last
+            last = next(places)
+            runner.whole(self._pictures[last])
+
+        def staged() -> Mapping[str, int]:
+            # Another picture than that of the calls before and after, whose bytes are in caches.
+            _, stages = runner.staged(self._pictures[(last + count // 2) % count])
+            return stages
+
+        return Work(call, staged)
+
+    def _many(self) -> Work:
+        self.batch, run = self._engine.open_line(self._job)
+        pictures = [*itertools.islice(itertools.cycle(self._pictures), self._images)]
+
+        def call() -> Mapping[str, int]:
+            start = time.process_time_ns()
+            run(pictures)
+            return {"cpu": time.process_time_ns() - start}
+
+        return Work(call)
 
     def _check(self, run: Runner) -> None:
         error, self.wrong = check(run, self._job)
@@ -178,7 +240,7 @@ def _reply(slots: dict[int, Slot], request: Mapping[str, Any]) -> dict[str, Any]
     try:
         if request["do"] == "load":
             slot = slots[number] = Slot(request)
-            return {"error": slot.error, "wrong": slot.wrong}
+            return {"error": slot.error, "wrong": slot.wrong, "batch": slot.batch}
         if request["do"] == "unload":
             if number in slots:  # unless it could not be loaded
                 slots.pop(number).close()

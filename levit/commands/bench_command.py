@@ -19,7 +19,7 @@ from levit.benchmarks.compare import RunComparison, compare
 from levit.benchmarks.intervals import FEWEST
 from levit.benchmarks.lineup import Lineup, choose_lineup
 from levit.benchmarks.material import prepare_material, write_photographs
-from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, schedule
+from levit.benchmarks.protocols import END_TO_END, OVERVIEW, PROTOCOLS, chosen_protocols, schedule
 from levit.benchmarks.record import Record
 from levit.benchmarks.record_file import read_record, write_record
 from levit.benchmarks.record_limits import MAX_ROUNDS
@@ -143,7 +143,7 @@ def _chosen_protocols(arguments: argparse.Namespace) -> tuple[str, ...]:
         raise ConfigError(
             f"--batch is for the protocol {' or '.join(free)}: name it too, or leave out --batch"
         )
-    return tuple(dict.fromkeys(names))
+    return chosen_protocols(names)
 
 
 def _run(
@@ -241,8 +241,10 @@ def _check_destinations(
         raise ConfigError(f"{output}: already exists; name another --output, or remove it")
     _check_reports(arguments, output)
     check_writable(output)
-    if arguments.png is not None and not {"paper", "throughput"} & set(protocols):
-        raise ConfigError("--png draws images/s: it needs the protocol paper or throughput")
+    if arguments.png is not None and not {"paper", "throughput", *END_TO_END} & set(protocols):
+        raise ConfigError(
+            "--png draws images/s and stages: it needs the protocol paper, throughput or end-to-end"
+        )
     if arguments.figure is not None and "latency" not in protocols:
         raise ConfigError("--figure draws latency: it needs the protocol latency")
 

@@ -131,6 +131,8 @@ def _summary_json(summary: Summary, context: Context) -> dict[str, Any]:
         "published": None if published is None else asdict(published),
         "latency_ms": {f"p{percent}": value for percent, value in summary.latency_ms.items()},
         "stages_ms": dict(summary.stages_ms),
+        "cpu_ms": summary.cpu_ms,
+        "time_over_cpu": summary.time_over_cpu,
         "start_s": summary.start_s,
         "peak_mb": summary.peak_mb,
         "gflop_per_s": summary.gflop_per_s,

@@ -3,6 +3,7 @@
 import random
 
 from levit.benchmarks.intervals import Interval
+from levit.benchmarks.protocols import PROTOCOLS
 from levit.benchmarks.record import Contender, Measurement, Record, Round
 from levit.benchmarks.report import Context, HeadlineRow, PublishedSpeed
 
@@ -22,6 +23,9 @@ MODELS = {
     "deit_small_distilled_patch16_224": (81.2, 4250, 22.4e6, 224, 19, 13.75),
     "resnet50": (80.4, 4110, 25.6e6, 224, 21, None),
 }
+
+# Of a call of `end-to-end-many`.
+IMAGES = 128
 
 # engine: (title, runtime, kind, precision, speed, speed of EfficientNet over that again)
 ENGINES = {
@@ -63,7 +67,7 @@ HOSTILE = (
 def build(
     models=tuple(MODELS),
     engines=tuple(ENGINES),
-    protocols=("paper", "latency", "throughput", "end-to-end", "cold-start", "memory"),
+    protocols=tuple(PROTOCOLS),
     rounds=12,
     seed=0,
     hostile=False,
@@ -195,9 +199,10 @@ def _contender(model, engine):
 
 
 def _settings(protocol):
-    batch = {"paper": 16, "throughput": 8}.get(protocol, 1)
+    batch = {"paper": 16, "throughput": 8, "end-to-end-many": 16}.get(protocol, 1)
     threads = 1 if protocol == "paper" else 2
-    return {"batch": batch, "threads": threads, "streams": 1, "device": "cpu", "seconds": 10.0}
+    found = {"batch": batch, "threads": threads, "streams": 1, "device": "cpu", "seconds": 10.0}
+    return found | ({"images": IMAGES} if protocol == "end-to-end-many" else {})
 
 
 def _measurement(rng, c, protocol, rounds):
@@ -239,15 +244,19 @@ def _round(rng, c, protocol, batch):
         size = int((900e6 if c.runtime == "pytorch" else 120e6) + (c.parameters or 0) * 4 * drift)
         return Round(elapsed_ns=10**9, values=(size,))
     threads = 1 if protocol == "paper" else 1.9
+    batch = 1 if protocol == "end-to-end-many" else batch
     mean = batch / _speed(c) / threads * 1e9 * drift
     stages = {}
     if protocol == "end-to-end":
         stages = {
             "decode": tuple(int(rng.gauss(0.8e6, 5e4)) for _ in range(20)),
             "resize": tuple(int(rng.gauss(2.0e6, 8e4)) for _ in range(20)),
-            "infer": tuple(int(mean * rng.gauss(1, 0.02)) for _ in range(20)),
+            "network": tuple(int(mean * rng.gauss(1, 0.02)) for _ in range(20)),
         }
-        values = tuple(map(sum, zip(*stages.values(), strict=True)))
+        values = tuple(int(sum(v) + 9e4) for v in zip(*stages.values(), strict=True))
+    elif protocol == "end-to-end-many":
+        values = tuple(int(IMAGES * (mean + 1.6e6) * rng.gauss(1, 0.01)) for _ in range(2))
+        stages = {"cpu": tuple(int(1.9 * value) for value in values)}
     else:
         values = tuple(int(mean * (1 + rng.expovariate(18))) for _ in range(20))
     return Round(elapsed_ns=int(sum(values) * 1.001), values=values, stages=stages)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import io
 import json
 import os
 import shutil
@@ -350,8 +351,10 @@ def test_threads_and_batch_are_those_of_the_job(name, request):
 @pytest.mark.parametrize("name", CHEAP)
 def test_a_fresh_process_and_the_image_runner_find_the_same_class(name, request, jpeg):
     engine, job = opened(name, request)
-    index, stages = engine.open_image_runner(job)(jpeg.read_bytes())
-    assert set(stages) == {"decode", "resize", "infer"}
+    runner = engine.open_image_runner(job)
+    index, stages = runner.staged(jpeg.read_bytes())
+    assert runner.whole(jpeg.read_bytes()) == index
+    assert list(stages) == ["decode", "resize", "network"]
     assert all(isinstance(ns, int) and ns > 0 for ns in stages.values())
     source = engine.script(job)
     done = subprocess.run(
@@ -363,6 +366,24 @@ def test_a_fresh_process_and_the_image_runner_find_the_same_class(name, request,
         assert "torch" not in source
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", CHEAP)
+def test_many_pictures_have_the_classes_of_each(name, request, threads, rng):
+    engine, job = opened(name, request, threads=threads)
+    job = replace(job, batch=2)
+    pictures = []
+    for pixels in smooth_pictures(rng, 4, (60, 80)):
+        data = io.BytesIO()
+        noise = rng.normal(0, 20, pixels.shape)
+        noisy = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(data, "JPEG")
+        pictures.append(data.getvalue())
+    one = engine.open_image_runner(job)
+    line = engine.open_line(job)
+    assert line.batch == 2
+    assert list(line.run(pictures)) == [one.whole(data) for data in pictures]
+
+
 @pytest.mark.slow
 def test_a_convit_is_traced_in_a_fresh_process(cache, tmp_path, jpeg):
     from levit.benchmarks.engines.timm_networks import EAGER, TRACED
@@ -372,7 +393,7 @@ def test_a_convit_is_traced_in_a_fresh_process(cache, tmp_path, jpeg):
         model="convit_tiny", precision="fp32", batch=1, threads=1, device="cpu",
         image_size=(224, 224), files=tmp_path,
     )  # fmt: skip
-    index, _ = EAGER.open_image_runner(job)(jpeg.read_bytes())
+    index = EAGER.open_image_runner(job).whole(jpeg.read_bytes())
     done = subprocess.run(
         [sys.executable, "-c", TRACED.script(job), str(jpeg)],
         capture_output=True,

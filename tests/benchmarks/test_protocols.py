@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, schedule
+from levit.benchmarks.protocols import OVERVIEW, PROTOCOLS, chosen_protocols, schedule
 from levit.benchmarks.record_file import read_record
 from levit.cli import main
 
@@ -32,6 +32,15 @@ def test_another_batch_is_for_those_that_take_any(name):
     found = schedule(name, 5, **DEFAULTS, batch=8).batch
     assert found == (8 if name == "latency" else PROTOCOLS[name].batch)
     assert schedule(name, 5, **DEFAULTS).batch == PROTOCOLS[name].batch
+
+
+def test_end_to_end_is_one_image_and_many():
+    assert chosen_protocols(["paper", "end-to-end", "memory", "end-to-end", "end-to-end-many"]) == (
+        *("paper", "end-to-end", "end-to-end-many", "memory"),
+    )
+    assert chosen_protocols(["end-to-end-many"]) == ("end-to-end-many",)
+    many = PROTOCOLS["end-to-end-many"]
+    assert many.images % many.batch == 0  # peers may have fixed their batch
 
 
 def test_a_batch_that_no_protocol_takes_is_an_error(tmp_path, monkeypatch, capsys):

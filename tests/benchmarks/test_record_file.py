@@ -113,7 +113,7 @@ def test_a_round_is_a_line_and_integers_stay_integers():
     record = records.build(models=("levit_128s",), engines=("levit-onnx",), rounds=5)
     text = to_json(record)
     lines = [line for line in text.splitlines() if '"elapsed_ns"' in line]
-    assert len(lines) == 6 * 5 + 3 * 3  # six protocols, three ceilings of three rounds
+    assert len(lines) == 7 * 5 + 3 * 3  # seven protocols, three ceilings of three rounds
     turn = json.loads(lines[0].strip().rstrip(","))
     assert turn["values"] == list(record.measurements[0].rounds[0].values)
     assert all(type(v) is int for v in turn["values"])

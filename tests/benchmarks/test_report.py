@@ -17,6 +17,7 @@ from PIL import Image
 from levit.benchmarks.architectures import architecture
 from levit.benchmarks.intervals import Interval
 from levit.benchmarks.record import Measurement
+from levit.benchmarks.record_file import from_json, to_json
 from levit.benchmarks.report import (
     Context,
     PublishedSpeed,
@@ -196,6 +197,100 @@ def test_a_latency_says_of_how_many_images():
     mixed = dataclasses.replace(record, measurements=(eight[0], *record.measurements[1:]))
     assert "One call at a time." in to_html(mixed)
     assert "Latency of" not in to_markdown(mixed)
+
+
+STAGES = ("decode", "resize", "network", "rest")
+
+
+def older(record):
+    """The record as it was when the network's stage was called infer, and no call was without."""
+
+    def turn(r):
+        named = {"infer" if name == "network" else name: v for name, v in r.stages.items()}
+        return dataclasses.replace(r, stages=named)
+
+    measurements = [
+        dataclasses.replace(m, rounds=tuple(map(turn, m.rounds)))
+        for m in record.measurements
+        if m.protocol != "end-to-end-many"
+    ]
+    return dataclasses.replace(record, measurements=tuple(measurements))
+
+
+def test_stages_are_columns_of_their_own_and_sum_to_the_call():
+    tables = protocol_tables(summaries(SMALL), records.context())
+    one, many = tables["end-to-end"], tables["end-to-end-many"]
+    titles = [column.title for column in one.columns]
+    assert titles[2:] == ["p50, ms", *(f"{stage}, ms" for stage in STAGES), "p99, ms"]
+    for row in one.rows:
+        stages = sum(map(float, row[3:7]))
+        assert stages == pytest.approx(float(row[2].split()[0]), abs=0.1)
+    titles = [column.title for column in many.columns]
+    assert titles[2:] == ["images/s", "ms/image", "CPU, ms/image", "time × threads ÷ CPU", "batch"]
+    for row in many.rows:
+        assert float(row[5].split()[0]) == pytest.approx(2 / 1.9, rel=0.01)
+        assert float(row[3]) * float(row[2].split()[0]) == pytest.approx(1000, rel=0.02)
+    for text in (to_markdown(SMALL), to_html(SMALL)):
+        assert "CPU, ms/image" in text
+        assert "rest, ms" in text
+    for row in csv.DictReader(io.StringIO(to_csv(SMALL))):
+        assert bool(row["rest_ms"]) == (row["protocol"] == "end-to-end" and row["status"] == "ok")
+        if row["protocol"] == "end-to-end-many":
+            assert float(row["cpu_ms_low"]) <= float(row["cpu_ms"]) <= float(row["cpu_ms_high"])
+            assert float(row["time_over_cpu"]) == pytest.approx(2 / 1.9, rel=0.01)
+
+
+def test_older_records_are_read_and_shown(tmp_path):
+    record = from_json(to_json(older(SMALL)))
+    tables = protocol_tables(summaries(record), records.context())
+    assert "end-to-end-many" not in tables
+    new = protocol_tables(summaries(SMALL), records.context())["end-to-end"]
+    for old, row in zip(tables["end-to-end"].rows, new.rows, strict=True):
+        assert old[:3] == row[:3]
+        assert [float(v) for v in old[3:6]] == pytest.approx([float(v) for v in row[3:6]], rel=0.03)
+        assert old[6] == "–"  # it was in the network's
+    for text in (to_markdown(record), to_html(record)):
+        assert "network, ms" in text
+        assert "infer" not in text
+    write_png(record, tmp_path / "r.png")
+    assert "infer" not in to_csv(record)
+
+
+def stage_pieces(text):
+    """(widths of the pieces of each row of the first chart of stages, its values)."""
+    chart = text.partition('aria-labelledby="stages-0-t')[2].partition("</svg>")[0]
+    rows = chart.split('<g class="row')[1:]
+    found = [re.findall(r'class="stage s(\d)"[^>]*? width="([\d.-]+)"', row) for row in rows]
+    return [[(int(colour), float(width)) for colour, width in row] for row in found]
+
+
+def test_the_page_draws_four_stages_in_four_colours():
+    pieces = stage_pieces(to_html(SMALL))
+    assert len(pieces) == len(records.ENGINES)
+    for row in pieces:
+        assert [colour for colour, _ in row] == [0, 1, 2, 3]
+        assert all(width > 0 for _, width in row)
+    assert to_html(SMALL).count('class="key s3"') == 1
+
+
+def test_a_rest_of_less_than_nothing_is_said_and_has_no_length(tmp_path):
+    less = tuple(
+        dataclasses.replace(
+            m,
+            rounds=tuple(
+                dataclasses.replace(r, values=tuple(v - 500_000 for v in r.values))
+                for r in m.rounds
+            ),
+        )
+        if m.protocol == "end-to-end"
+        else m
+        for m in SMALL.measurements
+    )
+    record = dataclasses.replace(SMALL, measurements=less)
+    rows = protocol_tables(summaries(record), records.context())["end-to-end"].rows
+    assert {row[6][0] for row in rows} == {"−"}
+    assert {row[3][1] for row in stage_pieces(to_html(record))} == {0}
+    write_png(record, tmp_path / "r.png")
 
 
 def test_charts_are_of_the_models_that_ours_run():
@@ -458,6 +553,18 @@ def test_png_shows_something(tmp_path, record):
     colours = {c: n for n, c in picture.getcolors(1 << 24)}
     assert colours.get((0xC2, 0x41, 0x0C), 0) > 300
     assert colours[255, 255, 255] / (picture.size[0] * picture.size[1]) > 0.5
+
+
+def test_png_draws_the_stages_where_nothing_else_was_measured(tmp_path):
+    path = tmp_path / "stages.png"
+    write_png(records.build(models=("levit_128s",), protocols=("end-to-end",), rounds=3), path)
+    picture = Image.open(path).convert("RGB")
+    colours = {c: n for n, c in picture.getcolors(1 << 24)}
+    for stage in ((0xC9, 0xD1, 0xD9), (0x8B, 0x98, 0xA5), (0x46, 0x53, 0x5F), (0xD9, 0xC9, 0xA8)):
+        assert colours.get(stage, 0) > 100, stage
+    write_png(records.build(protocols=("end-to-end-many",), rounds=3), path)
+    with Image.open(path) as many:
+        assert many.width > picture.width
 
 
 def test_the_figure_is_small_and_the_same_for_the_same_record(tmp_path):

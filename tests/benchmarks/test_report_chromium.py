@@ -173,6 +173,23 @@ def test_light_and_dark_are_both_readable(page, path):
     assert all(light[name] != dark[name] for name in light)
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_stages_can_be_told_apart(page, path, scheme):
+    page.emulate(scheme=scheme)
+    page.open(path)
+    pieces, keys, card = page.ask(
+        "const colour = (what, name) => [...document.querySelectorAll(what)].map("
+        "e => getComputedStyle(e)[name]);"
+        "return [colour('#end-to-end .row:not(.ours) .stage', 'fill').slice(0, 4),"
+        "colour('#end-to-end .key', 'backgroundColor'), colour('.card', 'backgroundColor')[0]]"
+    )
+    assert pieces == keys
+    assert len(set(pieces)) == 4
+    for one, other in itertools.pairwise(pieces):
+        assert _contrast(one, other) >= 1.5
+    assert all(_contrast(colour, card) >= 1.5 for colour in pieces)
+
+
 @pytest.mark.parametrize("width", [320, 375, 768, 1280])
 def test_the_page_never_scrolls_sideways(page, path, width):
     page.emulate(width=width)

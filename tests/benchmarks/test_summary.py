@@ -5,20 +5,24 @@ import pytest
 import records
 
 from levit.benchmarks.intervals import percentile_intervals
+from levit.benchmarks.measured import (
+    cpu_ms,
+    images_per_second,
+    latency_ms,
+    paper_images_per_second,
+    peak_mb,
+    stages_ms,
+    start_s,
+    time_over_cpu,
+)
 from levit.benchmarks.record import Contender, Measurement, Record, Round
 from levit.benchmarks.summary import (
     ceilings,
     comparable,
     comparisons,
     headline_rates,
-    images_per_second,
-    latency_ms,
     over_best_peers,
-    paper_images_per_second,
-    peak_mb,
     register_peaks,
-    stages_ms,
-    start_s,
     summaries,
 )
 
@@ -114,11 +118,87 @@ def test_intervals_of_percentiles_cover_the_true_one(rng):
 
 def test_stages_are_in_the_order_in_which_they_happen():
     rounds = [
-        turn(9, 6, 7, infer=(3, 5), resize=(2, 2), decode=(1, 1)),
-        turn(9, 6, infer=(4,), resize=(2,), decode=(10,), upload=(7,)),
+        turn(9, 6, 7, network=(3, 5), resize=(2, 2), decode=(1, 1), upload=(7, 7)),
+        turn(9, 50, network=(4,), resize=(2,), decode=(1,), upload=(7,)),
     ]
     found = stages_ms(measured("a", rounds, protocol="end-to-end"))
-    assert list(found.items()) == [("decode", 1), ("resize", 2), ("infer", 4), ("upload", 7)]
+    assert list(found) == ["decode", "resize", "network", "upload", "rest"]
+    assert list(found.values()) == pytest.approx([1, 2, 4, 7, 7 - 14])
+
+
+def test_stages_and_the_rest_sum_to_the_median_call(rng):
+    rounds = []
+    for _ in range(6):
+        stages = {n: tuple(map(float, rng.gamma(3, size=25))) for n in ("decode", "network")}
+        whole = [1 + value for value in rng.gamma(6, size=25)]
+        rounds.append(turn(300, *whole, **stages))
+    m = measured("a", rounds, protocol="end-to-end")
+    found = stages_ms(m)
+    assert list(found) == ["decode", "network", "rest"]
+    assert sum(found.values()) == pytest.approx(latency_ms(m)[50].median)
+
+
+def test_stages_are_of_typical_calls_and_not_of_none():
+    """In every call one of the two is slow: each one's median is of no call at all."""
+    slow = dict(decode=(1, 9, 1, 9, 1, 9, 1, 1), network=(9, 1, 9, 1, 9, 1, 9, 9))
+    rounds = [turn(90, *[10] * 8, **slow)]
+    found = stages_ms(measured("a", rounds, protocol="end-to-end"))
+    assert found["rest"] == pytest.approx(0)
+
+
+def test_a_machine_that_changes_its_speed_is_no_rest():
+    totals = (10, 100, 10, 100, 30)
+    rounds = [
+        turn(900, *(t + 1 for t in totals), decode=tuple(t / 5 for t in totals),
+             network=tuple(t * 4 / 5 for t in totals))
+    ]  # fmt: skip
+    found = stages_ms(measured("a", rounds, protocol="end-to-end"))
+    assert found == pytest.approx({"decode": 6, "network": 24, "rest": 1})
+
+
+def test_an_engine_without_stages_is_all_rest():
+    rounds = [turn(9, 3, 4, 5, decode=(0, 0, 0), network=(0, 0, 0))]
+    found = stages_ms(measured("a", rounds, protocol="end-to-end"))
+    assert found == {"decode": 0, "network": 0, "rest": 4}
+
+
+def test_stages_of_older_records_were_the_whole_call():
+    rounds = [turn(9, 7, 8, infer=(3, 4), resize=(3, 3), decode=(1, 1))]
+    found = stages_ms(measured("a", rounds, protocol="end-to-end"))
+    assert found == pytest.approx({"decode": 1, "resize": 3, "network": 3.5})
+
+
+def test_many_images_are_counted_by_their_settings_and_cost_cpu_time():
+    rounds = [turn(200, 90, 110, cpu=(150, 210)), turn(100, 100, cpu=(160,)), turn(50, 50)]
+    settings = {"batch": 16, "images": 128, "threads": 2}
+    m = measured("a", rounds, protocol="end-to-end-many", settings=settings)
+    assert images_per_second(m) == (1280, 1280, 2560)
+    assert cpu_ms(m) == pytest.approx((170 / 128, 160 / 128, 180 / 128))
+    assert time_over_cpu(m) == pytest.approx(((400 / 360 + 200 / 160) / 2, 400 / 360, 200 / 160))
+    assert stages_ms(m) == {}
+    other = dataclasses.replace(m, protocol="latency")
+    assert (cpu_ms(other), time_over_cpu(other)) == (None, None)
+
+
+def test_engines_batches_may_differ_where_many_images_are_one_call():
+    them = [contender("a"), contender("b", "peer")]
+    m = []
+    for name, batch in (("a", 8), ("b", 16)):
+        settings = {"batch": batch, "images": 128, "threads": 2}
+        rounds = [turn(100 * (1 + (name == "b")), 1)] * 6
+        m.append(measured(name, rounds, protocol="end-to-end-many", settings=settings))
+    (found,) = comparisons(record(them, m))
+    assert (found.quantity, found.ratio.median) == ("speed", 2)
+
+
+def test_one_image_is_compared_by_the_latency_of_whole_calls():
+    them = [contender("a"), contender("b", "peer")]
+    m = [
+        measured(name, [turn(900, 2 * v, 2 * v, 300, network=(9,))] * 6, protocol="end-to-end")
+        for name, v in (("a", 1), ("b", 3))
+    ]
+    (found,) = comparisons(record(them, m))
+    assert (found.quantity, found.ratio.median) == ("latency", 3)
 
 
 def test_cold_start_and_memory():

@@ -11,7 +11,7 @@ import pytest
 
 from levit.benchmarks.correctness import REFERENCE_FILE
 from levit.benchmarks.processes import WorkerFailedError, WorkerProcess, first_prediction
-from levit.benchmarks.worker import timed_turn
+from levit.benchmarks.worker import Work, timed_turn
 
 ENGINE = """
     import os, signal, sys, threading, time
@@ -41,7 +41,30 @@ ENGINE = """
         return run
 
     def open_image_runner(job):
-        return lambda data: (len(data), {"decode": len(data), "resize": 6, "infer": 7})
+        from levit.benchmarks.engines.pictures import ImageRunner
+
+        def whole(data):
+            time.sleep(len(data) / 1000)
+            return len(data)
+
+        def staged(data):
+            answer = 9 if job.model == "another answer" else len(data)
+            return answer, {"decode": len(data), "resize": 6, "network": 7}
+
+        return ImageRunner(whole=whole, staged=staged)
+
+    def open_line(job):
+        from levit.benchmarks.engines.pictures import Line
+
+        def run(pictures):
+            assert [len(data) for data in pictures] == [1, 2, 3, 1, 2]
+            until = time.process_time() + 0.02
+            while time.process_time() < until:
+                pass
+            time.sleep(0.05)
+            return [0] * len(pictures)
+
+        return Line(4, run)
 """
 
 
@@ -129,17 +152,40 @@ def test_a_handicap_makes_calls_longer(worker, load):
     assert np.median(slowed) > 1.5 * np.median(plain)
 
 
-def test_pictures_are_taken_in_turn_with_their_stages(worker, load, tmp_path):
-    paths = []
-    for number in (1, 2, 3):
-        paths.append(tmp_path / f"{number}.jpg")
-        paths[-1].write_bytes(b"x" * number)
-    assert "failed" not in worker.ask(load(pictures=[str(p) for p in paths]), 30)
-    stages = worker.ask(turn(seconds=0.01), 30)["stages"]
-    assert set(stages) == {"decode", "resize", "infer"}
+@pytest.fixture
+def pictures(tmp_path):
+    paths = [tmp_path / f"{number}.jpg" for number in (1, 2, 3)]
+    for number, path in enumerate(paths, 1):
+        path.write_bytes(b"x" * number)
+    return [str(path) for path in paths]
+
+
+def test_pictures_are_taken_in_turn_with_their_stages_in_calls_between(worker, load, pictures):
+    assert "failed" not in worker.ask(load(pictures=pictures), 30)
+    taken = worker.ask(turn(seconds=0.05), 30)
+    stages = taken["stages"]
+    assert set(stages) == {"decode", "resize", "network"}
     # The length of the picture: each has its turn.
     assert set(stages["decode"]) == {1, 2, 3}
     assert set(stages["resize"]) == {6}
+    # A value is a call without clocks, and the turn is as long as those.
+    assert len(taken["values"]) == len(stages["decode"])
+    assert min(taken["values"]) >= 1_000_000
+    total = sum(taken["values"])
+    assert total <= taken["elapsed_ns"] < 1.1 * total
+
+
+def test_stages_of_another_answer_are_not_timed(worker, load, pictures):
+    reply = worker.ask(load("another answer", pictures=pictures), 30)
+    assert reply == {"failed": "stage by stage its answer is another: its stages are not timed"}
+
+
+def test_many_pictures_are_one_call_with_its_cpu_time(worker, load, pictures):
+    assert worker.ask(load(pictures=pictures, images=5), 30)["batch"] == 4
+    taken = worker.ask(turn(seconds=0.0), 30)
+    assert len(taken["values"]) == 1
+    (cpu,) = taken["stages"]["cpu"]
+    assert 20_000_000 <= cpu < taken["values"][0] - 40_000_000
 
 
 def test_who_answers_wrongly_is_not_timed_on_pictures_either(worker, load, reference, tmp_path):
@@ -176,12 +222,22 @@ def test_an_interrupt_for_the_runner_does_not_end_its_workers(worker, load):
 
 
 def test_a_turn_has_at_least_one_call_and_an_end():
-    elapsed, values, stages = timed_turn(lambda: {"infer": 3}, 0.0)
+    elapsed, values, stages = timed_turn(Work(lambda: {"cpu": 3}), 0.0)
     assert len(values) == 1
     assert elapsed >= values[0]
-    assert stages == {"infer": [3]}
-    _, values, _ = timed_turn(lambda: None, 1e6)
+    assert stages == {"cpu": [3]}
+    _, values, _ = timed_turn(Work(lambda: None), 1e6)
     assert len(values) == 100_000
+    elapsed, values, stages = timed_turn(Work(lambda: None, lambda: {"network": 3}), 0.0)
+    assert (len(values), stages) == (1, {"network": [3]})
+    _, values, stages = timed_turn(Work(lambda: None, lambda: {"network": 3}), 1e6)
+    assert len(values) == len(stages["network"]) == 50_000
+
+
+def test_a_handicap_is_of_the_calls_that_count():
+    work = Work(lambda: time.sleep(0.002), lambda: time.sleep(0.002) or {"network": 1})
+    slowed, plain = (timed_turn(work, 0.05, handicap)[1] for handicap in (1.0, 0.0))
+    assert np.median(slowed) > 1.5 * np.median(plain)
 
 
 # ------------------------------------------------------------------------- fresh processes

@@ -59,7 +59,7 @@ def test_every_protocol_measures(measured):
         for m in record.measurements
         if not m.contender.startswith(("matmul", "registers"))
     }
-    assert set(ours) == set(ALL.split(","))
+    assert set(ours) == {*ALL.split(","), "end-to-end-many"}
     for name, measurement in ours.items():
         assert measurement.status == "ok", (name, measurement.reason)
         assert len(measurement.rounds) == 6
@@ -67,7 +67,10 @@ def test_every_protocol_measures(measured):
     assert ours["paper"].settings["batch"] == 16
     assert ours["paper"].settings["threads"] == 1
     assert ours["paper"].error < 1e-4
-    assert set(ours["end-to-end"].rounds[0].stages) == {"decode", "resize", "infer"}
+    assert set(ours["end-to-end"].rounds[0].stages) == {"decode", "resize", "network"}
+    many = ours["end-to-end-many"]
+    assert (many.settings["images"], many.settings["batch"]) == (128, 8)  # the artifact's own
+    assert all(r.stages["cpu"][0] > 1_000_000 for r in many.rounds)
     assert len(ours["throughput"].scan) >= 5
     # A process with NumPy, Pillow and ONNX Runtime: more than an interpreter, less than PyTorch.
     assert 30e6 < ours["memory"].rounds[0].values[0] < 500e6
@@ -88,12 +91,15 @@ def test_tables_say_what_was_measured(measured):
         "paper's protocol",
         "Latency",
         "Throughput",
-        "End to end",
+        "End to end, one image",
+        "End to end, many images",
         "Cold start",
         "memory",
     ):
         assert words in printed
-    for words in ("levit_digits", "images/s", "p99, ms", "decode, ms", "MB", "ceiling, fp32"):
+    for words in ("levit_digits", "images/s", "p99, ms", "MB", "ceiling, fp32"):
+        assert words in printed
+    for words in ("decode, ms", "resize, ms", "network, ms", "rest, ms", "CPU, ms/image"):
         assert words in printed
     assert "the machine was" in printed
     assert "result.json" in printed
@@ -119,13 +125,23 @@ def test_a_result_is_shown_again(measured, capsys, tmp_path):
     assert main(["bench", "report", str(measured[0]), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["measurements"][0]["images_per_s"][0] > 0
+    one, many = (
+        next(m for m in document["measurements"] if m["protocol"] == name)
+        for name in ("end-to-end", "end-to-end-many")
+    )
+    assert set(one["stages_ms"]) == {"decode", "resize", "network", "rest"}
+    assert sum(one["stages_ms"].values()) == pytest.approx(one["latency_ms"]["p50"][0])
+    assert many["images_per_s"][0] > 0
+    assert many["cpu_ms"][0] > 0
+    # As many CPUs as there are threads, and no more.
+    assert many["time_over_cpu"][0] > 0.9
 
 
 def test_a_result_is_equal_to_itself(measured, capsys):
     path = str(measured[0])
     assert main(["bench", "compare", path, path, "--fail-under", "0.97", "--json"]) == 0
     changes = json.loads(capsys.readouterr().out)["changes"]
-    assert len(changes) == 6
+    assert len(changes) == 7
     assert {change["ratio"][0] for change in changes} == {1.0}
     assert not {change["verdict"] for change in changes} & {"faster", "slower"}
 
@@ -222,7 +238,10 @@ def test_what_cannot_be_compared_is_refused(measured, tmp_path, capsys, change, 
         (["--report", "no/such/folder/page.html"], "does not exist"),
         (["--rounds", "2001"], "--rounds is 2000 at most"),
         (["--fail-under", "0.9"], "--peers"),
-        (["--protocol", "latency", "--png", "f.png"], "needs the protocol paper or throughput"),
+        (
+            ["--protocol", "latency", "--png", "f.png"],
+            "it needs the protocol paper, throughput",
+        ),
         (["--protocol", "paper", "--figure", "f.png"], "needs the protocol latency"),
         (["--models", "levit_128s,resnet50"], "no engine of this run takes resnet50"),
     ],

@@ -1,14 +1,17 @@
 """Engines of a benchmark: ours, and the ones that people would use instead.
 
 A new engine is one line of `ENGINES`, and where none of the others' code serves, one module. The
-code of an engine is a module or an object with two functions, both called in a worker process, so
-that no engine shares threads or memory with another:
+code of an engine is a module or an object with three functions, all called in a worker process, so
+that no engine shares threads or memory with another (`levit.benchmarks.engines.pictures` has what
+two of them return):
 
 ``open_runner(job) -> Runner``
     Load the job's network; the runner takes (batch, 3, H, W) float32 and returns (batch, classes)
     once the answer is there (a GPU's too).
 ``open_image_runner(job) -> ImageRunner``
-    The same from the bytes of a JPEG: returns the top-1 class and the nanoseconds of each stage.
+    The same from the bytes of a JPEG to the top-1 class, whole and stage by stage.
+``open_line(job) -> Line``
+    The same for many JPEGs at once, with all threads.
 
 or with one, for a ceiling that measures itself:
 
@@ -26,7 +29,6 @@ from __future__ import annotations
 
 import importlib.util
 import pkgutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -38,37 +40,9 @@ from numpy.typing import NDArray
 from levit.benchmarks.record import REGISTERS, Kind
 from levit.runtime.backends import BACKENDS
 
-__all__ = ["ENGINES", "Engine", "ImageRunner", "Job", "Runner", "image_runner"]
+__all__ = ["ENGINES", "Engine", "Job", "Runner"]
 
 Runner: TypeAlias = Callable[[NDArray[Any]], NDArray[Any]]
-# bytes of a picture → (top-1 class, nanoseconds by stage: decode, resize, infer)
-ImageRunner: TypeAlias = Callable[[bytes], tuple[int, Mapping[str, int]]]
-
-
-def image_runner(
-    decode: Callable[[bytes], Any], prepare: Callable[[Any], NDArray[Any]], infer: Runner
-) -> ImageRunner:
-    """Three stages, timed one by one: ``image_runner(decode, prepare, infer)(data)``.
-
-    Args:
-        decode: bytes of a JPEG → picture.
-        prepare: picture → the network's input, a batch of one.
-        infer: that batch → logits, (1, classes).
-    """
-    clock = time.perf_counter_ns
-
-    def run(data: bytes) -> tuple[int, Mapping[str, int]]:
-        start = clock()
-        picture = decode(data)
-        decoded = clock()
-        batch = prepare(picture)
-        resized = clock()
-        top1 = int(infer(batch)[0].argmax())
-        end = clock()
-        stages = {"decode": decoded - start, "resize": resized - decoded, "infer": end - resized}
-        return top1, stages
-
-    return run
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from levit.artifact import open_artifact
-from levit.benchmarks.engines import ImageRunner, Job, Runner, image_runner
+from levit.benchmarks.engines import Job, Runner
+from levit.benchmarks.engines.pictures import ImageRunner, Line
 from levit.errors import InputError, VerificationError
-from levit.pictures.reading import load_image
 from levit.runtime.predictor import Predictor
+from levit.runtime.stages import timed_stages
 
-__all__ = ["example", "open_image_runner", "open_runner", "script"]
+__all__ = ["example", "open_image_runner", "open_line", "open_runner", "script"]
 
 # A size that comes so often gets a network of its own.
 _OPENING_CALLS: Final = 4
@@ -42,15 +44,22 @@ def open_runner(job: Job) -> Runner:
 
 
 def open_image_runner(job: Job) -> ImageRunner:
-    """JPEG bytes → top-1 through the public API, stage by stage."""
-    predictor = _predictor(job)
-    manifest = predictor.manifest
-    if "logits" not in {output.name for output in manifest.outputs} or manifest.preprocess is None:
-        raise InputError(f"{predictor.path.name} does not classify pictures")
-    return image_runner(
-        load_image,
-        lambda picture: predictor.preprocess([picture]),
-        lambda batch: predictor.forward(batch)["logits"],
+    """``predictor(data)``: JPEG bytes → top-1."""
+    predictor = _classifier(job)
+
+    def staged(data: bytes) -> tuple[int, Mapping[str, int]]:
+        prediction, stages = timed_stages(predictor, data)
+        return prediction.index, stages
+
+    return ImageRunner(whole=lambda data: predictor(data).index, staged=staged)
+
+
+def open_line(job: Job) -> Line:
+    """``predictor.predict(pictures)``, in batches of the artifact's choice."""
+    predictor = _classifier(job)
+    return Line(
+        predictor.manifest.batch.opt,
+        lambda pictures: [answer.index for answer in predictor.predict(pictures)],
     )
 
 
@@ -77,8 +86,16 @@ def _path(job: Job) -> str:
     return os.path.realpath(job.files / job.artifact)
 
 
+def _classifier(job: Job) -> Predictor:
+    predictor = _predictor(job)
+    manifest = predictor.manifest
+    if "logits" not in {output.name for output in manifest.outputs} or manifest.preprocess is None:
+        raise InputError(f"{predictor.path.name} does not classify pictures")
+    return predictor
+
+
 def _predictor(job: Job) -> Predictor:
-    predictor = Predictor(_path(job), job.device, job.threads, workers=0, prove=False)
+    predictor = Predictor(_path(job), job.device, job.threads, prove=False)
     report = predictor.check()
     if not report.passed:
         raise VerificationError(

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from levit.artifact import open_artifact
 from levit.benchmarks.engines import Job, Runner
-from levit.benchmarks.engines.levit_artifact import open_image_runner
+from levit.benchmarks.engines.levit_artifact import open_image_runner, open_line
 from levit.runtime.backends import SessionOptions, open_session
 from levit.runtime.sessions.ort_binding import BoundSession
 from levit.runtime.sessions.ort_cuda import OrtCudaSession
 
-__all__ = ["open_image_runner", "open_runner", "runner_of"]
+__all__ = ["open_image_runner", "open_line", "open_runner", "runner_of"]
 
 
 def open_runner(job: Job) -> Runner:

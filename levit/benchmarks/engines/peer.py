@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from levit.benchmarks.engines import ImageRunner, Job, Runner, image_runner
+from levit.benchmarks.engines import Job, Runner
+from levit.benchmarks.engines.pictures import ImageRunner, Line, image_runner
 
 __all__ = ["Peer", "data_config"]
 
@@ -34,6 +38,26 @@ class Peer:
         """JPEG bytes → top-1, one picture at a time."""
         job = replace(job, batch=1)
         return image_runner(_decode, self.open_transform(job), self.open_runner(job))
+
+    def open_line(self, job: Job) -> Line:
+        """Many JPEGs → their top-1: a thread for each CPU prepares while batches run.
+
+        On one thread pictures are prepared between the batches.
+        """
+        transform, network = self.open_transform(job), self.open_runner(job)
+        pool = ThreadPoolExecutor(job.threads) if job.threads > 1 else None
+
+        def prepare(data: bytes) -> NDArray[Any]:
+            return transform(_decode(data))
+
+        def run(pictures: Sequence[bytes]) -> list[int]:
+            rows = iter((map if pool is None else pool.map)(prepare, pictures))
+            classes: list[int] = []
+            while batch := list(itertools.islice(rows, job.batch)):
+                classes += network(np.concatenate(batch)).argmax(axis=1).tolist()
+            return classes
+
+        return Line(job.batch, run)
 
 
 def data_config(job: Job) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from levit.benchmarks.intervals import Interval
+from levit.benchmarks.measured import STAGES
 from levit.benchmarks.record import Record
-from levit.benchmarks.summary import STAGES, Summary, summaries
+from levit.benchmarks.summary import Summary, summaries
 from levit.errors import printable
 from levit.whole_file import write_whole
 
@@ -62,6 +63,8 @@ _COLUMNS: Final = (
     *_intervals("latency_p90_ms"),
     *_intervals("latency_p99_ms"),
     *(f"{stage}_ms" for stage in STAGES),
+    *_intervals("cpu_ms"),
+    *_intervals("time_over_cpu"),
     *_intervals("start_s"),
     *_intervals("peak_mb"),
     *_intervals("gflop_per_s"),
@@ -99,6 +102,8 @@ def _cells(item: Summary) -> dict[str, Any]:
         **_three("latency_p90_ms", item.latency_ms.get(90)),
         **_three("latency_p99_ms", item.latency_ms.get(99)),
         **{f"{stage}_ms": item.stages_ms.get(stage) for stage in STAGES},
+        **_three("cpu_ms", item.cpu_ms),
+        **_three("time_over_cpu", item.time_over_cpu),
         **_three("start_s", item.start_s),
         **_three("peak_mb", item.peak_mb),
         **_three("gflop_per_s", item.gflop_per_s),

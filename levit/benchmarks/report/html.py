@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from levit.benchmarks.intervals import Interval
+from levit.benchmarks.measured import STAGES
 from levit.benchmarks.record import Record
 from levit.benchmarks.report.accuracy_plot import axes_of, panel_figure
 from levit.benchmarks.report.context import Context
@@ -33,7 +34,6 @@ from levit.benchmarks.report.tiles import (
     headline_section,
 )
 from levit.benchmarks.summary import (
-    STAGES,
     Summary,
     comparisons,
     ok,
@@ -202,9 +202,17 @@ def _row_sections(items: Sequence[Summary], tables: dict[str, Table]) -> list[Se
         made(
             "end-to-end",
             "From JPEG bytes to an answer",
-            "Medians of decoding, resizing and the network, one after another.",
+            "One image: the median call, and what of it is decoding, resizing, the network and the "
+            "rest. Stages are timed in calls between those that count.",
             stage_charts(items),
             stage_key,
+        ),
+        made(
+            "end-to-end-many",
+            "From many JPEGs to answers",
+            "Many images with all threads, as each engine's user would write it. The table has the "
+            "CPU time of an image beside the time that it takes.",
+            bar_charts(items, "end-to-end-many", "images/s", lambda s: s.images_per_s, "many"),
         ),
         made(
             "cold-start",

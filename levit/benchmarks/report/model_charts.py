@@ -13,7 +13,7 @@ from levit.benchmarks.report.row_charts import Row, bars, distributions, stacks
 from levit.benchmarks.report.series import by_model, engine_label
 from levit.benchmarks.summary import Summary
 
-__all__ = ["bar_charts", "distribution_charts", "stage_charts"]
+__all__ = ["bar_charts", "distribution_charts", "stage_charts", "stage_rows"]
 
 _Group = tuple[str, list[Summary]]
 _Rows = tuple[str, list[Row]]
@@ -94,6 +94,14 @@ def distribution_charts(items: Sequence[Summary]) -> list[Markup]:
 
 def stage_charts(items: Sequence[Summary]) -> list[Markup]:
     """The stages of ``end-to-end`` for each model that ours run too."""
+    return [
+        stacks(title, rows, "ms", f"stages-{index}")
+        for index, (title, rows) in enumerate(stage_rows(items))
+    ]
+
+
+def stage_rows(items: Sequence[Summary]) -> list[tuple[str, list[Row]]]:
+    """Title and rows of each chart of stages, the fastest first."""
     charts: list[_Rows] = []
     for model, group in _with_ours(by_model(items, "end-to-end")):
         chosen = [s for s in group if s.stages_ms]
@@ -101,10 +109,7 @@ def stage_charts(items: Sequence[Summary]) -> list[Markup]:
         rows = [Row(label=_label(s), ours=_ours(s), parts=s.stages_ms) for s in chosen]
         if rows:
             charts.append((model, rows))
-    return [
-        stacks(title, rows, "ms", f"stages-{index}")
-        for index, (title, rows) in enumerate(_joined(charts))
-    ]
+    return _joined(charts)
 
 
 def _label(item: Summary) -> str:

@@ -1,10 +1,12 @@
-"""The accuracy–speed figure and the bars as a picture, through matplotlib."""
+"""The accuracy–speed figure, the bars and the stages as a picture, through matplotlib."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,8 @@ from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.figures import figure, log_ticks, plain_tick
 from levit.benchmarks.report.gathered import gathered
 from levit.benchmarks.report.markup import fitted
+from levit.benchmarks.report.model_charts import stage_rows
+from levit.benchmarks.report.row_charts import Row
 from levit.benchmarks.report.series import Curve, Panel, by_model, engine_label, legend_text, panels
 from levit.benchmarks.summary import Summary, summaries
 from levit.errors import BackendUnavailableError, ConfigError, printable
@@ -67,8 +71,11 @@ _COLUMNS: Final = 3
 _INCHES: Final = (4.6, 3.9)
 # A run of all models on all engines has 40. Each takes a third of a second.
 _MOST_CHARTS: Final = 100
+# Of the page's style sheet: decode, resize, network (of a peer), rest.
+_STAGES: Final = ("#c9d1d9", "#8b98a5", "#46535f", "#d9c9a8")
 # Below that, bars would be beams.
 _LEAST_ROWS: Final = 5
+_BAR: Final = 0.35
 # Points that a title of a panel may be wide.
 _TITLE: Final = 300
 
@@ -97,7 +104,7 @@ def write_png(record: Record, path: Path | str, context: Context | None = None) 
 
 
 def to_png(record: Record, context: Context | None = None) -> bytes:
-    """One picture: a panel for each engine, then images/s of each model by engine."""
+    """One picture: a panel for each engine, images/s of each model by engine, and its stages."""
     require_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -105,19 +112,28 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
 
     items = summaries(record)
     found = panels(items, context or gathered(record))
-    models = _bar_rows(items)
-    count = len(found) + len(models)
+    models = _bar_rows(by_model(items, "paper") or by_model(items, "throughput"))
+    charts = [
+        *(partial(_draw_bars, title=title, rows=rows) for title, rows in models),
+        *(partial(_draw_stages, title=title, rows=rows) for title, rows in stage_rows(items)),
+        *(
+            partial(_draw_bars, title=title, rows=rows, unit="images/s, many JPEGs")
+            for title, rows in _bar_rows(by_model(items, "end-to-end-many"))
+        ),
+    ]
+    count = len(found) + len(charts)
     if not count:
         raise ConfigError(
-            "PNG: no images/s were measured, so there is nothing to draw; add --protocol paper"
+            "PNG: neither images/s nor stages were measured, so there is nothing to draw; add "
+            "--protocol paper"
         )
     if count > _MOST_CHARTS:
         raise ConfigError(
             f"PNG: {count} charts are more than one picture can show ({_MOST_CHARTS}); write a "
             f"page with --report"
         )
-    columns = min(_COLUMNS, max(len(found), len(models)))
-    rows = math.ceil(len(found) / columns) + math.ceil(len(models) / columns)
+    columns = min(_COLUMNS, max(len(found), len(charts)))
+    rows = math.ceil(len(found) / columns) + math.ceil(len(charts) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.15, h_pad=0.15)
     page = Figure(figsize=(columns * _INCHES[0], rows * _INCHES[1]), layout=layout)
     FigureCanvasAgg(page)
@@ -129,9 +145,11 @@ def to_png(record: Record, context: Context | None = None) -> bytes:
         first = first or axes
         _draw_panel(axes, panel)
     below = math.ceil(len(found) / columns)
-    for index, (title, group) in enumerate(models):
-        axes = page.add_subplot(grid[below + index // columns, index % columns])
-        _draw_bars(axes, title, group, max(len(g) for _, g in models))
+    # Below the rows of stages there is a legend.
+    heights = [len(c.keywords["rows"]) + (c.func is _draw_stages) for c in charts]
+    most = max(heights, default=0)
+    for index, chart in enumerate(charts):
+        chart(page.add_subplot(grid[below + index // columns, index % columns]), most)
     written = io.BytesIO()
     # Without the date and the versions, the same record gives the same bytes.
     page.savefig(written, format="png", dpi=110, metadata={"Software": None})
@@ -179,26 +197,55 @@ def _draw_curve(axes: Any, curve: Curve, legend: str) -> None:
     )
 
 
-def _draw_bars(axes: Any, title: str, rows: Sequence[_Row], most: int) -> None:
+def _draw_bars(
+    axes: Any, most: int, *, title: str, rows: Sequence[_Row], unit: str = "images/s"
+) -> None:
     for place, (label, ours, speed) in enumerate(rows):
-        axes.barh(place, speed.median, height=0.35, color=ACCENT if ours else _PEER)
+        axes.barh(place, speed.median, height=_BAR, color=ACCENT if ours else _PEER)
         axes.plot([speed.low, speed.high], [place, place], color=INK, linewidth=1)
-        text = shown(f"{label}: {figure(speed.median)}")
-        colour = ACCENT if ours else INK
-        axes.text(0, place + 0.27, text, fontsize=8, color=colour, va="bottom")
+        _name_row(axes, place, f"{label}: {figure(speed.median)}", ours=ours)
+    _frame_rows(axes, title, len(rows), most, unit)
+
+
+def _draw_stages(axes: Any, most: int, *, title: str, rows: Sequence[Row]) -> None:
+    names = list(dict.fromkeys(name for row in rows for name in row.parts))
+    colours = dict(zip(names, itertools.cycle(_STAGES), strict=False))
+    for place, row in enumerate(reversed(rows)):
+        left = 0.0
+        for name, value in row.parts.items():
+            colour = ACCENT if row.ours and name == "network" else colours[name]
+            style = {"height": _BAR, "color": colour, "edgecolor": "white", "linewidth": 0.5}
+            axes.barh(place, max(0.0, value), left=left, **style)
+            left += max(0.0, value)
+        whole = figure(sum(row.parts.values()))
+        _name_row(axes, place, f"{row.label}: {whole}", ours=row.ours)
+    _frame_rows(axes, title, len(rows), most, "ms of one JPEG")
+    from matplotlib.patches import Patch
+
+    keys = [Patch(color=colours[name], label=shown(name)) for name in names]
+    look = {"ncols": 4, "fontsize": 8, "frameon": False, "labelcolor": INK}
+    axes.legend(handles=keys, loc="lower left", bbox_to_anchor=(-0.02, -0.02), **look)
+
+
+def _name_row(axes: Any, place: int, text: str, *, ours: bool) -> None:
+    colour = ACCENT if ours else INK
+    axes.text(0, place + 0.27, shown(text), fontsize=8, color=colour, va="bottom")
+
+
+def _frame_rows(axes: Any, title: str, count: int, most: int, unit: str) -> None:
     axes.set_title(shown(fitted(title, 10, _TITLE)), fontsize=10, color=INK, loc="left")
     # As thick in every chart, from the top.
-    axes.set_ylim(len(rows) - max(most, _LEAST_ROWS) - 0.6, len(rows) - 0.1)
+    axes.set_ylim(count - max(most, _LEAST_ROWS) - 0.6, count - 0.1)
     axes.set_yticks([])
-    axes.set_xlabel("images/s", color=SOFT, fontsize=9)
+    axes.set_xlabel(unit, color=SOFT, fontsize=9)
     quiet(axes)
     axes.spines["left"].set_visible(False)
 
 
-def _bar_rows(items: Sequence[Summary]) -> list[tuple[str, list[_Row]]]:
+def _bar_rows(groups: Sequence[tuple[str, list[Summary]]]) -> list[tuple[str, list[_Row]]]:
     """For each model the engines, the fastest on top; one chart of all where one engine ran."""
     charts = []
-    for model, group in by_model(items, "paper") or by_model(items, "throughput"):
+    for model, group in groups:
         rows = [
             (engine_label(s.contender), s.contender.kind == "ours", s.images_per_s)
             for s in group

@@ -19,6 +19,8 @@ _FONT: Final = 12.0
 _ROW: Final = 37
 _BAR: Final = 11
 _RIGHT: Final = WIDTH - 2
+# Of the style sheet.
+STAGE_COLOURS: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,10 +104,13 @@ def distributions(title: str, rows: Sequence[Row], unit: str, key: str) -> Marku
 
 
 def stacks(title: str, rows: Sequence[Row], unit: str, key: str) -> Markup:
-    """Horizontal bars of stages one after another; the sum beside."""
+    """Horizontal bars of stages one after another; the sum beside.
+
+    A stage of less than nothing, which is noise, has no length.
+    """
     totals = {id(r): sum(r.parts.values()) for r in rows}
     right = _RIGHT - _room([figure(t) for t in totals.values()])
-    end = max(totals.values()) or 1.0
+    end = max(sum(max(0.0, v) for v in r.parts.values()) for r in rows) or 1.0
     names = list(dict.fromkeys(name for r in rows for name in r.parts))
 
     def x(value: float) -> float:
@@ -116,15 +121,15 @@ def stacks(title: str, rows: Sequence[Row], unit: str, key: str) -> Markup:
         y, left, marks = index * _ROW + 18, 0.0, []
         for name, value in row.parts.items():
             piece: Attributes = {
-                "class": f"stage s{names.index(name) % 3}",
+                "class": f"stage s{names.index(name) % STAGE_COLOURS}",
                 "x": x(left),
                 "y": y,
-                "width": x(value),
+                "width": x(max(0.0, value)),
                 "height": _BAR,
             }
             said = tag("title", {}, f"{name}: {figure(value)} {unit}")
             marks.append(tag("rect", piece, said))
-            left += value
+            left += max(0.0, value)
         said_all = ", ".join(f"{n} {figure(v)} {unit}" for n, v in row.parts.items())
         drawn.append(_row(row, index, marks, figure(totals[id(row)]), said_all))
     axis = _axis(x, linear_ticks(0, end, 5), len(rows), unit, right)

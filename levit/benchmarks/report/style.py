@@ -14,13 +14,13 @@ STYLE: Final = """
 --accent:#c2410c;--accent-soft:#fbe9dd;--peer:#9aa5b1;--peer-deep:#5b6876;
 --blue:#0069a8;--green:#00805c;--violet:#a3467f;--gold:#7d6200;--warn:#8a5a00;
 --teal:#0f7c8a;--purple:#6a4fb3;--rose:#b5325a;--brown:#7a4a21;--olive:#5f7a1d;
---s0:#c9d1d9;--s1:#8b98a5;--s2:#46535f}
+--s0:#c9d1d9;--s1:#8b98a5;--s2:#46535f;--s3:#d9c9a8}
 @media (prefers-color-scheme:dark){:root{
 --page:#131518;--card:#1b1e22;--ink:#e8e6e1;--soft:#a3abb4;--rule:#31363c;--grid:#282c32;
 --accent:#ff9152;--accent-soft:#3a2519;--peer:#6c7885;--peer-deep:#aab4be;
 --blue:#62b4ec;--green:#3ccf9f;--violet:#e291c3;--gold:#d9c34f;--warn:#e8b04a;
 --teal:#4fc6d6;--purple:#b09cf0;--rose:#f08aa8;--brown:#d3a274;--olive:#b4d05e;
---s0:#464f58;--s1:#7b8793;--s2:#c3ccd4}}
+--s0:#464f58;--s1:#7b8793;--s2:#c3ccd4;--s3:#7d6a45}}
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%;text-size-adjust:100%}
 body{margin:0;background:var(--page);color:var(--ink);overflow-wrap:anywhere;
@@ -94,9 +94,11 @@ svg .missing{fill:var(--warn)}
 .p99{fill:var(--peer-deep)}
 .row.ours .range,.row.ours .p90{stroke:var(--accent)}
 .row.ours .box{fill:var(--accent);fill-opacity:.45}.row.ours .p99{fill:var(--accent)}
-.s0{fill:var(--s0)}.s1{fill:var(--s1)}.s2{fill:var(--s2)}.row.ours .s2{fill:var(--accent)}
+.s0{fill:var(--s0)}.s1{fill:var(--s1)}.s2{fill:var(--s2)}.s3{fill:var(--s3)}
+.row.ours .s2{fill:var(--accent)}
 .stage{stroke:var(--card);stroke-width:1}
 .key.s0{background:var(--s0)}.key.s1{background:var(--s1)}.key.s2{background:var(--s2)}
+.key.s3{background:var(--s3)}
 .dot{fill:var(--peer-deep)}
 .scroll{overflow-x:auto;border:1px solid var(--rule);border-radius:10px;background:var(--card);
 margin:14px 0 28px}

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from levit.benchmarks.measured import STAGES
 from levit.benchmarks.record import Record
 from levit.benchmarks.report.context import Context
 from levit.benchmarks.report.figures import figure, interval_text, percent_text
@@ -32,7 +33,8 @@ _TITLES: Final = {
     "paper": "Images per second, the paper's protocol",
     "latency": "Latency",
     "throughput": "Throughput, best of batch × streams",
-    "end-to-end": "End to end: JPEG bytes to top-1",
+    "end-to-end": "End to end, one image: JPEG bytes to top-1",
+    "end-to-end-many": "End to end, many images: JPEG bytes to top-1",
     "cold-start": "Cold start to the first prediction",
     "memory": "Peak resident memory",
 }
@@ -148,11 +150,21 @@ def _protocols(
             ),
         ),
         "end-to-end": (
-            ("p50, ms", "decode, ms", "resize, ms", "infer, ms", "images/s"),
+            ("p50, ms", *(f"{stage}, ms" for stage in STAGES), "p99, ms"),
             lambda s: (
                 interval_text(s.latency_ms.get(50)),
-                *(figure(s.stages_ms.get(n)) for n in ("decode", "resize", "infer")),
+                *(figure(s.stages_ms.get(stage)) for stage in STAGES),
+                interval_text(s.latency_ms.get(99)),
+            ),
+        ),
+        "end-to-end-many": (
+            ("images/s", "ms/image", "CPU, ms/image", "time × threads ÷ CPU", "batch"),
+            lambda s: (
                 interval_text(s.images_per_s),
+                figure(1e3 / s.images_per_s.median if s.images_per_s else None),
+                interval_text(s.cpu_ms),
+                interval_text(s.time_over_cpu),
+                str(s.measurement.settings.get("batch", "–")),
             ),
         ),
         "cold-start": (("seconds",), lambda s: (interval_text(s.start_s),)),
