@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "vector.h"
+#include "numbers.h"
 
 namespace {
 
@@ -53,6 +53,62 @@ LEVIT_INLINE VecInt weighed(VecInt sum, VecInt pixels, VecInt weight) {
   return (VecInt)((VecUint)sum + (VecUint)pixels * (VecUint)weight);
 }
 
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_MATMUL_INT8)
+
+// Where the CPU adds up four products of bytes at once, a weight is three digits of 8 bits, and a
+// quarter of a vector has four pixels of one row.
+constexpr int TAPS = 4;
+constexpr bool TAKES_DIGITS = true;
+
+// Four pixels of each row, the four of each channel side by side.
+LEVIT_INLINE VecInt four_of_each(const uint8_t *const *row, int64_t at) {
+  typedef uint8_t Bytes __attribute__((vector_size(BYTES)));
+  Bytes x;
+#if defined(__AVX512F__)
+  __m512i rows =
+      _mm512_maskz_broadcast_i32x4(0x000f, _mm_loadu_si128((const __m128i *)(row[0] + at)));
+  rows = _mm512_mask_broadcast_i32x4(rows, 0x00f0, _mm_loadu_si128((const __m128i *)(row[1] + at)));
+  rows = _mm512_mask_broadcast_i32x4(rows, 0x0f00, _mm_loadu_si128((const __m128i *)(row[2] + at)));
+  rows = _mm512_mask_broadcast_i32x4(rows, 0xf000, _mm_loadu_si128((const __m128i *)(row[3] + at)));
+  x = (Bytes)rows;
+#elif defined(__AVX2__)
+  x = (Bytes)_mm256_loadu2_m128i((const __m128i_u *)(row[1] + at),
+                                 (const __m128i_u *)(row[0] + at));
+#else
+  memcpy(&x, row[0] + at, sizeof x);
+#endif
+#define LEVIT_FOUR(i)                                                                              \
+  i, i + 4, i + 8, i + 12, i + 1, i + 5, i + 9, i + 13, i + 2, i + 6, i + 10, i + 14, i + 3,       \
+      i + 7, i + 11, i + 15
+#if defined(__AVX512F__)
+  return (VecInt)__builtin_shufflevector(x, x, LEVIT_FOUR(0), LEVIT_FOUR(16), LEVIT_FOUR(32),
+                                         LEVIT_FOUR(48));
+#elif defined(__AVX2__)
+  return (VecInt)__builtin_shufflevector(x, x, LEVIT_FOUR(0), LEVIT_FOUR(16));
+#else
+  return (VecInt)__builtin_shufflevector(x, x, LEVIT_FOUR(0));
+#endif
+}
+
+// One output of PIXELS rows, not yet rounded: that of each in its place.
+LEVIT_INLINE VecInt output(const uint8_t *const *row, const Taps &taps, int64_t x) {
+  const char *digits = taps.digits(x);
+  const int64_t first = taps.first(x) * CHANNELS, width = taps.taps() * CHANNELS;
+  VecInt sum[levit::DIGITS] = {};
+  for (int64_t at = 0; at < width; at += TAPS * CHANNELS, digits += TAPS * levit::DIGITS) {
+    const VecInt pixels = four_of_each(row, first + at);
+    LEVIT_UNROLL for (int d = 0; d < levit::DIGITS; d++) {
+      sum[d] = Uint8::dot(sum[d], pixels, (Vec)broadcast_word(digits + TAPS * d));
+    }
+  }
+  return added(sum[0], added(sum[1] << 8, sum[2] << 16));
+}
+
+#else
+
+constexpr int TAPS = PIXELS;
+constexpr bool TAKES_DIGITS = false;
+
 // Weights of pixels that follow each other, each for all channels of its own.
 LEVIT_INLINE VecInt spread_weights(const int32_t *p) {
 #if defined(__AVX512F__)
@@ -90,27 +146,34 @@ LEVIT_INLINE VecInt summed(const VecInt *x) {
 #endif
 }
 
+// One output of PIXELS rows, not yet rounded: that of each in its place.
+LEVIT_INLINE VecInt output(const uint8_t *const *row, const Taps &taps, int64_t x) {
+  const int32_t *weights = taps.weights(x);
+  const int64_t first = taps.first(x) * CHANNELS;
+  VecInt sum[PIXELS] = {};
+  for (int64_t t = 0; t < taps.taps(); t += PIXELS) {
+    const VecInt weight = spread_weights(weights + t);
+    LEVIT_UNROLL for (int r = 0; r < PIXELS; r++) {
+      sum[r] = weighed(sum[r], widened(row[r] + first + t * CHANNELS), weight);
+    }
+  }
+  return summed(sum);
+}
+
+#endif
+
 LEVIT_INLINE VecInt rounded(VecInt sum) {
   return added(sum, VecInt{} + (1 << (levit::WEIGHT_BITS - 1))) >> levit::WEIGHT_BITS;
 }
 
 void across(const uint8_t *const *rows, const Taps &taps, uint8_t *const *targets, int64_t pixel) {
-  const int64_t count = taps.count(), width = taps.taps();
   const uint8_t *row[PIXELS];
   uint8_t *target[PIXELS];
   for (int r = 0; r < PIXELS; r++) row[r] = rows[r], target[r] = targets[r];
+  const int64_t count = taps.count();
   for (int64_t x = 0; x < count; x++) {
-    const int32_t *weights = taps.weights(x);
-    const int64_t first = taps.first(x) * CHANNELS;
-    VecInt sum[PIXELS] = {};
-    for (int64_t t = 0; t < width; t += PIXELS) {
-      const VecInt weight = spread_weights(weights + t);
-      LEVIT_UNROLL for (int r = 0; r < PIXELS; r++) {
-        sum[r] = weighed(sum[r], widened(row[r] + first + t * CHANNELS), weight);
-      }
-    }
     uint8_t bytes[WIDTH];
-    store_bytes(bytes, rounded(summed(sum)));
+    store_bytes(bytes, rounded(output(row, taps, x)));
     LEVIT_UNROLL for (int r = 0; r < PIXELS; r++) {
       memcpy(target[r] + x * pixel, bytes + r * CHANNELS, CHANNELS);
     }
@@ -206,5 +269,6 @@ void planes(const uint8_t *pixels, int64_t count, int64_t channels, const float 
 
 namespace levit {
 extern const PixelKernels LEVIT_NAMED(pixels_, ISA);
-const PixelKernels LEVIT_NAMED(pixels_, ISA) = {PIXELS, across, down, spread, planes};
+const PixelKernels LEVIT_NAMED(pixels_, ISA) = {PIXELS, TAPS,   TAKES_DIGITS, across,
+                                                down,   spread, planes};
 } // namespace levit

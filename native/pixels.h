@@ -9,8 +9,9 @@ namespace levit {
 constexpr int64_t PIXEL_SLACK = 64;
 
 struct PixelKernels {
-  int64_t together; // taps, and rows, that `across` takes at once
-  // Pixels of four bytes of `together` rows → outputs of `pixel` bytes each; the last is followed
+  int64_t rows, taps; // that `across` takes at once
+  bool takes_digits;  // of weights: Taps::split
+  // Pixels of four bytes of `rows` rows → outputs of `pixel` bytes each; the last is followed
   // by up to three bytes of nothing.
   void (*across)(const uint8_t *const *rows, const Taps &taps, uint8_t *const *targets,
                  int64_t pixel);

@@ -10,8 +10,8 @@ namespace levit {
 
 namespace {
 
-constexpr int64_t FOUR = 4; // bytes of a pixel that `across` reads
-constexpr int64_t MOST_TOGETHER = 4;
+constexpr int64_t FOUR = 4;          // bytes of a pixel that `across` reads
+constexpr int64_t MOST_TOGETHER = 4; // rows
 
 // Bytes that are given back with the object; of them `at` hands out one part after the other.
 class Bytes {
@@ -52,7 +52,8 @@ public:
     target_ += (y.begin - crop_.top) * row + (x.begin - crop_.left) * channels_;
     // All of a row's taps lie within it: of a narrower one they are read from a copy.
     if (!columns_.compute(crop_.filter, picture_.width, crop_.width, x.begin, x.end,
-                          kernels_.together) ||
+                          kernels_.taps) ||
+        (kernels_.takes_digits && !columns_.split()) ||
         !rows_.compute(crop_.filter, picture_.height, crop_.height, y.begin, y.end, 1)) {
       return false;
     }
@@ -81,7 +82,7 @@ private:
 
   // Columns first: of the rows that come out, those that are still needed are kept, in a ring.
   bool run_columns_first() {
-    const int64_t together = kernels_.together, ring = rows_.taps() + together;
+    const int64_t together = kernels_.rows, ring = rows_.taps() + together;
     const int64_t width = columns_.count() * channels_, row = crop_.crop_width * channels_;
     const int64_t padded = columns_.taps() > picture_.width ? columns_.taps() : picture_.width;
     Bytes kept, copies, pointers;
@@ -117,7 +118,7 @@ private:
 
   // Rows first, of those columns alone that the others are summed from.
   bool run_rows_first() {
-    const int64_t together = kernels_.together, row = crop_.crop_width * channels_;
+    const int64_t together = kernels_.rows, row = crop_.crop_width * channels_;
     const int64_t last = columns_.count() - 1, pixel = picture_.pixel;
     const int64_t begin = columns_.first(0);
     int64_t count = columns_.first(last) + columns_.taps() - begin;

@@ -115,6 +115,20 @@ bool Taps::compute(int64_t filter, int64_t source, int64_t resized, int64_t begi
   return true;
 }
 
+bool Taps::split() {
+  digits_ = (char *)calloc((size_t)(count_ * taps_), DIGITS);
+  if (!digits_) return false;
+  for (int64_t i = 0; i < count_ * taps_; i++) {
+    char *digit = digits_ + i / 4 * 4 * DIGITS + i % 4;
+    int32_t rest = weights_[i];
+    for (int d = 0; d < DIGITS; d++) {
+      digit[d * 4] = (char)rest;
+      rest = (rest - (int8_t)rest) >> 8;
+    }
+  }
+  return true;
+}
+
 // Positions are added up, as Pillow does: products would round otherwise.
 void Taps::copy_nearest(int64_t source, int64_t resized, int64_t begin) {
   const double step = (double)source / (double)resized;

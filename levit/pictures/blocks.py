@@ -1,20 +1,27 @@
 """Memory of Pillow images in one piece, from which pixels can be read without a copy.
 
-Pillow's own way with images of more than 16 MiB is several pieces. Its function is none that it
-documents, hence the one place.
+Pillow's own way with images of more than 16 MiB, four bytes a pixel, is several pieces. The
+function for one is none that it documents, hence the one place. It fills the memory with zeros
+first, so that smaller images are left to Pillow.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from PIL import Image
 
 __all__ = ["copied_to_one_block", "one_block"]
 
 
+# Of images that Pillow puts into one piece itself.
+_MOST_PIXELS: Final = 2**24 // 4
+
+
 def one_block(mode: str, size: tuple[int, int]) -> Any:
-    """Allocate memory for ``Image.im``; None in a release of Pillow that has no such function."""
+    """Allocate memory for a large ``Image.im``; None where Pillow does as well, or cannot."""
+    if size[0] * size[1] <= _MOST_PIXELS:
+        return None
     new_block = getattr(getattr(Image, "core", None), "new_block", None)
     return None if new_block is None else new_block(mode, size)
 

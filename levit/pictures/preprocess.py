@@ -274,6 +274,7 @@ class Placement(NamedTuple):
     top: int
 
 
+@lru_cache(maxsize=1024)
 def placement(size: tuple[int, int], spec: PreprocessSpec) -> Placement:
     """Compute how a picture of a (width, height) is resized and cropped.
 
@@ -320,6 +321,7 @@ def to_pixels(image: Image.Image, spec: PreprocessSpec) -> NDArray[Any]:
     return pixels.reshape(crop_height, crop_width, spec.channels)
 
 
+@lru_cache(maxsize=1024)
 def check_resize(size: tuple[int, int], spec: PreprocessSpec) -> None:
     """Check the memory that resizing takes, from a picture's (width, height) alone.
 

@@ -146,11 +146,11 @@ def top_predictions(
     else:
         values = softmax(logits) if scores == "softmax" else sigmoid(logits)
     # Any number of classes may reach a threshold.
-    order = _best(logits, top_k if scores == "softmax" else len(labels))
-    values = np.take_along_axis(values, order, axis=-1)
+    count = top_k if scores == "softmax" else len(labels)
     answers = []
-    for indices, row in zip(order, values, strict=True):
-        ranked = _named([labels[i] for i in indices], indices, row)
+    for row, of_row in zip(logits, values, strict=True):
+        best = _best(row, count)
+        ranked = _named([labels[i] for i in best], best, of_row[best])
         answers.append(Prediction(ranked[:top_k], scores, ranked[top_k:]))
     return answers
 
@@ -158,8 +158,7 @@ def top_predictions(
 def _named(
     labels: Sequence[str], indices: Sequence[int] | NDArray[np.intp], values: NDArray[Any]
 ) -> list[tuple[str, int, float]]:
-    entries = zip(labels, indices, values, strict=True)
-    return [(label, int(index), float(value)) for label, index, value in entries]
+    return list(zip(labels, map(int, indices), map(float, values), strict=True))
 
 
 def _entries(rows: Sequence[tuple[str, int, float]], key: str) -> list[dict[str, Any]]:
@@ -167,14 +166,12 @@ def _entries(rows: Sequence[tuple[str, int, float]], key: str) -> list[dict[str,
 
 
 def _best(logits: NDArray[Any], top_k: int) -> NDArray[np.intp]:
-    """(N, classes) → the indices of the best of every row, (N, top_k or fewer)."""
-    classes = logits.shape[-1]
-    if len(logits) == 0 or 4 * top_k > classes:
-        return np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
+    """(classes,) → the indices of the best, `top_k` or fewer."""
+    classes = len(logits)
+    if 4 * top_k > classes:
+        return np.argsort(-logits, kind="stable")[:top_k]
     # Sorting a thousand classes takes longer than all else that is done with them.
-    least = np.partition(logits, classes - top_k, axis=-1)[:, classes - top_k]
-    rows = []
-    for row, limit in zip(logits, least, strict=True):
-        candidates = np.flatnonzero(row >= limit)  # in order, and with those that tie
-        rows.append(candidates[np.argsort(-row[candidates], kind="stable")[:top_k]])
-    return np.stack(rows)
+    least = np.partition(logits, classes - top_k)[classes - top_k]
+    candidates = np.flatnonzero(logits >= least)  # in order, and with those that tie
+    best: NDArray[np.intp] = candidates[np.argsort(-logits[candidates], kind="stable")[:top_k]]
+    return best

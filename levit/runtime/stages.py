@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from levit.pictures.preparation import _load, _loaded_to_tensor
 from levit.pictures.reading import image_name
 from levit.runtime.prediction import Prediction, top_predictions
 
@@ -37,20 +36,13 @@ def timed_stages(
     """
     clock = time.perf_counter_ns
     preparation = predictor._images().preparation
-    spec = preparation.spec
     start = clock()
-    picture = _load(
-        image,
-        spec,
-        channels=preparation.channels,
-        exif=preparation.exif,
-        draft=preparation.draft,
-    )
+    picture = preparation.load(image)
     decoded = clock()
     batch = preparation.allocate(1)
-    batch[0] = _loaded_to_tensor(picture, image_name(image), spec, preparation.dtype)
+    preparation.fill(picture, image_name(image), batch[0])
     resized = clock()
-    logits = predictor.forward(batch)["logits"]
+    logits = predictor._output("logits", batch)
     answered = clock()
     scores = predictor.manifest.scores or "softmax"
     prediction = top_predictions(logits, predictor.labels, top_k, scores)[0]

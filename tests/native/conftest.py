@@ -45,3 +45,9 @@ def isa(request):
 def every_isa(request):
     """Each instruction set in turn, whichever kernels it shares with others."""
     return request.param
+
+
+@pytest.fixture(params=[name for name in _isas() if name not in ("amx", "avx512bf16")])
+def pixel_isa(request):
+    """Each instruction set with loops over pictures of its own; these two have avx512vnni's."""
+    return request.param

@@ -12,7 +12,7 @@ from levit.pictures.resizing import _pixels
 pytestmark = pytest.mark.native
 
 # 2,000 for each instruction set; where every access is checked, what reaches the ends of rows.
-GROUPS, CASES = (2, 30) if SANITIZED else (8, 250)
+GROUPS, CASES = (2, 30) if SANITIZED else (20, 100)
 
 
 def by_axis(image, size, name, rows_first):
@@ -68,9 +68,9 @@ def random_crop(rng, source, number):
 
 
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_it_is_pillows_bit_for_bit(seed, isa, group):
+def test_it_is_pillows_bit_for_bit(seed, pixel_isa, group):
     rng = np.random.default_rng([seed, group])
-    resizer = Resizer(isa)
+    resizer = Resizer(pixel_isa)
     for number in range(group * CASES, (group + 1) * CASES):
         source = random_size(rng, number)
         array, crop = random_array(rng, source, number), random_crop(rng, source, number)
@@ -102,7 +102,7 @@ def test_it_is_pillows_bit_for_bit(seed, isa, group):
         ((2, 3), (2, 3)),
     ],
 )
-def test_extremes(rng, isa, name, rows_first, source, size):
+def test_extremes(rng, pixel_isa, name, rows_first, source, size):
     image = Image.fromarray(rng.integers(0, 256, (source[1], source[0], 3), np.uint8))
     crop = Crop(
         interpolation=name,
@@ -113,10 +113,10 @@ def test_extremes(rng, isa, name, rows_first, source, size):
         rows_first=rows_first,
     )
     expected = cropped(by_axis(image, size, name, rows_first), crop)
-    assert np.array_equal(resized(Resizer(isa), _pixels(image), 3, crop), expected)
+    assert np.array_equal(resized(Resizer(pixel_isa), _pixels(image), 3, crop), expected)
 
 
-def test_a_crop_beside_the_picture_is_black(isa):
+def test_a_crop_beside_the_picture_is_black(pixel_isa):
     pixels = pixels_of_array(np.full((9, 9, 3), 200, np.uint8))
     for left, top in ((-20, 0), (0, -20), (20, 0), (0, 20)):
         crop = Crop(
@@ -127,7 +127,7 @@ def test_a_crop_beside_the_picture_is_black(isa):
             size=(20, 20),
             rows_first=False,
         )
-        assert not resized(Resizer(isa), pixels, 3, crop).any()
+        assert not resized(Resizer(pixel_isa), pixels, 3, crop).any()
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_crop_beside_the_picture_is_black(isa):
         lambda a: np.asfortranarray(a),
     ],
 )
-def test_an_array_is_read_as_it_lies(rng, isa, view):
+def test_an_array_is_read_as_it_lies(rng, pixel_isa, view):
     array = view(rng.integers(0, 256, (60, 50, 3), np.uint8))
     crop = Crop(
         interpolation="lanczos",
@@ -155,7 +155,7 @@ def test_an_array_is_read_as_it_lies(rng, isa, view):
     )
     image = Image.fromarray(np.ascontiguousarray(array))
     expected = cropped(by_axis(image, (33, 29), "lanczos", False), crop)
-    assert np.array_equal(resized(Resizer(isa), pixels_of_array(array), 3, crop), expected)
+    assert np.array_equal(resized(Resizer(pixel_isa), pixels_of_array(array), 3, crop), expected)
 
 
 def test_no_array_is_copied_whose_pixels_follow_each_other(rng):
@@ -166,10 +166,10 @@ def test_no_array_is_copied_whose_pixels_follow_each_other(rng):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_numbers_by_tables(rng, isa, channels):
+def test_numbers_by_tables(rng, pixel_isa, channels):
     pixels = rng.integers(0, 256, (31, 17, channels), np.uint8)
     tables = rng.standard_normal((channels, 256)).astype(np.float32)
     found = np.empty((channels, 31, 17), np.float32)
-    Resizer(isa).normalize(pixels, tables, found)
+    Resizer(pixel_isa).normalize(pixels, tables, found)
     expected = np.stack([tables[c][pixels[..., c]] for c in range(channels)])
     assert np.array_equal(found, expected)

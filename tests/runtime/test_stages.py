@@ -42,9 +42,9 @@ def test_stages_are_within_the_call_and_where_they_belong(tiny_artifact, jpeg, m
     with Predictor(tiny_artifact) as predictor:
         run = predictor._run
 
-        def slow(batch):
+        def slow(batch, *, alone=False):
             time.sleep(0.05)
-            return run(batch)
+            return run(batch, alone=alone)
 
         monkeypatch.setattr(predictor, "_run", slow)
         start = time.perf_counter_ns()

@@ -235,6 +235,15 @@ ENGINES: Final[Mapping[str, Engine]] = {
         needs=_EXPORTED | _ONNXRUNTIME,
         formats=("onnx",),
     ),
+    "timm-onnxruntime": Engine(
+        title="timm's transforms → ONNX Runtime",
+        runtime="onnxruntime",
+        kind="peer",
+        code=f"{__name__}.exported_networks:TIMM_ONNXRUNTIME",
+        needs=_EXPORTED | _ONNXRUNTIME,
+        formats=("onnx",),
+        by_name_only=True,
+    ),
     "naive-openvino": _naive_openvino(
         title="timm → ONNX → OpenVINO", needs=_EXPORTED | _OPENVINO, formats=("openvino",)
     ),

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from levit.benchmarks.engines import Job, Runner, pillow_preprocessing
+from levit.benchmarks.engines import Job, Runner, pillow_preprocessing, timm_networks
 from levit.benchmarks.engines.peer import Peer, data_config
 from levit.benchmarks.engines.pillow_preprocessing import preprocessed
 from levit.errors import BackendUnavailableError, ConfigError
 from levit.runtime.openvino_module import openvino_core
 
-__all__ = ["ONNXRUNTIME", "OPENVINO", "compiled_openvino"]
+__all__ = ["ONNXRUNTIME", "OPENVINO", "TIMM_ONNXRUNTIME", "compiled_openvino"]
 
 _PRECISIONS: Final = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 
@@ -106,14 +106,34 @@ def _preprocessing(job: Job) -> tuple[int, float, tuple[float, ...], tuple[float
 
 
 def _onnxruntime_script(job: Job) -> str:
-    load = f"""\
+    return _script(job, _load_onnxruntime(job), _RUN_ONNXRUNTIME)
+
+
+def _timm_onnxruntime_script(job: Job) -> str:
+    return f"""\
+import sys
+
+from PIL import Image
+from timm.data import create_transform
+
+{_load_onnxruntime(job)}
+transform = create_transform(**{data_config(job)!r})
+x = transform(Image.open(sys.argv[1]).convert("RGB"))[None].numpy()
+print({_RUN_ONNXRUNTIME}[0].argmax())
+"""
+
+
+def _load_onnxruntime(job: Job) -> str:
+    return f"""\
 import onnxruntime
 
 options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = {job.threads}
 session = onnxruntime.InferenceSession({str(job.files / "naive.onnx")!r}, options)
 """
-    return _script(job, load, "session.run(None, {session.get_inputs()[0].name: x})[0]")
+
+
+_RUN_ONNXRUNTIME: Final = "session.run(None, {session.get_inputs()[0].name: x})[0]"
 
 
 def _openvino_script(job: Job) -> str:
@@ -149,6 +169,11 @@ print({call}[0].argmax())
 
 ONNXRUNTIME: Final = Peer(
     open_runner=_open_onnxruntime, open_transform=_open_transform, script=_onnxruntime_script
+)
+TIMM_ONNXRUNTIME: Final = Peer(
+    open_runner=_open_onnxruntime,
+    open_transform=timm_networks.open_transform,
+    script=_timm_onnxruntime_script,
 )
 OPENVINO: Final = Peer(
     open_runner=_open_openvino, open_transform=_open_transform, script=_openvino_script
