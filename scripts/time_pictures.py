@@ -37,7 +37,6 @@ from levit.benchmarks.intervals import median_interval, ratio_interval
 from levit.errors import InputError
 from levit.export import ExportOptions, export
 from levit.export.timing import in_turns
-from levit.pictures.preparation import Preparation
 from levit.pictures.reading import load_image
 from levit.runtime.cpus import available_cpus
 
@@ -72,7 +71,13 @@ def photos(folder: Path | None, count: int, size: tuple[int, int], quality: int)
 
 
 def artifact(model: str, folder: Path) -> Path:
-    """An artifact of the model, with random weights where there are no others in the package."""
+    """An artifact of the model, with random weights where there are no others in the package.
+
+    Args:
+        model: its name, or the folder of an artifact that is there.
+    """
+    if (Path(model) / "manifest.json").is_file():
+        return Path(model)
     seed = None if model == "levit_digits" else 1
     return export(ExportOptions(model=model, random_weights=seed, output=folder / model)).path
 
@@ -130,7 +135,7 @@ def _line(path: Path, files: list[Path], arguments: argparse.Namespace) -> dict[
     ):
         manifest = line.manifest
         assert manifest.preprocess is not None
-        preparation = Preparation(spec=manifest.preprocess, dtype=manifest.inputs[0].dtype)
+        preparation = line._images().preparation
         batch = line.preprocess(files[: manifest.batch.opt])
 
         def prepare(file: Path) -> None:
@@ -322,7 +327,7 @@ def main() -> None:
     }
     for name in run:
         command = commands.add_parser(name)
-        command.add_argument("--models", nargs="+", default=MODELS)
+        command.add_argument("--models", nargs="+", default=MODELS, help="or folders of artifacts")
         command.add_argument("--threads", type=int, default=available_cpus())
         command.add_argument("--rounds", type=int, default=15)
         command.add_argument("--photos", type=Path, help="a folder of photographs to use instead")

@@ -155,8 +155,12 @@ def _sixteen_bits(image: Image.Image, name: str) -> Image.Image:
     return Image.fromarray(values.astype(np.float32))
 
 
-def check_array(array: NDArray[Any], mode: str, name: str) -> None:
-    """Raise `InputError` unless an array is a picture in a mode."""
+def check_array(array: NDArray[Any], mode: str, name: str, channels: str = "rgb") -> None:
+    """Raise `InputError` unless an array is a picture in a mode.
+
+    Args:
+        channels: one of :data:`CHANNEL_ORDERS`.
+    """
     wanted = MODES[mode]
     grey = array.ndim == 2 and wanted.channels == 1
     deep = array.ndim == 3 and array.shape[2] == wanted.channels
@@ -164,23 +168,34 @@ def check_array(array: NDArray[Any], mode: str, name: str) -> None:
     if not (grey or deep) or array.dtype.newbyteorder("=") != np.dtype(wanted.dtype):
         raise InputError(
             f"an image array must be {wanted.array}, not {array.shape} {array.dtype}"
-            f"{_hint(array, wanted)}"
+            f"{_hint(array, wanted, channels)}"
         )
     if 0 in array.shape:
         raise InputError(f"{name} is empty: {array.shape}")
 
 
-def _hint(array: NDArray[Any], wanted: Mode) -> str:
-    count = wanted.channels
-    if array.ndim == 3 and array.shape[0] == count and array.shape[2] != count:
+# Views of an array as `Image.fromarray` takes it, by its channels; 0 for an array of two axes.
+_VIEWS: Final[Mapping[str, Mapping[int, str]]] = {
+    "rgb": {0: "array", 1: "array[..., 0]", 3: "array", 4: "array"},
+    "bgr": {0: "array", 1: "array[..., 0]", 3: "array[..., ::-1]", 4: "array[..., [2, 1, 0, 3]]"},
+}
+
+
+def _hint(array: NDArray[Any], wanted: Mode, channels: str) -> str:
+    """Say what would make a picture of an array that is none."""
+    if array.ndim == 3 and array.shape[0] == wanted.channels != array.shape[2]:
         return "; this one looks channels-first: transpose(1, 2, 0)"
-    if (array.ndim == 3 and array.shape[2] == count) or (array.ndim == 2 and count == 1):
-        return f"; scale it to 0..{wanted.white} and round"
     if array.ndim == 4:
         return "; pass a batch as a list of images, or its tensor to forward()"
-    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4)):
-        return "; pass Image.fromarray(array) of Pillow, which is converted"
-    return ""
+    depth = array.shape[2] if array.ndim == 3 else 0
+    if array.ndim not in (2, 3) or depth not in _VIEWS[channels]:
+        return ""
+    # Pillow has grey of 16 bits, and no colours.
+    known = array.dtype == np.uint8 or (array.dtype == np.uint16 and depth <= 1)
+    if max(depth, 1) == wanted.channels or not known:
+        return f"; scale it to 0..{wanted.white} and round"
+    view = _VIEWS[channels][depth]
+    return f"; pass Image.fromarray({view}) of Pillow, which is converted"
 
 
 def image_from_array(array: NDArray[Any], mode: str, channels: str = "rgb") -> Image.Image:

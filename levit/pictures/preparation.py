@@ -155,7 +155,7 @@ class Preparation:
             return image.image
         if isinstance(image, np.ndarray):
             mode = self.spec.image_mode
-            check_array(image, mode, image_name(image))
+            check_array(image, mode, image_name(image), self.channels)
             check_size((image.shape[1], image.shape[0]), image_name(image))
             return Frame(image, mode, self.channels)
         if isinstance(image, Image.Image):

@@ -115,7 +115,7 @@ def load_image(
     name = image_name(image)
     to = Conversion(mode=mode, grey16=grey16, background=background)
     if isinstance(image, np.ndarray):
-        check_array(image, mode, name)
+        check_array(image, mode, name, channels)
         check_size((image.shape[1], image.shape[0]), name)
         return image_from_array(image, mode, channels)
     if isinstance(image, Image.Image):

@@ -1,6 +1,7 @@
 """Grey, 16-bit and RGBA pictures: the tensors of timm and torchvision, value for value."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -276,3 +277,34 @@ def test_no_other_mode_is_known(value):
 
 def test_the_mode_by_the_number_of_channels():
     assert [default_mode(count) for count in range(1, 6)] == ["L", None, "RGB", None, None]
+
+
+SHAPES = [(8, 6), (8, 6, 1), (8, 6, 3), (8, 6, 4)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32", "bool", "int64"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("channels", ["rgb", "bgr"])
+def test_what_an_error_of_an_array_says_helps(rng, shape, dtype, mode, channels):
+    """Who does as it says has a picture, with the colours that the array has."""
+    array = rng.integers(0, 200, shape).astype(dtype)
+    try:
+        found = load_image(array, mode=mode, channels=channels)
+    except InputError as error:
+        (hint,) = re.findall(r"; (pass Image\.fromarray\(.*\)|scale it to 0\.\.255)", str(error))
+        if hint.startswith("scale"):
+            assert dtype != "uint8"
+            return
+        image = eval(hint.removeprefix("pass "), {"Image": Image, "array": array})
+        found = load_image(image, mode=mode, grey16="scale" if dtype == "uint16" else None)
+        grey = array.squeeze() if dtype == "uint8" else array.squeeze() >> 8
+    else:
+        grey = array
+    colours = np.asarray(found.convert("RGB"))
+    if len(shape) == 3 and shape[2] >= 3:
+        order = [2, 1, 0] if channels == "bgr" else [0, 1, 2]
+        expected = np.asarray(Image.fromarray(array[..., order].astype(np.uint8)).convert(mode))
+        assert np.array_equal(np.asarray(found)[..., :3], expected[..., :3])
+    else:
+        assert np.array_equal(colours[..., 0], np.squeeze(grey))
