@@ -117,7 +117,7 @@ LEVIT_INLINE VecInt spread_weights(const int32_t *p) {
   return (VecInt)_mm512_maskz_permutevar_ps(0xffff, (__m512)four, (__m512i)own);
 #elif defined(__AVX2__)
   const VecInt own{0, 0, 0, 0, 1, 1, 1, 1};
-  const __m256i two = _mm256_set1_epi64x(*(const int64_t *)p);
+  const __m256i two = _mm256_broadcastq_epi64(_mm_loadu_si64(p));
   return (VecInt)_mm256_permutevar_ps((__m256)two, (__m256i)own);
 #else
   return VecInt{} + p[0];

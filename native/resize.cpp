@@ -13,13 +13,13 @@ namespace {
 constexpr int64_t FOUR = 4;          // bytes of a pixel that `across` reads
 constexpr int64_t MOST_TOGETHER = 4; // rows
 
-// Bytes that are given back with the object; of them `at` hands out one part after the other.
-class Bytes {
+// Rows of bytes, with room for what loops touch beyond their ends.
+class Rows {
 public:
-  Bytes() = default;
-  Bytes(const Bytes &) = delete;
-  Bytes &operator=(const Bytes &) = delete;
-  ~Bytes() { free(start_); }
+  Rows() = default;
+  Rows(const Rows &) = delete;
+  Rows &operator=(const Rows &) = delete;
+  ~Rows() { free(start_); }
   bool allocate(int64_t rows, int64_t pitch) {
     pitch_ = (pitch + PIXEL_SLACK) / 16 * 16;
     start_ = (uint8_t *)calloc((size_t)rows, (size_t)pitch_);
@@ -85,7 +85,7 @@ private:
     const int64_t together = kernels_.rows, ring = rows_.taps() + together;
     const int64_t width = columns_.count() * channels_, row = crop_.crop_width * channels_;
     const int64_t padded = columns_.taps() > picture_.width ? columns_.taps() : picture_.width;
-    Bytes kept, copies, pointers;
+    Rows kept, copies, pointers;
     if (!kept.allocate(ring, width) || !copies.allocate(together, padded * FOUR) ||
         !pointers.allocate(1, rows_.taps() * (int64_t)sizeof(uint8_t *))) {
       return false;
@@ -124,7 +124,7 @@ private:
     int64_t count = columns_.first(last) + columns_.taps() - begin;
     if (count > picture_.width) count = picture_.width;
     const int64_t padded = columns_.taps() > count ? columns_.taps() : count;
-    Bytes sums, copies, results, pointers;
+    Rows sums, copies, results, pointers;
     if (!sums.allocate(together, count * pixel) ||
         !copies.allocate(together, (begin + padded) * FOUR) ||
         !results.allocate(together, columns_.count() * channels_) ||

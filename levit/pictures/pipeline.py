@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from levit.errors import InputError, LevitError
-from levit.faults import attributed, raise_handlers
+from levit.faults import raise_handlers
+from levit.pictures.image_errors import blamed, placed, without_frames
 
 if TYPE_CHECKING:
     from levit.pictures.preparation import Preparation
@@ -261,7 +262,7 @@ class Batches:
         if not fatal:
             return batch.count
         end = min(fatal)
-        self._failure = _placed(batch.errors[end], batch.start + end)
+        self._failure = placed(batch.errors[end], batch.start + end)
         self._exhausted = True
         self._ahead.clear()
         # Its traceback leads to this batch, and by way of the frames to whoever asked for it.
@@ -287,7 +288,7 @@ class Batches:
             try:
                 received.append(self._preparation.receive(image, lent=self._lent))
             except Exception as error:
-                errors[len(received)] = _blamed(error)
+                errors[len(received)] = blamed(error)
                 received.append(None)
         if not received:
             return
@@ -360,7 +361,7 @@ class Batches:
             batch.errors[row] = error
             if not isinstance(error, Exception):
                 raise
-            batch.errors[row] = _blamed(error)
+            batch.errors[row] = blamed(error)
         finally:
             del image
             with self._lock:
@@ -401,32 +402,7 @@ class Batches:
 def _errors(batch: Batch, end: int) -> dict[int, InputError]:
     """Take the errors that are handed out from a batch."""
     return {
-        row: _without_frames(error)
+        row: without_frames(error)
         for row, error in batch.errors.items()
         if row < end and isinstance(error, InputError)
     }
-
-
-def _without_frames(error: InputError) -> InputError:
-    """Drop the traceback of an error that is kept: its frames hold the image."""
-    link: BaseException | None = error
-    while link is not None:
-        link.__traceback__ = None
-        link = link.__cause__ or link.__context__
-    return error
-
-
-def _blamed(error: Exception) -> Exception:
-    """Find the error of an image's place; raise that of a signal's handler, which has none."""
-    raise_handlers(error)
-    return attributed(error)
-
-
-def _placed(error: BaseException, position: int) -> BaseException:
-    """Add the position to the error of one image among many."""
-    if isinstance(error, InputError):
-        placed = InputError(f"images[{position}]: {error}")
-        placed.__cause__ = error
-        return placed
-    error.add_note(f"while preparing images[{position}]")
-    return error
