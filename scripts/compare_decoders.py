@@ -251,7 +251,7 @@ OTHERS: dict[Callable[[Any], Iterable[tuple[str, Decode]]], str] = {
 
 
 def other_decoders() -> dict[str, Decode]:
-    """Those that are installed, by their names; prints releases, and what is missing."""
+    """Find the decoders that are installed, by name; print releases, and what is missing."""
     found: dict[str, Decode] = {}
     print(f"Pillow {version('pillow')}, libjpeg-turbo {features.version('libjpeg_turbo')}")
     for decoders, package in OTHERS.items():

@@ -60,8 +60,11 @@ class _Jpeg(JpegImageFile):
         self._opened = True
 
     def load_prepare(self) -> None:
-        if self._im is None and (block := one_block(self.mode, self.size)) is not None:
-            self.im = block
+        # `_im` is None before memory is there; Pillow below 11 has no such name.
+        if getattr(self, "_im", None) is None:
+            block = one_block(self.mode, self.size)
+            if block is not None:
+                self.im = block
         super().load_prepare()
 
     def getexif(self) -> Image.Exif:
