@@ -99,7 +99,7 @@ class Pipeline:
             before the next one is read, and prepares it in any thread.
         batch: images per batch.
         workers: threads at most, over all calls; 0 for none.
-        spread: let workers compute, each on a batch of its own.
+        spread: let workers compute, each alone on a batch of its own, of at most :data:`ALONE`.
     """
 
     def __init__(
@@ -111,6 +111,11 @@ class Pipeline:
         self.spread = spread and workers > 0
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+
+    @property
+    def unit(self) -> int:
+        """Images that are computed together."""
+        return min(ALONE, self.batch) if self.spread else self.batch
 
     def batches(
         self,
@@ -179,7 +184,7 @@ class Batches:
         self._spread = pipeline.spread and compute is not None
         self._size, self._most = pipeline.batch, AHEAD + 1 if pipeline.workers else 1
         if self._spread:
-            self._size = min(ALONE, pipeline.batch)
+            self._size = pipeline.unit
             images_ahead = self._most * pipeline.batch
             self._most = max(images_ahead // self._size, pipeline.workers + 1)
         # Of these no code of the caller's runs from one image to the next.

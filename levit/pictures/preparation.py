@@ -22,11 +22,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from levit.errors import InputError
-from levit.pictures.checks import check_size
 from levit.pictures.limits import MAX_PIXELS
-from levit.pictures.modes import check_array
 from levit.pictures.preprocess import PreprocessSpec, check_resize, resized_size
-from levit.pictures.reading import ImageLike, file_contents, image_name, load_image
+from levit.pictures.reading import (
+    ImageLike,
+    checked_array,
+    file_contents,
+    image_name,
+    load_image,
+)
 from levit.pictures.resizing import Frame, Picture, fill_row
 
 __all__ = ["Preparation", "to_tensor"]
@@ -155,9 +159,7 @@ class Preparation:
             return image.image
         if isinstance(image, np.ndarray):
             mode = self.spec.image_mode
-            check_array(image, mode, image_name(image), self.channels)
-            check_size((image.shape[1], image.shape[0]), image_name(image))
-            return Frame(image, mode, self.channels)
+            return Frame(checked_array(image, mode, self.channels), mode, self.channels)
         if isinstance(image, Image.Image):
             with self._locks[id(image) // 16 % len(self._locks)]:
                 return self._loaded(image, borrow=True)

@@ -42,6 +42,7 @@ __all__ = [
     "MAX_BYTES",
     "MAX_PIXELS",
     "ImageLike",
+    "checked_array",
     "file_contents",
     "image_name",
     "load_image",
@@ -115,9 +116,7 @@ def load_image(
     name = image_name(image)
     to = Conversion(mode=mode, grey16=grey16, background=background)
     if isinstance(image, np.ndarray):
-        check_array(image, mode, name, channels)
-        check_size((image.shape[1], image.shape[0]), name)
-        return image_from_array(image, mode, channels)
+        return image_from_array(checked_array(image, mode, channels), mode, channels)
     if isinstance(image, Image.Image):
         check_size(image.size, name)
         check_opened(image, name)
@@ -135,6 +134,18 @@ def load_image(
         f"an image is a path, bytes, a binary file, a PIL image or an array, "
         f"{MODES[mode].array}, not {type(image).__name__}"
     )
+
+
+def checked_array(array: NDArray[Any], mode: str, channels: str) -> NDArray[Any]:
+    """Return an array that is a picture in a mode, of no more pixels than there may be.
+
+    Raises:
+        InputError: it is none, or too large.
+    """
+    name = image_name(array)
+    check_array(array, mode, name, channels)
+    check_size((array.shape[1], array.shape[0]), name)
+    return array
 
 
 def _plain_bytes(image: bytes | bytearray | memoryview) -> bytes | bytearray:

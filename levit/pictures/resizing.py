@@ -34,8 +34,6 @@ __all__ = [
     "Frame",
     "Picture",
     "fill_row",
-    "fill_with_numbers",
-    "fill_with_pixels",
     "resizer_in_words",
 ]
 
@@ -78,19 +76,29 @@ def fill_row(picture: Picture, spec: PreprocessSpec, row: NDArray[Any]) -> None:
     Raises:
         InputError: the picture cannot be resized so, as `levit.pictures.preprocess.placement` says.
     """
-    if row.dtype == np.uint8:
-        fill_with_pixels(picture, spec, row)
-    else:
-        fill_with_numbers(picture, spec, row)
-
-
-def fill_with_pixels(picture: Picture, spec: PreprocessSpec, out: NDArray[np.uint8]) -> None:
-    """Resize and crop a picture into (H, W, C) uint8, contiguous."""
     own = _own() if spec.image_mode in _NATIVE_MODES else None
     if own is None:
-        out[...] = _with_pillow(picture, spec)
+        image = picture.as_image() if isinstance(picture, Frame) else picture
+        pixels = to_pixels(image, spec)
+        row[...] = pixels if row.dtype == np.uint8 else normalize(pixels, spec)
         return
     resizer, order = own
+    if row.dtype == np.uint8:
+        _resize(resizer, order, picture, spec, row)
+        return
+    pixels = np.empty((*spec.image_size, spec.channels), np.uint8)
+    _resize(resizer, order, picture, spec, pixels)
+    resizer.normalize(pixels, value_tables(spec), row)
+
+
+def _resize(
+    resizer: Resizer,
+    order: Order,
+    picture: Picture,
+    spec: PreprocessSpec,
+    out: NDArray[np.uint8],
+) -> None:
+    """Resize and crop a picture into (H, W, C), contiguous."""
     place = placement(picture.size, spec)
     resized = (place.width, place.height)
     height, width = spec.image_size
@@ -103,17 +111,6 @@ def fill_with_pixels(picture: Picture, spec: PreprocessSpec, out: NDArray[np.uin
         rows_first=order(picture.size, resized),
     )
     resizer.resize(_pixels(picture), crop, out)
-
-
-def fill_with_numbers(picture: Picture, spec: PreprocessSpec, out: NDArray[np.float32]) -> None:
-    """Resize, crop and normalise a picture into (C, H, W) float32, contiguous."""
-    own = _own() if spec.image_mode in _NATIVE_MODES else None
-    if own is None:
-        out[...] = normalize(_with_pillow(picture, spec), spec)
-        return
-    pixels = np.empty((*spec.image_size, spec.channels), np.uint8)
-    fill_with_pixels(picture, spec, pixels)
-    own[0].normalize(pixels, value_tables(spec), out)
 
 
 def resizer_in_words() -> str:
@@ -129,10 +126,6 @@ def resizer_in_words() -> str:
     if _resizer() is None:
         return f"Pillow {version}, without levit's native library"
     return f"Pillow {version}, which resizes otherwise than levit's native library"
-
-
-def _with_pillow(picture: Picture, spec: PreprocessSpec) -> NDArray[Any]:
-    return to_pixels(picture.as_image() if isinstance(picture, Frame) else picture, spec)
 
 
 # ------------------------------------------------------------------ pixels where they lie
@@ -242,15 +235,14 @@ def _is_equal(
     count = source[0] * source[1] * 3
     noise = (np.arange(count, dtype=np.uint32) * np.uint32(2_654_435_761)) >> np.uint32(24)
     image = Image.fromarray(noise.astype(np.uint8).reshape(source[1], source[0], 3))
-    found = np.empty((resized[1], resized[0], 3), np.uint8)
-    crop = Crop(
+    size = resized[::-1]
+    spec = PreprocessSpec(
+        image_size=size,
+        crop_pct=None,
+        resize_size=size,
+        crop_mode="squash",
         interpolation=interpolation,
-        resized=resized,
-        left=0,
-        top=0,
-        size=resized,
-        rows_first=order(source, resized),
     )
-    resizer.resize(_pixels(image), crop, found)
-    wanted = image.resize(resized, Image.Resampling[interpolation.upper()])
-    return np.array_equal(found, np.asarray(wanted))
+    found = np.empty((*size, 3), np.uint8)
+    _resize(resizer, order, image, spec, found)
+    return np.array_equal(found, to_pixels(image, spec))

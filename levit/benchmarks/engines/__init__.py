@@ -133,6 +133,13 @@ _EXPORTED: Final = _TIMM | {"onnxscript": _PEERS}
 
 _levit = partial(Engine, kind="ours", code=f"{__name__}.levit_artifact")
 _timm = partial(Engine, runtime="pytorch", kind="peer", needs=_TIMM, formats=("weights",))
+_naive_onnxruntime = partial(
+    Engine,
+    runtime="onnxruntime",
+    kind="peer",
+    needs=_EXPORTED | _ONNXRUNTIME,
+    formats=("onnx",),
+)
 _naive_openvino = partial(
     Engine, runtime="openvino", kind="peer", code=f"{__name__}.exported_networks:OPENVINO"
 )
@@ -227,21 +234,12 @@ ENGINES: Final[Mapping[str, Engine]] = {
         by_name_only=True,
     ),
     "timm-compile": _timm(title="timm, torch.compile, frozen", code=_COMPILED),
-    "naive-onnxruntime": Engine(
-        title="timm → ONNX → ONNX Runtime",
-        runtime="onnxruntime",
-        kind="peer",
-        code=f"{__name__}.exported_networks:ONNXRUNTIME",
-        needs=_EXPORTED | _ONNXRUNTIME,
-        formats=("onnx",),
+    "naive-onnxruntime": _naive_onnxruntime(
+        title="timm → ONNX → ONNX Runtime", code=f"{__name__}.exported_networks:ONNXRUNTIME"
     ),
-    "timm-onnxruntime": Engine(
+    "timm-onnxruntime": _naive_onnxruntime(
         title="timm's transforms → ONNX Runtime",
-        runtime="onnxruntime",
-        kind="peer",
         code=f"{__name__}.exported_networks:TIMM_ONNXRUNTIME",
-        needs=_EXPORTED | _ONNXRUNTIME,
-        formats=("onnx",),
         by_name_only=True,
     ),
     "naive-openvino": _naive_openvino(

@@ -55,10 +55,10 @@ def open_image_runner(job: Job) -> ImageRunner:
 
 
 def open_line(job: Job) -> Line:
-    """``predictor.predict(pictures)``, in batches of the artifact's choice."""
+    """``predictor.predict(pictures)``, in batches of the predictor's choice."""
     predictor = _classifier(job)
     return Line(
-        predictor.manifest.batch.opt,
+        predictor._images().unit,
         lambda pictures: [answer.index for answer in predictor.predict(pictures)],
     )
 
