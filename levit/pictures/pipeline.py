@@ -35,7 +35,7 @@ from levit.pictures.image_errors import blamed, placed, without_frames
 if TYPE_CHECKING:
     from levit.pictures.preparation import Preparation
 
-__all__ = ["AHEAD", "LINGER_S", "Batch", "Batches", "Compute", "Pipeline"]
+__all__ = ["AHEAD", "ALONE", "LINGER_S", "Batch", "Batches", "Compute", "Pipeline"]
 
 _log: Final = logging.getLogger("levit.pictures")
 

@@ -20,6 +20,7 @@ from levit.commands import doctor_command
 from levit.errors import BackendUnavailableError
 from levit.export import ExportOptions, export
 from levit.native.library import load_library
+from levit.pictures.resizing import resizer_in_words
 from levit.runtime.backends import BACKENDS
 from levit.runtime.gpus import first_gpu
 
@@ -715,8 +716,10 @@ def test_doctor_says_what_is_here(levit):
     assert all(row["usable"] != bool(row["reason"]) for row in rows.values())
     assert all(row["usable"] != bool(row["advice"]) for row in rows.values())
     assert (values["gpu"] is None) == bool(values["gpu_missing"])
+    assert values["resizing"] == resizer_in_words()
     # The table has the same facts.
     table = levit("doctor").stdout
+    assert f"resizing    {resizer_in_words()}" in table
     for row in rows.values():
         assert f"{row['reason']}  {row['advice']}".strip() in re.sub(" {2,}", "  ", table)
     if rows["native", "cpu"]["usable"]:

@@ -1,5 +1,6 @@
 """The resizing that is chosen: the library's where it is Pillow's own, else Pillow."""
 
+import ctypes
 import io
 import itertools
 
@@ -107,6 +108,26 @@ def test_a_picture_in_several_pieces_of_memory(rng, size):
     image.save(data, "JPEG", quality=60)
     ours = load_image(data.getvalue())
     require_equal(ours, Image.open(io.BytesIO(data.getvalue())).convert("RGB"), spec)
+
+
+@pytest.mark.skipif(
+    not hasattr(Image.Image, "__arrow_c_array__"), reason="Pillow lends its memory since 11.2"
+)
+@pytest.mark.parametrize("size", [(40, 30), (500, 375), (3_000, 1_800)])
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "image"])
+def test_pixels_are_read_where_the_decoder_left_them(rng, size, source):
+    image = Image.fromarray(noise(rng, 300, 200)).resize(size)
+    if source != "image":
+        data = io.BytesIO()
+        image.save(data, source)
+        image = load_image(data.getvalue())
+    found = resizing._pixels(image)
+    assert (found.width, found.height, found.pixel) == (*size, 4)  # bytes as Pillow has them
+    if size[0] < 3_000 or source == "JPEG":  # no copy has been made
+        assert resizing._lent(image).address == found.address
+    memory = (ctypes.c_uint8 * (found.pitch * found.height)).from_address(found.address)
+    pixels = np.frombuffer(memory, np.uint8).reshape(found.height, found.width, 4)
+    assert np.array_equal(pixels[..., :3], np.asarray(image))
 
 
 def test_a_release_without_these_functions_of_pillow(rng, monkeypatch):

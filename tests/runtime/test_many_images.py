@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from levit.errors import ConfigError, InputError
-from levit.pictures.pipeline import AHEAD
+from levit.pictures.pipeline import AHEAD, ALONE
 from levit.pictures.preprocess import normalize, to_pixels
 from levit.pictures.reading import load_image
 from levit.pictures.resizing import fill_row
@@ -160,6 +160,38 @@ def test_a_stream_without_end_is_read_three_batches_ahead(line, digit_paths):
         assert isinstance(next(stream), Prediction)
         assert read <= answered + (AHEAD + 1) * opt
     stream.close()
+
+
+@pytest.mark.native
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_workers_run_a_network_that_one_thread_can_run_alone(make_artifact, digit_paths, workers):
+    artifact = make_artifact("many-native", target="native")
+    runs, read = [], 0
+
+    def images():
+        nonlocal read
+        for path in digit_paths * 5:
+            read += 1
+            yield path
+
+    with Predictor(artifact, threads=2, workers=workers) as predictor:
+        run = predictor._session.run
+
+        def watched(feeds, *, alone=False):
+            (batch,) = feeds.values()
+            runs.append((threading.current_thread().name, alone, len(batch), batch.dtype))
+            return run(feeds, alone=alone)
+
+        predictor._session.run = watched
+        bound = max((AHEAD + 1) * predictor.manifest.batch.opt, (workers + 1) * ALONE)
+        for answered, _ in enumerate(predictor.stream(images()), 1):
+            assert read <= answered + bound
+    names, alone, sizes, dtypes = map(set, zip(*runs, strict=True))
+    assert "levit worker" in names
+    assert True in alone
+    assert max(sizes) == ALONE
+    assert dtypes == {np.dtype("uint8")}
+    assert sum(size for _, _, size, _ in runs) == len(digit_paths) * 5
 
 
 def test_a_stream_does_nothing_before_it_is_asked(line):

@@ -626,6 +626,7 @@ def test_pixels_give_what_their_numbers_give(make_artifact, digit_paths, precisi
         predictor = Predictor(artifact, threads=1)
     with predictor:
         assert predictor._session.takes_pixels
+        assert predictor._images().preparation.dtype == "uint8"  # of floats there is no image
         batch = predictor.preprocess(paths)
         assert batch.dtype == np.float32
         expected = predictor.forward(batch)
